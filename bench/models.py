@@ -1,0 +1,79 @@
+"""Make the models that `make bench` loads: python bench/models.py OUT_DIR.
+
+`tiny` is a 16-32-4 perceptron: its cost is all overhead. `squeezenet` is the SqueezeNet graph that ships in the
+`onnx` wheel without weights; here every weight is drawn from a fixed seed with He scaling, so the arithmetic is
+real and the answers are meaningless.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def tiny() -> onnx.ModelProto:
+    rng = np.random.default_rng(1)
+    weights = {
+        "w1": rng.normal(0, 0.3, (16, 32)),
+        "b1": rng.normal(0, 0.1, 32),
+        "w2": rng.normal(0, 0.3, (32, 4)),
+        "b2": rng.normal(0, 0.1, 4),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["a"]),
+        helper.make_node("Gemm", ["a", "w2", "b2"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    return model
+
+
+def squeezenet() -> onnx.ModelProto:
+    light = pathlib.Path(onnx.__file__).parent / "backend/test/data/light/light_squeezenet.onnx"
+    model = onnx.load(light)
+    graph = model.graph
+    rng = np.random.default_rng(2)
+    shapes = {init.name: numpy_helper.to_array(init) for init in graph.initializer}
+    filled, drop = [], set()
+    for node in [n for n in graph.node if n.op_type == "ConstantOfShape"]:
+        shape = [int(d) for d in shapes[node.input[0]]]
+        fan_in = int(np.prod(shape[1:])) or 1
+        value = rng.normal(0, np.sqrt(2 / fan_in), shape) if len(shape) > 1 else np.zeros(shape)
+        filled.append(numpy_helper.from_array(value.astype(np.float32), node.output[0]))
+        drop.add(node.input[0])
+        graph.node.remove(node)
+    if not filled:
+        raise SystemExit(f"{light}: expected ConstantOfShape weights to fill, found none")
+    kept = [init for init in graph.initializer if init.name not in drop] + filled
+    names = {init.name for init in kept} | drop
+    inputs = [value for value in graph.input if value.name not in names]
+    del graph.initializer[:], graph.input[:]
+    graph.initializer.extend(kept)
+    graph.input.extend(inputs)
+    model.ir_version = 4  # the first that lets an initializer not be an input
+    return model
+
+
+def main() -> None:
+    out = pathlib.Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    for make in (tiny, squeezenet):
+        model = make()
+        onnx.checker.check_model(model)
+        path = out / f"{make.__name__}.onnx"
+        path.write_bytes(model.SerializeToString())
+        print(f"{path}  {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
