@@ -1,30 +1,21 @@
 //! ONNX Runtime sessions: tensors in, tensors out. Knows no keys and no HTTP.
-use confonnx_tensor::{DataType, Tensor};
-use std::path::Path;
+//!
+//! [`Runtime::load`] opens the shared library, [`Model::load`] makes a pool of sessions from `.onnx` bytes, and
+//! [`Model::run`] checks its inputs against the model, runs it on the calling thread and returns owned tensors.
+//! Inputs are handed to ONNX Runtime in place when their bytes are aligned for their type, else copied once.
+//!
+//! No error quotes a tensor value: ONNX Runtime's own texts sometimes do, so only their category is kept.
 
-/// The loaded ONNX Runtime library (once per process).
-pub struct Runtime { /* ort::Environment, version, sha256 of the file that was loaded */ }
-impl Runtime {
-    /// Loads the shared library at `path` and remembers its version and SHA-256.
-    pub fn load(_path: &Path) -> Result<Self, EngineError> { todo!() }
-    pub fn version(&self) -> &str { todo!() }
-    pub fn sha256(&self) -> [u8; 32] { todo!() }
-}
+#[cfg(not(target_endian = "little"))]
+compile_error!("tensors are little-endian on the wire and are handed to ONNX Runtime as they are");
 
-/// What one input or output of a model looks like. A dimension of -1 is dynamic.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TensorInfo { pub name: String, pub dtype: DataType, pub shape: Vec<i64> }
+mod check;
+mod convert;
+mod error;
+mod model;
+mod pool;
+mod runtime;
 
-pub struct ModelOptions { pub sessions: usize, pub threads_per_session: usize }
-
-/// A loaded model with its pool of sessions.
-pub struct Model { }
-impl Model {
-    pub fn load(_runtime: &Runtime, _onnx: &[u8], _options: &ModelOptions) -> Result<Self, EngineError> { todo!() }
-    pub fn inputs(&self) -> &[TensorInfo] { todo!() }
-    pub fn outputs(&self) -> &[TensorInfo] { todo!() }
-    /// Runs the model; blocks the calling thread. `outputs` empty means all of them, in the model's order.
-    pub fn run(&self, _inputs: &[(String, Tensor<'_>)], _outputs: &[String]) -> Result<Vec<(String, Tensor<'static>)>, InferError> { todo!() }
-}
-#[derive(Debug)] pub enum EngineError {}
-#[derive(Debug)] pub enum InferError {}
+pub use error::{Category, EngineError, InferError, ValueFault};
+pub use model::{Model, ModelOptions, TensorInfo};
+pub use runtime::Runtime;

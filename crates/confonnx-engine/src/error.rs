@@ -1,0 +1,233 @@
+//! What can go wrong, with the values a caller needs to repair it and never a tensor's content.
+
+use std::{fmt, path::PathBuf};
+
+use confonnx_tensor::DataType;
+
+/// Why a runtime or a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The library file could not be read.
+    #[error("ONNX Runtime library {path}: {source}; install ONNX Runtime {expected} or give its path", path = path.display())]
+    LibraryFile {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The release line this crate is built for, such as `1.31`.
+        expected: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The file is not an ONNX Runtime of the release line this crate is built for. It was not loaded.
+    #[error(
+        "ONNX Runtime library {path}: expected version {expected}.x, found {found}; install ONNX Runtime {expected}",
+        path = path.display(), found = found.as_deref().unwrap_or("no ONNX Runtime version in the file")
+    )]
+    LibraryVersion {
+        /// The file that was read.
+        path: PathBuf,
+        /// Major and minor version needed.
+        expected: String,
+        /// The version the file declares, if any.
+        found: Option<String>,
+    },
+    /// The system's loader refused the library.
+    #[error("ONNX Runtime library {path}: the file was read but could not be loaded: {reason}", path = path.display())]
+    LibraryLoad {
+        /// The file that was read.
+        path: PathBuf,
+        /// The loader's message.
+        reason: String,
+    },
+    /// ONNX Runtime allows one environment in a process, ever.
+    #[error("ONNX Runtime is already loaded in this process; share the first `Runtime`")]
+    AlreadyLoaded,
+    /// The environment or a session option was refused.
+    #[error("ONNX Runtime could not be set up: {0}")]
+    Setup(Category),
+    /// The bytes are not an ONNX model: truncated, or something else altogether.
+    #[error("the model is not a valid ONNX file: {0}; expected a complete serialized ModelProto")]
+    Malformed(Category),
+    /// The model needs an operator or operator set that this ONNX Runtime does not have.
+    #[error(
+        "the model needs {what}, which ONNX Runtime {runtime} does not support; export it for an older opset or without it"
+    )]
+    Unsupported {
+        /// An operator with its version, an operator set, or "an operator or type".
+        what: String,
+        /// Version of the loaded runtime.
+        runtime: String,
+    },
+    /// The model parsed but ONNX Runtime refused it.
+    #[error("ONNX Runtime refused the model: {0}; check it with `onnx.checker.check_model`")]
+    Refused(Category),
+    /// An input or output is not a dense tensor of a type the protocol names.
+    #[error(
+        "model {direction} `{name}` is {found}; expected a tensor of BOOL, UINT8-64, INT8-64, FP16, BF16, FP32, FP64 or BYTES"
+    )]
+    InputOutput {
+        /// `input` or `output`.
+        direction: &'static str,
+        /// Its name in the model.
+        name: String,
+        /// Its type there.
+        found: String,
+    },
+}
+
+/// Why a request was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InferError {
+    /// An input of the model was not given.
+    #[error("missing input `{name}`; the model takes {expected}", expected = Names(expected))]
+    MissingInput {
+        /// The input that is missing.
+        name: String,
+        /// All inputs of the model.
+        expected: Vec<String>,
+    },
+    /// An input was given that the model does not have.
+    #[error("unknown input `{name}`; the model takes {expected}", expected = Names(expected))]
+    UnknownInput {
+        /// The name given.
+        name: String,
+        /// All inputs of the model.
+        expected: Vec<String>,
+    },
+    /// The same input was given twice.
+    #[error("input `{name}` is given more than once")]
+    DuplicateInput {
+        /// The name given.
+        name: String,
+    },
+    /// An input has another element type than the model's.
+    #[error("input `{name}` is {found}, expected {expected}", found = found.name(), expected = expected.name())]
+    InputType {
+        /// The input.
+        name: String,
+        /// The model's type.
+        expected: DataType,
+        /// The type given.
+        found: DataType,
+    },
+    /// An input's rank or a fixed dimension differs from the model's (where -1 is any size).
+    #[error("input `{name}` has shape {found:?}, expected {expected:?} (-1: any size)")]
+    InputShape {
+        /// The input.
+        name: String,
+        /// The model's shape.
+        expected: Vec<i64>,
+        /// The shape given.
+        found: Vec<u64>,
+    },
+    /// Dimensions that the model gives one name have two sizes.
+    #[error(
+        "input `{name}`: dimension `{symbol}` is {found}, but {expected} elsewhere in this request; they must agree"
+    )]
+    Symbol {
+        /// The input where they first differ.
+        name: String,
+        /// The model's name for the dimension.
+        symbol: String,
+        /// Its size in an earlier dimension.
+        expected: u64,
+        /// Its size here.
+        found: u64,
+    },
+    /// An element is not a value of its type.
+    #[error("input `{name}`: element {element} {fault}")]
+    InputValue {
+        /// The input.
+        name: String,
+        /// Index of the element in row-major order.
+        element: usize,
+        /// What is wrong with it.
+        fault: ValueFault,
+    },
+    /// An output was asked for that the model does not have.
+    #[error("unknown output `{name}`; the model gives {expected}", expected = Names(expected))]
+    UnknownOutput {
+        /// The name given.
+        name: String,
+        /// All outputs of the model.
+        expected: Vec<String>,
+    },
+    /// The same output was asked for twice.
+    #[error("output `{name}` is asked for more than once")]
+    DuplicateOutput {
+        /// The name given.
+        name: String,
+    },
+    /// The model answered with something that cannot be sent.
+    #[error("output `{name}` is not a tensor of a type the protocol names")]
+    OutputType {
+        /// The output.
+        name: String,
+    },
+    /// ONNX Runtime failed while it ran the model, usually on values the model cannot take.
+    #[error("the model failed while running: {0}; check the input values against what the model expects")]
+    Runtime(Category),
+}
+
+/// How one element is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueFault {
+    /// A BOOL byte other than 0 and 1.
+    Bool,
+    /// A BYTES element that is not UTF-8, which ONNX strings are.
+    Utf8,
+    /// A BYTES element with a NUL byte, which ONNX Runtime's strings cannot hold.
+    Nul,
+}
+
+impl fmt::Display for ValueFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bool => "is not a BOOL; expected a byte of 0 or 1",
+            Self::Utf8 => "is not UTF-8, which the strings of an ONNX model are",
+            Self::Nul => "contains a NUL byte, which the strings of ONNX Runtime cannot hold",
+        })
+    }
+}
+
+/// ONNX Runtime's error category: all of its errors that is safe to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Category(ort::ErrorCode);
+
+impl<R> From<&ort::Error<R>> for Category {
+    fn from(error: &ort::Error<R>) -> Self {
+        Self(error.code())
+    }
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use ort::ErrorCode as C;
+        f.write_str(match self.0 {
+            C::InvalidArgument => "invalid argument",
+            C::NoSuchFile => "no such file",
+            C::NoModel => "no model",
+            C::EngineError => "engine error",
+            C::RuntimeException => "runtime exception",
+            C::InvalidProtobuf => "invalid protobuf",
+            C::NotImplemented => "not implemented",
+            C::InvalidGraph => "invalid graph",
+            C::ExecutionProviderFailure => "execution provider failure",
+            _ => "general failure",
+        })
+    }
+}
+
+/// A list of names as a sentence has them.
+struct Names<'a>(&'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (i, name) in self.0.iter().enumerate() {
+            write!(f, "{}`{name}`", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! A model and its sessions.
+
+use std::{borrow::Cow, sync::Arc};
+
+use confonnx_tensor::{DataType, Tensor};
+use ort::{
+    logging::LogLevel,
+    session::{OutputSelector, RunOptions, Session, SessionInputValue, builder::GraphOptimizationLevel},
+    value::{Outlet, ValueType},
+};
+
+use crate::{
+    check,
+    convert::{self, Aligned},
+    error::{Category, EngineError, InferError},
+    pool::Pool,
+    runtime::Runtime,
+};
+
+/// What one input or output of a model looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name in the graph.
+    pub name: String,
+    /// Element type.
+    pub dtype: DataType,
+    /// Dimensions; -1 is dynamic. Empty for a scalar and also for an unknown rank, which ONNX Runtime tells alike.
+    pub shape: Vec<i64>,
+}
+
+/// How to run a model.
+#[derive(Clone, Debug)]
+pub struct ModelOptions {
+    /// How many requests can run at once; each has a session, and its own copy of the weights. At least one is made.
+    pub sessions: usize,
+    /// Threads inside one operator; 0 lets ONNX Runtime take one for each core.
+    pub threads_per_session: usize,
+    /// The model's external data: location as written in the model, and content. Nothing else is ever read.
+    pub external_data: Vec<(String, Arc<[u8]>)>,
+}
+
+/// A loaded model with its pool of sessions.
+#[derive(Debug)]
+pub struct Model {
+    inputs: Vec<TensorInfo>,
+    outputs: Vec<TensorInfo>,
+    ports: Vec<Port>,
+    sessions: Pool<Session>,
+}
+
+/// An input, with the names of its dynamic dimensions (empty: none).
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) info: TensorInfo,
+    pub(crate) symbols: Vec<String>,
+}
+
+impl Model {
+    /// Makes the sessions for the model in `onnx`, the content of an `.onnx` file.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the bytes are not a model, or it needs what this runtime does not have.
+    pub fn load(runtime: &Runtime, onnx: &[u8], options: &ModelOptions) -> Result<Self, EngineError> {
+        let first = session(runtime, onnx, options)?;
+        let ports: Vec<Port> =
+            first.inputs().iter().map(|outlet| port("input", outlet)).collect::<Result<_, _>>()?;
+        let outputs = first
+            .outputs()
+            .iter()
+            .map(|outlet| Ok(port("output", outlet)?.info))
+            .collect::<Result<_, _>>()?;
+        let mut sessions = vec![first];
+        for _ in 1..options.sessions {
+            sessions.push(session(runtime, onnx, options)?);
+        }
+        let inputs = ports.iter().map(|port| port.info.clone()).collect();
+        Ok(Self { inputs, outputs, ports, sessions: Pool::new(sessions) })
+    }
+
+    /// The inputs every request has to give.
+    pub fn inputs(&self) -> &[TensorInfo] {
+        &self.inputs
+    }
+
+    /// The outputs a request can ask for.
+    pub fn outputs(&self) -> &[TensorInfo] {
+        &self.outputs
+    }
+
+    /// Runs the model on the calling thread, which waits while all sessions are busy.
+    ///
+    /// `outputs` names the outputs wanted, in the order wanted; empty means all, in the model's order.
+    ///
+    /// # Errors
+    /// [`InferError`] when a name, type, shape or value does not fit the model, or the model fails on them.
+    pub fn run(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+        check::inputs(&self.ports, inputs)?;
+        check::outputs(&self.outputs, outputs)?;
+        let aligned: Vec<(&str, Aligned<'_>)> =
+            inputs.iter().map(|(name, tensor)| (name.as_str(), Aligned::new(tensor))).collect();
+        let values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = aligned
+            .iter()
+            .map(|(name, tensor)| Ok((Cow::from(*name), tensor.value()?)))
+            .collect::<ort::Result<_>>()
+            .map_err(failed)?;
+
+        let mut session = self.sessions.take();
+        let names: Vec<&str> = match outputs {
+            [] => self.outputs.iter().map(|output| output.name.as_str()).collect(),
+            _ => outputs.iter().map(String::as_str).collect(),
+        };
+        let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
+        let run_options = RunOptions::new().map_err(failed)?.with_outputs(selector);
+        let results = session.run_with_options(values, &run_options).map_err(failed)?;
+        let mut answers = Vec::with_capacity(names.len());
+        for name in names {
+            let tensor = results.get(name).and_then(convert::output);
+            answers.push((
+                name.to_owned(),
+                tensor.ok_or_else(|| InferError::OutputType { name: name.to_owned() })?,
+            ));
+        }
+        Ok(answers)
+    }
+}
+
+fn session(runtime: &Runtime, onnx: &[u8], options: &ModelOptions) -> Result<Session, EngineError> {
+    fn setup<R>(error: ort::Error<R>) -> EngineError {
+        EngineError::Setup(Category::from(&error))
+    }
+    let mut builder = Session::builder(runtime.environment())
+        .map_err(setup)?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .map_err(setup)?
+        .with_intra_threads(options.threads_per_session)
+        .map_err(setup)?
+        .with_inter_threads(1)
+        .map_err(setup)?
+        // Idle threads that spin take the cores that open and seal other requests.
+        .with_intra_op_spinning(false)
+        .map_err(setup)?
+        .with_log_level(LogLevel::Fatal)
+        .map_err(setup)?;
+    for (location, content) in &options.external_data {
+        builder =
+            builder.with_external_initializer_file_in_memory(location, content.clone()).map_err(setup)?;
+    }
+    builder.commit_from_memory(onnx).map_err(|e| refusal(&e, runtime))
+}
+
+fn port(direction: &'static str, outlet: &Outlet) -> Result<Port, EngineError> {
+    let refused = || EngineError::InputOutput {
+        direction,
+        name: outlet.name().to_owned(),
+        found: outlet.dtype().to_string(),
+    };
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else { return Err(refused()) };
+    let dtype = convert::data_type(*ty).ok_or_else(refused)?;
+    let info = TensorInfo { name: outlet.name().to_owned(), dtype, shape: shape.to_vec() };
+    Ok(Port { info, symbols: dimension_symbols.to_vec() })
+}
+
+fn failed<R>(error: ort::Error<R>) -> InferError {
+    InferError::Runtime(Category::from(&error))
+}
+
+/// Sorts a refused model. ONNX Runtime's text is searched for an operator or opset but not passed on: it can quote
+/// the model.
+fn refusal(error: &ort::Error, runtime: &Runtime) -> EngineError {
+    let category = Category::from(error);
+    let unsupported = |what: String| EngineError::Unsupported { what, runtime: runtime.version().to_owned() };
+    let message = error.message();
+    if let Some((before, _)) = message.split_once(" is not a registered function/op") {
+        return unsupported(format!("the operator `{}`", identifier(before.rsplit(' ').next())));
+    }
+    if let Some((_, after)) = message.split_once("Current official support for domain") {
+        let supported = after.split("till opset ").nth(1).and_then(|rest| rest.split('.').next());
+        return unsupported(format!("an operator set newer than {}", identifier(supported)));
+    }
+    match error.code() {
+        ort::ErrorCode::InvalidProtobuf | ort::ErrorCode::NoModel => EngineError::Malformed(category),
+        ort::ErrorCode::NotImplemented => unsupported("an operator or type".to_owned()),
+        _ => EngineError::Refused(category),
+    }
+}
+
+/// What looks like an identifier, bounded; `?` for anything else.
+fn identifier(text: Option<&str>) -> &str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._()-".contains(c);
+    text.filter(|text| (1..=64).contains(&text.len()) && text.chars().all(plain)).unwrap_or("?")
+}

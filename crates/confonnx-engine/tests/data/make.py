@@ -1,0 +1,91 @@
+"""Writes the test models beside this file. Needs `onnx` and `numpy`; deterministic."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper, numpy_helper
+
+HERE = Path(__file__).parent
+IR, OPSET = 8, 17
+
+
+def save(name, nodes, inputs, outputs, initializers=(), opset=OPSET, domain=""):
+    graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, opset)], producer_name="confonnx-test")
+    model.ir_version = IR
+    (HERE / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+
+def value(name, kind, shape):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def node(op, inputs, outputs, **attributes):
+    return helper.make_node(op, inputs, outputs, **attributes)
+
+
+KINDS = {
+    "bool": T.BOOL, "uint8": T.UINT8, "uint16": T.UINT16, "uint32": T.UINT32, "uint64": T.UINT64,
+    "int8": T.INT8, "int16": T.INT16, "int32": T.INT32, "int64": T.INT64,
+    "fp16": T.FLOAT16, "bf16": T.BFLOAT16, "fp32": T.FLOAT, "fp64": T.DOUBLE, "bytes": T.STRING,
+}  # fmt: skip
+for name, kind in KINDS.items():
+    save(f"identity_{name}", [node("Identity", ["x"], ["y"])], [value("x", kind, ["n"])], [value("y", kind, ["n"])])
+
+# y = x @ w + b, with a dynamic batch.
+random = np.random.default_rng(7)
+weights = random.standard_normal((4, 3)).astype(np.float32)
+bias = random.standard_normal(3).astype(np.float32)
+save(
+    "mlp",
+    [node("MatMul", ["x", "w"], ["xw"]), node("Add", ["xw", "b"], ["y"])],
+    [value("x", T.FLOAT, ["batch", 4])],
+    [value("y", T.FLOAT, ["batch", 3])],
+    [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")],
+)
+
+# Two inputs that share the symbol `batch`; two outputs to choose from.
+save(
+    "two",
+    [node("Add", ["a", "b"], ["sum"]), node("Sub", ["a", "b"], ["difference"])],
+    [value("a", T.FLOAT, ["batch", 2]), value("b", T.FLOAT, ["batch", 2])],
+    [value("sum", T.FLOAT, ["batch", 2]), value("difference", T.FLOAT, ["batch", 2])],
+)
+
+save("scalar", [node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [])], [value("y", T.FLOAT, [])])
+
+# Fails while it runs when an index is out of bounds; ONNX Runtime's text then quotes the index.
+save(
+    "gather",
+    [node("Gather", ["table", "index"], ["y"])],
+    [value("index", T.INT64, ["n"])],
+    [value("y", T.FLOAT, ["n"])],
+    [numpy_helper.from_array(np.arange(3, dtype=np.float32), "table")],
+)
+
+# A model that nothing can run: an operator nobody registered, and an opset from the future.
+save("unknown_op", [node("Frobnicate", ["x"], ["y"])], [value("x", T.FLOAT, [1])], [value("y", T.FLOAT, [1])])
+save("future_opset", [node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [1])], [value("y", T.FLOAT, [1])], opset=99)
+
+# An output that is not a tensor.
+save(
+    "sequence",
+    [node("SequenceConstruct", ["x"], ["y"])],
+    [value("x", T.FLOAT, [1])],
+    [helper.make_tensor_sequence_value_info("y", T.FLOAT, [1])],
+)
+
+# Weights in a file of their own.
+table = numpy_helper.from_array(np.arange(4, dtype=np.float32), "w")
+table.ClearField("raw_data")
+table.data_location = T.EXTERNAL
+for key, text in (("location", "external.bin"), ("offset", "0"), ("length", "16")):
+    entry = table.external_data.add()
+    entry.key, entry.value = key, text
+save("external", [node("Add", ["x", "w"], ["y"])], [value("x", T.FLOAT, [4])], [value("y", T.FLOAT, [4])], [table])
+(HERE / "external.bin").write_bytes(np.arange(4, dtype="<f4").tobytes())
+
+print("expected mlp output for x = [[1, 2, 3, 4]]:", (np.array([[1, 2, 3, 4]], np.float32) @ weights + bias).tolist())
+onnx.checker.check_model(onnx.load(HERE / "mlp.onnx"))
