@@ -1,0 +1,77 @@
+# `make` lists the targets. Everything installs what it needs by itself: Python packages into .venv, ONNX Runtime into .cache.
+
+PORT ?= 8888
+CARGO ?= cargo
+PYTHON ?= python3
+export PYTHON
+
+VENV := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust test-python test-wheel lint fmt bench bench-crypto digits wheel tcb clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888)
+	@scripts/venv runtime
+	@scripts/fetch-onnxruntime
+	@echo "Building server and client (the first time takes minutes)"
+	@$(CARGO) build --locked --release -p confonnx-server -p confonnx-python
+	@scripts/build-python release
+	@$(VENV)/python examples/digits/demo.py --server target/release/confonnx-server --port $(PORT)
+
+test: lint test-rust test-python ## Everything CI runs
+
+test-rust: need-cargo ## Rust: unit, integration, documentation
+	@scripts/fetch-onnxruntime
+	$(CARGO) test --locked --workspace
+
+test-python: need-cargo ## Python: unit, end to end against a real server, types, stubs
+	@scripts/venv runtime test
+	@scripts/fetch-onnxruntime
+	$(CARGO) build --locked -p confonnx-server -p confonnx-python
+	@scripts/build-python debug
+	cd bindings/python && ../../$(VENV)/python -m mypy python/confonnx ../../examples/digits/demo.py
+	cd bindings/python && ../../$(VENV)/python -m mypy.stubtest confonnx
+	cd bindings/python && ../../$(VENV)/python -m pytest
+
+lint: need-cargo ## Formatting, clippy, rustdoc, the tree's own rules
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	scripts/check-repo
+
+fmt: need-cargo ## Format the Rust code
+	$(CARGO) fmt --all
+
+bench: need-cargo ## Measure the whole path beside bare ONNX Runtime; writes target/bench/results.json
+	@scripts/venv models
+	@scripts/fetch-onnxruntime
+	@mkdir -p target/bench
+	@test -f target/bench/tiny.onnx || $(VENV)/python bench/models.py target/bench
+	$(CARGO) build --locked --release -p confonnx-server -p confonnx-bench
+	$(CARGO) run --locked --release -p confonnx-bench
+
+bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
+	$(CARGO) bench --locked -p confonnx-protocol
+
+digits: ## Train the example model again
+	@scripts/venv models
+	$(VENV)/python examples/digits/train.py
+
+wheel: need-cargo ## Build the Python wheel into target/wheels
+	@scripts/venv wheel
+	cd bindings/python && ../../$(VENV)/python -m maturin build --locked --release --interpreter ../../$(VENV)/python --out ../../target/wheels
+
+tcb: need-cargo ## Write docs/tcb.txt: every crate linked into the server
+	scripts/tcb > docs/tcb.txt
+
+clean: ## Remove what was built, installed and fetched
+	rm -rf target .venv .cache bindings/python/python/confonnx/_confonnx.abi3.so
+	find bindings examples bench \( -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache \) -prune -exec rm -rf {} +
+
+.PHONY: need-cargo
+need-cargo:
+	@command -v $(CARGO) >/dev/null || { echo "cargo not found: install Rust with rustup, then open a new shell" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "cc not found: install a C compiler (Debian, Ubuntu: apt install build-essential)" >&2; exit 1; }

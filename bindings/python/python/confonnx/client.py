@@ -1,0 +1,271 @@
+"""Clients that check a server's proof before they send it anything.
+
+    from confonnx.client import Client
+
+    client = Client("https://models.example", enclave_hash="ab12…", enclave_model_hash="cd34…")
+    outputs = client.predict({"image": image})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+import numpy.typing as npt
+
+from confonnx import _confonnx, _tensor
+from confonnx._tensor import Array
+from confonnx.exceptions import (
+    AttestationError,
+    AuthError,
+    Check,
+    ConfonnxError,
+    PolicyError,
+    ReplyError,
+    RequestError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
+
+__all__ = [
+    "AsyncClient",
+    "Attestation",
+    "AttestationError",
+    "AuthError",
+    "Check",
+    "Client",
+    "ConfonnxError",
+    "PolicyError",
+    "ReplyError",
+    "RequestError",
+    "RequestTimeoutError",
+    "ServerError",
+    "TransportError",
+]
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """What a server proved. `str()` of it is a table of the checks."""
+
+    tee: str
+    """Kind of the trusted execution environment; `insecure` proves nothing."""
+    claims: dict[str, Any]
+    """What the evidence binds: models and their hashes, keys, settings (docs/protocol.md, section 2.4)."""
+    checks: list[Check]
+    """Every check that was made."""
+    table: str
+
+    def __str__(self) -> str:
+        return self.table
+
+
+class Client:
+    """A client of one server. Safe to use from several threads; no network until the first call.
+
+    Args:
+        url: Where the server, or the ingress before it, listens: `https://host`, `http://host:8888`.
+        auth: Credentials: `{'key': …}` or `{'user': …, 'pass': …}`. The key travels inside the seal as a bearer token,
+            for the server alone; user and password outside as HTTP Basic, for an ingress.
+        auth_key: The same as `auth={'key': …}`; may be given beside `{'user': …, 'pass': …}`.
+        enclave_signing_key: The expected signer's public key, PEM.
+        enclave_hash: The expected measurement of the enclave, hex.
+        enclave_model_hash: The expected hash of the model, hex; always enforced when given.
+        enclave_allow_debug: Accept enclaves that can be debugged, and the insecure one, which proves nothing. For
+            development only.
+        auth_key_outside: Send the key outside the seal, for an ingress to see.
+        model: Name of the model; needed when the server has several.
+        kem: `x-wing` (post-quantum hybrid, the default), `x25519` or `p-256`.
+        aead: `aes-256-gcm` (the default), `aes-128-gcm` or `chacha20-poly1305`.
+        timeout: For one call, in seconds.
+
+    Raises:
+        PolicyError: No expectation was given, or one is malformed.
+        ValueError: The URL or a choice is malformed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        auth: Mapping[str, str] | None = None,
+        auth_key: str | None = None,
+        enclave_signing_key: str | None = None,
+        enclave_hash: str | None = None,
+        enclave_model_hash: str | None = None,
+        enclave_allow_debug: bool = False,
+        *,
+        auth_key_outside: bool = False,
+        model: str | None = None,
+        kem: str | None = None,
+        aead: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        key, basic = _credentials(auth, auth_key)
+        self._client = _confonnx.Client(
+            url,
+            auth_key=key,
+            basic=basic,
+            auth_key_outside=auth_key_outside,
+            enclave_signing_key=enclave_signing_key,
+            enclave_hash=enclave_hash,
+            enclave_model_hash=enclave_model_hash,
+            enclave_allow_debug=enclave_allow_debug,
+            kem=kem,
+            aead=aead,
+            timeout=timeout,
+        )
+        self._model = model
+
+    def predict(
+        self, data: Mapping[str, npt.ArrayLike], outputs: Sequence[str] = (), *, model: str | None = None
+    ) -> dict[str, Array]:
+        """Runs the model.
+
+        Args:
+            data: An array for each input of the model, in its data type and shape. Strings are object arrays of `str`;
+                bfloat16 is that of the package `ml_dtypes`.
+            outputs: The outputs wanted; all when empty.
+            model: Name of the model, instead of the client's.
+
+        Returns:
+            A writable array for each output, in the model's order.
+
+        Raises:
+            TypeError: An array's data type has no tensor type.
+            AttestationError: The server did not prove what is expected; nothing was sent.
+            RequestError: The server refused; see its subclasses `AuthError` and `ServerError`.
+            TransportError: No usable answer came, or not in time (`RequestTimeoutError`).
+            ReplyError: The answer does not open or is malformed.
+        """
+        results = self._client.predict(_tensor.tensors(data), list(outputs), model or self._model)
+        return {name: _tensor.array(type_, shape, content) for name, type_, shape, content in results}
+
+    def attest(self) -> Attestation:
+        """Lets the server prove itself anew and checks it; raises as `predict`."""
+        tee, claims, checks, table = self._client.attest()
+        return Attestation(tee, json.loads(claims), [Check(*check) for check in checks], table)
+
+    def metadata(self, model: str | None = None) -> dict[str, Any]:
+        """Inputs and outputs of the model as the server states them, inside the seal; raises as `predict`."""
+        metadata: dict[str, Any] = json.loads(self._client.metadata(model or self._model))
+        return metadata
+
+    @property
+    def url(self) -> str:
+        """Where the server listens. May be reassigned: keys are then fetched and checked anew."""
+        return self._client.url
+
+    @url.setter
+    def url(self, url: str) -> None:
+        self._client.url = url
+
+    @property
+    def key_rollover_count(self) -> int:
+        """Key exchanges after the first: -1 before it, then 0."""
+        return self._client.key_rollover_count
+
+    @property
+    def key_invalid_count(self) -> int:
+        """How often the server no longer knew the key; the client then retries once by itself."""
+        return self._client.key_invalid_count
+
+    @property
+    def key_outdated(self) -> bool:
+        """Whether the next call fetches a key first: at the start, or after a reply that said so."""
+        return self._client.key_outdated
+
+
+class AsyncClient:
+    """`Client` with coroutines; same arguments and attributes.
+
+    Each call waits in a thread of asyncio's own pool, so the event loop stays free. Cancelling a call stops the waiting; the
+    request itself ends by its timeout.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        auth: Mapping[str, str] | None = None,
+        auth_key: str | None = None,
+        enclave_signing_key: str | None = None,
+        enclave_hash: str | None = None,
+        enclave_model_hash: str | None = None,
+        enclave_allow_debug: bool = False,
+        *,
+        auth_key_outside: bool = False,
+        model: str | None = None,
+        kem: str | None = None,
+        aead: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._client = Client(
+            url,
+            auth,
+            auth_key,
+            enclave_signing_key,
+            enclave_hash,
+            enclave_model_hash,
+            enclave_allow_debug,
+            auth_key_outside=auth_key_outside,
+            model=model,
+            kem=kem,
+            aead=aead,
+            timeout=timeout,
+        )
+
+    async def predict(
+        self, data: Mapping[str, npt.ArrayLike], outputs: Sequence[str] = (), *, model: str | None = None
+    ) -> dict[str, Array]:
+        """See `Client.predict`."""
+        return await asyncio.to_thread(self._client.predict, data, outputs, model=model)
+
+    async def attest(self) -> Attestation:
+        """See `Client.attest`."""
+        return await asyncio.to_thread(self._client.attest)
+
+    async def metadata(self, model: str | None = None) -> dict[str, Any]:
+        """See `Client.metadata`."""
+        return await asyncio.to_thread(self._client.metadata, model)
+
+    @property
+    def url(self) -> str:
+        """See `Client.url`."""
+        return self._client.url
+
+    @url.setter
+    def url(self, url: str) -> None:
+        self._client.url = url
+
+    @property
+    def key_rollover_count(self) -> int:
+        """See `Client.key_rollover_count`."""
+        return self._client.key_rollover_count
+
+    @property
+    def key_invalid_count(self) -> int:
+        """See `Client.key_invalid_count`."""
+        return self._client.key_invalid_count
+
+    @property
+    def key_outdated(self) -> bool:
+        """See `Client.key_outdated`."""
+        return self._client.key_outdated
+
+
+def _credentials(
+    auth: Mapping[str, str] | None, auth_key: str | None
+) -> tuple[str | None, tuple[str, str] | None]:
+    basic = None
+    match dict(auth or {}):
+        case {"key": key, **rest} if not rest:
+            if auth_key is not None:
+                raise ValueError("both auth['key'] and auth_key are given: expected one of them")
+            auth_key = key
+        case {"user": user, "pass": password, **rest} if not rest:
+            basic = (user, password)
+        case {**given} if given:
+            raise ValueError(f"auth has {sorted(given)}: expected {{'key': …}} or {{'user': …, 'pass': …}}")
+    return auth_key, basic

@@ -1,0 +1,1 @@
+//! The only map from Rust errors to exception classes.

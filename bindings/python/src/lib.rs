@@ -1,0 +1,17 @@
+//! The extension module `confonnx._confonnx`: `confonnx-client` as Python sees it, with no logic of its own.
+//!
+//! Tensors cross as `(name, type, shape, data)`; `confonnx._tensor` on the other side makes NumPy arrays of them. The
+//! GIL is released around network, cryptography and files.
+
+mod error;
+mod tensor;
+
+use pyo3::prelude::*;
+
+/// Confidential inference: attested clients of a confonnx server. See `confonnx.client`.
+#[pymodule]
+mod _confonnx {
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

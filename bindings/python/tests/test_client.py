@@ -1,0 +1,146 @@
+"""What a client decides without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+from conftest import free_port
+from confonnx.client import (
+    AsyncClient,
+    AttestationError,
+    Client,
+    ConfonnxError,
+    PolicyError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
+
+INPUTS = {"image": np.zeros((1, 1, 28, 28), np.float32)}
+
+
+def test_making_a_client_needs_no_network() -> None:
+    client = Client("http://127.0.0.1:1/", enclave_hash="ab" * 32)
+    assert client.key_invalid_count == 0
+    assert client.key_outdated
+
+
+def test_no_expectation_is_an_error() -> None:
+    with pytest.raises(PolicyError, match="expect"):
+        Client("http://127.0.0.1:1/")
+
+
+def test_a_model_hash_alone_is_no_expectation_of_the_enclave() -> None:
+    with pytest.raises(PolicyError):
+        Client("http://127.0.0.1:1/", enclave_model_hash="ab" * 32)
+
+
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        {"enclave_hash": "xyz"},
+        {"enclave_hash": ""},
+        {"enclave_allow_debug": True, "enclave_model_hash": "abc"},
+        {"enclave_allow_debug": True, "enclave_model_hash": ""},
+        {"enclave_signing_key": "no PEM"},
+    ],
+    ids=str,
+)
+def test_a_malformed_expectation_is_an_error(expectation: dict[str, object]) -> None:
+    with pytest.raises(PolicyError):
+        Client("http://127.0.0.1:1/", **expectation)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("auth", "auth_key"),
+    [({"token": "x"}, None), ({"user": "x"}, None), ({"key": "x", "user": "y"}, None), ({"key": "x"}, "y")],
+)
+def test_credentials_are_one_of_two_forms(auth: dict[str, str], auth_key: str | None) -> None:
+    with pytest.raises(ValueError, match="auth"):
+        Client("http://127.0.0.1:1/", auth, auth_key, enclave_allow_debug=True)
+
+
+def test_the_message_about_credentials_does_not_quote_them() -> None:
+    with pytest.raises(ValueError) as error:
+        Client("http://127.0.0.1:1/", {"key": "s3cret", "extra": "s3cret"}, enclave_allow_debug=True)
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("choice", [{"kem": "rsa"}, {"aead": "rot13"}, {"timeout": -1.0}, {"timeout": float("nan")}], ids=str)
+def test_a_malformed_choice_is_a_value_error(choice: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        Client("http://127.0.0.1:1/", enclave_allow_debug=True, **choice)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["", "ftp://host", "no url"])
+def test_a_malformed_url_is_a_value_error(url: str) -> None:
+    with pytest.raises(ValueError):
+        Client(url, enclave_allow_debug=True)
+
+
+def test_url_may_be_reassigned() -> None:
+    client = Client("http://127.0.0.1:1/", enclave_allow_debug=True)
+    client.url = "http://127.0.0.1:2/"
+    assert client.url.rstrip("/") == "http://127.0.0.1:2"
+    with pytest.raises(ValueError):
+        client.url = "no url"
+
+
+def test_an_unreachable_server_is_a_transport_error() -> None:
+    client = Client(f"http://127.0.0.1:{free_port()}", enclave_allow_debug=True)
+    with pytest.raises(TransportError):
+        client.predict(INPUTS)
+
+
+def test_a_silent_server_is_a_timeout_and_the_gil_is_free_meanwhile(silent_server: str) -> None:
+    client = Client(silent_server, enclave_allow_debug=True, timeout=0.5)
+    ran = threading.Event()
+    thread = threading.Thread(target=ran.set)
+    threading.Timer(0.05, thread.start).start()
+    with pytest.raises(RequestTimeoutError):
+        client.predict(INPUTS)
+    assert ran.is_set()
+
+
+def test_the_async_client_leaves_the_loop_free(silent_server: str) -> None:
+    async def ticks() -> int:
+        client = AsyncClient(silent_server, enclave_allow_debug=True, timeout=0.5)
+        call = asyncio.create_task(client.predict(INPUTS))
+        count = 0
+        while not call.done():
+            await asyncio.sleep(0.01)
+            count += 1
+        with pytest.raises(RequestTimeoutError):
+            await call
+        return count
+
+    assert asyncio.run(ticks()) > 1
+
+
+def test_both_clients_have_one_surface() -> None:
+    def surface(cls: type) -> dict[str, object]:
+        members = {name: member for name, member in vars(cls).items() if not name.startswith("_")}
+        return {
+            name: list(inspect.signature(member).parameters) if callable(member) else type(member)
+            for name, member in {**members, "__init__": cls.__init__}.items()
+        }
+
+    assert surface(Client) == surface(AsyncClient)
+
+
+def test_errors_survive_pickling() -> None:
+    # Process pools send exceptions home by pickle.
+    refused = pickle.loads(pickle.dumps(ServerError("busy", 429, "queue-full")))
+    assert (type(refused), str(refused), refused.status, refused.code) == (ServerError, "busy", 429, "queue-full")
+    error = AttestationError("refused", [("nonce", "a", "b", "failed")])  # type: ignore[list-item]
+    back = pickle.loads(pickle.dumps(error))
+    assert isinstance(back, ConfonnxError)
+    assert str(back) == "refused"
+    assert back.checks == error.checks
+    assert back.checks[0].outcome == "failed"
