@@ -1,0 +1,100 @@
+use std::fmt;
+
+use super::{MAX_FIELDS, MAX_HEAD, MAX_INFORMATIONAL};
+
+/// Why a message cannot be read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BhttpError {
+    /// The message ends early.
+    #[error("the binary HTTP message ends within its {part}; was it cut short?")]
+    Truncated {
+        /// Where.
+        part: Part,
+    },
+    /// A response where a request should be, or the other way round, or neither.
+    #[error("expected a binary HTTP {expected}, found framing indicator {found}")]
+    Framing {
+        /// `request` or `response`.
+        expected: &'static str,
+        /// 0 to 3 are known.
+        found: u64,
+    },
+    /// Control data or a field section is over [`MAX_HEAD`].
+    #[error("control data and fields are over {MAX_HEAD} octets")]
+    HeadTooLarge,
+    /// A section has more than [`MAX_FIELDS`] fields.
+    #[error("a section has more than {MAX_FIELDS} fields")]
+    TooManyFields,
+    /// More than [`MAX_INFORMATIONAL`] informational responses.
+    #[error("more than {MAX_INFORMATIONAL} informational responses come before the final one")]
+    TooManyInformational,
+    /// Not a status code that may stand here.
+    #[error("expected a status code from 200 to 599, found {found}")]
+    Status {
+        /// What was found.
+        found: u64,
+    },
+    /// Method, scheme, authority or path has characters that it may not have.
+    #[error("the {part} has characters that HTTP does not allow there")]
+    Control {
+        /// Which of them.
+        part: Part,
+    },
+    /// A field name is empty or not a lower-case token.
+    #[error("the name of field {index} is not a lower-case token")]
+    FieldName {
+        /// Counted from 0 in its section.
+        index: usize,
+    },
+    /// A field value has a CR, LF or NUL.
+    #[error("the value of field {name:?} has a CR, LF or NUL")]
+    FieldValue {
+        /// The field's name.
+        name: String,
+    },
+    /// Padding must be zeros.
+    #[error("octet {at} comes after the message and is not zero, as padding must be")]
+    Padding {
+        /// Offset of the first such octet.
+        at: usize,
+    },
+}
+
+/// A part of a binary HTTP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The first integer.
+    Framing,
+    /// Of a request.
+    Method,
+    /// Of a request.
+    Scheme,
+    /// Of a request.
+    Authority,
+    /// Of a request.
+    Path,
+    /// Of a response.
+    Status,
+    /// Header fields.
+    Header,
+    /// The body.
+    Content,
+    /// Trailer fields.
+    Trailer,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Framing => "framing indicator",
+            Self::Method => "method",
+            Self::Scheme => "scheme",
+            Self::Authority => "authority",
+            Self::Path => "path",
+            Self::Status => "status code",
+            Self::Header => "header fields",
+            Self::Content => "content",
+            Self::Trailer => "trailer fields",
+        })
+    }
+}

@@ -1,0 +1,62 @@
+use confonnx_tensor::DataType;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+/// `GET /v2`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerMetadata {
+    /// The server's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Extensions it speaks, such as `binary_tensor_data`.
+    #[serde(default)]
+    pub extensions: Vec<String>,
+}
+
+/// `GET /v2/models/{m}`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelMetadata {
+    /// The model's name.
+    pub name: String,
+    /// Versions that can be asked for.
+    #[serde(default)]
+    pub versions: Vec<String>,
+    /// `onnxruntime_onnx`
+    pub platform: String,
+    /// In the model's order.
+    pub inputs: Vec<TensorMetadata>,
+    /// In the model's order.
+    pub outputs: Vec<TensorMetadata>,
+}
+
+/// One input or output of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorMetadata {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    #[serde(serialize_with = "dtype_name", deserialize_with = "dtype_from_name")]
+    pub datatype: DataType,
+    /// Its dimensions, outermost first; -1 where any size will do.
+    pub shape: Vec<i64>,
+}
+
+/// The body of an answer with an error status (`docs/protocol.md`, section 5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// For people.
+    pub error: String,
+    /// For programs; empty when the peer gives none.
+    #[serde(default)]
+    pub code: String,
+}
+
+fn dtype_name<S: Serializer>(dtype: &DataType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(dtype.name())
+}
+
+fn dtype_from_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataType, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    DataType::from_name(&name)
+        .ok_or_else(|| D::Error::custom("datatype is not one of the Open Inference Protocol"))
+}
