@@ -14,7 +14,8 @@ MODEL = HERE / "digits.onnx"
 
 def images() -> npt.NDArray[np.float32]:
     """float32 [1000, 1, 28, 28], 0 (paper) to 1 (ink), as the model wants them."""
-    return (_read_idx(HERE / "test-images-idx3-ubyte.gz").astype(np.float32) / 255)[:, None]
+    scaled: npt.NDArray[np.float32] = np.divide(_read_idx(HERE / "test-images-idx3-ubyte.gz"), 255, dtype=np.float32)
+    return scaled[:, None]
 
 
 def labels() -> npt.NDArray[np.uint8]:

@@ -69,14 +69,16 @@ def array(type_: str, shape: Sequence[int], data: Data) -> Array:
 def dtype(type_: str) -> np.dtype[Any]:
     """NumPy's data type; `bfloat16` needs the package `ml_dtypes`."""
     if type_ != "BF16":
-        return np.dtype(_NUMPY_NAMES[type_]).newbyteorder("<")
+        little: np.dtype[Any] = np.dtype(_NUMPY_NAMES[type_]).newbyteorder("<")
+        return little
     try:
         import ml_dtypes
     except ImportError as error:
         raise ConfonnxError(
             "the tensor is of type bfloat16, which NumPy lacks: install ml_dtypes (pip install 'confonnx[bfloat16]')"
         ) from error
-    return np.dtype(ml_dtypes.bfloat16)
+    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return bfloat16
 
 
 def _string(name: str, item: object) -> bytes:
