@@ -1,1 +1,43 @@
-//! Skeleton.
+//! What an `.onnx` file says of itself, without running it.
+//!
+//! For servers and clients alike: [`ModelInfo`] reads inputs and outputs, [`model_hash`] names a model, and
+//! [`read_tensor_proto`] and [`write_tensor_proto`] speak ONNX's files of single tensors. Needs no ONNX Runtime; skips
+//! weights unread.
+//!
+//! ```
+//! use confonnx_model::{read_tensor_proto, write_tensor_proto};
+//! use confonnx_tensor::{DataType, Shape, Tensor};
+//!
+//! let tensor = Tensor::new(DataType::Int64, Shape::new([1])?, 7_i64.to_le_bytes().to_vec())?;
+//! let file = write_tensor_proto("labels", &tensor);
+//! assert_eq!(read_tensor_proto(&file)?, ("labels".into(), tensor));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
+)]
+
+mod elem_type;
+mod hash;
+mod info;
+mod proto;
+mod tensor_proto;
+
+pub use elem_type::{dtype_from_elem_type, elem_type};
+pub use hash::{HashError, hash_bytes, hash_files, model_hash};
+pub use info::{Dim, ModelError, ModelInfo, Opset, ValueInfo};
+pub use tensor_proto::{TensorProtoError, read_tensor_proto, write_tensor_proto};
