@@ -1,1 +1,64 @@
-//! Skeleton.
+//! Attestation for confonnx: evidence in, proof out.
+//!
+//! A server's attestation [`Document`] carries its key configs, its [`Claims`] and hardware [`Evidence`] that binds
+//! both to a fresh nonce. It becomes a proof in two steps, each of which names every check it made:
+//!
+//! 1. [`Document::verify`] asks whether the evidence is genuine, giving [`Genuine`];
+//! 2. [`Genuine::appraise`] asks whether what it proves is what the caller's [`Policy`] wants, giving [`Trusted`].
+//!
+//! A [`Trusted`] value cannot be made in any other way, so holding one means both steps passed. Everything but
+//! `produce` is pure: no IO, no clock, no environment; `now` is an argument.
+//!
+//! ```
+//! # #[cfg(all(feature = "insecure-dev", feature = "produce"))] {
+//! use confonnx_attest::{Document, Expectations, Nonce, Policy, UnixTime};
+//! # use confonnx_attest::{Claims, Digest, merkle::Tree, produce::Attester, report_data};
+//! # let (nonce, now) = (Nonce([7; 32]), UnixTime(1_795_426_200));
+//! # let (tree, claims) = (Tree::new(vec![nonce]).unwrap(), Claims::example(now).to_bytes());
+//! # let bound = report_data(&tree.root(), b"key configs", &claims);
+//! # let evidence = Attester::insecure(Digest([1; 32])).evidence(&bound).unwrap();
+//! # let received = Document::new(b"key configs".to_vec(), claims, evidence, tree.root(), tree.proof(0)).to_json();
+//! let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() })?;
+//! let trusted = Document::parse(&received)?.verify(Some(&nonce), now)?.appraise(&policy, now)?;
+//! println!("{}", trusted.verdict());
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The wire forms are those of section 2 of `docs/protocol.md`.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
+)]
+
+mod binding;
+mod claims;
+mod digest;
+mod document;
+mod evidence;
+#[cfg(feature = "insecure-dev")]
+pub mod insecure;
+pub mod merkle;
+mod policy;
+#[cfg(feature = "produce")]
+pub mod produce;
+mod proof;
+mod verdict;
+
+pub use binding::{Nonce, UnixTime, report_data};
+pub use claims::{
+    Build, Claims, ClaimsError, ClientAuth, KeyClaim, KeySource, ModelClaim, PROTOCOL, Runtime,
+};
+pub use digest::{Digest, EnclaveHash, HexError};
+pub use document::{Document, DocumentError, MAX_DOCUMENT_BYTES, VerifyError};
+pub use evidence::{Evidence, EvidenceError, Tee};
+pub use policy::{Expectations, Policy, PolicyBuildError, PolicyError, SigningKey, SigningKeyError};
+pub use proof::{Genuine, Trusted};
+pub use verdict::{Check, Outcome, Verdict};

@@ -1,0 +1,135 @@
+//! What a server says of itself and its evidence binds (protocol.md 2.4).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Digest, UnixTime};
+
+/// The protocol that this crate speaks.
+pub const PROTOCOL: &str = "confonnx/1";
+
+/// A server's statements. True only as far as the measured program is honest, which is what the enclave hash says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claims {
+    /// [`PROTOCOL`].
+    pub protocol: String,
+    /// When the document was made, by the TEE's clock, which the host sets.
+    pub issued_at: UnixTime,
+    /// The server's program.
+    pub build: Build,
+    /// The inference engine.
+    pub runtime: Runtime,
+    /// The models it serves.
+    pub models: Vec<ModelClaim>,
+    /// One entry for each key config, in the same order.
+    pub keys: Vec<KeyClaim>,
+    /// Where epoch secrets come from.
+    pub key_source: KeySource,
+    /// How clients authenticate themselves.
+    pub client_auth: ClientAuth,
+    /// Every host setting that touches trust.
+    #[serde(default)]
+    pub settings: Map<String, Value>,
+}
+
+/// The server's program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Its version, such as `0.1.0`.
+    pub version: String,
+    /// SHA-256 of the executable.
+    pub sha256: Digest,
+}
+
+/// The inference engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// `onnxruntime`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the library file.
+    pub sha256: Digest,
+}
+
+/// One model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelClaim {
+    /// The name in request paths.
+    pub name: String,
+    /// The version in request paths.
+    pub version: String,
+    /// The model hash.
+    pub sha256: Digest,
+}
+
+/// One key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyClaim {
+    /// The id in the key config.
+    pub key_id: u8,
+    /// `x-wing`, `x25519` or `p-256`.
+    pub kem: String,
+    /// Start of the epoch.
+    pub not_before: UnixTime,
+    /// End of the epoch: from then on replies say `outdated`.
+    pub not_after: UnixTime,
+    /// When the key is erased; no request may be sealed to it from then on.
+    pub accepted_until: UnixTime,
+}
+
+/// Where epoch secrets come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySource {
+    /// `local`: made in this TEE.
+    pub kind: String,
+}
+
+/// How clients authenticate themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientAuth {
+    /// `none` or `bearer`.
+    pub kind: String,
+}
+
+/// Bytes that are not claims.
+#[derive(Debug, thiserror::Error)]
+#[error("not a claims object: {0}")]
+pub struct ClaimsError(#[from] serde_json::Error);
+
+impl Claims {
+    /// Reads claims; members it does not know are ignored.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ClaimsError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The JSON bytes to hash and to send.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Strings, numbers and string-keyed maps only: serializing them cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Complete claims with made-up values, for tests and examples.
+    #[cfg(feature = "insecure-dev")]
+    pub fn example(issued_at: UnixTime) -> Self {
+        let later = |seconds| UnixTime(issued_at.0.saturating_add(seconds));
+        let digest = |byte| Digest([byte; 32]);
+        Self {
+            protocol: PROTOCOL.into(),
+            issued_at,
+            build: Build { version: "0.1.0".into(), sha256: digest(0xb1) },
+            runtime: Runtime { name: "onnxruntime".into(), version: "1.31.1".into(), sha256: digest(0xa7) },
+            models: vec![ModelClaim { name: "digits".into(), version: "1".into(), sha256: digest(0x3d) }],
+            keys: vec![KeyClaim {
+                key_id: 17,
+                kem: "x-wing".into(),
+                not_before: issued_at,
+                not_after: later(86_400),
+                accepted_until: later(90_000),
+            }],
+            key_source: KeySource { kind: "local".into() },
+            client_auth: ClientAuth { kind: "none".into() },
+            settings: Map::new(),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The insecure TEE: a software stand-in for development, which proves nothing (protocol.md 2.7).
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{self, HexError};
+use crate::evidence::Measured;
+use crate::{Digest, Verdict};
+
+/// The stand-in's report: whatever the program says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The bytes the evidence is bound to.
+    pub report_data: [u8; 64],
+    /// SHA-256 of the executable, as it says.
+    pub measurement: Digest,
+}
+
+/// Bytes that are not such a report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// Not a JSON object with the members of a report.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// `report_data` is not 64 bytes of hex.
+    #[error("report_data: {0}")]
+    ReportData(#[from] HexError),
+}
+
+impl Report {
+    /// Reads the document's `report` bytes.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
+        let wire: Received = serde_json::from_slice(bytes)?;
+        let report_data = digest::decode_array(&wire.report_data)?;
+        Ok(Self { report_data, measurement: wire.measurement })
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let report_data = digest::encode(&self.report_data);
+        let wire = Sent { warning: WARNING, report_data, measurement: self.measurement, debug: true };
+        // Strings and a boolean: serializing them cannot fail.
+        serde_json::to_vec(&wire).unwrap_or_default()
+    }
+
+    pub(crate) fn verify(&self, report_data: &[u8; 64], verdict: &mut Verdict) -> Measured {
+        verdict.info("signature", "none: the insecure TEE proves nothing");
+        verdict.equal("report data", digest::encode(report_data), digest::encode(&self.report_data));
+        // It is debug by nature, whatever it says.
+        Measured { enclave_hash: self.measurement.into(), signer: None, debug: true }
+    }
+}
+
+#[derive(Serialize)]
+struct Sent {
+    warning: &'static str,
+    report_data: String,
+    measurement: Digest,
+    debug: bool,
+}
+
+#[derive(Deserialize)]
+struct Received {
+    report_data: String,
+    measurement: Digest,
+}
+
+const WARNING: &str =
+    "INSECURE: a software stand-in for development. It protects nothing and proves nothing.";
