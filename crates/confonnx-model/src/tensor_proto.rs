@@ -108,7 +108,7 @@ pub fn write_tensor_proto(name: &str, tensor: &Tensor<'_>) -> Vec<u8> {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct TensorProto {
-    #[prost(int64, repeated, tag = "1")]
+    #[prost(int64, repeated, packed = "false", tag = "1")]
     dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     data_type: i32,

@@ -1,0 +1,15 @@
+//! Against files made by the `onnx` Python package (`tests/data/make.py`).
+
+mod hash;
+mod info;
+mod tensor_proto;
+
+use std::{fs, path::PathBuf};
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn data(name: &str) -> Vec<u8> {
+    fs::read(path(name)).unwrap()
+}
