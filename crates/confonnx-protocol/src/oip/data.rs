@@ -29,7 +29,6 @@ pub(super) fn parse(name: &str, dtype: DataType, elements: usize, json: &str) ->
             Err(OipError::Count { name: name(), expected: elements, found: elements.saturating_add(1) })
         }
         // The JSON was read once already; what fails only now is a value serde_json refuses by itself.
-        (Err(_), None) if depth == 0 => Err(OipError::Nesting { name: name(), index: out.found }),
         (Err(_), None) => Err(OipError::Element { name: name(), dtype, index: out.found }),
         (Ok(()), None) if out.found != elements => {
             Err(OipError::Count { name: name(), expected: elements, found: out.found })
