@@ -17,6 +17,9 @@ pub(super) fn parse(name: &str, dtype: DataType, elements: usize, json: &str) ->
     // An element takes two characters at least, so the shape alone never decides what is allocated.
     let room = elements.min(json.len() / 2).saturating_add(1).saturating_mul(dtype.size().unwrap_or(8));
     let depth = json.bytes().filter(|b| !b.is_ascii_whitespace()).take_while(|&b| b == b'[').count();
+    if depth == 0 {
+        return Err(OipError::Nesting { name: name.into(), index: 0 });
+    }
     let mut out =
         Elements { dtype, expected: elements, found: 0, data: Vec::with_capacity(room), fault: None };
     let mut deserializer = serde_json::Deserializer::from_str(json);
