@@ -1,0 +1,91 @@
+//! The same client without `async`. Not for use inside an async runtime.
+
+use std::sync::Arc;
+
+use confonnx_attest::{Nonce, Policy, Trusted};
+use confonnx_protocol::oip::{ModelMetadata, ServerMetadata};
+use confonnx_tensor::Tensor;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{ClientError, Options};
+
+/// See [`crate::Client`]; every method here blocks until its work is done.
+#[derive(Debug)]
+pub struct Client {
+    inner: crate::Client,
+    /// Keeps idle connections alive in a thread of its own.
+    runtime: Runtime,
+}
+
+impl Client {
+    /// See [`crate::Client::new`].
+    pub fn new(url: &str, policy: Policy, options: Options) -> Result<Self, ClientError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("confonnx-client")
+            .enable_all()
+            .build()
+            .map_err(|err| ClientError::System { source: err.into() })?;
+        Ok(Self { inner: crate::Client::new(url, policy, options)?, runtime })
+    }
+
+    /// See [`crate::Client::url`].
+    pub fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    /// See [`crate::Client::set_url`].
+    pub fn set_url(&self, url: &str) -> Result<(), ClientError> {
+        self.inner.set_url(url)
+    }
+
+    /// See [`crate::Client::key_rollover_count`].
+    pub fn key_rollover_count(&self) -> u64 {
+        self.inner.key_rollover_count()
+    }
+
+    /// See [`crate::Client::key_invalid_count`].
+    pub fn key_invalid_count(&self) -> u64 {
+        self.inner.key_invalid_count()
+    }
+
+    /// See [`crate::Client::key_outdated`].
+    pub fn key_outdated(&self) -> bool {
+        self.inner.key_outdated()
+    }
+
+    /// See [`crate::Client::attest`].
+    pub fn attest(&self) -> Result<Arc<Trusted>, ClientError> {
+        self.runtime.block_on(self.inner.attest())
+    }
+
+    /// See [`crate::Client::fetch_document`].
+    pub fn fetch_document(&self, nonce: Option<&Nonce>) -> Result<Vec<u8>, ClientError> {
+        self.runtime.block_on(self.inner.fetch_document(nonce))
+    }
+
+    /// See [`crate::Client::infer`].
+    pub fn infer(
+        &self,
+        model: Option<&str>,
+        inputs: Vec<(String, Tensor<'_>)>,
+        outputs: &[String],
+    ) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
+        self.runtime.block_on(self.inner.infer(model, inputs, outputs))
+    }
+
+    /// See [`crate::Client::metadata`].
+    pub fn metadata(&self, model: Option<&str>) -> Result<ModelMetadata, ClientError> {
+        self.runtime.block_on(self.inner.metadata(model))
+    }
+
+    /// See [`crate::Client::server_metadata`].
+    pub fn server_metadata(&self) -> Result<ServerMetadata, ClientError> {
+        self.runtime.block_on(self.inner.server_metadata())
+    }
+
+    /// See [`crate::Client::ready`].
+    pub fn ready(&self) -> Result<bool, ClientError> {
+        self.runtime.block_on(self.inner.ready())
+    }
+}

@@ -1,0 +1,293 @@
+//! The client: attests, seals, opens, renews keys.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use confonnx_attest::{MAX_DOCUMENT_BYTES, Nonce, Policy, Trusted, UnixTime};
+use confonnx_protocol::oip::{
+    self, InferRequest, InferResponse, ModelMetadata, RequestedOutput, ServerMetadata,
+};
+use confonnx_tensor::Tensor;
+use getrandom::SysRng;
+use getrandom::rand_core::UnwrapErr;
+use serde::de::DeserializeOwned;
+
+use crate::call::{Answer, Call, ClockOffset};
+use crate::session::Session;
+use crate::transport::{Base, Transport};
+use crate::{ClientError, Options};
+
+/// A client of one server. Cheap to share: all methods take `&self`.
+pub struct Client {
+    policy: Policy,
+    options: Options,
+    state: Mutex<State>,
+    /// Held while attesting, so that concurrent calls share one attestation.
+    attesting: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    base: Base,
+    transport: Arc<Transport>,
+    session: Option<Arc<Session>>,
+    /// A sealed reply said that the session's key is no longer the current one.
+    outdated: bool,
+    clock: Option<ClockOffset>,
+    rollovers: u64,
+    invalid: u64,
+}
+
+impl Client {
+    /// A client of the server at `url`, which has to be what `policy` says. No network until the first call.
+    pub fn new(url: &str, policy: Policy, options: Options) -> Result<Self, ClientError> {
+        let base = Base::parse(url)?;
+        let transport = Arc::new(Transport::new(&base, &options)?);
+        let state =
+            State { base, transport, session: None, outdated: false, clock: None, rollovers: 0, invalid: 0 };
+        Ok(Self { policy, options, state: Mutex::new(state), attesting: tokio::sync::Mutex::new(()) })
+    }
+
+    /// The server's URL.
+    pub fn url(&self) -> String {
+        self.state().base.as_str().into()
+    }
+
+    /// Talks to another server from now on, which has to satisfy the same policy; keys are forgotten.
+    pub fn set_url(&self, url: &str) -> Result<(), ClientError> {
+        let base = Base::parse(url)?;
+        let transport = Arc::new(Transport::new(&base, &self.options)?);
+        let mut state = self.state();
+        *state = State { base, transport, session: None, outdated: false, clock: None, ..*state };
+        Ok(())
+    }
+
+    /// How often the key was renewed because the server changed its own; 0 after the first exchange.
+    pub fn key_rollover_count(&self) -> u64 {
+        self.state().rollovers
+    }
+
+    /// How often the server no longer knew the key, so that a call was repeated with a new one.
+    pub fn key_invalid_count(&self) -> u64 {
+        self.state().invalid
+    }
+
+    /// Whether the last sealed reply said that the key is outdated; the next call then renews it first.
+    pub fn key_outdated(&self) -> bool {
+        self.state().outdated
+    }
+
+    /// The proof on which the current key rests; attests first when there is none.
+    pub async fn attest(&self) -> Result<Arc<Trusted>, ClientError> {
+        self.bounded(async { Ok(Arc::clone(&self.session(None).await?.trusted)) }).await
+    }
+
+    /// The server's attestation document as sent, not verified: for `nonce`, or its latest one.
+    pub async fn fetch_document(&self, nonce: Option<&Nonce>) -> Result<Vec<u8>, ClientError> {
+        self.bounded(self.document(nonce)).await
+    }
+
+    /// Runs `model` on `inputs`; the outputs named, or all when none is.
+    ///
+    /// `model` may be `None` when the server has exactly one. Names, types and shapes are those of
+    /// [`metadata`](Self::metadata).
+    pub async fn infer(
+        &self,
+        model: Option<&str>,
+        inputs: Vec<(String, Tensor<'_>)>,
+        outputs: &[String],
+    ) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
+        let outputs =
+            outputs.iter().map(|name| RequestedOutput { name: name.clone(), binary: None }).collect();
+        let request = InferRequest { id: None, inputs, outputs, binary_default: true };
+        let encoded = request.encode().map_err(ClientError::Inputs)?;
+        let mut fields = vec![("content-type", encoded.content_type().into())];
+        fields.extend(encoded.json_len().map(|len| (oip::HEADER_LENGTH, len.to_string())));
+        self.bounded(async {
+            let path = format!("{}/infer", self.model_path(model).await?);
+            let answer = self.call(&Call { method: "POST", path, fields, body: encoded.parts() }).await?;
+            let json_len = match answer.field(oip::HEADER_LENGTH).map(str::parse) {
+                None => None,
+                Some(Ok(len)) => Some(len),
+                Some(Err(err)) => return Err(ClientError::reply(err)),
+            };
+            let response = InferResponse::decode(answer.body(), json_len).map_err(ClientError::reply)?;
+            Ok(response.outputs.into_iter().map(|(name, tensor)| (name, tensor.into_owned())).collect())
+        })
+        .await
+    }
+
+    /// Inputs and outputs of `model`, which may be `None` when the server has exactly one.
+    pub async fn metadata(&self, model: Option<&str>) -> Result<ModelMetadata, ClientError> {
+        self.bounded(async { self.json(&self.model_path(model).await?).await }).await
+    }
+
+    /// Name, version and extensions of the server.
+    pub async fn server_metadata(&self) -> Result<ServerMetadata, ClientError> {
+        self.bounded(self.json("/v2")).await
+    }
+
+    /// Whether the server says, sealed, that it is ready to infer.
+    pub async fn ready(&self) -> Result<bool, ClientError> {
+        self.bounded(async {
+            match self.call(&Call::get("/v2/health/ready")).await {
+                Ok(_) => Ok(true),
+                Err(ClientError::Inner { status: 400 | 503, .. }) => Ok(false),
+                Err(err) => Err(err),
+            }
+        })
+        .await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        serde_json::from_slice(self.call(&Call::get(path)).await?.body()).map_err(ClientError::reply)
+    }
+
+    async fn model_path(&self, model: Option<&str>) -> Result<String, ClientError> {
+        if let Some(name) = model {
+            return Ok(format!("/v2/models/{}", percent_encode(name)));
+        }
+        let session = self.session(None).await?;
+        match session.trusted.claims().models.as_slice() {
+            [only] => Ok(format!("/v2/models/{}", percent_encode(&only.name))),
+            several => Err(ClientError::Model {
+                available: several.iter().map(|model| model.name.clone()).collect(),
+            }),
+        }
+    }
+
+    /// Exchanges sealed messages; attests again and corrects the clock, once each, when the server asks for it.
+    async fn call(&self, call: &Call<'_>) -> Result<Answer, ClientError> {
+        let mut session = self.session(None).await?;
+        let (mut renewed, mut corrected) = (false, false);
+        loop {
+            match self.exchange(call, &session).await {
+                Ok(answer) => {
+                    if let Some(offset) = answer.date_refused().filter(|_| !corrected) {
+                        self.state().clock = Some(offset);
+                        corrected = true;
+                        continue;
+                    }
+                    return answer.success();
+                }
+                Err(ClientError::Refused { status, code })
+                    if !renewed && matches!(&*code, "key-unknown" | "request-invalid") =>
+                {
+                    let new = self.session(Some(&session)).await?;
+                    // With the same keys the request itself is at fault, and sending it again would not help.
+                    if code == "request-invalid" && new.trusted.key_configs() == session.trusted.key_configs()
+                    {
+                        return Err(ClientError::Refused { status, code });
+                    }
+                    self.state().invalid += 1;
+                    (session, renewed) = (new, true);
+                }
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
+    async fn exchange(&self, call: &Call<'_>, session: &Arc<Session>) -> Result<Answer, ClientError> {
+        let (url, transport, clock) = {
+            let state = self.state();
+            let url = format!("{}/.well-known/ohttp-gateway", state.base.as_str());
+            (url, Arc::clone(&state.transport), state.clock)
+        };
+        let now = SystemTime::now();
+        let message = call.message(&self.options, clock.map_or(now, |offset| offset.apply(now)))?;
+        let (request, opener) = session
+            .key
+            .seal(self.options.aead, &message, &mut UnwrapErr(SysRng))
+            .map_err(|err| ClientError::Seal { source: err.into() })?;
+        drop(message);
+        let media = ("message/ohttp-req", "message/ohttp-res");
+        let reply = transport.exchange(&url, request, media, self.options.max_reply).await?;
+        let answer = Answer::parse(opener.open(reply).map_err(ClientError::reply)?)?;
+        let mut state = self.state();
+        if state.session.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            state.outdated = answer.key_outdated();
+        }
+        Ok(answer)
+    }
+
+    /// The current session, or a new one when there is none, its key is outdated or expired, or it is `refused`.
+    async fn session(&self, refused: Option<&Arc<Session>>) -> Result<Arc<Session>, ClientError> {
+        let _alone = self.attesting.lock().await;
+        let previous = self.state().session.clone();
+        let is_refused = match (&previous, refused) {
+            (Some(current), Some(refused)) => Arc::ptr_eq(current, refused),
+            _ => false,
+        };
+        if let Some(session) = &previous {
+            let usable = !is_refused && !self.state().outdated && session.accepted_until > unix_now();
+            if usable {
+                return Ok(Arc::clone(session));
+            }
+        }
+        let base = self.url();
+        let mut nonce = Nonce([0; 32]);
+        getrandom::fill(&mut nonce.0).map_err(|err| ClientError::System { source: err.into() })?;
+        let document = self.document(Some(&nonce)).await?;
+        let session = Arc::new(Session::open(&document, &nonce, &self.policy, self.options.kem, unix_now())?);
+        let mut state = self.state();
+        // With another URL set meanwhile these keys are the wrong ones for the next call, though not for this one.
+        if state.base.as_str() == base {
+            state.session = Some(Arc::clone(&session));
+            state.outdated = false;
+            if previous.is_some() && !is_refused {
+                state.rollovers += 1;
+            }
+        }
+        Ok(session)
+    }
+
+    async fn document(&self, nonce: Option<&Nonce>) -> Result<Vec<u8>, ClientError> {
+        let (base, transport) = {
+            let state = self.state();
+            (state.base.clone(), Arc::clone(&state.transport))
+        };
+        let query = nonce.map(|nonce| format!("?nonce={nonce}")).unwrap_or_default();
+        let url = format!("{}/.well-known/confonnx/attestation{query}", base.as_str());
+        transport.fetch(&url, MAX_DOCUMENT_BYTES).await
+    }
+
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        let after = self.options.timeout;
+        match tokio::time::timeout(after, work).await {
+            Ok(result) => result,
+            Err(_) => Err(ClientError::Timeout { url: self.url(), after }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it, and every field is valid at any time.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.url())
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+fn unix_now() -> UnixTime {
+    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs())
+}
+
+/// A path segment (RFC 3986 section 2.1).
+fn percent_encode(segment: &str) -> String {
+    segment
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

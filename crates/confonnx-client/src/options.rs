@@ -1,0 +1,70 @@
+//! How a client talks to its server; nothing here decides whom it trusts.
+
+use std::fmt;
+use std::time::Duration;
+
+use confonnx_protocol::{Aead, Kem};
+use zeroize::Zeroizing;
+
+/// Options of a client.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Bearer token. Travels sealed: only the TEE sees it.
+    pub auth_key: Option<Secret>,
+    /// User and password for HTTP Basic. Travels outside the seal, for an ingress to check.
+    pub basic: Option<(String, Secret)>,
+    /// More header fields outside the seal: name, value.
+    pub outer_headers: Vec<(String, Secret)>,
+    /// More header fields inside the seal: lower-case name, value.
+    pub inner_headers: Vec<(String, Secret)>,
+    /// Key encapsulation; the server has to offer it.
+    pub kem: Kem,
+    /// Encryption; the server has to offer it.
+    pub aead: Aead,
+    /// Longest time for one call, with its attestation and retries.
+    pub timeout: Duration,
+    /// Longest time to open a connection.
+    pub connect_timeout: Duration,
+    /// Longest reply to read, in bytes.
+    pub max_reply: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            auth_key: None,
+            basic: None,
+            outer_headers: Vec::new(),
+            inner_headers: Vec::new(),
+            kem: Kem::XWing,
+            aead: Aead::Aes256Gcm,
+            timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(10),
+            max_reply: 1 << 30,
+        }
+    }
+}
+
+/// Text that is erased on drop and never printed.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
