@@ -134,6 +134,19 @@ fn encoding_allocates_once_with_room_for_padding() {
 }
 
 #[test]
+fn lengths_at_the_edges_of_each_integer_size() {
+    for len in [0, 0x3f, 0x40, 0x3fff, 0x4000, 0x1_0000] {
+        let content = vec![7; len];
+        let message = encoded(&rfc_head(), &content);
+        assert_eq!(peer_reads(&message).content(), content);
+        assert_eq!(decode_request(&message).unwrap().1.bytes(&message), content);
+    }
+    // Integers need not be as short as they can.
+    let message = hex("00 4003 474554 80000005 6874747073 00 c000000000000001 2f 00");
+    assert_eq!(decode_request(&message).unwrap().0, RequestHead::new("GET", "/"));
+}
+
+#[test]
 fn chunks_are_joined_only_if_there_are_several() {
     let message = |chunks: &[u8]| [&hex("03 40c8 00")[..], chunks].concat();
     for (chunks, expected, joined) in [
