@@ -205,6 +205,3 @@ pub(crate) fn shown(text: &str) -> String {
 
 /// Seconds a document may come from the future: clocks differ.
 const CLOCK_TOLERANCE: u64 = 300;
-
-#[cfg(test)]
-mod tests;

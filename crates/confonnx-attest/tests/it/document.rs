@@ -1,0 +1,92 @@
+use confonnx_attest::{Document, DocumentError, MAX_DOCUMENT_BYTES};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use crate::{NONCE, NOW, allow_debug, document, policy};
+
+#[test]
+fn a_good_document_is_trusted_and_says_what_was_checked() {
+    let trusted = Document::parse(&document())
+        .unwrap()
+        .verify(Some(&NONCE), NOW)
+        .unwrap()
+        .appraise(&policy(allow_debug()), NOW)
+        .unwrap();
+    assert_eq!(trusted.key_configs(), b"key configs");
+    assert_eq!(trusted.claims().models[0].name, "digits");
+    let names: Vec<_> = trusted.verdict().checks.iter().map(|check| check.name).collect();
+    let expected = [
+        "signature",
+        "report data",
+        "nonce",
+        "claims",
+        "tee",
+        "enclave hash",
+        "enclave signer",
+        "debug",
+        "model hash",
+        "age",
+        "protocol",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn documents_round_trip() {
+    let parsed = Document::parse(&document()).unwrap();
+    assert_eq!(parsed.to_json(), document());
+}
+
+#[test]
+fn limits_come_before_parsing() {
+    let mut long = document();
+    long.resize(MAX_DOCUMENT_BYTES + 1, b' ');
+    assert!(matches!(Document::parse(&long), Err(DocumentError::TooLong { found }) if found == long.len()));
+    long.pop();
+    assert!(Document::parse(&long).is_ok());
+    let deep = "[".repeat(MAX_DOCUMENT_BYTES);
+    assert!(matches!(Document::parse(deep.as_bytes()), Err(DocumentError::Json(_))));
+}
+
+#[test]
+fn no_flipped_bit_changes_what_is_trusted() {
+    let good = document();
+    let original: Value = serde_json::from_slice(&good).unwrap();
+    for at in 0..good.len() {
+        for bit in 0..8 {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << bit;
+            let Ok(parsed) = Document::parse(&bad) else { continue };
+            let Ok(genuine) = parsed.verify(Some(&NONCE), NOW) else { continue };
+            let Ok(trusted) = genuine.appraise(&policy(allow_debug()), NOW) else { continue };
+            // Some bits matter to nobody (the warning, the self-reported measurement, a member's name, the case of a
+            // hex digit); none of them may reach the keys or the claims.
+            assert_eq!(trusted.key_configs(), b"key configs", "byte {at} bit {bit}");
+            let wire: Value = serde_json::from_slice(&bad).unwrap();
+            assert_eq!(wire["claims"], original["claims"], "byte {at} bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn no_truncation_parses() {
+    let good = document();
+    for len in 0..good.len() {
+        assert!(Document::parse(&good[..len]).is_err(), "{len} bytes");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+        let _ = Document::parse(&bytes);
+    }
+
+    #[test]
+    fn nobody_elses_nonce_verifies(nonce in any::<[u8; 32]>()) {
+        let parsed = Document::parse(&document()).unwrap();
+        prop_assume!(nonce != NONCE.0);
+        let err = parsed.verify(Some(&confonnx_attest::Nonce(nonce)), NOW).unwrap_err();
+        prop_assert_eq!(err.verdict.failed().map(|check| check.name).collect::<Vec<_>>(), ["nonce"]);
+    }
+}
