@@ -1,0 +1,121 @@
+//! Arguments that several commands share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use confonnx_client::{Aead, Digest, EnclaveHash, Expectations, Kem, Options, Policy, Secret, SigningKey};
+
+/// What the server has to be.
+#[derive(Args)]
+#[command(next_help_heading = "What the server has to be")]
+pub(crate) struct Expected {
+    /// What the TEE has to have measured of the server, as hex
+    #[arg(long, value_name = "HEX")]
+    enclave_hash: Option<EnclaveHash>,
+    /// The public key (PEM) that has to have signed the server's program
+    #[arg(long, value_name = "FILE")]
+    enclave_signing_key_file: Option<PathBuf>,
+    /// The model hash (see `confonnx hash-model`) the server has to serve
+    #[arg(long, value_name = "HEX")]
+    enclave_model_hash: Option<Digest>,
+    /// The same, read from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "enclave_model_hash")]
+    enclave_model_hash_file: Option<PathBuf>,
+    /// Accept TEEs in debug mode and, without an enclave hash, the insecure TEE: no confidentiality, for development
+    #[arg(long)]
+    enclave_allow_debug: bool,
+}
+
+/// How to reach the server.
+#[derive(Args)]
+#[command(next_help_heading = "How to reach it")]
+pub(crate) struct Connection {
+    /// Bearer token for the server, in a file; or set CONFONNX_AUTH_KEY. It travels sealed
+    #[arg(long, value_name = "FILE")]
+    auth_key_file: Option<PathBuf>,
+    /// User for HTTP Basic, for an ingress before the server. It travels outside the seal
+    #[arg(long, value_name = "NAME", requires = "auth_pass_file")]
+    auth_user: Option<String>,
+    /// Its password, in a file
+    #[arg(long, value_name = "FILE", requires = "auth_user")]
+    auth_pass_file: Option<PathBuf>,
+    /// Longest time for a call, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    timeout: f64,
+    /// Key encapsulation: x-wing (post-quantum), x25519 or p-256
+    #[arg(long, default_value = "x-wing", value_parser = kem)]
+    kem: Kem,
+    /// Encryption: aes-256-gcm, aes-128-gcm or chacha20-poly1305
+    #[arg(long, default_value = "aes-256-gcm", value_parser = aead)]
+    aead: Aead,
+}
+
+impl Expected {
+    /// The policy; `max_age` for documents without our nonce.
+    pub(crate) fn policy(&self, max_age: Option<Duration>) -> Result<Policy> {
+        let signing_key = self.enclave_signing_key_file.as_deref().map(|path| {
+            SigningKey::from_pem(&text(path)?).with_context(|| format!("cannot use {}", path.display()))
+        });
+        let from_file = self.enclave_model_hash_file.as_deref().map(|path| {
+            text(path)?.trim().parse().with_context(|| format!("no model hash in {}", path.display()))
+        });
+        Ok(Policy::new(Expectations {
+            enclave_hash: self.enclave_hash.clone(),
+            signing_key: signing_key.transpose()?,
+            model_hash: self.enclave_model_hash.or(from_file.transpose()?),
+            allow_debug: self.enclave_allow_debug,
+            max_age,
+        })?)
+    }
+}
+
+impl Connection {
+    pub(crate) fn options(&self) -> Result<Options> {
+        let mut options = Options::default();
+        options.auth_key = match &self.auth_key_file {
+            Some(path) => Some(secret(path)?),
+            None => std::env::var("CONFONNX_AUTH_KEY").ok().filter(|key| !key.is_empty()).map(Secret::from),
+        };
+        if let (Some(user), Some(path)) = (&self.auth_user, &self.auth_pass_file) {
+            options.basic = Some((user.clone(), secret(path)?));
+        }
+        options.timeout = Duration::from_secs_f64(self.timeout);
+        (options.kem, options.aead) = (self.kem, self.aead);
+        Ok(options)
+    }
+}
+
+/// Bytes of a file, with its name in the error.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn secret(path: &Path) -> Result<Secret> {
+    let text = text(path)?;
+    if text.trim().is_empty() {
+        bail!("expected a secret in {}, found an empty file", path.display());
+    }
+    Ok(text.trim().into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds from 0.001 to 86400".into()),
+    }
+}
+
+fn kem(name: &str) -> Result<Kem, String> {
+    Kem::from_name(name).ok_or_else(|| format!("expected {}", Kem::ALL.map(Kem::name).join(", ")))
+}
+
+fn aead(name: &str) -> Result<Aead, String> {
+    Aead::from_name(name).ok_or_else(|| format!("expected {}", Aead::ALL.map(Aead::name).join(", ")))
+}

@@ -1,0 +1,84 @@
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use confonnx_client::{Digest, json};
+use confonnx_model::ValueInfo;
+
+use crate::args::bytes;
+use crate::print;
+
+/// Print the hash of a model, for --enclave-model-hash
+///
+/// It is the SHA-256 of the .onnx file; with external data, of a list of the hashes of all its files.
+#[derive(Args)]
+pub(crate) struct HashModel {
+    /// The .onnx file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+}
+
+/// Print what a model takes and gives, and its hash
+#[derive(Args)]
+pub(crate) struct ModelInfo {
+    /// The .onnx file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+}
+
+impl HashModel {
+    pub(crate) fn run(&self) -> Result<()> {
+        Ok(print(&hash(&self.model)?)?)
+    }
+}
+
+impl ModelInfo {
+    pub(crate) fn run(&self) -> Result<()> {
+        let info = read(&self.model)?;
+        let mut rows = vec![["".into(), "name".into(), "type".into(), "shape".into()]];
+        rows.extend(info.inputs.iter().map(|value| row("input", value)));
+        rows.extend(info.outputs.iter().map(|value| row("output", value)));
+        let opsets: Vec<_> = info.opsets.iter().map(|opset| {
+            let domain = if opset.domain.is_empty() { "ai.onnx" } else { &opset.domain };
+            format!("{domain} {}", opset.version)
+        });
+        let mut text = aligned(&rows);
+        writeln!(text, "\nopset   {}", opsets.join(", "))?;
+        if !info.external_data.is_empty() {
+            writeln!(text, "files   {}", info.external_data.join(", "))?;
+        }
+        write!(text, "hash    {}", hash(&self.model)?)?;
+        Ok(print(&text)?)
+    }
+}
+
+/// Reads a model's metadata.
+pub(crate) fn read(path: &std::path::Path) -> Result<confonnx_model::ModelInfo> {
+    confonnx_model::ModelInfo::parse(&bytes(path)?)
+        .with_context(|| format!("cannot use {}", path.display()))
+}
+
+fn hash(path: &std::path::Path) -> Result<String> {
+    let hash = confonnx_model::model_hash(path).with_context(|| format!("cannot hash {}", path.display()))?;
+    Ok(Digest(hash).to_string())
+}
+
+fn row(kind: &str, value: &ValueInfo) -> [String; 4] {
+    let shape = match &value.shape {
+        None => "any".into(),
+        Some(dims) => format!("[{}]", dims.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    [kind.into(), value.name.clone(), json::type_name(value.dtype).into(), shape]
+}
+
+fn aligned(rows: &[[String; 4]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 4] = std::array::from_fn(width);
+    rows.iter().fold(String::new(), |mut text, row| {
+        let line = row.iter().zip(widths).fold(String::new(), |line, (cell, width)| format!("{line}{cell:width$}  "));
+        text.push_str(line.trim_end());
+        text.push('\n');
+        text
+    })
+}

@@ -1,0 +1,113 @@
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use confonnx_client::{
+    ClientError, Digest, Document, Nonce, Policy, Trusted, UnixTime, Verdict, blocking::Client,
+};
+use serde_json::json;
+
+use crate::args::{Connection, Expected, bytes};
+use crate::{print, stdout_is_terminal, table};
+
+/// Ask a server what it is, and check the evidence against what you expect
+///
+/// Prints every check. Sends nothing but a nonce.
+///
+/// Exit codes: 0 trusted, 2 wrong usage, 3 evidence not genuine, 4 genuine but not what was expected, 5 could not be
+/// decided (no connection, unreadable file).
+#[derive(Args)]
+pub(crate) struct Verify {
+    /// The server
+    #[arg(long, value_name = "URL", required_unless_present = "document", conflicts_with = "document")]
+    url: Option<String>,
+    /// A saved attestation document, instead of asking a server
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// The nonce for which a saved document was made
+    #[arg(long, value_name = "HEX", requires = "document")]
+    nonce: Option<Nonce>,
+    /// Accept a saved document without nonce up to that age; it rests on the clock of the server's host
+    #[arg(long, value_name = "SECONDS", requires = "document", conflicts_with = "nonce")]
+    max_age: Option<u64>,
+    /// Save the server's document, to be verified again later
+    #[arg(long, value_name = "FILE", conflicts_with = "document")]
+    save: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    expected: Expected,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Verify {
+    pub(crate) fn run(&self) -> Result<()> {
+        let policy = self.expected.policy(self.max_age.map(Duration::from_secs))?;
+        let (document, nonce) = self.received()?;
+        if let Some(path) = &self.save {
+            fs::write(path, &document).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let result = decide(&document, nonce.as_ref(), &policy);
+        let verdict = match &result {
+            Ok(trusted) => Some(trusted.verdict()),
+            Err(err) => err.verdict(),
+        };
+        if self.json {
+            print(&report(&result, verdict, nonce)?)?;
+        } else if let Some(verdict) = verdict {
+            print(&table(verdict, stdout_is_terminal()))?;
+            match (&self.save, nonce) {
+                (Some(path), Some(nonce)) => {
+                    print(&format!("Saved; check it again with --document {} --nonce {nonce}", path.display()))?;
+                }
+                _ if result.is_ok() => print("Trusted.")?,
+                _ => {}
+            }
+        }
+        Ok(result.map(drop)?)
+    }
+
+    fn received(&self) -> Result<(Vec<u8>, Option<Nonce>)> {
+        if let Some(path) = &self.document {
+            return Ok((bytes(path)?, self.nonce));
+        }
+        let mut nonce = Nonce([0; 32]);
+        getrandom::fill(&mut nonce.0).context("the operating system gives no random bytes")?;
+        let url = self.url.as_deref().context("expected --url or --document")?;
+        // The policy is not the client's business here: it only fetches.
+        let client = Client::new(url, self.expected.policy(None)?, self.connection.options()?)?;
+        Ok((client.fetch_document(Some(&nonce))?, Some(nonce)))
+    }
+}
+
+fn decide(document: &[u8], nonce: Option<&Nonce>, policy: &Policy) -> Result<Trusted, ClientError> {
+    let now = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    Ok(Document::parse(document)?.verify(nonce, now)?.appraise(policy, now)?)
+}
+
+fn report(
+    result: &Result<Trusted, ClientError>,
+    verdict: Option<&Verdict>,
+    nonce: Option<Nonce>,
+) -> serde_json::Result<String> {
+    let outcome = match result {
+        Ok(_) => "trusted",
+        Err(ClientError::NotTrusted(_)) => "not-trusted",
+        Err(_) => "not-genuine",
+    };
+    let model = |model: &confonnx_client::ModelClaim| {
+        json!({ "name": model.name, "version": model.version, "sha256": Digest::to_string(&model.sha256) })
+    };
+    serde_json::to_string_pretty(&json!({
+        "outcome": outcome,
+        "error": result.as_ref().err().map(ToString::to_string),
+        "nonce": nonce.map(|nonce| nonce.to_string()),
+        "checks": verdict.map_or(&[][..], |verdict| &verdict.checks),
+        "tee": result.as_ref().ok().map(|trusted| trusted.tee().name()),
+        "models": result.as_ref().ok().map(|trusted| trusted.claims().models.iter().map(model).collect::<Vec<_>>()),
+    }))
+}

@@ -1,0 +1,20 @@
+//! `--help` is part of the interface. After a wanted change: `UPDATE_HELP=1 cargo test -p confonnx-cli help`.
+
+use std::path::Path;
+use std::{env, fs};
+
+use crate::{confonnx, stdout};
+
+#[test]
+fn help_is_as_recorded() {
+    for command in ["", "predict", "verify", "hash-model", "model-info", "create-test-inputs"] {
+        let args: Vec<_> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+        let found = stdout(&confonnx(&args));
+        let name = if command.is_empty() { "confonnx" } else { command };
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/help/{name}.txt"));
+        if env::var_os("UPDATE_HELP").is_some() {
+            fs::write(&file, &found).unwrap();
+        }
+        assert_eq!(found, fs::read_to_string(&file).unwrap(), "{}", file.display());
+    }
+}

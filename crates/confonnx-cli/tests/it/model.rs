@@ -1,0 +1,53 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{confonnx, stderr, stdout};
+
+fn digits() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits/digits.onnx")
+}
+
+#[test]
+fn model_info_shows_inputs_outputs_and_the_hash() {
+    let digits = digits();
+    let info = stdout(&confonnx(&["model-info", digits.to_str().unwrap()]));
+    let hash = stdout(&confonnx(&["hash-model", digits.to_str().unwrap()]));
+    assert!(info.lines().any(|line| line.starts_with("input   image") && line.ends_with(", 1, 28, 28]")), "{info}");
+    assert!(info.contains(hash.trim()) && hash.trim().len() == 64, "{info}{hash}");
+}
+
+#[test]
+fn test_inputs_follow_the_model_and_the_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, seed: &str, extra: &[&str]| {
+        let out = folder.path().join(name);
+        let digits = digits();
+        let mut args = vec!["create-test-inputs", digits.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        args.extend(["--seed", seed]);
+        args.extend(extra);
+        let output = confonnx(&args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        (fs::read(out.join("input_0.pb")).unwrap(), fs::read(out.join("inputs.json")).unwrap())
+    };
+    let first = make("a", "1", &[]);
+    assert_eq!(first, make("b", "1", &[]));
+    assert_ne!(first, make("c", "2", &[]));
+    let (name, tensor) = confonnx_model::read_tensor_proto(&first.0).unwrap();
+    assert_eq!((&*name, tensor.shape().dims()), ("image", &[1, 1, 28, 28][..]));
+    let from_json = confonnx_client::json::read(&first.1).unwrap();
+    assert_eq!(from_json, [(name, tensor)]);
+}
+
+#[test]
+fn unusable_models_are_refused_with_their_path() {
+    for command in ["model-info", "create-test-inputs"] {
+        let output = confonnx(&[command, "/nonexistent.onnx"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).starts_with("confonnx: cannot read /nonexistent.onnx: "), "{}", stderr(&output));
+        let output = confonnx(&[command, env!("CARGO_BIN_EXE_confonnx")]);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    }
+    let digits = digits();
+    let output = confonnx(&["create-test-inputs", digits.to_str().unwrap(), "--dim", "nobody=3"]);
+    assert!(stderr(&output).contains("no input has a dimension named `nobody`"), "{}", stderr(&output));
+}
