@@ -2,6 +2,7 @@ use std::io::Cursor;
 
 use bhttp::{Message, Mode, StatusCode};
 use proptest::{collection::vec, prelude::*};
+use serde::Deserialize;
 
 use super::*;
 use crate::padding;
@@ -357,5 +358,49 @@ proptest! {
         bytes[0] = framing;
         let _ = decode_request(&bytes);
         let _ = decode_response(&bytes);
+    }
+}
+
+/// `vectors/binary-http/*/case.json`
+#[derive(Deserialize)]
+struct Case {
+    kind: String,
+    message: String,
+    expected: String,
+}
+
+#[test]
+fn vectors_are_accepted_or_refused_as_they_say() {
+    let mut seen = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/binary-http")).unwrap()
+    {
+        let path = entry.unwrap().path().join("case.json");
+        let case: Case = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let message = hex(&case.message);
+        let result = match case.kind.as_str() {
+            "request" => decode_request(&message).map(|_| ()),
+            "response" => decode_response(&message).map(|_| ()),
+            kind => panic!("{kind}"),
+        };
+        let found = result.as_ref().map_or_else(reason, |()| "accepted");
+        assert_eq!(found, case.expected, "{}: {result:?}", path.display());
+        seen.insert(found);
+    }
+    // One for each reason.
+    assert_eq!(seen.len(), 11, "{seen:?}");
+}
+
+fn reason(error: &BhttpError) -> &'static str {
+    match error {
+        BhttpError::Truncated { .. } => "truncated",
+        BhttpError::Framing { .. } => "framing",
+        BhttpError::HeadTooLarge => "head-too-large",
+        BhttpError::TooManyFields => "too-many-fields",
+        BhttpError::TooManyInformational => "too-many-informational",
+        BhttpError::Status { .. } => "status",
+        BhttpError::Control { .. } => "control",
+        BhttpError::FieldName { .. } => "field-name",
+        BhttpError::FieldValue { .. } => "field-value",
+        BhttpError::Padding { .. } => "padding",
     }
 }

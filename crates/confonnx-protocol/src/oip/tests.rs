@@ -1,6 +1,7 @@
 use confonnx_tensor::{DataType, Shape, Tensor, TensorError};
 use half::{bf16, f16};
 use proptest::{collection::vec, prelude::*};
+use serde::Deserialize;
 
 use super::*;
 
@@ -419,5 +420,64 @@ proptest! {
         body[at] = byte;
         let _ = InferRequest::decode(&body, None);
         let _ = InferRequest::decode(&body, Some(at));
+    }
+}
+
+/// `vectors/inference/*/case.json`: the body is `json` followed by the octets of `binary`.
+#[derive(Deserialize)]
+struct Case {
+    kind: String,
+    json: String,
+    binary: String,
+    header: Option<usize>,
+    expected: String,
+}
+
+#[test]
+fn vectors_are_accepted_or_refused_as_they_say() {
+    let mut seen = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/inference")).unwrap() {
+        let path = entry.unwrap().path().join("case.json");
+        let case: Case = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut body = case.json.into_bytes();
+        body.extend(
+            case.binary
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()),
+        );
+        let result = match case.kind.as_str() {
+            "request" => InferRequest::decode(&body, case.header).map(|_| ()),
+            "response" => InferResponse::decode(&body, case.header).map(|_| ()),
+            kind => panic!("{kind}"),
+        };
+        let found = result.as_ref().map_or_else(reason, |()| "accepted");
+        assert_eq!(found, case.expected, "{}: {result:?}", path.display());
+        seen.insert(found);
+    }
+    // One for each reason of a decoder.
+    assert_eq!(seen.len(), 18, "{seen:?}");
+}
+
+fn reason(error: &OipError) -> &'static str {
+    match error {
+        OipError::Json { .. } => "json",
+        OipError::HeaderLength { .. } => "header-length",
+        OipError::NoHeader => "no-header",
+        OipError::HeaderMissing { .. } => "header-missing",
+        OipError::BinaryTruncated { .. } => "binary-truncated",
+        OipError::BinarySurplus { .. } => "binary-surplus",
+        OipError::TooMany { .. } => "too-many",
+        OipError::NameLength { .. } => "name-length",
+        OipError::Duplicate { .. } => "duplicate",
+        OipError::DataType { .. } => "data-type",
+        OipError::Dimension { .. } => "dimension",
+        OipError::NoData { .. } => "no-data",
+        OipError::TwoData { .. } => "two-data",
+        OipError::Nesting { .. } => "nesting",
+        OipError::Element { .. } => "element",
+        OipError::Count { .. } => "count",
+        OipError::Tensor { .. } => "tensor",
+        OipError::NotJson { .. } => "not-json",
     }
 }
