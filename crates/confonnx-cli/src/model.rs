@@ -39,12 +39,12 @@ impl ModelInfo {
         let mut rows = vec![["".into(), "name".into(), "type".into(), "shape".into()]];
         rows.extend(info.inputs.iter().map(|value| row("input", value)));
         rows.extend(info.outputs.iter().map(|value| row("output", value)));
-        let opsets: Vec<_> = info.opsets.iter().map(|opset| {
+        let opsets = info.opsets.iter().map(|opset| {
             let domain = if opset.domain.is_empty() { "ai.onnx" } else { &opset.domain };
             format!("{domain} {}", opset.version)
         });
         let mut text = aligned(&rows);
-        writeln!(text, "\nopset   {}", opsets.join(", "))?;
+        writeln!(text, "\nopset   {}", opsets.collect::<Vec<_>>().join(", "))?;
         if !info.external_data.is_empty() {
             writeln!(text, "files   {}", info.external_data.join(", "))?;
         }
@@ -55,8 +55,7 @@ impl ModelInfo {
 
 /// Reads a model's metadata.
 pub(crate) fn read(path: &std::path::Path) -> Result<confonnx_model::ModelInfo> {
-    confonnx_model::ModelInfo::parse(&bytes(path)?)
-        .with_context(|| format!("cannot use {}", path.display()))
+    confonnx_model::ModelInfo::parse(&bytes(path)?).with_context(|| format!("cannot use {}", path.display()))
 }
 
 fn hash(path: &std::path::Path) -> Result<String> {
@@ -76,7 +75,10 @@ fn aligned(rows: &[[String; 4]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 4] = std::array::from_fn(width);
     rows.iter().fold(String::new(), |mut text, row| {
-        let line = row.iter().zip(widths).fold(String::new(), |line, (cell, width)| format!("{line}{cell:width$}  "));
+        let line = row
+            .iter()
+            .zip(widths)
+            .fold(String::new(), |line, (cell, width)| format!("{line}{cell:width$}  "));
         text.push_str(line.trim_end());
         text.push('\n');
         text

@@ -47,7 +47,8 @@ impl CreateTestInputs {
                 Ok((input.name.clone(), tensor.with_context(|| format!("input `{}`", input.name))?))
             })
             .collect::<Result<_>>()?;
-        fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
+        fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot make the folder {}", self.out.display()))?;
         let write = |file: String, content: Vec<u8>| {
             let path = self.out.join(file);
             fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;

@@ -62,7 +62,10 @@ impl Verify {
             print(&table(verdict, stdout_is_terminal()))?;
             match (&self.save, nonce) {
                 (Some(path), Some(nonce)) => {
-                    print(&format!("Saved; check it again with --document {} --nonce {nonce}", path.display()))?;
+                    print(&format!(
+                        "Saved; check it again with --document {} --nonce {nonce}",
+                        path.display()
+                    ))?;
                 }
                 _ if result.is_ok() => print("Trusted.")?,
                 _ => {}
@@ -99,9 +102,7 @@ fn report(
         Err(ClientError::NotTrusted(_)) => "not-trusted",
         Err(_) => "not-genuine",
     };
-    let model = |model: &confonnx_client::ModelClaim| {
-        json!({ "name": model.name, "version": model.version, "sha256": Digest::to_string(&model.sha256) })
-    };
+    let model = |model: &confonnx_client::ModelClaim| json!({ "name": model.name, "version": model.version, "sha256": Digest::to_string(&model.sha256) });
     serde_json::to_string_pretty(&json!({
         "outcome": outcome,
         "error": result.as_ref().err().map(ToString::to_string),

@@ -12,7 +12,10 @@ fn model_info_shows_inputs_outputs_and_the_hash() {
     let digits = digits();
     let info = stdout(&confonnx(&["model-info", digits.to_str().unwrap()]));
     let hash = stdout(&confonnx(&["hash-model", digits.to_str().unwrap()]));
-    assert!(info.lines().any(|line| line.starts_with("input   image") && line.ends_with(", 1, 28, 28]")), "{info}");
+    assert!(
+        info.lines().any(|line| line.starts_with("input   image") && line.ends_with(", 1, 28, 28]")),
+        "{info}"
+    );
     assert!(info.contains(hash.trim()) && hash.trim().len() == 64, "{info}{hash}");
 }
 
@@ -43,7 +46,11 @@ fn unusable_models_are_refused_with_their_path() {
     for command in ["model-info", "create-test-inputs"] {
         let output = confonnx(&[command, "/nonexistent.onnx"]);
         assert_eq!(output.status.code(), Some(1));
-        assert!(stderr(&output).starts_with("confonnx: cannot read /nonexistent.onnx: "), "{}", stderr(&output));
+        assert!(
+            stderr(&output).starts_with("confonnx: cannot read /nonexistent.onnx: "),
+            "{}",
+            stderr(&output)
+        );
         let output = confonnx(&[command, env!("CARGO_BIN_EXE_confonnx")]);
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     }

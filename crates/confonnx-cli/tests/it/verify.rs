@@ -13,7 +13,8 @@ const MEASUREMENT: Digest = Digest([0xe1; 32]);
 fn document() -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let (tree, claims) = (Tree::new(vec![NONCE]).unwrap(), Claims::example(UnixTime(now)).to_bytes());
-    let evidence = Attester::insecure(MEASUREMENT).evidence(&report_data(&tree.root(), b"keys", &claims)).unwrap();
+    let evidence =
+        Attester::insecure(MEASUREMENT).evidence(&report_data(&tree.root(), b"keys", &claims)).unwrap();
     Document::new(b"keys".to_vec(), claims, evidence, tree.root(), tree.proof(0)).to_json()
 }
 
