@@ -3,7 +3,9 @@
 //! Tensors cross as `(name, type, shape, data)`; `confonnx._tensor` on the other side makes NumPy arrays of them. The
 //! GIL is released around network, cryptography and files.
 
+mod client;
 mod error;
+mod model;
 mod tensor;
 
 use pyo3::prelude::*;
@@ -11,6 +13,13 @@ use pyo3::prelude::*;
 /// Confidential inference: attested clients of a confonnx server. See `confonnx.client`.
 #[pymodule]
 mod _confonnx {
+    #[pymodule_export]
+    use crate::client::Client;
+    #[pymodule_export]
+    use crate::model::{
+        model_hash, model_info, read_tensor_proto, tensors_from_json, tensors_to_json, write_tensor_proto,
+    };
+
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");

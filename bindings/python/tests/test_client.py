@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -27,8 +29,7 @@ INPUTS = {"image": np.zeros((1, 1, 28, 28), np.float32)}
 
 def test_making_a_client_needs_no_network() -> None:
     client = Client("http://127.0.0.1:1/", enclave_hash="ab" * 32)
-    assert client.key_invalid_count == 0
-    assert client.key_outdated
+    assert (client.key_rollover_count, client.key_invalid_count, client.key_outdated) == (0, 0, False)
 
 
 def test_no_expectation_is_an_error() -> None:
@@ -106,6 +107,21 @@ def test_a_silent_server_is_a_timeout_and_the_gil_is_free_meanwhile(silent_serve
     with pytest.raises(RequestTimeoutError):
         client.predict(INPUTS)
     assert ran.is_set()
+
+
+def test_ctrl_c_ends_a_waiting_call(silent_server: str) -> None:
+    code = """
+import signal, sys, threading
+from confonnx.client import Client
+client = Client(sys.argv[1], enclave_allow_debug=True, timeout=50)
+threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    client.predict({})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    run = subprocess.run([sys.executable, "-c", code, silent_server], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("interrupted\n", "")
 
 
 def test_the_async_client_leaves_the_loop_free(silent_server: str) -> None:

@@ -81,7 +81,13 @@ def test_random_inputs_of_every_type_are_readable(type_: str) -> None:
     (name, dtype, shape, data) = _confonnx.tensors_from_json(json.dumps(inputs).encode())[0]
     assert (name, list(shape)) == ("x", [1, 3, 1])
     array = _tensor.array(dtype, shape, data)
-    assert array.tolist() == np.array(inputs["x"]["values"]).tolist()
+    assert array.tolist() == inputs["x"]["values"]
+
+
+def test_random_inputs_may_be_empty() -> None:
+    inputs = create_test_inputs({"inputs": {"x": {"shape": [0, 3], "type": "int8"}}, "outputs": {}})
+    ((_, _, shape, _),) = _confonnx.tensors_from_json(json.dumps(inputs).encode())
+    assert list(shape) == [0, 3]
 
 
 def test_json_and_tensor_protos_hold_the_same_digit() -> None:

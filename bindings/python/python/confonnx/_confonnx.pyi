@@ -6,6 +6,18 @@ _Tensor = tuple[str, str, Sequence[int], bytes | bytearray | list[bytes]]
 _Returned = tuple[str, str, list[int], bytearray | list[bytes]]
 _Check = tuple[str, str, str, str]
 _Described = tuple[str, str, list[int | str | None]]
+_Metadata = tuple[str, str, list[int]]
+
+__all__ = [
+    "Client",
+    "__version__",
+    "model_hash",
+    "model_info",
+    "read_tensor_proto",
+    "tensors_from_json",
+    "tensors_to_json",
+    "write_tensor_proto",
+]
 
 __version__: Final[str]
 
@@ -34,7 +46,9 @@ class Client:
     ) -> Client: ...
     def predict(self, inputs: Sequence[_Tensor], outputs: Sequence[str], model: str | None) -> list[_Returned]: ...
     def attest(self) -> tuple[str, str, list[_Check], str]: ...
-    def metadata(self, model: str | None) -> str: ...
+    def metadata(
+        self, model: str | None
+    ) -> tuple[str, list[str], str, list[_Metadata], list[_Metadata]]: ...
     @property
     def url(self) -> str: ...
     @url.setter

@@ -80,7 +80,7 @@ class Client:
         model: Name of the model; needed when the server has several.
         kem: `x-wing` (post-quantum hybrid, the default), `x25519` or `p-256`.
         aead: `aes-256-gcm` (the default), `aes-128-gcm` or `chacha20-poly1305`.
-        timeout: For one call, in seconds.
+        timeout: For one call with its key exchange and retries, in seconds; 60 when not given.
 
     Raises:
         PolicyError: No expectation was given, or one is malformed.
@@ -144,14 +144,28 @@ class Client:
         return {name: _tensor.array(type_, shape, content) for name, type_, shape, content in results}
 
     def attest(self) -> Attestation:
-        """Lets the server prove itself anew and checks it; raises as `predict`."""
+        """The proof on which the current key rests; fetches and checks one first when there is none. Raises as `predict`."""
         tee, claims, checks, table = self._client.attest()
         return Attestation(tee, json.loads(claims), [Check(*check) for check in checks], table)
 
     def metadata(self, model: str | None = None) -> dict[str, Any]:
-        """Inputs and outputs of the model as the server states them, inside the seal; raises as `predict`."""
-        metadata: dict[str, Any] = json.loads(self._client.metadata(model or self._model))
-        return metadata
+        """What the server says of the model, inside the seal, as the Open Inference Protocol does.
+
+        `{"name", "versions", "platform", "inputs", "outputs"}`; each input and output is
+        `{"name", "datatype", "shape"}` with -1 where any size will do. Raises as `predict`.
+        """
+        name, versions, platform, inputs, outputs = self._client.metadata(model or self._model)
+
+        def described(tensors: list[tuple[str, str, list[int]]]) -> list[dict[str, Any]]:
+            return [{"name": name, "datatype": datatype, "shape": shape} for name, datatype, shape in tensors]
+
+        return {
+            "name": name,
+            "versions": versions,
+            "platform": platform,
+            "inputs": described(inputs),
+            "outputs": described(outputs),
+        }
 
     @property
     def url(self) -> str:
@@ -164,7 +178,7 @@ class Client:
 
     @property
     def key_rollover_count(self) -> int:
-        """Key exchanges after the first: -1 before it, then 0."""
+        """How often the key was renewed because the server changed its own; 0 after the first key exchange."""
         return self._client.key_rollover_count
 
     @property
@@ -174,7 +188,7 @@ class Client:
 
     @property
     def key_outdated(self) -> bool:
-        """Whether the next call fetches a key first: at the start, or after a reply that said so."""
+        """Whether the last reply said that a newer key is in use; the next call then fetches it first."""
         return self._client.key_outdated
 
 

@@ -22,6 +22,9 @@ def create_test_inputs(model_info: ModelInfo) -> dict[str, dict[str, Any]]:
     for name, info in model_info["inputs"].items():
         shape = [dim if isinstance(dim, int) else 1 for dim in info["shape"]]
         inputs[name] = {"type": info["type"], "values": _random(info["type"], shape)}
+        if 0 in shape:
+            # Nested lists without elements do not say all dimensions.
+            inputs[name]["shape"] = shape
     return inputs
 
 

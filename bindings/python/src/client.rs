@@ -1,0 +1,183 @@
+//! The client's class.
+
+use std::future::Future;
+use std::time::Duration;
+
+use confonnx_client::{Aead, ClientError, Expectations, Kem, Options, Policy, SigningKey};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use crate::error::{self, PyCheck};
+use crate::tensor::{PyTensor, Returned, to_python};
+
+/// How often a waiting call looks for signals, so that Ctrl-C ends it.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// See `confonnx.client.Client`.
+#[pyclass(frozen, module = "confonnx._confonnx")]
+pub(crate) struct Client {
+    inner: confonnx_client::Client,
+    runtime: Runtime,
+}
+
+#[pymethods]
+impl Client {
+    #[new]
+    #[pyo3(signature = (url, *, auth_key, basic, auth_key_outside, enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug, kem, aead, timeout))]
+    #[expect(clippy::too_many_arguments, reason = "one for each keyword")]
+    fn new(
+        url: &str,
+        auth_key: Option<String>,
+        basic: Option<(String, String)>,
+        auth_key_outside: bool,
+        enclave_signing_key: Option<&str>,
+        enclave_hash: Option<&str>,
+        enclave_model_hash: Option<&str>,
+        enclave_allow_debug: bool,
+        kem: Option<&str>,
+        aead: Option<&str>,
+        timeout: Option<f64>,
+    ) -> PyResult<Self> {
+        let signing_key = enclave_signing_key.map(SigningKey::from_pem).transpose();
+        let enclave_hash = enclave_hash.map(str::parse).transpose();
+        let model_hash = enclave_model_hash.map(str::parse).transpose();
+        let policy = Policy::new(Expectations {
+            signing_key: signing_key.map_err(|err| error::expectation("enclave_signing_key", err))?,
+            enclave_hash: enclave_hash.map_err(|err| error::expectation("enclave_hash", err))?,
+            model_hash: model_hash.map_err(|err| error::expectation("enclave_model_hash", err))?,
+            allow_debug: enclave_allow_debug,
+            max_age: None,
+        })
+        .map_err(error::policy)?;
+
+        let mut options = Options::default();
+        match auth_key {
+            Some(_) if auth_key_outside && basic.is_some() => {
+                return Err(PyValueError::new_err(
+                    "both a key and a user outside the seal: expected one of them",
+                ));
+            }
+            Some(key) if auth_key_outside => {
+                options.outer_headers.push(("authorization".into(), format!("Bearer {key}").into()));
+            }
+            key => options.auth_key = key.map(Into::into),
+        }
+        options.basic = basic.map(|(user, password)| (user, password.into()));
+        if let Some(name) = kem {
+            options.kem = choice("kem", name, Kem::from_name, &Kem::ALL.map(Kem::name))?;
+        }
+        if let Some(name) = aead {
+            options.aead = choice("aead", name, Aead::from_name, &Aead::ALL.map(Aead::name))?;
+        }
+        if let Some(seconds) = timeout {
+            options.timeout =
+                Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero()).ok_or_else(
+                    || error::argument("timeout", format!("expected seconds above 0, found {seconds}")),
+                )?;
+        }
+
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("confonnx-client")
+            .enable_all()
+            .build()
+            .map_err(PyErr::from)?;
+        Ok(Self {
+            inner: confonnx_client::Client::new(url, policy, options).map_err(error::client)?,
+            runtime,
+        })
+    }
+
+    fn predict<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Vec<PyTensor>,
+        outputs: Vec<String>,
+        model: Option<&str>,
+    ) -> PyResult<Vec<Returned<'py>>> {
+        let inputs = inputs.iter().map(PyTensor::parse).collect::<PyResult<_>>()?;
+        let results = self.wait(py, self.inner.infer(model, inputs, &outputs))?;
+        results.into_iter().map(|(name, tensor)| to_python(py, name, &tensor)).collect()
+    }
+
+    fn attest(&self, py: Python<'_>) -> PyResult<(&'static str, String, Vec<PyCheck>, String)> {
+        let trusted = self.wait(py, self.inner.attest())?;
+        let claims = String::from_utf8_lossy(&trusted.claims().to_bytes()).into_owned();
+        let verdict = trusted.verdict();
+        Ok((trusted.tee().name(), claims, error::checks(&verdict.checks), verdict.to_string()))
+    }
+
+    fn metadata(&self, py: Python<'_>, model: Option<&str>) -> PyResult<Metadata> {
+        let metadata = self.wait(py, self.inner.metadata(model))?;
+        let describe = |tensors: Vec<confonnx_client::TensorMetadata>| {
+            tensors.into_iter().map(|tensor| (tensor.name, tensor.datatype.name(), tensor.shape)).collect()
+        };
+        Ok((
+            metadata.name,
+            metadata.versions,
+            metadata.platform,
+            describe(metadata.inputs),
+            describe(metadata.outputs),
+        ))
+    }
+
+    #[getter]
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    #[setter]
+    fn set_url(&self, url: &str) -> PyResult<()> {
+        self.inner.set_url(url).map_err(error::client)
+    }
+
+    #[getter]
+    fn key_rollover_count(&self) -> u64 {
+        self.inner.key_rollover_count()
+    }
+
+    #[getter]
+    fn key_invalid_count(&self) -> u64 {
+        self.inner.key_invalid_count()
+    }
+
+    #[getter]
+    fn key_outdated(&self) -> bool {
+        self.inner.key_outdated()
+    }
+}
+
+impl Client {
+    /// Runs `work` to its end without the GIL, or until a signal handler raises.
+    fn wait<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl Future<Output = Result<T, ClientError>> + Send,
+    ) -> PyResult<T> {
+        py.detach(|| {
+            self.runtime.block_on(async {
+                let mut work = std::pin::pin!(work);
+                loop {
+                    match timeout(SIGNAL_INTERVAL, &mut work).await {
+                        Ok(result) => return result.map_err(error::client),
+                        Err(_) => Python::attach(|py| py.check_signals())?,
+                    }
+                }
+            })
+        })
+    }
+}
+
+/// Name, type and shape; -1 where any size will do.
+type Described = Vec<(String, &'static str, Vec<i64>)>;
+
+/// Name, versions, platform, inputs, outputs.
+type Metadata = (String, Vec<String>, String, Described, Described);
+
+fn choice<T>(argument: &str, name: &str, parse: impl Fn(&str) -> Option<T>, known: &[&str]) -> PyResult<T> {
+    let unknown =
+        || error::argument(argument, format!("expected one of {}, found {name:?}", known.join(", ")));
+    parse(name).ok_or_else(unknown)
+}

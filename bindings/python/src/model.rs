@@ -1,0 +1,71 @@
+//! Model files, and tensors in files: functions that need no server.
+
+use std::fs;
+use std::path::Path;
+
+use confonnx_client::json;
+use confonnx_model::{Dim, ValueInfo};
+use pyo3::prelude::*;
+
+use crate::error;
+use crate::tensor::{PyTensor, Returned, to_python};
+
+/// A dimension: a number, a symbol's name, or `None`.
+#[derive(IntoPyObject)]
+pub(crate) enum PyDim {
+    Fixed(i64),
+    Symbolic(String),
+    Unknown(Option<()>),
+}
+
+/// Name, type by NumPy's name, shape.
+type Described = Vec<(String, &'static str, Vec<PyDim>)>;
+
+#[pyfunction]
+pub(crate) fn model_hash(py: Python<'_>, path: &str) -> PyResult<String> {
+    let hash =
+        py.detach(|| confonnx_model::model_hash(Path::new(path))).map_err(|err| error::hash(path, err))?;
+    Ok(confonnx_client::Digest(hash).to_string())
+}
+
+/// Inputs and outputs.
+#[pyfunction]
+pub(crate) fn model_info(py: Python<'_>, path: &str) -> PyResult<(Described, Described)> {
+    let content = py.detach(|| fs::read(path)).map_err(|err| error::file(path, err))?;
+    let info = confonnx_model::ModelInfo::parse(&content).map_err(|err| error::model(path, err))?;
+    Ok((describe(info.inputs), describe(info.outputs)))
+}
+
+#[pyfunction]
+pub(crate) fn read_tensor_proto<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Returned<'py>> {
+    let (name, tensor) = confonnx_model::read_tensor_proto(content).map_err(error::tensor_proto)?;
+    to_python(py, name, &tensor)
+}
+
+#[pyfunction]
+pub(crate) fn write_tensor_proto(tensor: PyTensor) -> PyResult<Vec<u8>> {
+    let (name, tensor) = tensor.parse()?;
+    Ok(confonnx_model::write_tensor_proto(&name, &tensor))
+}
+
+#[pyfunction]
+pub(crate) fn tensors_from_json<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Vec<Returned<'py>>> {
+    let tensors = json::read(content).map_err(error::json)?;
+    tensors.into_iter().map(|(name, tensor)| to_python(py, name, &tensor)).collect()
+}
+
+#[pyfunction]
+pub(crate) fn tensors_to_json(tensors: Vec<PyTensor>) -> PyResult<String> {
+    let tensors = tensors.iter().map(PyTensor::parse).collect::<PyResult<Vec<_>>>()?;
+    json::write(&tensors).map_err(error::json)
+}
+
+fn describe(values: Vec<ValueInfo>) -> Described {
+    let dim = |dim| match dim {
+        Dim::Fixed(size) => PyDim::Fixed(size),
+        Dim::Symbolic(name) => PyDim::Symbolic(name),
+        Dim::Unknown => PyDim::Unknown(None),
+    };
+    let shape = |shape: Option<Vec<Dim>>| shape.unwrap_or_default().into_iter().map(dim).collect();
+    values.into_iter().map(|value| (value.name, json::type_name(value.dtype), shape(value.shape))).collect()
+}
