@@ -3,9 +3,10 @@
 PORT ?= 8888
 CARGO ?= cargo
 PYTHON ?= python3
-export PYTHON
+export CARGO PYTHON
 
 VENV := .venv/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-rust test-python test-wheel lint fmt bench bench-crypto digits wheel tcb clean
@@ -17,9 +18,8 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888)
 	@scripts/venv runtime
 	@scripts/fetch-onnxruntime
 	@echo "Building server and client (the first time takes minutes)"
-	@$(CARGO) build --locked --release -p confonnx-server -p confonnx-python
-	@scripts/build-python release
-	@$(VENV)/python examples/digits/demo.py --server target/release/confonnx-server --port $(PORT)
+	@scripts/build-python release confonnx-server
+	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/release/confonnx-server --port $(PORT)
 
 test: lint test-rust test-python ## Everything CI runs
 
@@ -30,8 +30,7 @@ test-rust: need-cargo ## Rust: unit, integration, documentation
 test-python: need-cargo ## Python: unit, end to end against a real server, types, stubs
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime
-	$(CARGO) build --locked -p confonnx-server -p confonnx-python
-	@scripts/build-python debug
+	scripts/build-python debug confonnx-server
 	cd bindings/python && ../../$(VENV)/python -m mypy python/confonnx ../../examples/digits/demo.py
 	cd bindings/python && ../../$(VENV)/python -m mypy.stubtest confonnx
 	cd bindings/python && ../../$(VENV)/python -m pytest

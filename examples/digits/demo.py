@@ -2,7 +2,7 @@
 """What `make demo` shows: a server, its proof, and handwritten digits read through a sealed channel.
 
     python demo.py --server target/release/confonnx-server   # starts and stops that server
-    python demo.py --url http://localhost:8888               # asks a running one
+    python demo.py --url http://127.0.0.1:8888               # asks a running one
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def started(server: Path, port: int) -> Iterator[str]:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             sys.exit(f"demo: port {port} is not free ({error.strerror}): choose another with `make demo PORT=9999`")
-    url = f"http://localhost:{port}"
+    url = f"http://127.0.0.1:{port}"
     command = [str(server), "--model-path", str(digits.MODEL), "--http-port", str(port), "--address", "127.0.0.1"]
     command += ["--admin-port", "0", "--debug"]
     step("The server: " + " ".join(os.path.relpath(part) if part.startswith("/") else part for part in command))
