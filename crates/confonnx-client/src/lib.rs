@@ -33,8 +33,8 @@ pub use error::{BoxError, ClientError};
 pub use options::{Options, Secret};
 
 pub use confonnx_attest::{
-    Check, Claims, Digest, Document, ModelClaim, DocumentError, EnclaveHash, Expectations, Nonce, Outcome, Policy,
-    PolicyBuildError, PolicyError, SigningKey, Tee, Trusted, UnixTime, Verdict, VerifyError,
+    Check, Claims, Digest, Document, DocumentError, EnclaveHash, Expectations, ModelClaim, Nonce, Outcome,
+    Policy, PolicyBuildError, PolicyError, SigningKey, Tee, Trusted, UnixTime, Verdict, VerifyError,
 };
 pub use confonnx_protocol::oip::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use confonnx_protocol::{Aead, Kem};

@@ -1,0 +1,267 @@
+//! A server for one model, `echo`, which returns its inputs.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use confonnx_attest::merkle::Tree;
+use confonnx_attest::produce::Attester;
+use confonnx_attest::{Claims, Digest, Document, KeyClaim, ModelClaim, Nonce, UnixTime, report_data};
+use confonnx_protocol::bhttp::{self, RequestHead, ResponseHead};
+use confonnx_protocol::oip::{HEADER_LENGTH, InferRequest, InferResponse};
+use confonnx_protocol::server::{KeyRing, RingConfig};
+use confonnx_protocol::{EpochSecret, padding};
+use getrandom::SysRng;
+use getrandom::rand_core::UnwrapErr;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+pub(crate) struct Fake {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+pub(crate) struct State {
+    pub(crate) ring: KeyRing,
+    pub(crate) models: Vec<&'static str>,
+    /// Applied to the next sealed requests, one each.
+    pub(crate) faults: VecDeque<Fault>,
+    /// Applied to every attestation.
+    pub(crate) attestation: Option<AttestationFault>,
+    /// Heads of opened requests.
+    pub(crate) opened: Vec<RequestHead>,
+    /// Outer headers and lengths of sealed requests.
+    pub(crate) received: Vec<(hyper::HeaderMap, usize)>,
+    pub(crate) attestations: usize,
+    last_reply: Vec<u8>,
+}
+
+/// What to do with a sealed request.
+pub(crate) enum Fault {
+    None,
+    /// An answer without opening the request.
+    Answer(u16, &'static str, &'static str),
+    /// The reply to the request before this one.
+    OldReply,
+    /// The reply without its last byte.
+    Truncated,
+    /// The reply with one bit flipped.
+    Flipped,
+    /// Announces more bytes than it sends.
+    HalfBody,
+    /// No answer for a long time.
+    Slow,
+    /// A sealed error: status, body, and a `date` some seconds ahead.
+    Sealed(u16, &'static str, u64),
+}
+
+pub(crate) enum AttestationFault {
+    Answer(u16, &'static str, &'static str),
+    OtherNonce,
+    OtherKeys,
+    KeysUnclaimed,
+    Expired,
+    Long,
+}
+
+impl Fake {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State {
+            ring: ring(1),
+            models: vec!["echo"],
+            faults: VecDeque::new(),
+            attestation: None,
+            opened: Vec::new(),
+            received: Vec::new(),
+            attestations: 0,
+            last_reply: Vec::new(),
+        }));
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let state = Arc::clone(&shared);
+                let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self { address, state }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Number of attestations so far.
+    pub(crate) fn attestations(&self) -> usize {
+        self.state().attestations
+    }
+
+    /// Number of requests opened so far.
+    pub(crate) fn opened(&self) -> usize {
+        self.state().opened.len()
+    }
+
+    /// Number of sealed requests so far.
+    pub(crate) fn received(&self) -> usize {
+        self.state().received.len()
+    }
+
+    /// A restart: keys are new, the old ones are unknown.
+    pub(crate) fn restart(&self) {
+        self.state().ring = ring(50);
+    }
+}
+
+fn ring(first_key_id: u8) -> KeyRing {
+    let config = RingConfig {
+        rollover: Duration::from_secs(86_400),
+        grace: Duration::from_secs(3600),
+        date_window: Duration::from_secs(300),
+        replay_capacity: 1000,
+    };
+    KeyRing::new(config, secret(), first_key_id, now()).unwrap()
+}
+
+pub(crate) fn secret() -> EpochSecret {
+    EpochSecret::generate(&mut UnwrapErr(SysRng))
+}
+
+pub(crate) fn now() -> UnixTime {
+    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs())
+}
+
+async fn answer(
+    state: Arc<Mutex<State>>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if let Some(query) = request.uri().query() {
+        let nonce: Nonce = query.strip_prefix("nonce=").unwrap().parse().unwrap();
+        return Ok(state.lock().unwrap().attest(nonce));
+    }
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    let fault = {
+        let mut state = state.lock().unwrap();
+        state.received.push((head.headers, body.len()));
+        state.faults.pop_front().unwrap_or(Fault::None)
+    };
+    if let Fault::Slow = fault {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    Ok(state.lock().unwrap().gateway(body, &fault))
+}
+
+impl State {
+    fn attest(&mut self, nonce: Nonce) -> Response<Full<Bytes>> {
+        self.attestations += 1;
+        let key_configs = match self.attestation {
+            Some(AttestationFault::OtherKeys) => ring(99).key_configs(),
+            _ => self.ring.key_configs(),
+        };
+        let mut claims = Claims::example(now());
+        let model =
+            |name: &&str| ModelClaim { name: (*name).into(), version: "1".into(), sha256: Digest([3; 32]) };
+        claims.models = self.models.iter().map(model).collect();
+        claims.keys = self
+            .ring
+            .keys()
+            .iter()
+            .map(|key| KeyClaim {
+                key_id: key.key_id,
+                kem: key.kem.name().into(),
+                not_before: key.not_before,
+                not_after: key.not_after,
+                accepted_until: match self.attestation {
+                    Some(AttestationFault::Expired) => UnixTime(now().0 - 1),
+                    _ => key.accepted_until,
+                },
+            })
+            .collect();
+        if let Some(AttestationFault::KeysUnclaimed) = self.attestation {
+            claims.keys.clear();
+        }
+        let nonce = match self.attestation {
+            Some(AttestationFault::OtherNonce) => Nonce([0; 32]),
+            _ => nonce,
+        };
+        let (tree, claims) = (Tree::new(vec![nonce]).unwrap(), claims.to_bytes());
+        // `OtherKeys` are swapped in after the evidence was made.
+        let bound = report_data(&tree.root(), &self.ring.key_configs(), &claims);
+        let evidence = Attester::insecure(Digest([0xe1; 32])).evidence(&bound).unwrap();
+        let document = Document::new(key_configs, claims, evidence, tree.root(), tree.proof(0)).to_json();
+        match self.attestation {
+            Some(AttestationFault::Answer(status, kind, body)) => respond(status, kind, body.into()),
+            Some(AttestationFault::Long) => respond(200, "application/json", vec![b' '; (1 << 20) + 1]),
+            _ => respond(200, "application/json", document),
+        }
+    }
+
+    fn gateway(&mut self, body: Vec<u8>, fault: &Fault) -> Response<Full<Bytes>> {
+        if let Fault::Answer(status, kind, body) = fault {
+            return respond(*status, kind, (*body).into());
+        }
+        let Ok((opened, reply)) = self.ring.open(body, now()) else {
+            return respond(400, "application/problem+json", br#"{"code": "key-unknown"}"#.into());
+        };
+        let (head, content) = bhttp::decode_request(opened.plaintext.expose()).unwrap();
+        let mut message = Vec::new();
+        let mut answer = ResponseHead::new(200);
+        answer.fields.push("confonnx-key", if opened.outdated { "outdated" } else { "current" });
+        if let Fault::Sealed(status, body, ahead) = fault {
+            answer.status = *status;
+            let date = SystemTime::now() + Duration::from_secs(*ahead);
+            answer.fields.push("date", httpdate::fmt_http_date(date));
+            bhttp::encode_response(&answer, &[body.as_bytes()], &mut message).unwrap();
+        } else {
+            let json_len =
+                head.fields.get(HEADER_LENGTH).map(|len| std::str::from_utf8(len).unwrap().parse().unwrap());
+            let request = InferRequest::decode(content.bytes(opened.plaintext.expose()), json_len).unwrap();
+            let outputs = request.inputs;
+            let response =
+                InferResponse { model_name: "echo".into(), model_version: None, id: None, outputs };
+            let encoded = response.encode(|_| true).unwrap();
+            answer.fields.push(HEADER_LENGTH, encoded.json_len().unwrap().to_string());
+            bhttp::encode_response(&answer, &encoded.parts(), &mut message).unwrap();
+        }
+        padding::pad(&mut message);
+        self.opened.push(head);
+        let mut sealed = reply.seal(&message, &mut UnwrapErr(SysRng)).unwrap();
+        let fresh = sealed.clone();
+        match fault {
+            Fault::OldReply => sealed = self.last_reply.clone(),
+            Fault::Truncated => drop(sealed.pop()),
+            Fault::Flipped => sealed[100] ^= 1,
+            _ => {}
+        }
+        self.last_reply = fresh;
+        let mut response = respond(200, "message/ohttp-res", sealed);
+        if let Fault::HalfBody = fault {
+            response.headers_mut().insert("content-length", "100000".parse().unwrap());
+        }
+        response
+    }
+}
+
+fn respond(status: u16, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(status)
+        .header("content-type", content_type)
+        .body(Full::new(body.into()))
+        .unwrap()
+}

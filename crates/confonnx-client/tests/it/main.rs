@@ -1,0 +1,31 @@
+//! The client against a server in this process that can misbehave.
+
+mod attestation;
+mod exchange;
+mod fake;
+
+use confonnx_client::{Client, ClientError, DataType, Expectations, Options, Policy, Shape, Tensor};
+
+use fake::Fake;
+
+fn client(server: &Fake) -> Client {
+    client_with(server, Options::default())
+}
+
+fn client_with(server: &Fake, options: Options) -> Client {
+    let expected = Expectations { allow_debug: true, ..Expectations::default() };
+    Client::new(&server.url(), Policy::new(expected).unwrap(), options).unwrap()
+}
+
+/// What the fake server echoes.
+fn input() -> Vec<(String, Tensor<'static>)> {
+    let tensor =
+        Tensor::new(DataType::Fp32, Shape::new([2]).unwrap(), vec![0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
+    vec![("x".into(), tensor)]
+}
+
+async fn echo(client: &Client) -> Result<(), ClientError> {
+    let outputs = client.infer(None, input(), &[]).await?;
+    assert_eq!(outputs, input());
+    Ok(())
+}
