@@ -9,7 +9,7 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-wheel lint fmt bench bench-crypto digits wheel tcb clean
+.PHONY: help demo test test-rust test-python lint fmt bench bench-crypto digits wheel tcb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ test-python: need-cargo ## Python: unit, end to end against a real server, types
 	scripts/build-python debug confonnx-server
 	cd bindings/python && ../../$(VENV)/python -m mypy python/confonnx ../../examples/digits/demo.py
 	cd bindings/python && ../../$(VENV)/python -m mypy.stubtest confonnx
-	cd bindings/python && ../../$(VENV)/python -m pytest
+	cd bindings/python && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server ../../$(VENV)/python -m pytest
 
 lint: need-cargo ## Formatting, clippy, rustdoc, the tree's own rules
 	$(CARGO) fmt --all --check
