@@ -89,7 +89,6 @@ fn shape<'m>(port: &'m Port, found: &[u64], symbols: &mut HashMap<&'m str, u64>)
 fn values(name: &str, tensor: &Tensor<'_>) -> Result<(), InferError> {
     let fault = |(element, fault)| InferError::InputValue { name: name.to_owned(), element, fault };
     let found = match tensor.dtype() {
-        DataType::Bool => tensor.data().iter().position(|byte| *byte > 1).map(|i| (i, ValueFault::Bool)),
         DataType::Bytes => tensor.items().enumerate().find_map(|(i, item)| match std::str::from_utf8(item) {
             Err(_) => Some((i, ValueFault::Utf8)),
             Ok(text) if text.contains('\0') => Some((i, ValueFault::Nul)),

@@ -171,8 +171,6 @@ pub enum InferError {
 /// How one element is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueFault {
-    /// A BOOL byte other than 0 and 1.
-    Bool,
     /// A BYTES element that is not UTF-8, which ONNX strings are.
     Utf8,
     /// A BYTES element with a NUL byte, which ONNX Runtime's strings cannot hold.
@@ -182,7 +180,6 @@ pub enum ValueFault {
 impl fmt::Display for ValueFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Bool => "is not a BOOL; expected a byte of 0 or 1",
             Self::Utf8 => "is not UTF-8, which the strings of an ONNX model are",
             Self::Nul => "contains a NUL byte, which the strings of ONNX Runtime cannot hold",
         })

@@ -144,6 +144,9 @@ fn session(runtime: &Runtime, onnx: &[u8], options: &ModelOptions) -> Result<Ses
         .with_intra_op_spinning(false)
         .map_err(setup)?
         .with_log_level(LogLevel::Fatal)
+        .map_err(setup)?
+        // External data that was not given would be looked for in the working directory, which nothing vouches for.
+        .with_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")
         .map_err(setup)?;
     for (location, content) in &options.external_data {
         builder =
@@ -174,11 +177,14 @@ fn refusal(error: &ort::Error, runtime: &Runtime) -> EngineError {
     let category = Category::from(error);
     let unsupported = |what: String| EngineError::Unsupported { what, runtime: runtime.version().to_owned() };
     let message = error.message();
+    if let Some((_, after)) = message.split_once("No Op registered for ") {
+        return unsupported(format!("the operator `{}`", identifier(after.split(' ').next())));
+    }
     if let Some((before, _)) = message.split_once(" is not a registered function/op") {
         return unsupported(format!("the operator `{}`", identifier(before.rsplit(' ').next())));
     }
     if let Some((_, after)) = message.split_once("Current official support for domain") {
-        let supported = after.split("till opset ").nth(1).and_then(|rest| rest.split('.').next());
+        let supported = after.split("till opset ").nth(1).and_then(|rest| rest.split(['.', '\n']).next());
         return unsupported(format!("an operator set newer than {}", identifier(supported)));
     }
     match error.code() {

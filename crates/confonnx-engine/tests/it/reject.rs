@@ -40,12 +40,14 @@ fn only_tensors_go_in_and_out() {
 
 #[test]
 fn external_data_is_never_read_from_disk() {
-    // The file is there, in the working directory; only what was given may be used.
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("external.bin"), onnx("external.bin")).unwrap();
-    let model = dir.path().join("external.onnx");
-    std::fs::write(&model, onnx("external.onnx")).unwrap();
-    refusal(&onnx("external.onnx"));
+    // Without our setting ONNX Runtime finds the file there: cargo runs this test in the package's folder.
+    let model = onnx("external.onnx");
+    let beside = Path::new("external.bin");
+    assert!(!beside.exists());
+    std::fs::write(beside, onnx("external.bin")).unwrap();
+    let result = Model::load(runtime(), &model, &options());
+    std::fs::remove_file(beside).unwrap();
+    assert!(matches!(result, Err(EngineError::Refused(_))), "{result:?}");
 }
 
 #[test]
@@ -93,11 +95,6 @@ fn dimensions_whose_product_overflows() {
 
 #[test]
 fn values_that_are_none_of_their_type() {
-    let model = load("identity_bool");
-    let tensor = Tensor::new(DataType::Bool, shape(&[3]), vec![1, 0, 2]).unwrap();
-    let error = model.run(&[named("x", tensor)], &[]).unwrap_err();
-    assert_eq!(error, InferError::InputValue { name: "x".into(), element: 2, fault: ValueFault::Bool });
-
     let model = load("identity_bytes");
     for (item, fault) in [(&b"\xff\xfe"[..], ValueFault::Utf8), (b"a\0b", ValueFault::Nul)] {
         let tensor = Tensor::from_strings(shape(&[2]), &[b"ok", item]).unwrap();
