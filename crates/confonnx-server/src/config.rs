@@ -1,0 +1,226 @@
+//! Settings: a flag wins over a `CONFONNX_…` variable, which wins over the TOML file, which wins over the default.
+//!
+//! All of them come from the untrusted host. None weakens confidentiality, unless the evidence binds it: what touches
+//! trust is in the claims.
+
+mod settings;
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{CommandFactory, FromArgMatches};
+
+pub use settings::{LogLevel, Settings};
+
+/// What the server runs with: [`Settings`] with every default filled in and every value checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The `.onnx` file.
+    pub model_path: PathBuf,
+    /// The model's name in request paths.
+    pub model_name: String,
+    /// Where ONNX Runtime is; `None` searches the built-in places.
+    pub onnxruntime_library: Option<PathBuf>,
+    /// Where sealed requests and attestation are served; port 0 takes a free one.
+    pub http: SocketAddr,
+    /// Where metrics and health are served, if at all.
+    pub admin: Option<SocketAddr>,
+    /// Threads that serve HTTP.
+    pub http_threads: usize,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// File with bearer tokens, one a line.
+    pub auth_key_file: Option<PathBuf>,
+    /// Run without a TEE.
+    pub insecure: bool,
+    /// How long keys live.
+    pub keys: KeyTimes,
+    /// How many encapsulated keys the replay table holds.
+    pub replay_capacity: usize,
+    /// Bounds of what clients can make the server hold.
+    pub limits: Limits,
+    /// ONNX Runtime sessions: requests that are run at once.
+    pub sessions: usize,
+    /// Threads inside one operator.
+    pub threads_per_session: usize,
+    /// How long running requests may take to finish after a signal to stop.
+    pub shutdown_grace: Duration,
+}
+
+/// How long keys live.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyTimes {
+    /// An epoch.
+    pub rollover: Duration,
+    /// How long the previous epoch's keys are still accepted.
+    pub grace: Duration,
+    /// How long to wait after a failure to make new keys.
+    pub error_retry: Duration,
+}
+
+/// Bounds of what clients can make the server hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest body of a sealed request, in octets.
+    pub request_bytes: usize,
+    /// Connections at once.
+    pub connections: usize,
+    /// Sealed requests received, waiting or running at once.
+    pub queue: usize,
+    /// How long a header or a body may take to arrive.
+    pub request_timeout: Duration,
+    /// How long a connection may be idle.
+    pub idle_timeout: Duration,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The command line is wrong, or asks for help; knows how to print itself.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// The configuration file cannot be read.
+    #[error("configuration file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The configuration file has an unknown key or a wrong value.
+    #[error("configuration file {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A setting without a default is missing.
+    #[error("no {name} is given: use --{name}, {variable} or the configuration file")]
+    Missing {
+        /// The setting, as its flag is spelled.
+        name: &'static str,
+        /// Its environment variable.
+        variable: &'static str,
+    },
+    /// A value is outside its range.
+    #[error("{name} is {found}; expected {expected}")]
+    Range {
+        /// The setting, as its flag is spelled.
+        name: &'static str,
+        /// The value.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads flags from `arguments` (the first is the program's name), the environment, and the file they name.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, ConfigError> {
+        let matches = Settings::command().try_get_matches_from(arguments)?;
+        let settings = Settings::from_arg_matches(&matches)?;
+        let settings = match &settings.config {
+            None => settings,
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                let file = Settings::from_toml(&text)
+                    .map_err(|source| ConfigError::File { path: path.clone(), source: source.into() })?;
+                settings.or(file)
+            }
+        };
+        Self::resolve(settings)
+    }
+
+    /// Fills in the defaults and checks the values.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`] and [`ConfigError::Range`].
+    pub fn resolve(settings: Settings) -> Result<Self, ConfigError> {
+        let model_path = settings
+            .model_path
+            .ok_or(ConfigError::Missing { name: "model-path", variable: "CONFONNX_MODEL_PATH" })?;
+        let model_name = match settings.model_name {
+            Some(name) => name,
+            None => model_path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned(),
+        };
+        if !is_name(&model_name) {
+            let expected = "1 to 128 letters, digits, '-', '_' and '.'; choose one with --model-name";
+            return Err(ConfigError::Range { name: "model-name", found: format!("{model_name:?}"), expected });
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let rollover = at_least_1("key-rollover-interval", settings.key_rollover_interval.unwrap_or(DAY))?;
+        let grace = settings.key_grace.unwrap_or(rollover.min(HOUR));
+        if grace > rollover {
+            let expected = "at most the key-rollover-interval: a key is accepted for one more epoch, no longer";
+            return Err(ConfigError::Range { name: "key-grace", found: grace.to_string(), expected });
+        }
+        let error_retry = at_least_1("key-error-retry-interval", settings.key_error_retry_interval.unwrap_or(300))?;
+        let address = settings.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let admin_address = settings.admin_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let admin_port = settings.admin_port.unwrap_or(8889);
+        let request_timeout = at_least_1("request-timeout", settings.request_timeout.unwrap_or(30))?;
+        Ok(Self {
+            model_path,
+            model_name,
+            onnxruntime_library: settings.onnxruntime_library,
+            http: SocketAddr::new(address, settings.http_port.unwrap_or(8888)),
+            admin: (admin_port != 0).then(|| SocketAddr::new(admin_address, admin_port)),
+            http_threads: at_least_1("num-http-threads", settings.num_http_threads.unwrap_or(cores.min(4)))?,
+            log_level: settings.log_level.unwrap_or(LogLevel::Info),
+            auth_key_file: settings.auth_key_file,
+            insecure: settings.debug.unwrap_or(false) || settings.simulation.unwrap_or(false),
+            keys: KeyTimes {
+                rollover: Duration::from_secs(rollover),
+                grace: Duration::from_secs(grace),
+                error_retry: Duration::from_secs(error_retry),
+            },
+            replay_capacity: at_least_1("replay-capacity", settings.replay_capacity.unwrap_or(1 << 21))?,
+            limits: Limits {
+                request_bytes: at_least_1("max-request-bytes", settings.max_request_bytes.unwrap_or(64 << 20))?,
+                connections: at_least_1("max-connections", settings.max_connections.unwrap_or(1024))?,
+                queue: at_least_1("max-queue", settings.max_queue.unwrap_or(128))?,
+                request_timeout: Duration::from_secs(request_timeout),
+                idle_timeout: Duration::from_secs(request_timeout.saturating_mul(2)),
+            },
+            sessions: at_least_1("num-sessions", settings.num_sessions.unwrap_or(cores.min(4)))?,
+            threads_per_session: settings.threads_per_session.unwrap_or(cores),
+            shutdown_grace: Duration::from_secs(settings.shutdown_grace.unwrap_or(30)),
+        })
+    }
+}
+
+/// `CONFONNX_…` variables that no setting reads: probably misspelled.
+pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> BTreeSet<String> {
+    let command = Settings::command();
+    let known: BTreeSet<_> = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
+    let names = names.into_iter().filter_map(|name| name.into_string().ok());
+    names.filter(|name| name.starts_with("CONFONNX_") && !known.contains(name.as_str())).collect()
+}
+
+fn at_least_1<T: Copy + Default + PartialEq + ToString>(name: &'static str, value: T) -> Result<T, ConfigError> {
+    if value == T::default() {
+        return Err(ConfigError::Range { name, found: value.to_string(), expected: "1 or more" });
+    }
+    Ok(value)
+}
+
+/// Whether `name` can stand in a request path as it is.
+fn is_name(name: &str) -> bool {
+    (1..=128).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+#[cfg(test)]
+mod tests;

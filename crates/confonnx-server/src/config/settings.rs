@@ -1,0 +1,133 @@
+//! The settings as a user gives them: flags, variables and TOML keys, declared once.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+/// Serves an ONNX model to clients that need not trust whoever runs this machine.
+///
+/// Every flag can also be set by the variable shown with it, or in a TOML file (`--config`) under the flag's name with
+/// `_` for `-`. A flag wins over a variable, which wins over the file. Times are in seconds.
+#[derive(Clone, Debug, Default, Parser, Deserialize)]
+#[command(name = "confonnx-server", version)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// TOML file with further settings.
+    #[arg(long, env = "CONFONNX_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// The model: an .onnx file, its external data beside it.
+    #[arg(long, env = "CONFONNX_MODEL_PATH", value_name = "FILE")]
+    pub model_path: Option<PathBuf>,
+    /// The model's name in requests [default: the file's name without .onnx].
+    #[arg(long, env = "CONFONNX_MODEL_NAME", value_name = "NAME")]
+    pub model_name: Option<String>,
+    /// Port for attestation and sealed requests; 0 takes a free one [default: 8888].
+    #[arg(long, env = "CONFONNX_HTTP_PORT", value_name = "PORT")]
+    pub http_port: Option<u16>,
+    /// Address to listen on [default: 0.0.0.0].
+    #[arg(long, env = "CONFONNX_ADDRESS", value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Port for /metrics, /health/live and /health/ready; 0 turns them off [default: 8889].
+    #[arg(long, env = "CONFONNX_ADMIN_PORT", value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Address to listen on for the admin port [default: 127.0.0.1].
+    #[arg(long, env = "CONFONNX_ADMIN_ADDRESS", value_name = "IP")]
+    pub admin_address: Option<IpAddr>,
+    /// Run without a TEE, for development. NOTHING IS CONFIDENTIAL: clients have to allow it by name.
+    #[arg(long, env = "CONFONNX_DEBUG", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub debug: Option<bool>,
+    /// The same as --debug.
+    #[arg(long, env = "CONFONNX_SIMULATION", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub simulation: Option<bool>,
+    /// How long a key is the current one [default: 86400].
+    #[arg(long, env = "CONFONNX_KEY_ROLLOVER_INTERVAL", value_name = "SECONDS")]
+    pub key_rollover_interval: Option<u64>,
+    /// How long a key is still accepted afterwards, at most one rollover interval [default: 3600 or that interval].
+    #[arg(long, env = "CONFONNX_KEY_GRACE", value_name = "SECONDS")]
+    pub key_grace: Option<u64>,
+    /// How often to look for new keys at their source. Has no effect on keys made here, the only source so far
+    /// [default: 3600].
+    #[arg(long, env = "CONFONNX_KEY_SYNC_INTERVAL", value_name = "SECONDS")]
+    pub key_sync_interval: Option<u64>,
+    /// How long to wait after new keys could not be made [default: 300].
+    #[arg(long, env = "CONFONNX_KEY_ERROR_RETRY_INTERVAL", value_name = "SECONDS")]
+    pub key_error_retry_interval: Option<u64>,
+    /// File with the bearer tokens that clients need, one a line [default: anyone may ask].
+    #[arg(long, env = "CONFONNX_AUTH_KEY_FILE", value_name = "FILE")]
+    pub auth_key_file: Option<PathBuf>,
+    /// Least serious kind of message to log [default: info].
+    #[arg(long, env = "CONFONNX_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// The ONNX Runtime library; its digest is in the claims [default: lib/ beside the program, then .cache/onnxruntime
+    /// in this folder or one above the program].
+    #[arg(long, env = "CONFONNX_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
+    pub onnxruntime_library: Option<PathBuf>,
+    /// Requests that run at once, each with its own copy of the weights [default: one a core, at most 4].
+    #[arg(long, env = "CONFONNX_NUM_SESSIONS", value_name = "N")]
+    pub num_sessions: Option<usize>,
+    /// Threads inside one operator [default: one a core].
+    #[arg(long, env = "CONFONNX_THREADS_PER_SESSION", value_name = "N")]
+    pub threads_per_session: Option<usize>,
+    /// Threads that serve HTTP [default: one a core, at most 4].
+    #[arg(long, env = "CONFONNX_NUM_HTTP_THREADS", value_name = "N")]
+    pub num_http_threads: Option<usize>,
+    /// Longest sealed request [default: 67108864].
+    #[arg(long, env = "CONFONNX_MAX_REQUEST_BYTES", value_name = "BYTES")]
+    pub max_request_bytes: Option<usize>,
+    /// Connections at once [default: 1024].
+    #[arg(long, env = "CONFONNX_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Sealed requests received, waiting or running at once; more get 429 [default: 128].
+    #[arg(long, env = "CONFONNX_MAX_QUEUE", value_name = "N")]
+    pub max_queue: Option<usize>,
+    /// How long the header or the body of a request may take to arrive [default: 30].
+    #[arg(long, env = "CONFONNX_REQUEST_TIMEOUT", value_name = "SECONDS")]
+    pub request_timeout: Option<u64>,
+    /// How long running requests may take to finish after SIGTERM [default: 30].
+    #[arg(long, env = "CONFONNX_SHUTDOWN_GRACE", value_name = "SECONDS")]
+    pub shutdown_grace: Option<u64>,
+    /// Requests remembered to refuse replays, for about ten minutes each; more get 503 [default: 2097152].
+    #[arg(long, env = "CONFONNX_REPLAY_CAPACITY", value_name = "N")]
+    pub replay_capacity: Option<usize>,
+}
+
+/// Least serious kind of message to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// A line for each request, too.
+    Verbose,
+    /// What the server does.
+    Info,
+    /// What may need attention.
+    Warning,
+    /// What failed.
+    Error,
+    /// Only what ends the server.
+    Fatal,
+}
+
+impl Settings {
+    /// Reads a TOML file's text; unknown keys are errors.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// These settings, and those of `other` where there is none here.
+    pub(super) fn or(self, other: Self) -> Self {
+        macro_rules! merge {
+            ($($field:ident),* $(,)?) => { Self { $($field: self.$field.or(other.$field)),* } };
+        }
+        merge!(
+            config, model_path, model_name, http_port, address, admin_port, admin_address, debug, simulation,
+            key_rollover_interval, key_grace, key_sync_interval, key_error_retry_interval, auth_key_file, log_level,
+            onnxruntime_library, num_sessions, threads_per_session, num_http_threads, max_request_bytes,
+            max_connections, max_queue, request_timeout, shutdown_grace, replay_capacity,
+        )
+    }
+}

@@ -1,0 +1,91 @@
+use std::path::Path;
+
+use super::*;
+
+fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
+    Config::load(std::iter::once("confonnx-server").chain(arguments.iter().copied()))
+}
+
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("server.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+#[test]
+fn the_documented_defaults() {
+    let config = load(&["--model-path", "models/digits.onnx"]).unwrap();
+    assert_eq!(config.model_name, "digits");
+    assert_eq!(config.http.to_string(), "0.0.0.0:8888");
+    assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:8889");
+    assert_eq!(config.keys.rollover, Duration::from_secs(86_400));
+    assert_eq!(config.keys.grace, Duration::from_secs(3600));
+    assert!(!config.insecure);
+    assert!(config.auth_key_file.is_none());
+}
+
+#[test]
+fn a_flag_wins_over_the_file() {
+    let (_dir, path) = file("model_path = \"a.onnx\"\nhttp_port = 1\nmax_queue = 7\nlog_level = \"verbose\"\ndebug = true");
+    let config = load(&["--config", &path, "--http-port", "2", "--debug=false"]).unwrap();
+    assert_eq!((config.http.port(), config.limits.queue), (2, 7));
+    assert_eq!(config.log_level, LogLevel::Verbose);
+    assert!(!config.insecure);
+    assert!(load(&["--config", &path]).unwrap().insecure);
+}
+
+#[test]
+fn a_misspelled_key_is_an_error_that_names_it() {
+    let (_dir, path) = file("model_path = \"a.onnx\"\nmodel_pth = \"b\"");
+    let error = load(&["--config", &path]).unwrap_err().to_string();
+    assert!(error.contains("model_pth"), "{error}");
+    let (_dir, path) = file("http_port = 70000");
+    assert!(matches!(load(&["--config", &path]), Err(ConfigError::File { .. })));
+    assert!(matches!(load(&["--config", "/nowhere.toml"]), Err(ConfigError::Read { .. })));
+}
+
+#[test]
+fn what_cannot_work_is_refused() {
+    assert!(load(&[]).unwrap_err().to_string().contains("CONFONNX_MODEL_PATH"));
+    let refused = |flags: &[&str]| load(&[&["--model-path", "m.onnx"], flags].concat()).unwrap_err().to_string();
+    assert!(refused(&["--max-queue", "0"]).contains("max-queue is 0; expected 1 or more"));
+    assert!(refused(&["--key-rollover-interval", "0"]).contains("key-rollover-interval"));
+    assert!(refused(&["--key-rollover-interval", "10", "--key-grace", "11"]).contains("key-grace is 11"));
+    assert!(refused(&["--model-name", "a/b"]).contains("model-name"));
+    assert!(refused(&["--log-level", "loud"]).contains("verbose"));
+    // Grace follows a short rollover, so that key ids never run out.
+    let config = load(&["--model-path", "m.onnx", "--key-rollover-interval", "2"]).unwrap();
+    assert_eq!(config.keys.grace, Duration::from_secs(2));
+}
+
+#[test]
+fn variables_nobody_reads_are_reported() {
+    let names = ["CONFONNX_HTTP_PORT", "CONFONNX_HTTP_PROT", "HOME", "CONFONNX_CONFIG"];
+    let unknown = unknown_variables(names.map(OsString::from));
+    assert_eq!(unknown.into_iter().collect::<Vec<_>>(), ["CONFONNX_HTTP_PROT"]);
+}
+
+#[test]
+fn every_flag_has_its_variable() {
+    for argument in Settings::command().get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "version") {
+        let expected = format!("CONFONNX_{}", argument.get_id().as_str().to_uppercase());
+        assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(&*expected));
+    }
+}
+
+#[test]
+fn the_samples_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/samples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let settings = Settings::from_toml(&std::fs::read_to_string(&path).unwrap());
+            Config::resolve(settings.unwrap_or_else(|e| panic!("{}: {e}", path.display()))).unwrap();
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}

@@ -1,0 +1,27 @@
+//! The confidential ONNX inference server, which runs inside the TEE.
+//!
+//! A request flows one way: `http` (bytes) → `service`, which opens it, asks the inner API and seals the answer →
+//! `http` (bytes). Plaintext exists only within [`service`]; `http` and `metrics` never see it.
+//!
+//! - [`config`]: settings, from the untrusted host.
+//! - [`tee`]: what attests this server.
+//! - [`keys`], [`attestation`]: the key epochs, and the proof that they were made here.
+//! - [`models`], [`auth`], [`service`]: what a sealed request meets.
+//! - [`http`], [`admin`], [`workers`], [`metrics`]: around it.
+//! - [`server`]: puts them together.
+
+pub mod admin;
+pub mod attestation;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod hardening;
+pub mod http;
+pub mod keys;
+pub mod log;
+pub mod metrics;
+pub mod models;
+pub mod server;
+pub mod service;
+pub mod tee;
+pub mod workers;
