@@ -20,3 +20,11 @@ pub fn forbid_dumps() -> Result<(), HardeningError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|e| HardeningError { call: "prctl", source: e.into() })
 }
+
+/// Makes panics say where they happened and nothing else: their messages can quote the values at hand.
+pub fn silence_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!("panic at {place}; this is a bug, please report it");
+    }));
+}

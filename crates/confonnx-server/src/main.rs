@@ -1,0 +1,45 @@
+//! The `confonnx-server` program.
+
+use std::process::ExitCode;
+
+use confonnx_server::{
+    config::{Config, ConfigError, unknown_variables},
+    hardening, log, server,
+};
+
+fn main() -> ExitCode {
+    let config = match Config::load(std::env::args_os()) {
+        Ok(config) => config,
+        // Help and version, too: they go to standard output with status 0.
+        Err(ConfigError::Arguments(error)) => error.exit(),
+        Err(error) => {
+            log::start(confonnx_server::config::LogLevel::Error);
+            tracing::error!(target: "confonnx_server", "{error}");
+            return ExitCode::from(2);
+        }
+    };
+    log::start(config.log_level);
+    hardening::silence_panics();
+    for name in unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!(target: "confonnx_server", "{name} is set, but no setting has that name; see --help");
+    }
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(target: "confonnx_server", "{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    hardening::forbid_dumps()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(config.http_threads).enable_all().build()?;
+    runtime.block_on(async {
+        let stop = server::signals()?;
+        let server = server::Server::start(config).await?;
+        server.run(stop).await;
+        Ok(())
+    })
+}

@@ -1,0 +1,167 @@
+//! Counters in the Prometheus text format (version 0.0.4). Labels are fixed words: nothing of a request is in them.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Requests on the public port, by outcome: a problem code, or `ok`, or the inner code.
+    outcomes: Mutex<BTreeMap<&'static str, u64>>,
+    /// Sealed requests received, waiting or running.
+    pub in_flight: AtomicI64,
+    /// Of those, the ones waiting for a worker.
+    pub queued: AtomicI64,
+    /// Open connections.
+    pub connections: AtomicI64,
+    /// Octets of sealed requests.
+    pub received_bytes: AtomicU64,
+    /// Octets of sealed replies.
+    pub sent_bytes: AtomicU64,
+    /// Quotes asked of the TEE.
+    pub quotes: AtomicU64,
+    /// Attestation documents given out.
+    pub documents: AtomicU64,
+    /// Key epochs begun.
+    pub epochs: AtomicU64,
+    /// How long opening took.
+    pub open: Histogram,
+    /// How long the inner API took: decoding, inference, encoding.
+    pub infer: Histogram,
+    /// How long sealing took.
+    pub seal: Histogram,
+}
+
+impl Metrics {
+    /// Counts a finished request.
+    pub fn count(&self, outcome: &'static str) {
+        *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
+    }
+
+    /// The page for `GET /metrics`; `replay_entries` is for the key ring to know.
+    pub fn render(&self, replay_entries: usize) -> String {
+        let mut page = String::with_capacity(4096);
+        let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(page, "# HELP confonnx_{name} {help}\n# TYPE confonnx_{name} {kind}");
+            for (suffix, value) in samples {
+                let _ = writeln!(page, "confonnx_{name}{suffix} {value}");
+            }
+        };
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let samples: Vec<_> =
+            outcomes.iter().map(|(code, n)| (format!("{{outcome=\"{code}\"}}"), n.to_string())).collect();
+        family("requests_total", "counter", "Finished requests by outcome.", &samples);
+        let plain = |value: String| [(String::new(), value)];
+        let gauge = |value: &AtomicI64| plain(value.load(Relaxed).to_string());
+        let counter = |value: &AtomicU64| plain(value.load(Relaxed).to_string());
+        family("in_flight", "gauge", "Sealed requests received, waiting or running.", &gauge(&self.in_flight));
+        family("queue_depth", "gauge", "Sealed requests waiting for a worker.", &gauge(&self.queued));
+        family("connections", "gauge", "Open connections.", &gauge(&self.connections));
+        family("received_bytes_total", "counter", "Octets of sealed requests.", &counter(&self.received_bytes));
+        family("sent_bytes_total", "counter", "Octets of sealed replies.", &counter(&self.sent_bytes));
+        family("quotes_total", "counter", "Quotes asked of the TEE.", &counter(&self.quotes));
+        family("documents_total", "counter", "Attestation documents given out.", &counter(&self.documents));
+        family("key_epochs_total", "counter", "Key epochs begun.", &counter(&self.epochs));
+        family("replay_entries", "gauge", "Requests remembered to refuse replays.", &plain(replay_entries.to_string()));
+        let stages = [("open", &self.open), ("infer", &self.infer), ("seal", &self.seal)];
+        let samples: Vec<_> = stages.iter().flat_map(|(stage, histogram)| histogram.samples(stage)).collect();
+        family("stage_seconds", "histogram", "How long the stages of a sealed request took.", &samples);
+        page
+    }
+}
+
+/// Counts durations in fixed buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BOUNDS_US.len()],
+    count: AtomicU64,
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts one.
+    pub fn record(&self, elapsed: Duration) {
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        for (bound, bucket) in BOUNDS_US.iter().zip(&self.buckets) {
+            if micros <= *bound {
+                bucket.fetch_add(1, Relaxed);
+            }
+        }
+        self.count.fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(micros, Relaxed);
+    }
+
+    fn samples(&self, stage: &str) -> Vec<(String, String)> {
+        let mut samples: Vec<_> = BOUNDS_US
+            .iter()
+            .zip(&self.buckets)
+            .map(|(bound, n)| (format!("_bucket{{stage=\"{stage}\",le=\"{}\"}}", seconds(*bound)), n.load(Relaxed).to_string()))
+            .collect();
+        let count = self.count.load(Relaxed).to_string();
+        samples.push((format!("_bucket{{stage=\"{stage}\",le=\"+Inf\"}}"), count.clone()));
+        samples.push((format!("_sum{{stage=\"{stage}\"}}"), seconds(self.sum_us.load(Relaxed)).to_string()));
+        samples.push((format!("_count{{stage=\"{stage}\"}}"), count));
+        samples
+    }
+}
+
+/// Adds one to a gauge for as long as it lives.
+pub struct Held<'a>(&'a AtomicI64);
+
+impl<'a> Held<'a> {
+    /// Adds one.
+    pub fn new(gauge: &'a AtomicI64) -> Self {
+        gauge.fetch_add(1, Relaxed);
+        Self(gauge)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds below 2^53 for 285 years")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+const BOUNDS_US: [u64; 12] = [20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 250_000, 1_000_000];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_every_family_once_and_cumulative_buckets() {
+        let metrics = Metrics::default();
+        metrics.count("ok");
+        metrics.count("ok");
+        metrics.count("queue-full");
+        metrics.open.record(Duration::from_micros(70));
+        metrics.open.record(Duration::from_secs(9));
+        let page = metrics.render(3);
+        for line in [
+            "confonnx_requests_total{outcome=\"ok\"} 2",
+            "confonnx_requests_total{outcome=\"queue-full\"} 1",
+            "confonnx_stage_seconds_bucket{stage=\"open\",le=\"0.00005\"} 0",
+            "confonnx_stage_seconds_bucket{stage=\"open\",le=\"0.0001\"} 1",
+            "confonnx_stage_seconds_bucket{stage=\"open\",le=\"1\"} 1",
+            "confonnx_stage_seconds_bucket{stage=\"open\",le=\"+Inf\"} 2",
+            "confonnx_stage_seconds_sum{stage=\"open\"} 9.00007",
+            "confonnx_replay_entries 3",
+        ] {
+            assert!(page.lines().any(|found| found == line), "no {line:?} in\n{page}");
+        }
+        assert_eq!(page.matches("# TYPE confonnx_stage_seconds histogram").count(), 1);
+    }
+}
