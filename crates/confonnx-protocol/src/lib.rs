@@ -1,1 +1,34 @@
-//! Skeleton.
+//! The sealed path of confonnx: what travels between client and server, and how it is sealed.
+//!
+//! For whoever writes a client or a server; `docs/protocol.md` is the specification. Nothing here does IO, reads a
+//! clock or draws randomness by itself: time and random generators are arguments.
+//!
+//! - [`suite`], [`key_config`]: algorithms and published keys (RFC 9180, RFC 9458 §3).
+//! - `client`: seal requests, open replies. A request can be sealed only to a key that a trusted attestation lists.
+//! - `server`: the key ring, which opens requests, refuses replays, and seals each reply once.
+//! - [`bhttp`], [`padding`]: what is inside a sealed message (RFC 9292, Padmé).
+//! - [`oip`]: inference requests and responses (Open Inference Protocol v2).
+//! - [`code`]: the problem codes of answers before opening.
+
+mod backend;
+pub mod bhttp;
+mod chunked;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod code;
+mod context;
+pub mod key_config;
+pub mod oip;
+pub mod padding;
+mod reply_key;
+pub mod secret;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod suite;
+
+pub use chunked::{ChunkSealer, MAX_CHUNK};
+pub use code::Code;
+pub use context::SealError;
+pub use key_config::KeyConfig;
+pub use secret::{EpochSecret, Plaintext};
+pub use suite::{Aead, Kem};

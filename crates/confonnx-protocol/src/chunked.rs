@@ -1,0 +1,207 @@
+//! Messages in chunks (draft-ietf-ohai-chunked-ohttp §6), without IO: both sides push octets in and take octets out.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
+
+use std::mem;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    context::{Open, Seal, SealError},
+    secret::Plaintext,
+    suite::TAG_LEN,
+};
+
+/// Octets of plaintext in the largest chunk, sent or accepted: what the draft obliges every peer to accept.
+pub const MAX_CHUNK: usize = 16_384;
+
+const MAX_SEALED_CHUNK: usize = MAX_CHUNK + TAG_LEN;
+const FINAL_AAD: &[u8] = b"final";
+
+/// Seals a message chunk by chunk.
+pub struct ChunkSealer(Box<dyn Seal>);
+
+impl ChunkSealer {
+    pub(crate) fn new(context: Box<dyn Seal>) -> Self {
+        Self(context)
+    }
+
+    /// Appends `message` to `out`, sealed in as many chunks as it takes. More may follow.
+    ///
+    /// # Errors
+    /// [`SealError::TooLong`] after 2⁶⁴ chunks.
+    pub fn chunk(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+        for chunk in message.chunks(MAX_CHUNK) {
+            write_varint(chunk.len().saturating_add(TAG_LEN), out);
+            seal_onto(self.0.as_mut(), b"", chunk, out)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the end of the message to `out`: `message`, then nothing may follow.
+    ///
+    /// # Errors
+    /// [`SealError::TooLong`] after 2⁶⁴ chunks.
+    pub fn finish(mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+        let before_last = message.len().saturating_sub(1) / MAX_CHUNK * MAX_CHUNK;
+        let (chunks, last) = message.split_at_checked(before_last).unwrap_or((message, &[]));
+        self.chunk(chunks, out)?;
+        out.push(0);
+        seal_onto(self.0.as_mut(), FINAL_AAD, last, out)
+    }
+}
+
+/// Appends `message` to `out`, sealed, with its tag.
+pub(crate) fn seal_onto(
+    context: &mut (impl Seal + ?Sized),
+    aad: &[u8],
+    message: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), SealError> {
+    let start = out.len();
+    out.reserve(message.len().saturating_add(TAG_LEN));
+    out.extend_from_slice(message);
+    let sealed = out.get_mut(start..).unwrap_or_default();
+    let tag = context.seal(aad, sealed).map_err(|_| SealError::TooLong { len: message.len() })?;
+    out.extend_from_slice(&tag);
+    Ok(())
+}
+
+/// Why chunks do not make a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ChunkError {
+    /// The octets end before the final chunk does.
+    Truncated,
+    /// A chunk is not authentic, or the final one is no final chunk.
+    Decrypt,
+    /// A chunk is longer than [`MAX_CHUNK`], or shorter than its tag.
+    Size,
+}
+
+/// Collects chunks of any split of the octets they arrive in.
+pub(crate) struct ChunkReader {
+    /// Sealed octets that do not make a whole chunk yet.
+    pending: Vec<u8>,
+    /// All octets from here on belong to the final chunk.
+    last: bool,
+    message: Zeroizing<Vec<u8>>,
+}
+
+impl ChunkReader {
+    pub(crate) fn new() -> Self {
+        Self { pending: Vec::new(), last: false, message: Zeroizing::new(Vec::new()) }
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        sealed: &[u8],
+        context: &mut (impl Open + ?Sized),
+    ) -> Result<(), ChunkError> {
+        let held = mem::take(&mut self.pending);
+        if held.is_empty() {
+            let rest = self.open_whole_chunks(sealed, context)?;
+            self.pending = rest.to_vec();
+        } else {
+            let mut held = held;
+            held.extend_from_slice(sealed);
+            let rest = self.open_whole_chunks(&held, context)?.len();
+            held.drain(..held.len().saturating_sub(rest));
+            self.pending = held;
+        }
+        if self.last && self.pending.len() > MAX_SEALED_CHUNK {
+            return Err(ChunkError::Size);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self, context: &mut (impl Open + ?Sized)) -> Result<Plaintext, ChunkError> {
+        if !self.last {
+            return Err(ChunkError::Truncated);
+        }
+        let last = mem::take(&mut self.pending);
+        self.open_chunk(&last, FINAL_AAD, context)?;
+        let len = self.message.len();
+        Ok(Plaintext::within(self.message, 0..len))
+    }
+
+    /// Opens what is complete and returns the octets after it.
+    fn open_whole_chunks<'a>(
+        &mut self,
+        mut sealed: &'a [u8],
+        context: &mut (impl Open + ?Sized),
+    ) -> Result<&'a [u8], ChunkError> {
+        while !self.last {
+            let Some((len, rest)) = read_varint(sealed) else {
+                break;
+            };
+            if len == 0 {
+                self.last = true;
+                return Ok(rest);
+            }
+            let len = usize::try_from(len).map_err(|_| ChunkError::Size)?;
+            if !(TAG_LEN..=MAX_SEALED_CHUNK).contains(&len) {
+                return Err(ChunkError::Size);
+            }
+            let Some((chunk, rest)) = rest.split_at_checked(len) else {
+                break;
+            };
+            self.open_chunk(chunk, b"", context)?;
+            sealed = rest;
+        }
+        Ok(sealed)
+    }
+
+    fn open_chunk(
+        &mut self,
+        sealed: &[u8],
+        aad: &[u8],
+        context: &mut (impl Open + ?Sized),
+    ) -> Result<(), ChunkError> {
+        let (chunk, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(ChunkError::Truncated)?;
+        let start = self.message.len();
+        append(&mut self.message, chunk);
+        let data = self.message.get_mut(start..).unwrap_or_default();
+        context.open(aad, data, tag).map_err(|_| ChunkError::Decrypt)
+    }
+}
+
+/// Appends to a secret buffer; unlike `Vec`, leaves no copy behind when it has to grow.
+fn append(secret: &mut Zeroizing<Vec<u8>>, octets: &[u8]) {
+    let len = secret.len().saturating_add(octets.len());
+    if secret.capacity() < len {
+        let mut grown = Vec::with_capacity(len.max(secret.capacity().saturating_mul(2)));
+        grown.extend_from_slice(secret);
+        secret.zeroize();
+        **secret = grown;
+    }
+    secret.extend_from_slice(octets);
+}
+
+/// RFC 9000 §16. Lengths we write are below 2¹⁶.
+fn write_varint(len: usize, out: &mut Vec<u8>) {
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(short @ 0..=0x3f), _) => out.push(short),
+        (_, Ok(medium @ 0..=0x3fff)) => out.extend((medium | 0x4000).to_be_bytes()),
+        _ => out.extend((u32::try_from(len).unwrap_or(u32::MAX) | 0x8000_0000).to_be_bytes()),
+    }
+}
+
+/// RFC 9000 §16. `None` when incomplete.
+fn read_varint(input: &[u8]) -> Option<(u64, &[u8])> {
+    let first = *input.first()?;
+    let (bytes, rest) = input.split_at_checked(1_usize.checked_shl(u32::from(first >> 6))?)?;
+    let value = bytes.iter().fold(0_u64, |value, &byte| (value << 8) | u64::from(byte));
+    let bits = match bytes.len() {
+        1 => 6,
+        2 => 14,
+        4 => 30,
+        _ => 62,
+    };
+    Some((value & (u64::MAX >> (64_u32.saturating_sub(bits))), rest))
+}

@@ -1,0 +1,84 @@
+//! Secrets and plaintext: erased on drop, never printed, read only through `expose`.
+
+use std::{fmt, ops::Range};
+
+use rand_core::CryptoRng;
+use zeroize::{Zeroize, Zeroizing};
+
+/// A decrypted message. It may sit inside a larger buffer, the one it was decrypted in; all of it is erased on drop.
+pub struct Plaintext {
+    buffer: Zeroizing<Vec<u8>>,
+    message: Range<usize>,
+}
+
+impl Plaintext {
+    /// The octets of the message.
+    pub fn expose(&self) -> &[u8] {
+        self.buffer.get(self.message.clone()).unwrap_or_default()
+    }
+
+    /// Octets of the message.
+    pub fn len(&self) -> usize {
+        self.message.len()
+    }
+
+    /// Whether the message has no octets.
+    pub fn is_empty(&self) -> bool {
+        self.message.is_empty()
+    }
+
+    /// `message` must lie within `buffer`.
+    pub(crate) fn within(buffer: Zeroizing<Vec<u8>>, message: Range<usize>) -> Self {
+        debug_assert!(buffer.get(message.clone()).is_some());
+        Self { buffer, message }
+    }
+}
+
+impl fmt::Debug for Plaintext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plaintext({} octets)", self.len())
+    }
+}
+
+/// The 32 octets from which all keys of one epoch are derived (`docs/protocol.md`, section 3).
+pub struct EpochSecret(Zeroizing<[u8; 32]>);
+
+impl EpochSecret {
+    /// A fresh secret.
+    pub fn generate(rng: &mut impl CryptoRng) -> Self {
+        let mut secret = Zeroizing::new([0; 32]);
+        rng.fill_bytes(secret.as_mut_slice());
+        Self(secret)
+    }
+
+    /// A secret made elsewhere; the argument is erased.
+    pub fn new(mut secret: [u8; 32]) -> Self {
+        let kept = Zeroizing::new(secret);
+        secret.zeroize();
+        Self(kept)
+    }
+
+    /// The octets of the secret.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EpochSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EpochSecret(32 octets)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let plaintext = Plaintext::within(Zeroizing::new(b"..attack at dawn".to_vec()), 2..16);
+        assert_eq!(plaintext.expose(), b"attack at dawn");
+        assert_eq!(format!("{plaintext:?}"), "Plaintext(14 octets)");
+        assert_eq!(format!("{:?}", EpochSecret::new([7; 32])), "EpochSecret(32 octets)");
+    }
+}

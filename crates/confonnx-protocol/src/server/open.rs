@@ -1,0 +1,361 @@
+//! Opening requests and sealing their replies.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
+
+use std::{fmt, mem};
+
+use confonnx_attest::UnixTime;
+use rand_core::CryptoRng;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{
+    replay::{Refusal, Token},
+    ring::{FoundKey, KeyRing},
+};
+use crate::{
+    ChunkSealer, Code, Plaintext,
+    chunked::{ChunkError, ChunkReader, seal_onto},
+    context::{Framing, HEADER_LEN, Receiver, SealError},
+    reply_key::{ReplyKey, ReplySecret},
+    suite::{Aead, KDF_ID, Kem, TAG_LEN},
+};
+
+/// Why a request was not opened. The peer is told its [`code`](Self::code) alone.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum OpenError {
+    /// The request ends before its header, its encapsulated key, its tag or its final chunk does.
+    #[error("the request ends after {len} octets, which is too early")]
+    Truncated {
+        /// Octets received.
+        len: usize,
+    },
+    /// The request is not authentic.
+    #[error("the request does not decrypt")]
+    Decrypt,
+    /// A chunk is longer than allowed or shorter than its tag.
+    #[error("a chunk of the request has no allowed size")]
+    ChunkSize,
+    /// The request is larger than the caller allows.
+    #[error("the request is larger than the {limit} octets allowed")]
+    TooLarge {
+        /// Octets allowed, sealed.
+        limit: usize,
+    },
+    /// No key that is accepted has this identifier.
+    #[error("key {0} is not accepted: it expired, or is of another server")]
+    UnknownKey(u8),
+    /// The key is not published for this suite.
+    #[error("key {key_id} is not for KEM {kem:#06x}, KDF {kdf:#06x}, AEAD {aead:#06x}")]
+    Suite {
+        /// The key's identifier.
+        key_id: u8,
+        /// KEM identifier in the request.
+        kem: u16,
+        /// KDF identifier in the request.
+        kdf: u16,
+        /// AEAD identifier in the request.
+        aead: u16,
+    },
+    /// The encapsulated key was seen before.
+    #[error("the request was received before")]
+    Replayed,
+    /// There is no room to remember the request.
+    #[error("as many requests as can be remembered came within twice the date window")]
+    ReplayFull,
+}
+
+impl OpenError {
+    /// What the peer is told.
+    pub fn code(&self) -> Code {
+        match self {
+            // One code for all, so that it is no oracle.
+            Self::Truncated { .. } | Self::Decrypt | Self::ChunkSize => Code::RequestInvalid,
+            Self::TooLarge { .. } => Code::RequestTooLarge,
+            Self::UnknownKey(_) => Code::KeyUnknown,
+            Self::Suite { .. } => Code::SuiteUnsupported,
+            Self::Replayed => Code::RequestReplayed,
+            Self::ReplayFull => Code::ReplayStateFull,
+        }
+    }
+}
+
+impl From<Refusal> for OpenError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Seen => Self::Replayed,
+            Refusal::Full => Self::ReplayFull,
+        }
+    }
+}
+
+/// An authentic request that was not seen before.
+#[derive(Debug)]
+pub struct Opened {
+    /// The message: padded binary HTTP.
+    pub plaintext: Plaintext,
+    /// The key it was sealed to is no longer the current one.
+    pub outdated: bool,
+    received: UnixTime,
+    date_window: u64,
+}
+
+/// A request's `date` is too far from the server's clock.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("the request's date is {} s and the server's {} s of Unix time; at most {window} s apart are accepted", .date.0, .now.0)]
+pub struct DateOutOfWindow {
+    /// The request's `date`.
+    pub date: UnixTime,
+    /// When the request was received.
+    pub now: UnixTime,
+    /// Seconds allowed, either way.
+    pub window: u64,
+}
+
+impl Opened {
+    /// Whether the request's `date` was in the window when the request was received. What is not must not be served:
+    /// how long the request is remembered depends on it.
+    ///
+    /// # Errors
+    /// [`DateOutOfWindow`].
+    pub fn check_date(&self, date: UnixTime) -> Result<(), DateOutOfWindow> {
+        if date.0.abs_diff(self.received.0) <= self.date_window {
+            Ok(())
+        } else {
+            Err(DateOutOfWindow { date, now: self.received, window: self.date_window })
+        }
+    }
+}
+
+/// Seals the reply to one request.
+pub struct Reply(ReplySecret);
+
+impl Reply {
+    /// Seals `message`, padded binary HTTP, as `message/ohttp-res` (RFC 9458 §4.4).
+    ///
+    /// # Errors
+    /// [`SealError::TooLong`] over 64 GiB.
+    pub fn seal(self, message: &[u8], rng: &mut impl CryptoRng) -> Result<Vec<u8>, SealError> {
+        let overhead = self.0.nonce_len().saturating_add(TAG_LEN);
+        let mut reply = Vec::with_capacity(message.len().saturating_add(overhead));
+        let mut key = start_reply(self.0, rng, &mut reply)?;
+        seal_onto(&mut key, b"", message, &mut reply)?;
+        Ok(reply)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
+    }
+}
+
+/// Seals the reply to one chunked request.
+pub struct ChunkedReply(ReplySecret);
+
+impl ChunkedReply {
+    /// Starts a `message/ohttp-chunked-res` (draft-ietf-ohai-chunked-ohttp §6.2) and appends its start to `out`.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn start(self, rng: &mut impl CryptoRng, out: &mut Vec<u8>) -> Result<ChunkSealer, SealError> {
+        Ok(ChunkSealer::new(Box::new(start_reply(self.0, rng, out)?)))
+    }
+}
+
+impl fmt::Debug for ChunkedReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChunkedReply")
+    }
+}
+
+/// Opens one chunked request as its octets arrive.
+pub struct ChunkedOpener<'r> {
+    ring: &'r KeyRing,
+    state: State,
+    received: usize,
+    limit: usize,
+}
+
+enum State {
+    Head(Vec<u8>),
+    Chunks(Box<Chunks>),
+    Failed,
+}
+
+struct Chunks {
+    context: Box<dyn Receiver>,
+    reader: ChunkReader,
+    reply: ReplySecret,
+    token: Token,
+    outdated: bool,
+}
+
+impl<'r> ChunkedOpener<'r> {
+    pub(super) fn new(ring: &'r KeyRing, limit: usize) -> Self {
+        Self { ring, state: State::Head(Vec::new()), received: 0, limit }
+    }
+
+    /// Takes the next octets of the request, however they were split on the way.
+    ///
+    /// # Errors
+    /// [`OpenError`]; after one, the request is lost.
+    pub fn push(&mut self, sealed: &[u8], now: UnixTime) -> Result<(), OpenError> {
+        self.received = self.received.saturating_add(sealed.len());
+        let state = mem::replace(&mut self.state, State::Failed);
+        if self.received > self.limit {
+            return Err(OpenError::TooLarge { limit: self.limit });
+        }
+        self.state = match state {
+            State::Head(mut head) => {
+                head.extend_from_slice(sealed);
+                match Start::read(self.ring, &head, now) {
+                    Ok((start, rest)) => {
+                        let (context, reply) = start.receiver(Framing::Chunked)?;
+                        let (token, outdated) = (start.token, start.key.outdated);
+                        let mut chunks =
+                            Chunks { context, reader: ChunkReader::new(), reply, token, outdated };
+                        chunks.push(rest, self.received)?;
+                        State::Chunks(Box::new(chunks))
+                    }
+                    Err(OpenError::Truncated { .. }) => State::Head(head),
+                    Err(err) => return Err(err),
+                }
+            }
+            State::Chunks(mut chunks) => {
+                chunks.push(sealed, self.received)?;
+                State::Chunks(chunks)
+            }
+            State::Failed => return Err(OpenError::Decrypt),
+        };
+        Ok(())
+    }
+
+    /// The request, when all octets were taken.
+    ///
+    /// # Errors
+    /// [`OpenError::Truncated`] when the final chunk is missing or cut; [`OpenError::Replayed`].
+    pub fn finish(self, now: UnixTime) -> Result<(Opened, ChunkedReply), OpenError> {
+        let chunks = match self.state {
+            State::Head(_) => return Err(OpenError::Truncated { len: self.received }),
+            State::Chunks(chunks) => *chunks,
+            State::Failed => return Err(OpenError::Decrypt),
+        };
+        let Chunks { mut context, reader, reply, token, outdated } = chunks;
+        let plaintext = reader.finish(context.as_mut()).map_err(|err| chunk_error(err, self.received))?;
+        Ok((admit(self.ring, token, plaintext, outdated, now)?, ChunkedReply(reply)))
+    }
+}
+
+impl fmt::Debug for ChunkedOpener<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChunkedOpener({} octets)", self.received)
+    }
+}
+
+impl Chunks {
+    fn push(&mut self, sealed: &[u8], received: usize) -> Result<(), OpenError> {
+        self.reader.push(sealed, self.context.as_mut()).map_err(|err| chunk_error(err, received))
+    }
+}
+
+pub(super) fn open_whole(
+    ring: &KeyRing,
+    message: Vec<u8>,
+    now: UnixTime,
+) -> Result<(Opened, Reply), OpenError> {
+    let mut message = Zeroizing::new(message);
+    let len = message.len();
+    let (start, sealed) = Start::read(ring, &message, now)?;
+    if sealed.len() < TAG_LEN {
+        return Err(OpenError::Truncated { len });
+    }
+    let begin = len.saturating_sub(sealed.len());
+    let (mut context, reply) = start.receiver(Framing::Whole)?;
+    let (token, outdated) = (start.token, start.key.outdated);
+    let Some((data, tag)) = message.get_mut(begin..).and_then(|sealed| sealed.split_last_chunk_mut()) else {
+        return Err(OpenError::Truncated { len });
+    };
+    context.open(b"", data, tag).map_err(|_| OpenError::Decrypt)?;
+    let plaintext = Plaintext::within(message, begin..len.saturating_sub(TAG_LEN));
+    Ok((admit(ring, token, plaintext, outdated, now)?, Reply(reply)))
+}
+
+/// The start of a request: which key opens it.
+struct Start<'m> {
+    key: FoundKey,
+    aead: Aead,
+    header: &'m [u8; HEADER_LEN],
+    encapsulated: &'m [u8],
+    token: Token,
+}
+
+impl<'m> Start<'m> {
+    fn read(ring: &KeyRing, message: &'m [u8], now: UnixTime) -> Result<(Self, &'m [u8]), OpenError> {
+        let now = ring.advance(now);
+        let truncated = OpenError::Truncated { len: message.len() };
+        let Some((header, rest)) = message.split_first_chunk::<HEADER_LEN>() else {
+            return Err(truncated);
+        };
+        let &[key_id, k0, k1, d0, d1, a0, a1] = header;
+        let [kem, kdf, aead] = [[k0, k1], [d0, d1], [a0, a1]].map(u16::from_be_bytes);
+        let unsupported = OpenError::Suite { key_id, kem, kdf, aead };
+        let key = ring.find(key_id, now).ok_or(OpenError::UnknownKey(key_id))?;
+        let suite = (Kem::from_id(kem).filter(|kem| key.kem() == Some(*kem)), Aead::from_id(aead));
+        let (Some(kem), Some(aead), KDF_ID) = (suite.0, suite.1, kdf) else {
+            return Err(unsupported);
+        };
+        let Some((encapsulated, sealed)) = rest.split_at_checked(kem.encapsulated_key_len()) else {
+            return Err(truncated);
+        };
+        let token = Token::of(encapsulated);
+        ring.check_replay(&token)?;
+        Ok((Self { key, aead, header, encapsulated, token }, sealed))
+    }
+
+    fn receiver(&self, framing: Framing) -> Result<(Box<dyn Receiver>, ReplySecret), OpenError> {
+        let context = self.key.receiver(framing, self.aead, self.header, self.encapsulated)?;
+        let reply = ReplySecret::export(&*context, framing, self.aead, self.encapsulated)
+            .map_err(|_| OpenError::Decrypt)?;
+        Ok((context, reply))
+    }
+}
+
+/// The last step, for an authentic request: it is this one, or a replay of it, that is served.
+fn admit(
+    ring: &KeyRing,
+    token: Token,
+    plaintext: Plaintext,
+    outdated: bool,
+    now: UnixTime,
+) -> Result<Opened, OpenError> {
+    ring.advance(now);
+    let received = ring.admit(token)?;
+    Ok(Opened { plaintext, outdated, received, date_window: ring.config().date_window.as_secs() })
+}
+
+fn start_reply(
+    secret: ReplySecret,
+    rng: &mut impl CryptoRng,
+    out: &mut Vec<u8>,
+) -> Result<ReplyKey, SealError> {
+    let mut nonce = vec![0; secret.nonce_len()];
+    rng.fill_bytes(&mut nonce);
+    let key = secret.key(&nonce).map_err(|_| SealError::TooLong { len: 0 })?;
+    out.extend_from_slice(&nonce);
+    Ok(key)
+}
+
+fn chunk_error(err: ChunkError, len: usize) -> OpenError {
+    match err {
+        ChunkError::Truncated => OpenError::Truncated { len },
+        ChunkError::Decrypt => OpenError::Decrypt,
+        ChunkError::Size => OpenError::ChunkSize,
+    }
+}

@@ -1,0 +1,162 @@
+//! The algorithms that can be negotiated, by their registered identifiers (RFC 9180 §7, draft-ietf-hpke-pq).
+
+use std::fmt;
+
+/// The only key derivation function: HKDF-SHA256 (RFC 9180 §7.2).
+pub const KDF_ID: u16 = 0x0001;
+
+/// Octets of an authentication tag, the same for every [`Aead`].
+pub const TAG_LEN: usize = 16;
+
+/// Octets of a nonce, the same for every [`Aead`].
+pub(crate) const NONCE_LEN: usize = 12;
+
+/// A key encapsulation mechanism.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kem {
+    /// ML-KEM-768 with X25519, the post-quantum hybrid; the default.
+    XWing,
+    /// DHKEM(X25519, HKDF-SHA256).
+    X25519,
+    /// DHKEM(P-256, HKDF-SHA256).
+    P256,
+}
+
+impl Kem {
+    /// Every mechanism, the preferred one first.
+    pub const ALL: [Self; 3] = [Self::XWing, Self::X25519, Self::P256];
+
+    /// The mechanism registered under `id`.
+    pub fn from_id(id: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|kem| kem.id() == id)
+    }
+
+    /// The mechanism named `name` in claims and settings.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kem| kem.name() == name)
+    }
+
+    /// The registered identifier.
+    pub const fn id(self) -> u16 {
+        match self {
+            Self::XWing => 0x647a,
+            Self::X25519 => 0x0020,
+            Self::P256 => 0x0010,
+        }
+    }
+
+    /// The name in claims and settings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XWing => "x-wing",
+            Self::X25519 => "x25519",
+            Self::P256 => "p-256",
+        }
+    }
+
+    /// Octets of a public key (Npk).
+    pub const fn public_key_len(self) -> usize {
+        match self {
+            Self::XWing => 1216,
+            Self::X25519 => 32,
+            Self::P256 => 65,
+        }
+    }
+
+    /// Octets of an encapsulated key (Nenc).
+    pub const fn encapsulated_key_len(self) -> usize {
+        match self {
+            Self::XWing => 1120,
+            Self::X25519 => 32,
+            Self::P256 => 65,
+        }
+    }
+}
+
+impl fmt::Display for Kem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An authenticated cipher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Aead {
+    /// AES-256-GCM; the default.
+    Aes256Gcm,
+    /// AES-128-GCM.
+    Aes128Gcm,
+    /// ChaCha20-Poly1305.
+    ChaCha20Poly1305,
+}
+
+impl Aead {
+    /// Every cipher, the preferred one first.
+    pub const ALL: [Self; 3] = [Self::Aes256Gcm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
+
+    /// The cipher registered under `id`.
+    pub fn from_id(id: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|aead| aead.id() == id)
+    }
+
+    /// The cipher named `name` in settings.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|aead| aead.name() == name)
+    }
+
+    /// The registered identifier.
+    pub const fn id(self) -> u16 {
+        match self {
+            Self::Aes128Gcm => 0x0001,
+            Self::Aes256Gcm => 0x0002,
+            Self::ChaCha20Poly1305 => 0x0003,
+        }
+    }
+
+    /// The name in settings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aes256Gcm => "aes-256-gcm",
+            Self::Aes128Gcm => "aes-128-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
+
+    /// Octets of a key (Nk).
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::Aes128Gcm => 16,
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => 32,
+        }
+    }
+
+    /// Octets of the exported secret and of the nonce that starts a reply: max(Nn, Nk) (RFC 9458 §4.4).
+    pub const fn reply_nonce_len(self) -> usize {
+        if self.key_len() > NONCE_LEN { self.key_len() } else { NONCE_LEN }
+    }
+}
+
+impl fmt::Display for Aead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_and_names_are_bijective() {
+        for kem in Kem::ALL {
+            assert_eq!(Kem::from_id(kem.id()), Some(kem));
+            assert_eq!(Kem::from_name(kem.name()), Some(kem));
+        }
+        for aead in Aead::ALL {
+            assert_eq!(Aead::from_id(aead.id()), Some(aead));
+            assert_eq!(Aead::from_name(aead.name()), Some(aead));
+        }
+        assert_eq!(Kem::from_id(0x0012), None);
+        assert_eq!(Aead::from_id(0xffff), None);
+    }
+}
