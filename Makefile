@@ -35,10 +35,11 @@ test-python: need-cargo ## Python: unit, end to end against a real server, types
 	cd bindings/python && ../../$(VENV)/python -m mypy.stubtest confonnx
 	cd bindings/python && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server ../../$(VENV)/python -m pytest
 
-lint: need-cargo ## Formatting, clippy, rustdoc, the tree's own rules
+lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	scripts/cargo-deny
 	scripts/check-repo
 
 fmt: need-cargo ## Format the Rust code
