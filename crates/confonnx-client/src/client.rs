@@ -9,6 +9,7 @@ use confonnx_attest::{MAX_DOCUMENT_BYTES, Nonce, Policy, Trusted, UnixTime};
 use confonnx_protocol::oip::{
     self, InferRequest, InferResponse, ModelMetadata, RequestedOutput, ServerMetadata,
 };
+use confonnx_protocol::{Plaintext, SealError};
 use confonnx_tensor::Tensor;
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
@@ -196,19 +197,42 @@ impl Client {
         };
         let now = SystemTime::now();
         let message = call.message(&self.options, clock.map_or(now, |offset| offset.apply(now)))?;
-        let (request, opener) = session
-            .key
-            .seal(self.options.aead, &message, &mut UnwrapErr(SysRng))
-            .map_err(|err| ClientError::Seal { source: err.into() })?;
+        let reply = if self.options.chunked {
+            self.exchange_chunked(&url, &transport, session, &message).await?
+        } else {
+            let (request, opener) =
+                session.key.seal(self.options.aead, &message, &mut UnwrapErr(SysRng)).map_err(seal_failed)?;
+            let media = ("message/ohttp-req", "message/ohttp-res");
+            let reply = transport.exchange(&url, request, media, self.options.max_reply).await?;
+            opener.open(reply).map_err(ClientError::reply)?
+        };
         drop(message);
-        let media = ("message/ohttp-req", "message/ohttp-res");
-        let reply = transport.exchange(&url, request, media, self.options.max_reply).await?;
-        let answer = Answer::parse(opener.open(reply).map_err(ClientError::reply)?)?;
+        let answer = Answer::parse(reply)?;
         let mut state = self.state();
         if state.session.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
             state.outdated = answer.key_outdated();
         }
         Ok(answer)
+    }
+
+    async fn exchange_chunked(
+        &self,
+        url: &str,
+        transport: &Transport,
+        session: &Session,
+        message: &[u8],
+    ) -> Result<Plaintext, ClientError> {
+        let (aead, limit) = (self.options.aead, self.options.max_reply);
+        let mut request = Vec::new();
+        let (sealer, mut opener) = session
+            .key
+            .seal_chunked(aead, limit, &mut UnwrapErr(SysRng), &mut request)
+            .map_err(seal_failed)?;
+        sealer.finish(message, &mut request).map_err(seal_failed)?;
+        let media = ("message/ohttp-chunked-req", "message/ohttp-chunked-res");
+        let reply = transport.exchange(url, request, media, limit).await?;
+        opener.push(&reply).map_err(ClientError::reply)?;
+        opener.finish().map_err(ClientError::reply)
     }
 
     /// The current session, or a new one when there is none, its key is outdated or expired, or it is `refused`.
@@ -273,6 +297,10 @@ impl fmt::Debug for Client {
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
+}
+
+fn seal_failed(err: SealError) -> ClientError {
+    ClientError::Seal { source: err.into() }
 }
 
 fn unix_now() -> UnixTime {

@@ -22,6 +22,8 @@ pub struct Options {
     pub kem: Kem,
     /// Encryption; the server has to offer it.
     pub aead: Aead,
+    /// Seal requests in chunks (draft-ietf-ohai-chunked-ohttp), and so the replies; for peers that stream.
+    pub chunked: bool,
     /// Longest time for one call, with its attestation and retries.
     pub timeout: Duration,
     /// Longest time to open a connection.
@@ -39,6 +41,7 @@ impl Default for Options {
             inner_headers: Vec::new(),
             kem: Kem::XWing,
             aead: Aead::Aes256Gcm,
+            chunked: false,
             timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             max_reply: 1 << 30,
