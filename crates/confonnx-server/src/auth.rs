@@ -81,7 +81,9 @@ impl Auth {
     /// tokens and the length of the value, not on their content.
     pub fn allows(&self, authorization: Option<&[u8]>) -> bool {
         let Self::Bearer(tokens) = self else { return true };
-        let Some((scheme, token)) = authorization.and_then(|value| value.split_at_checked(7)) else { return false };
+        let Some((scheme, token)) = authorization.and_then(|value| value.split_at_checked(7)) else {
+            return false;
+        };
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
             return false;
         }
@@ -107,7 +109,8 @@ mod tests {
         let auth = from(b"  battery \r\n\nstaple\n").unwrap();
         let allows = |value: &str| auth.allows(Some(value.as_bytes()));
         assert!(allows("Bearer battery") && allows("bearer staple") && allows("BEARER  staple"));
-        for value in ["", "Bearer", "Bearer ", "Bearer batter", "Bearer batteryx", "Basic battery", "battery"] {
+        for value in ["", "Bearer", "Bearer ", "Bearer batter", "Bearer batteryx", "Basic battery", "battery"]
+        {
             assert!(!allows(value), "{value}");
         }
         assert!(!auth.allows(None));

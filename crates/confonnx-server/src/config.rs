@@ -125,7 +125,9 @@ impl Config {
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn load(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, ConfigError> {
+    pub fn load(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, ConfigError> {
         let matches = Settings::command().try_get_matches_from(arguments)?;
         let settings = Settings::from_arg_matches(&matches)?;
         let settings = match &settings.config {
@@ -155,16 +157,22 @@ impl Config {
         };
         if !is_name(&model_name) {
             let expected = "1 to 128 letters, digits, '-', '_' and '.'; choose one with --model-name";
-            return Err(ConfigError::Range { name: "model-name", found: format!("{model_name:?}"), expected });
+            return Err(ConfigError::Range {
+                name: "model-name",
+                found: format!("{model_name:?}"),
+                expected,
+            });
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let rollover = at_least_1("key-rollover-interval", settings.key_rollover_interval.unwrap_or(DAY))?;
         let grace = settings.key_grace.unwrap_or(rollover.min(HOUR));
         if grace > rollover {
-            let expected = "at most the key-rollover-interval: a key is accepted for one more epoch, no longer";
+            let expected =
+                "at most the key-rollover-interval: a key is accepted for one more epoch, no longer";
             return Err(ConfigError::Range { name: "key-grace", found: grace.to_string(), expected });
         }
-        let error_retry = at_least_1("key-error-retry-interval", settings.key_error_retry_interval.unwrap_or(300))?;
+        let error_retry =
+            at_least_1("key-error-retry-interval", settings.key_error_retry_interval.unwrap_or(300))?;
         let address = settings.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let admin_address = settings.admin_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let admin_port = settings.admin_port.unwrap_or(8889);
@@ -186,7 +194,10 @@ impl Config {
             },
             replay_capacity: at_least_1("replay-capacity", settings.replay_capacity.unwrap_or(1 << 21))?,
             limits: Limits {
-                request_bytes: at_least_1("max-request-bytes", settings.max_request_bytes.unwrap_or(64 << 20))?,
+                request_bytes: at_least_1(
+                    "max-request-bytes",
+                    settings.max_request_bytes.unwrap_or(64 << 20),
+                )?,
                 connections: at_least_1("max-connections", settings.max_connections.unwrap_or(1024))?,
                 queue: at_least_1("max-queue", settings.max_queue.unwrap_or(128))?,
                 request_timeout: Duration::from_secs(request_timeout),
@@ -202,12 +213,16 @@ impl Config {
 /// `CONFONNX_…` variables that no setting reads: probably misspelled.
 pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> BTreeSet<String> {
     let command = Settings::command();
-    let known: BTreeSet<_> = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
+    let known: BTreeSet<_> =
+        command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
     let names = names.into_iter().filter_map(|name| name.into_string().ok());
     names.filter(|name| name.starts_with("CONFONNX_") && !known.contains(name.as_str())).collect()
 }
 
-fn at_least_1<T: Copy + Default + PartialEq + ToString>(name: &'static str, value: T) -> Result<T, ConfigError> {
+fn at_least_1<T: Copy + Default + PartialEq + ToString>(
+    name: &'static str,
+    value: T,
+) -> Result<T, ConfigError> {
     if value == T::default() {
         return Err(ConfigError::Range { name, found: value.to_string(), expected: "1 or more" });
     }

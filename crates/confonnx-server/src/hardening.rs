@@ -4,7 +4,9 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 /// Why the process could not be hardened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot forbid core files, which would hold keys and plaintext ({call}: {source}); allow {call} in this sandbox")]
+#[error(
+    "cannot forbid core files, which would hold keys and plaintext ({call}: {source}); allow {call} in this sandbox"
+)]
 pub struct HardeningError {
     call: &'static str,
     source: std::io::Error,

@@ -8,7 +8,7 @@ use confonnx_protocol::{
     EpochSecret,
     server::{KeyRing, RingConfig, RingError},
 };
-use getrandom::SysRng;
+use getrandom::{SysRng, rand_core::UnwrapErr};
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
@@ -84,7 +84,10 @@ impl Keys {
             not_after: key.not_after,
             accepted_until: key.accepted_until,
         };
-        Published { configs: self.ring.key_configs(), claims: self.ring.keys().into_iter().map(claim).collect() }
+        Published {
+            configs: self.ring.key_configs(),
+            claims: self.ring.keys().into_iter().map(claim).collect(),
+        }
     }
 
     /// Begins and ends epochs when it is time, for ever.
@@ -123,6 +126,6 @@ fn fresh_secret() -> Result<EpochSecret, getrandom::Error> {
 }
 
 /// The system's generator, for sealing.
-pub(crate) fn rng() -> rand_core::UnwrapErr<SysRng> {
-    rand_core::UnwrapErr(SysRng)
+pub(crate) fn rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
 }

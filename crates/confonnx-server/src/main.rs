@@ -34,8 +34,10 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<()> {
     hardening::forbid_dumps()?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(config.http_threads).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.http_threads)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let stop = server::signals()?;
         let server = server::Server::start(config).await?;

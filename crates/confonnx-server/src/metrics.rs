@@ -45,8 +45,8 @@ impl Metrics {
         *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
     }
 
-    /// The page for `GET /metrics`; `replay_entries` is for the key ring to know.
-    pub fn render(&self, replay_entries: usize) -> String {
+    /// The page for `GET /metrics`.
+    pub fn render(&self) -> String {
         let mut page = String::with_capacity(4096);
         let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
             // Writing to a string cannot fail.
@@ -62,15 +62,24 @@ impl Metrics {
         let plain = |value: String| [(String::new(), value)];
         let gauge = |value: &AtomicI64| plain(value.load(Relaxed).to_string());
         let counter = |value: &AtomicU64| plain(value.load(Relaxed).to_string());
-        family("in_flight", "gauge", "Sealed requests received, waiting or running.", &gauge(&self.in_flight));
+        family(
+            "in_flight",
+            "gauge",
+            "Sealed requests received, waiting or running.",
+            &gauge(&self.in_flight),
+        );
         family("queue_depth", "gauge", "Sealed requests waiting for a worker.", &gauge(&self.queued));
         family("connections", "gauge", "Open connections.", &gauge(&self.connections));
-        family("received_bytes_total", "counter", "Octets of sealed requests.", &counter(&self.received_bytes));
+        family(
+            "received_bytes_total",
+            "counter",
+            "Octets of sealed requests.",
+            &counter(&self.received_bytes),
+        );
         family("sent_bytes_total", "counter", "Octets of sealed replies.", &counter(&self.sent_bytes));
         family("quotes_total", "counter", "Quotes asked of the TEE.", &counter(&self.quotes));
         family("documents_total", "counter", "Attestation documents given out.", &counter(&self.documents));
         family("key_epochs_total", "counter", "Key epochs begun.", &counter(&self.epochs));
-        family("replay_entries", "gauge", "Requests remembered to refuse replays.", &plain(replay_entries.to_string()));
         let stages = [("open", &self.open), ("infer", &self.infer), ("seal", &self.seal)];
         let samples: Vec<_> = stages.iter().flat_map(|(stage, histogram)| histogram.samples(stage)).collect();
         family("stage_seconds", "histogram", "How long the stages of a sealed request took.", &samples);
@@ -103,7 +112,12 @@ impl Histogram {
         let mut samples: Vec<_> = BOUNDS_US
             .iter()
             .zip(&self.buckets)
-            .map(|(bound, n)| (format!("_bucket{{stage=\"{stage}\",le=\"{}\"}}", seconds(*bound)), n.load(Relaxed).to_string()))
+            .map(|(bound, n)| {
+                (
+                    format!("_bucket{{stage=\"{stage}\",le=\"{}\"}}", seconds(*bound)),
+                    n.load(Relaxed).to_string(),
+                )
+            })
             .collect();
         let count = self.count.load(Relaxed).to_string();
         samples.push((format!("_bucket{{stage=\"{stage}\",le=\"+Inf\"}}"), count.clone()));
@@ -149,7 +163,7 @@ mod tests {
         metrics.count("queue-full");
         metrics.open.record(Duration::from_micros(70));
         metrics.open.record(Duration::from_secs(9));
-        let page = metrics.render(3);
+        let page = metrics.render();
         for line in [
             "confonnx_requests_total{outcome=\"ok\"} 2",
             "confonnx_requests_total{outcome=\"queue-full\"} 1",
@@ -158,7 +172,6 @@ mod tests {
             "confonnx_stage_seconds_bucket{stage=\"open\",le=\"1\"} 1",
             "confonnx_stage_seconds_bucket{stage=\"open\",le=\"+Inf\"} 2",
             "confonnx_stage_seconds_sum{stage=\"open\"} 9.00007",
-            "confonnx_replay_entries 3",
         ] {
             assert!(page.lines().any(|found| found == line), "no {line:?} in\n{page}");
         }

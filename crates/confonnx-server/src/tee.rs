@@ -10,7 +10,8 @@ pub enum TeeError {
     /// No hardware that this version can use.
     #[error(
         "no TEE that this version supports: {}. Run it inside a confidential VM or enclave, or pass --debug to run \
-         without protection, for development only", Looked(found)
+         without protection, for development only",
+        Looked(found)
     )]
     NoHardware {
         /// The devices looked for, and whether they are there.

@@ -124,10 +124,31 @@ impl Settings {
             ($($field:ident),* $(,)?) => { Self { $($field: self.$field.or(other.$field)),* } };
         }
         merge!(
-            config, model_path, model_name, http_port, address, admin_port, admin_address, debug, simulation,
-            key_rollover_interval, key_grace, key_sync_interval, key_error_retry_interval, auth_key_file, log_level,
-            onnxruntime_library, num_sessions, threads_per_session, num_http_threads, max_request_bytes,
-            max_connections, max_queue, request_timeout, shutdown_grace, replay_capacity,
+            config,
+            model_path,
+            model_name,
+            http_port,
+            address,
+            admin_port,
+            admin_address,
+            debug,
+            simulation,
+            key_rollover_interval,
+            key_grace,
+            key_sync_interval,
+            key_error_retry_interval,
+            auth_key_file,
+            log_level,
+            onnxruntime_library,
+            num_sessions,
+            threads_per_session,
+            num_http_threads,
+            max_request_bytes,
+            max_connections,
+            max_queue,
+            request_timeout,
+            shutdown_grace,
+            replay_capacity,
         )
     }
 }

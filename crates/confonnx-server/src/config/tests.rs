@@ -28,7 +28,8 @@ fn the_documented_defaults() {
 
 #[test]
 fn a_flag_wins_over_the_file() {
-    let (_dir, path) = file("model_path = \"a.onnx\"\nhttp_port = 1\nmax_queue = 7\nlog_level = \"verbose\"\ndebug = true");
+    let (_dir, path) =
+        file("model_path = \"a.onnx\"\nhttp_port = 1\nmax_queue = 7\nlog_level = \"verbose\"\ndebug = true");
     let config = load(&["--config", &path, "--http-port", "2", "--debug=false"]).unwrap();
     assert_eq!((config.http.port(), config.limits.queue), (2, 7));
     assert_eq!(config.log_level, LogLevel::Verbose);
@@ -49,7 +50,8 @@ fn a_misspelled_key_is_an_error_that_names_it() {
 #[test]
 fn what_cannot_work_is_refused() {
     assert!(load(&[]).unwrap_err().to_string().contains("CONFONNX_MODEL_PATH"));
-    let refused = |flags: &[&str]| load(&[&["--model-path", "m.onnx"], flags].concat()).unwrap_err().to_string();
+    let refused =
+        |flags: &[&str]| load(&[&["--model-path", "m.onnx"], flags].concat()).unwrap_err().to_string();
     assert!(refused(&["--max-queue", "0"]).contains("max-queue is 0; expected 1 or more"));
     assert!(refused(&["--key-rollover-interval", "0"]).contains("key-rollover-interval"));
     assert!(refused(&["--key-rollover-interval", "10", "--key-grace", "11"]).contains("key-grace is 11"));
@@ -69,7 +71,9 @@ fn variables_nobody_reads_are_reported() {
 
 #[test]
 fn every_flag_has_its_variable() {
-    for argument in Settings::command().get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "version") {
+    for argument in
+        Settings::command().get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "version")
+    {
         let expected = format!("CONFONNX_{}", argument.get_id().as_str().to_uppercase());
         assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(&*expected));
     }

@@ -1,0 +1,188 @@
+//! The public port: attestation and sealed messages. Sees only octets that are sealed or public.
+
+mod gateway;
+mod payload;
+mod problem;
+mod serve;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::time::Instant;
+
+use bytes::Bytes;
+use confonnx_attest::Nonce;
+use confonnx_protocol::Code;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http_body::Body;
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+pub use payload::Payload;
+pub use problem::problem;
+pub use serve::{Listener, Stop};
+
+use crate::{attestation::Attestation, config::Limits, metrics::Metrics, service::Service, workers::Workers};
+
+/// What answers requests; independent of any listener.
+pub struct App {
+    service: Arc<Service>,
+    attestation: Attestation,
+    workers: Workers,
+    /// A permit for each sealed request that is received, waiting or running.
+    queue: Arc<Semaphore>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    draining: AtomicBool,
+}
+
+/// An answer, and how to count it.
+struct Answered {
+    response: Response<Payload>,
+    outcome: &'static str,
+}
+
+impl App {
+    /// An application with an empty queue.
+    pub fn new(
+        service: Arc<Service>,
+        attestation: Attestation,
+        workers: Workers,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let queue = Arc::new(Semaphore::new(limits.queue));
+        Self { service, attestation, workers, queue, limits, metrics, draining: AtomicBool::new(false) }
+    }
+
+    /// From now on sealed requests are refused; those received so far are answered.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether [`drain`](Self::drain) was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Waits until no sealed request is received, waiting or running.
+    pub async fn idle(&self) {
+        let all = u32::try_from(self.limits.queue).unwrap_or(u32::MAX);
+        // Closed never: an error would mean idle, too.
+        let _ = self.queue.acquire_many(all).await;
+    }
+
+    /// Answers one request.
+    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<Payload>
+    where
+        B: Body<Data = Bytes> + Send + Unpin,
+        B::Error: Send,
+    {
+        let start = Instant::now();
+        let id = request_id();
+        let echo = request.headers().get(CLIENT_REQUEST_ID).filter(|value| is_token(value)).cloned();
+        let Answered { mut response, outcome } = self.route(request).await;
+        self.metrics.count(outcome);
+        debug!(id = %id.to_str().unwrap_or_default(), outcome, micros = start.elapsed().as_micros(), "request");
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, id);
+        if let Some(echo) = echo {
+            headers.insert(CLIENT_REQUEST_ID, echo);
+        }
+        response
+    }
+
+    async fn route<B>(self: &Arc<Self>, request: Request<B>) -> Answered
+    where
+        B: Body<Data = Bytes> + Send + Unpin,
+        B::Error: Send,
+    {
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/" if get => ok(Bytes::from_static(b"Healthy"), "text/plain"),
+            ATTESTATION if get => self.attest(request.uri().query()).await,
+            GATEWAY if request.method() == Method::POST => {
+                gateway::answer(self, request).await.unwrap_or_else(refused)
+            }
+            "/" | ATTESTATION => not_allowed("GET, HEAD"),
+            GATEWAY => not_allowed("POST"),
+            _ => refused(Code::NotFound),
+        }
+    }
+
+    async fn attest(&self, query: Option<&str>) -> Answered {
+        let nonce = match query {
+            None => None,
+            Some(query) => match query.strip_prefix("nonce=").and_then(|hex| hex.parse::<Nonce>().ok()) {
+                Some(nonce) => Some(nonce),
+                None => return refused(Code::NonceInvalid),
+            },
+        };
+        match self.attestation.document(nonce).await {
+            Ok(document) => {
+                let mut answered = ok(document, "application/json");
+                let headers = answered.response.headers_mut();
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                answered
+            }
+            Err(_) => refused(Code::AttestationUnavailable),
+        }
+    }
+}
+
+fn ok(body: Bytes, content_type: &'static str) -> Answered {
+    let mut response = Response::new(Payload::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Answered { response, outcome: "ok" }
+}
+
+fn refused(code: Code) -> Answered {
+    Answered { response: problem(code), outcome: code.name() }
+}
+
+fn not_allowed(allow: &'static str) -> Answered {
+    let mut answered = refused(Code::MethodNotAllowed);
+    answered.response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    answered
+}
+
+/// The media type without parameters, in lower case.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+/// 128 random bits, as a UUID of version 4 (RFC 9562).
+fn request_id() -> HeaderValue {
+    let mut bytes = [0_u8; 16];
+    // An id of zeros, should the system fail to give random bytes, is no worse than none.
+    let _ = getrandom::fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut id = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            id.push('-');
+        }
+        for nibble in [byte >> 4, byte & 0x0f] {
+            id.extend(char::from_digit(nibble.into(), 16));
+        }
+    }
+    HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+}
+
+fn is_token(value: &HeaderValue) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~:+/=".contains(byte);
+    (1..=128).contains(&value.len()) && value.as_bytes().iter().all(allowed)
+}
+
+const ATTESTATION: &str = "/.well-known/confonnx/attestation";
+const GATEWAY: &str = "/.well-known/ohttp-gateway";
+const REQUEST_ID: &str = "x-ms-request-id";
+const CLIENT_REQUEST_ID: &str = "x-ms-client-request-id";

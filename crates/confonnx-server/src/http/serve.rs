@@ -1,0 +1,224 @@
+//! Connections: how many, how long, and how they end.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use confonnx_protocol::Code;
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{App, problem};
+use crate::metrics::Held;
+
+/// Tells the server to stop when its value becomes true, or its sender is dropped.
+pub type Stop = watch::Receiver<bool>;
+
+/// A bound port.
+pub struct Listener {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    /// Connections beyond the limit that are told so; more are just closed.
+    refusals: Arc<Semaphore>,
+    connections: usize,
+}
+
+impl Listener {
+    /// Binds `address`; `connections` is how many to serve at once.
+    ///
+    /// # Errors
+    /// When the address is taken or not this machine's.
+    pub async fn bind(address: SocketAddr, connections: usize) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let (places, refusals) =
+            (Arc::new(Semaphore::new(connections)), Arc::new(Semaphore::new(MAX_REFUSALS)));
+        Ok(Self { listener, places, refusals, connections })
+    }
+
+    /// The address, with the port that was free when 0 was asked for.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves `app` until `stop`, then finishes what was received, for at most `grace`.
+    pub async fn serve(self, app: Arc<App>, mut stop: Stop, grace: Duration) {
+        let (closing, close) = watch::channel(false);
+        let accepting = async {
+            loop {
+                match self.listener.accept().await {
+                    Ok((stream, _)) => self.admit(stream, &app, &close),
+                    // Out of descriptors, most likely: try again when some connections have ended.
+                    Err(err) => {
+                        warn!("cannot accept a connection: {err}");
+                        sleep(ACCEPT_RETRY).await;
+                    }
+                }
+            }
+        };
+        let draining = async {
+            let _ = stop.wait_for(|stopping| *stopping).await;
+            app.drain();
+            if timeout(grace, app.idle()).await.is_err() {
+                warn!("some requests are not finished after {} s; they are dropped", grace.as_secs());
+            }
+            closing.send_replace(true);
+            // Answers are on their way once requests are finished; a connection ends when its answer is written.
+            let all = u32::try_from(self.connections).unwrap_or(u32::MAX);
+            let _ = timeout(CLOSE_GRACE, self.places.acquire_many(all)).await;
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = draining => {}
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, app: &Arc<App>, close: &Stop) {
+        match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => drop(tokio::spawn(connection(stream, Arc::clone(app), close.clone(), place))),
+            Err(_) => {
+                app.metrics.count(Code::ConnectionsFull.name());
+                if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+                    tokio::spawn(refuse(stream, permit));
+                }
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, app: Arc<App>, mut close: Stop, place: OwnedSemaphorePermit) {
+    let _place = place;
+    let _open = Held::new(&app.metrics.connections);
+    // Answers are written whole: waiting to fill a segment only delays them.
+    let _ = stream.set_nodelay(true);
+    let activity = Arc::new(Activity::default());
+    let service = {
+        let (app, activity) = (Arc::clone(&app), Arc::clone(&activity));
+        service_fn(move |request| {
+            let (app, busy) = (Arc::clone(&app), Busy::new(&activity));
+            async move {
+                let response = app.answer(request).await;
+                drop(busy);
+                Ok::<_, Infallible>(response)
+            }
+        })
+    };
+    let builder = builder(&app);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let idle = app.limits.idle_timeout;
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(err) = result {
+                    // Its text tells of framing, never of content.
+                    debug!("connection: {err}");
+                }
+                return;
+            }
+            () = sleep(idle) => {
+                if activity.is_idle() {
+                    return;
+                }
+            }
+            _ = close.wait_for(|closing| *closing), if !closing => {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn builder(app: &App) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(app.limits.request_timeout)
+        .max_buf_size(MAX_HEADER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(64 << 10)
+        .max_concurrent_streams(128)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
+    builder
+}
+
+/// Tells a client that there are too many connections, over HTTP/1.1, which every client speaks.
+async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let body = problem::body(Code::ConnectionsFull);
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let answer = [head.as_bytes(), &body].concat();
+    let _ = timeout(REFUSAL_TIME, async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await?;
+        // Reads what the client sends: closing before that would take the answer from it.
+        let mut sink = [0; 4096];
+        while stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    })
+    .await;
+}
+
+/// Whether a connection does anything.
+#[derive(Default)]
+struct Activity {
+    running: AtomicUsize,
+    seen: AtomicBool,
+}
+
+impl Activity {
+    /// Whether nothing is running, and nothing was since the last time this was asked.
+    fn is_idle(&self) -> bool {
+        !self.seen.swap(false, Ordering::Relaxed) && self.running.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// A request is running.
+struct Busy(Arc<Activity>);
+
+impl Busy {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.seen.store(true, Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+const MAX_HEADER: usize = 64 << 10;
+const MAX_REFUSALS: usize = 64;
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+const CLOSE_GRACE: Duration = Duration::from_secs(2);

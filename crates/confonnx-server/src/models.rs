@@ -1,0 +1,189 @@
+//! The model this server answers for.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use confonnx_attest::{Digest, ModelClaim};
+use confonnx_engine::{EngineError, Model, ModelOptions, Runtime, TensorInfo};
+use confonnx_model::{HashError, ModelError, ModelInfo, hash_files};
+use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
+use sha2::{Digest as _, Sha256};
+
+use crate::config::Config;
+
+/// The only version a model has.
+pub const VERSION: &str = "1";
+
+/// A model, ready to run, and what is said of it.
+pub struct Served {
+    /// The sessions.
+    pub model: Model,
+    /// For the claims.
+    pub claim: ModelClaim,
+    /// For `GET /v2/models/{m}`.
+    pub metadata: ModelMetadata,
+}
+
+/// Why a model cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("model {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is a folder.
+    #[error("model {} is a folder; expected an .onnx file", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It is not a model.
+    #[error("model {}: {source}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ModelError,
+    },
+    /// Its external data is not where it should be.
+    #[error("model {}: {source}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: HashError,
+    },
+    /// ONNX Runtime does not take it.
+    #[error("model {}: {source}", path.display())]
+    Engine {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: EngineError,
+    },
+    /// There is no ONNX Runtime where one is looked for.
+    #[error(
+        "no ONNX Runtime library: looked for {}; run scripts/fetch-onnxruntime or give --onnxruntime-library",
+        Paths(looked)
+    )]
+    NoRuntime {
+        /// Where it was looked for.
+        looked: Vec<PathBuf>,
+    },
+    /// ONNX Runtime is there but does not load.
+    #[error(transparent)]
+    Runtime(EngineError),
+}
+
+/// Loads ONNX Runtime from `given`, or else from the first built-in place that has it.
+///
+/// # Errors
+/// [`LoadError::NoRuntime`] and [`LoadError::Runtime`].
+pub fn load_runtime(given: Option<&Path>) -> Result<Runtime, LoadError> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => {
+            let looked = built_in_places();
+            let Some(found) = looked.iter().find(|path| path.is_file()) else {
+                return Err(LoadError::NoRuntime { looked });
+            };
+            found.clone()
+        }
+    };
+    Runtime::load(&path).map_err(LoadError::Runtime)
+}
+
+/// Loads the model of `config`.
+///
+/// Every byte is read once: what is hashed is what runs.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load(config: &Config, runtime: &Runtime) -> Result<Served, LoadError> {
+    let path = &config.model_path;
+    if path.is_dir() {
+        return Err(LoadError::Folder { path: path.clone() });
+    }
+    let onnx = read(path)?;
+    let info = ModelInfo::parse(&onnx).map_err(|source| LoadError::Model { path: path.clone(), source })?;
+    let (mut external_data, mut digests) = (Vec::new(), BTreeMap::new());
+    for location in info.external_data {
+        let data: Arc<[u8]> = read(&data_file(path, &location)?)?.into();
+        digests.insert(location.clone(), Sha256::digest(&data).into());
+        external_data.push((location, data));
+    }
+    let options = ModelOptions {
+        sessions: config.sessions,
+        threads_per_session: config.threads_per_session,
+        external_data,
+    };
+    let model = Model::load(runtime, &onnx, &options)
+        .map_err(|source| LoadError::Engine { path: path.clone(), source })?;
+    let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor_metadata).collect();
+    let metadata = ModelMetadata {
+        name: config.model_name.clone(),
+        versions: vec![VERSION.into()],
+        platform: "onnxruntime_onnx".into(),
+        inputs: tensors(model.inputs()),
+        outputs: tensors(model.outputs()),
+    };
+    let sha256 = Digest(hash_files(&onnx, &digests));
+    let claim = ModelClaim { name: config.model_name.clone(), version: VERSION.into(), sha256 };
+    Ok(Served { model, claim, metadata })
+}
+
+/// Where external data is; links that lead out of the model's folder are refused, as the model hash does.
+fn data_file(model: &Path, location: &str) -> Result<PathBuf, LoadError> {
+    let folder = model.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let joined = folder.join(location);
+    let resolve =
+        |path: &Path| path.canonicalize().map_err(|source| LoadError::Read { path: path.to_owned(), source });
+    let resolved = resolve(&joined)?;
+    if !resolved.starts_with(resolve(folder)?) || !resolved.is_file() {
+        let source = HashError::Outside { path: joined };
+        return Err(LoadError::Data { path: model.to_owned(), source });
+    }
+    Ok(resolved)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
+}
+
+fn tensor_metadata(info: &TensorInfo) -> TensorMetadata {
+    TensorMetadata { name: info.name.clone(), datatype: info.dtype, shape: info.shape.clone() }
+}
+
+/// `lib/` beside the executable; for development, `.cache/onnxruntime` in a folder above it or in this one.
+fn built_in_places() -> Vec<PathBuf> {
+    let executable = std::env::current_exe().unwrap_or_default();
+    let beside = executable.parent().map(|folder| folder.join("lib"));
+    let above = executable
+        .ancestors()
+        .skip(2)
+        .take(3)
+        .map(|folder| folder.join(CACHE))
+        .filter(|cache| cache.is_dir());
+    beside.into_iter().chain(above).chain([PathBuf::from(CACHE)]).map(|folder| folder.join(LIBRARY)).collect()
+}
+
+const CACHE: &str = ".cache/onnxruntime";
+const LIBRARY: &str = "libonnxruntime.so.1.31.1";
+
+struct Paths<'a>(&'a [PathBuf]);
+
+impl std::fmt::Display for Paths<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, path) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, path.display())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! The whole server: everything loaded, wired and running.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use confonnx_attest::{Build, Digest, Runtime as RuntimeClaim, produce::measure_executable};
+use serde_json::{Map, Value, json};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::{info, warn};
+
+use crate::{
+    admin,
+    attestation::{Attestation, Statement},
+    auth::{Auth, AuthError},
+    config::Config,
+    http::{App, Listener, Stop},
+    keys::{DATE_WINDOW, Keys, KeysError},
+    metrics::Metrics,
+    models::{self, LoadError, Served},
+    service::Service,
+    tee::{self, TeeError},
+    workers::Workers,
+};
+
+/// A server that is ready, its ports bound.
+pub struct Server {
+    listener: Listener,
+    address: SocketAddr,
+    admin: Option<(TcpListener, SocketAddr)>,
+    app: Arc<App>,
+    keys: Arc<Keys>,
+    grace: Duration,
+}
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Nothing attests it.
+    #[error(transparent)]
+    Tee(#[from] TeeError),
+    /// The model or ONNX Runtime.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The bearer tokens.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A port.
+    #[error("cannot listen on {address}: {source}; choose another with --{port} or stop what uses it")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that changes it.
+        port: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+impl Server {
+    /// Loads the model, makes the keys and binds the ports.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let attester = tee::select(config.insecure)?;
+        let runtime = models::load_runtime(config.onnxruntime_library.as_deref())?;
+        let served = models::load(&config, &runtime)?;
+        let runtime = RuntimeClaim {
+            name: "onnxruntime".into(),
+            version: runtime.version().into(),
+            sha256: Digest(runtime.sha256()),
+        };
+        let build = Build {
+            version: env!("CARGO_PKG_VERSION").into(),
+            sha256: measure_executable().map_err(TeeError::from)?,
+        };
+        Self::with(config, attester, served, runtime, build).await
+    }
+
+    async fn with(
+        config: Config,
+        attester: confonnx_attest::produce::Attester,
+        served: Served,
+        runtime: RuntimeClaim,
+        build: Build,
+    ) -> Result<Self, StartError> {
+        let auth = config.auth_key_file.as_deref().map_or(Ok(Auth::Anyone), Auth::from_file)?;
+        let metrics = Arc::new(Metrics::default());
+        let keys = Arc::new(Keys::new(&config, Arc::clone(&metrics))?);
+        let listener =
+            bind("http-port", config.http, Listener::bind(config.http, config.limits.connections)).await?;
+        let address = listener.address().unwrap_or(config.http);
+        let admin = match config.admin {
+            None => None,
+            Some(wanted) => {
+                let listener = bind("admin-port", wanted, TcpListener::bind(wanted)).await?;
+                let address = listener.local_addr().unwrap_or(wanted);
+                Some((listener, address))
+            }
+        };
+        banner(&config, &served, &runtime, attester.tee().name(), address, &keys);
+        let statement = Statement {
+            build,
+            runtime,
+            models: vec![served.claim.clone()],
+            client_auth: auth.kind(),
+            settings: settings(&config),
+        };
+        let attestation = Attestation::start(attester, statement, Arc::clone(&keys), Arc::clone(&metrics))
+            .map_err(StartError::Thread)?;
+        let service = Arc::new(Service::new(Arc::clone(&keys), served, auth, Arc::clone(&metrics)));
+        // One more than can run the model, so that opening and sealing go on meanwhile.
+        let workers = Workers::start(config.sessions.saturating_add(1)).map_err(StartError::Thread)?;
+        let app = Arc::new(App::new(service, attestation, workers, config.limits, metrics));
+        Ok(Self { listener, address, admin, app, keys, grace: config.shutdown_grace })
+    }
+
+    /// Where sealed requests are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where metrics and health are served.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    /// What answers requests.
+    pub fn app(&self) -> Arc<App> {
+        Arc::clone(&self.app)
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys)
+    }
+
+    /// Serves until `stop`, then finishes what was received.
+    pub async fn run(self, stop: Stop) {
+        let rollover = tokio::spawn(Arc::clone(&self.keys).run());
+        let admin =
+            self.admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&self.app))));
+        self.listener.serve(self.app, stop, self.grace).await;
+        rollover.abort();
+        if let Some(admin) = admin {
+            admin.abort();
+        }
+        info!("stopped");
+    }
+}
+
+/// Becomes true with SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the system refuses handlers.
+pub fn signals() -> std::io::Result<Stop> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping: no new requests; those received are finished");
+        stop.send_replace(true);
+    });
+    Ok(stopping)
+}
+
+async fn bind<T>(
+    port: &'static str,
+    address: SocketAddr,
+    binding: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, StartError> {
+    binding.await.map_err(|source| StartError::Bind { address, port, source })
+}
+
+/// Every host setting that touches trust, for the claims.
+fn settings(config: &Config) -> Map<String, Value> {
+    let settings = json!({
+        "date_window_s": DATE_WINDOW.as_secs(),
+        "key_rollover_interval_s": config.keys.rollover.as_secs(),
+        "key_grace_s": config.keys.grace.as_secs(),
+        "replay_capacity": config.replay_capacity,
+        "max_request_bytes": config.limits.request_bytes,
+        "insecure": config.insecure,
+    });
+    match settings {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn banner(
+    config: &Config,
+    served: &Served,
+    runtime: &RuntimeClaim,
+    tee: &str,
+    address: SocketAddr,
+    keys: &Keys,
+) {
+    info!(
+        "confonnx-server {}, ONNX Runtime {} ({})",
+        env!("CARGO_PKG_VERSION"),
+        runtime.version,
+        runtime.sha256
+    );
+    info!(
+        "model {} from {}, model hash {}",
+        served.claim.name,
+        config.model_path.display(),
+        served.claim.sha256
+    );
+    let ids: Vec<_> =
+        keys.published().claims.iter().map(|key| format!("{} ({})", key.key_id, key.kem)).collect();
+    info!("TEE {tee}; keys {}", ids.join(", "));
+    info!("serving on http://{address}");
+    if config.insecure {
+        warn!(
+            "INSECURE: --debug or --simulation is set. There is no TEE: this machine can read every request."
+        );
+        warn!(
+            "INSECURE: clients refuse this server unless they allow it by name. Never use it for real data."
+        );
+    }
+}

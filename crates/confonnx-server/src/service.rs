@@ -1,0 +1,151 @@
+//! What happens between open and seal; the only module that sees plaintext.
+
+mod error;
+mod inner;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use confonnx_protocol::{
+    Code, SealError,
+    server::{ChunkedOpener, ChunkedReply, Opened},
+};
+
+use crate::{
+    auth::Auth,
+    clock,
+    keys::{Keys, rng},
+    metrics::Metrics,
+    models::Served,
+};
+use error::InnerError;
+use inner::Answer;
+
+/// Opens requests, answers them, seals the answers.
+pub struct Service {
+    keys: Arc<Keys>,
+    served: Served,
+    auth: Auth,
+    metrics: Arc<Metrics>,
+}
+
+/// A sealed reply, and how to count it: the inner error code, or `ok`.
+pub struct Sealed {
+    /// The octets to send, in one piece or, chunked, in several.
+    pub reply: Vec<Bytes>,
+    /// A fixed word.
+    pub outcome: &'static str,
+}
+
+/// A chunked request that is still arriving.
+pub struct Receiving<'s> {
+    opener: ChunkedOpener<'s>,
+    service: &'s Service,
+}
+
+/// A chunked request that was received whole.
+pub struct Received {
+    opened: Opened,
+    reply: ChunkedReply,
+}
+
+impl Service {
+    /// A service for one model.
+    pub fn new(keys: Arc<Keys>, served: Served, auth: Auth, metrics: Arc<Metrics>) -> Self {
+        Self { keys, served, auth, metrics }
+    }
+
+    /// One sealed request and its sealed reply. Blocks for as long as the model runs.
+    ///
+    /// # Errors
+    /// The code of the answer when the request cannot be opened; the reply carries every other error.
+    pub fn exchange(&self, sealed: Vec<u8>) -> Result<Sealed, Code> {
+        let start = Instant::now();
+        self.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
+        let (opened, reply) = self.keys.ring().open(sealed, clock::now()).map_err(|err| err.code())?;
+        self.metrics.open.record(start.elapsed());
+        let answer = self.answer(&opened);
+        self.seal(answer.outcome, || Ok(vec![reply.seal(&answer.message, &mut rng())?.into()]))
+    }
+
+    /// Begins a chunked request of at most `limit` octets, sealed.
+    pub fn receive(&self, limit: usize) -> Receiving<'_> {
+        Receiving { opener: self.keys.ring().chunked_opener(limit), service: self }
+    }
+
+    /// The sealed reply to a chunked request. Blocks for as long as the model runs.
+    ///
+    /// # Errors
+    /// None but the improbable: the reply carries every error.
+    pub fn exchange_chunked(&self, received: Received) -> Result<Sealed, Code> {
+        let Received { opened, reply } = received;
+        let answer = self.answer(&opened);
+        self.seal(answer.outcome, || {
+            let mut first = Vec::new();
+            let mut sealer = reply.start(&mut rng(), &mut first)?;
+            let mut pieces = vec![Bytes::from(first)];
+            let mut parts = answer.message.chunks(PIECE).peekable();
+            while let Some(part) = parts.next_if(|part| part.len() == PIECE) {
+                let mut piece = Vec::with_capacity(PIECE + PIECE / 64);
+                sealer.chunk(part, &mut piece)?;
+                pieces.push(piece.into());
+            }
+            let mut last = Vec::new();
+            sealer.finish(parts.next().unwrap_or_default(), &mut last)?;
+            pieces.push(last.into());
+            Ok(pieces)
+        })
+    }
+
+    fn answer(&self, opened: &Opened) -> Answer {
+        let start = Instant::now();
+        // A bug that one request meets is that request's failure; nothing here is left half-changed by it.
+        let answer = catch_unwind(AssertUnwindSafe(|| inner::answer(self, opened)))
+            .unwrap_or_else(|_| inner::failure(&InnerError::Panicked, opened.outdated));
+        self.metrics.infer.record(start.elapsed());
+        answer
+    }
+
+    fn seal(
+        &self,
+        outcome: &'static str,
+        seal: impl FnOnce() -> Result<Vec<Bytes>, SealError>,
+    ) -> Result<Sealed, Code> {
+        let start = Instant::now();
+        // An answer of 64 GiB cannot be sealed, and so cannot be explained in a sealed one either.
+        let reply = seal().map_err(|_| Code::RequestInvalid)?;
+        self.metrics.seal.record(start.elapsed());
+        self.metrics.sent_bytes.fetch_add(reply.iter().map(|piece| piece.len() as u64).sum(), Relaxed);
+        Ok(Sealed { reply, outcome })
+    }
+}
+
+impl Receiving<'_> {
+    /// Takes the next octets.
+    ///
+    /// # Errors
+    /// The code of the answer when they cannot be opened.
+    pub fn push(&mut self, sealed: &[u8]) -> Result<(), Code> {
+        let start = Instant::now();
+        self.service.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
+        self.opener.push(sealed, clock::now()).map_err(|err| err.code())?;
+        self.service.metrics.open.record(start.elapsed());
+        Ok(())
+    }
+
+    /// The request, when all octets were taken.
+    ///
+    /// # Errors
+    /// The code of the answer when the last chunk is missing, or the request came before.
+    pub fn finish(self) -> Result<Received, Code> {
+        let (opened, reply) = self.opener.finish(clock::now()).map_err(|err| err.code())?;
+        Ok(Received { opened, reply })
+    }
+}
+
+/// Octets of an answer that are sealed and sent at once, when chunked.
+const PIECE: usize = 4 * confonnx_protocol::MAX_CHUNK;

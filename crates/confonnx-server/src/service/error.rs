@@ -1,0 +1,61 @@
+//! Errors after opening: they travel inside the seal, where only the client reads them.
+
+use confonnx_attest::UnixTime;
+use confonnx_engine::InferError;
+use confonnx_protocol::{
+    bhttp::BhttpError,
+    oip::{HEADER_LENGTH, OipError},
+};
+
+/// Why an opened request has no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InnerError {
+    #[error("the message inside the seal is not binary HTTP: {0}")]
+    Message(#[from] BhttpError),
+    #[error("the request has no date field of the form `Sun, 06 Nov 1994 08:49:37 GMT`")]
+    DateMissing,
+    #[error(
+        "the request's date is more than {window_s} s from the server's clock; see the date field of this answer"
+    )]
+    DateOutOfWindow { window_s: u64, now: UnixTime },
+    #[error("this server needs a key that it knows, as `authorization: Bearer <key>` inside the seal")]
+    Unauthorized,
+    #[error("there is no resource {path}; see GET /v2 and GET /v2/models/{model}")]
+    NotFound { path: String, model: String },
+    #[error("there is no model {name:?} version {version:?} here; expected {model:?} version {expected:?}")]
+    Model { name: String, version: String, model: String, expected: &'static str },
+    #[error("{path} takes {expected}, not {found}")]
+    Method { path: String, expected: &'static str, found: String },
+    #[error("{HEADER_LENGTH} is not a number of octets")]
+    HeaderLength,
+    #[error(transparent)]
+    Request(OipError),
+    #[error(transparent)]
+    Answer(OipError),
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    #[error("the answer cannot be sent as binary HTTP: {0}")]
+    Unsendable(BhttpError),
+    #[error("the server failed on this request; it keeps serving")]
+    Panicked,
+}
+
+impl InnerError {
+    /// HTTP status and the body's `code`.
+    pub(super) fn wire(&self) -> (u16, &'static str) {
+        match self {
+            Self::Message(_) => (400, "message-invalid"),
+            Self::DateMissing => (400, "date-missing"),
+            Self::DateOutOfWindow { .. } => (400, "date-out-of-window"),
+            Self::Unauthorized => (401, "unauthorized"),
+            Self::NotFound { .. } => (404, "not-found"),
+            Self::Model { .. } => (404, "model-not-found"),
+            Self::Method { .. } => (405, "method-not-allowed"),
+            Self::HeaderLength | Self::Request(_) => (400, "inference-invalid"),
+            Self::Answer(_) => (400, "answer-not-json"),
+            Self::Infer(InferError::Runtime(_) | InferError::OutputType { .. }) => (500, "inference-failed"),
+            Self::Infer(_) => (400, "input-invalid"),
+            Self::Unsendable(_) | Self::Panicked => (500, "internal"),
+        }
+    }
+}

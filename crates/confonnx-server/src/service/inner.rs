@@ -1,0 +1,202 @@
+//! The inner API: Open Inference Protocol v2, as `docs/protocol.md` section 5 says.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use confonnx_attest::UnixTime;
+use confonnx_protocol::{
+    bhttp::{self, Fields, RequestHead, ResponseHead},
+    oip::{ErrorBody, HEADER_LENGTH, InferRequest, InferResponse, ServerMetadata},
+    padding,
+    server::Opened,
+};
+use confonnx_tensor::Tensor;
+use serde::Serialize;
+use serde_json::json;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Service, error::InnerError};
+use crate::models::VERSION;
+
+/// A padded binary HTTP response, and how to count it.
+pub(super) struct Answer {
+    pub(super) message: Zeroizing<Vec<u8>>,
+    pub(super) outcome: &'static str,
+}
+
+/// Answers the request in `message`; errors are answers too.
+pub(super) fn answer(service: &Service, opened: &Opened) -> Answer {
+    respond(service, opened).unwrap_or_else(|err| failure(&err, opened.outdated))
+}
+
+/// The answer for `error`.
+pub(super) fn failure(error: &InnerError, outdated: bool) -> Answer {
+    let (status, code) = error.wire();
+    let mut head = ResponseHead::new(status);
+    match error {
+        InnerError::DateOutOfWindow { now, .. } => {
+            let date = UNIX_EPOCH.checked_add(Duration::from_secs(now.0)).unwrap_or(UNIX_EPOCH);
+            head.fields.push("date", httpdate::fmt_http_date(date));
+        }
+        InnerError::Unauthorized => head.fields.push("www-authenticate", "Bearer"),
+        _ => {}
+    }
+    let body =
+        serde_json::to_vec(&ErrorBody { error: error.to_string(), code: code.into() }).unwrap_or_default();
+    // What is encoded here is all ours and always valid.
+    let message = encode(head, "application/json", &[&body], outdated).unwrap_or_default();
+    Answer { message, outcome: code }
+}
+
+fn respond(service: &Service, opened: &Opened) -> Result<Answer, InnerError> {
+    let (message, outdated) = (opened.plaintext.expose(), opened.outdated);
+    let (head, body) = bhttp::decode_request(message)?;
+    check_date(opened, &head.fields)?;
+    if !service.auth.allows(head.fields.get("authorization")) {
+        return Err(InnerError::Unauthorized);
+    }
+    let message = match route(service, &head)? {
+        Resource::Server => json_answer(&server_metadata(), outdated),
+        Resource::Live => json_answer(&json!({ "live": true }), outdated),
+        Resource::Ready => json_answer(&json!({ "ready": true }), outdated),
+        Resource::Model => json_answer(&service.served.metadata, outdated),
+        Resource::ModelReady => {
+            json_answer(&json!({ "name": service.served.metadata.name, "ready": true }), outdated)
+        }
+        Resource::Infer => infer(service, &head.fields, body.bytes(message), outdated),
+    }?;
+    Ok(Answer { message, outcome: "ok" })
+}
+
+fn check_date(opened: &Opened, fields: &Fields) -> Result<(), InnerError> {
+    let date = fields
+        .get("date")
+        .and_then(|value| std::str::from_utf8(value).ok())
+        .and_then(|text| httpdate::parse_http_date(text).ok())
+        .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
+        .ok_or(InnerError::DateMissing)?;
+    opened
+        .check_date(UnixTime(date.as_secs()))
+        .map_err(|refused| InnerError::DateOutOfWindow { window_s: refused.window, now: refused.now })
+}
+
+enum Resource {
+    Server,
+    Live,
+    Ready,
+    Model,
+    ModelReady,
+    Infer,
+}
+
+fn route(service: &Service, head: &RequestHead) -> Result<Resource, InnerError> {
+    let path = head.path.split('?').next().unwrap_or_default();
+    let mut segments: Vec<&str> = path.split('/').skip(1).collect();
+    let model = &service.served.metadata.name;
+    if let ["v2", "models", name, rest @ ..] = segments.as_slice() {
+        let (version, rest) = match rest {
+            ["versions", version, rest @ ..] => (*version, rest),
+            rest => (VERSION, rest),
+        };
+        if name != model || version != VERSION {
+            let (name, version) = ((*name).into(), version.into());
+            return Err(InnerError::Model { name, version, model: model.clone(), expected: VERSION });
+        }
+        let rest = rest.to_vec();
+        segments = vec!["v2", "models", ""];
+        segments.extend(rest);
+    }
+    let (resource, method) = match segments.as_slice() {
+        ["v2"] => (Resource::Server, "GET"),
+        ["v2", "health", "live"] => (Resource::Live, "GET"),
+        ["v2", "health", "ready"] => (Resource::Ready, "GET"),
+        ["v2", "models", ""] => (Resource::Model, "GET"),
+        ["v2", "models", "", "ready"] => (Resource::ModelReady, "GET"),
+        ["v2", "models", "", "infer"] => (Resource::Infer, "POST"),
+        _ => return Err(InnerError::NotFound { path: path.into(), model: model.clone() }),
+    };
+    if head.method != method {
+        return Err(InnerError::Method { path: path.into(), expected: method, found: head.method.clone() });
+    }
+    Ok(resource)
+}
+
+fn infer(
+    service: &Service,
+    fields: &Fields,
+    body: &[u8],
+    outdated: bool,
+) -> Result<Zeroizing<Vec<u8>>, InnerError> {
+    let json_len = match fields.get(HEADER_LENGTH) {
+        None => None,
+        Some(value) => {
+            let digits =
+                std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            Some(digits.and_then(|text| text.parse().ok()).ok_or(InnerError::HeaderLength)?)
+        }
+    };
+    let mut request = InferRequest::decode(body, json_len).map_err(InnerError::Request)?;
+    let inputs = Scrubbed(std::mem::take(&mut request.inputs));
+    let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
+    let outputs = service.served.model.run(&inputs.0, &wanted)?;
+    drop(inputs);
+    let response = InferResponse {
+        model_name: service.served.metadata.name.clone(),
+        model_version: Some(VERSION.into()),
+        id: request.id.take(),
+        outputs,
+    };
+    let message = {
+        let encoded = response.encode(|name| request.wants_binary(name)).map_err(InnerError::Answer)?;
+        let mut head = ResponseHead::new(200);
+        if let Some(len) = encoded.json_len() {
+            head.fields.push(HEADER_LENGTH, len.to_string());
+        }
+        encode(head, encoded.content_type(), &encoded.parts(), outdated)
+    };
+    drop(Scrubbed(response.outputs));
+    message
+}
+
+/// Tensors whose values are erased on drop, where they are not views of a buffer that is.
+struct Scrubbed<'a>(Vec<(String, Tensor<'a>)>);
+
+impl Drop for Scrubbed<'_> {
+    fn drop(&mut self) {
+        for (_, tensor) in self.0.drain(..) {
+            if let Cow::Owned(mut data) = tensor.into_data() {
+                data.zeroize();
+            }
+        }
+    }
+}
+
+fn server_metadata() -> ServerMetadata {
+    ServerMetadata {
+        name: "confonnx".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        extensions: vec!["binary_tensor_data".into()],
+    }
+}
+
+fn json_answer(body: &impl Serialize, outdated: bool) -> Result<Zeroizing<Vec<u8>>, InnerError> {
+    // Strings, numbers and string-keyed maps only: serializing them cannot fail.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    encode(ResponseHead::new(200), "application/json", &[&body], outdated)
+}
+
+fn encode(
+    mut head: ResponseHead,
+    content_type: &str,
+    parts: &[&[u8]],
+    outdated: bool,
+) -> Result<Zeroizing<Vec<u8>>, InnerError> {
+    head.fields.push("confonnx-key", if outdated { "outdated" } else { "current" });
+    head.fields.push("content-type", content_type);
+    let mut message = Zeroizing::new(Vec::new());
+    bhttp::encode_response(&head, parts, &mut message).map_err(InnerError::Unsendable)?;
+    padding::pad(&mut message);
+    Ok(message)
+}
