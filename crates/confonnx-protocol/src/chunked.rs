@@ -49,8 +49,10 @@ impl ChunkSealer {
     /// # Errors
     /// [`SealError::TooLong`] after 2⁶⁴ chunks.
     pub fn finish(mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
-        let before_last = message.len().saturating_sub(1) / MAX_CHUNK * MAX_CHUNK;
-        let (chunks, last) = message.split_at_checked(before_last).unwrap_or((message, &[]));
+        let (chunks, last) = match message.chunks(MAX_CHUNK).next_back() {
+            Some(last) => (message.strip_suffix(last).unwrap_or_default(), last),
+            None => (message, message),
+        };
         self.chunk(chunks, out)?;
         out.push(0);
         seal_onto(self.0.as_mut(), FINAL_AAD, last, out)

@@ -106,14 +106,12 @@ impl PublicKey {
 }
 
 /// A private key, erased on drop.
-#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only servers open requests"))]
 pub(crate) enum PrivateKey {
     XWing(XWingPrivateKey),
     X25519(<X25519HkdfSha256 as HpkeKem>::PrivateKey),
     P256(<DhP256HkdfSha256 as HpkeKem>::PrivateKey),
 }
 
-#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only servers open requests"))]
 impl PrivateKey {
     /// DeriveKeyPair (RFC 9180 §7.1.3; for X-Wing draft-ietf-hpke-pq), with the serialized public key.
     pub(crate) fn derive(kem: Kem, ikm: &[u8]) -> (Self, Vec<u8>) {

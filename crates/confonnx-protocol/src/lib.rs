@@ -10,6 +10,9 @@
 //! - [`oip`]: inference requests and responses (Open Inference Protocol v2).
 //! - [`code`]: the problem codes of answers before opening.
 
+// Client and server share the modules between them, and neither uses all.
+#![cfg_attr(not(all(feature = "client", feature = "server")), allow(dead_code))]
+
 mod backend;
 pub mod bhttp;
 mod chunked;

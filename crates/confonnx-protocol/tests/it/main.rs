@@ -1,0 +1,8 @@
+//! Client and server against each other, against independent peers, and against everything in between.
+
+mod flaws;
+mod interop;
+mod ring;
+mod sealing;
+mod support;
+mod vectors;
