@@ -87,9 +87,11 @@ impl App {
         let start = Instant::now();
         let id = request_id();
         let echo = request.headers().get(CLIENT_REQUEST_ID).filter(|value| is_token(value)).cloned();
+        let received = request.body().size_hint().exact();
         let Answered { mut response, outcome } = self.route(request).await;
         self.metrics.count(outcome);
-        debug!(id = %id.to_str().unwrap_or_default(), outcome, micros = start.elapsed().as_micros(), "request");
+        let (id_text, sent) = (id.to_str().unwrap_or_default(), response.body().size_hint().exact());
+        debug!(id = id_text, outcome, received, sent, micros = start.elapsed().as_micros(), "request");
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, id);
         if let Some(echo) = echo {

@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use confonnx_attest::{Build, Digest, Runtime as RuntimeClaim, produce::measure_executable};
+use confonnx_attest::{
+    Build, Digest, Runtime as RuntimeClaim,
+    produce::{Attester, measure_executable},
+};
+use confonnx_engine::Runtime;
 use serde_json::{Map, Value, json};
 use tokio::{
     net::TcpListener,
@@ -65,34 +69,55 @@ pub enum StartError {
     Thread(std::io::Error),
 }
 
-impl Server {
-    /// Loads the model, makes the keys and binds the ports.
+/// What a server is made of, loaded and measured.
+pub struct Parts {
+    /// What attests it.
+    pub attester: Attester,
+    /// The model.
+    pub served: Served,
+    /// For the claims: ONNX Runtime.
+    pub runtime: RuntimeClaim,
+    /// For the claims: this program.
+    pub build: Build,
+}
+
+impl Parts {
+    /// Loads the model of `config` into `runtime`.
     ///
     /// # Errors
-    /// See [`StartError`].
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        let attester = tee::select(config.insecure)?;
-        let runtime = models::load_runtime(config.onnxruntime_library.as_deref())?;
-        let served = models::load(&config, &runtime)?;
+    /// [`StartError::Tee`] and [`StartError::Load`].
+    pub fn load(config: &Config, attester: Attester, runtime: &Runtime) -> Result<Self, StartError> {
+        let served = models::load(config, runtime)?;
+        let sha256 = measure_executable().map_err(TeeError::from)?;
+        let build = Build { version: env!("CARGO_PKG_VERSION").into(), sha256 };
         let runtime = RuntimeClaim {
             name: "onnxruntime".into(),
             version: runtime.version().into(),
             sha256: Digest(runtime.sha256()),
         };
-        let build = Build {
-            version: env!("CARGO_PKG_VERSION").into(),
-            sha256: measure_executable().map_err(TeeError::from)?,
-        };
-        Self::with(config, attester, served, runtime, build).await
+        Ok(Self { attester, served, runtime, build })
+    }
+}
+
+impl Server {
+    /// Finds the TEE and ONNX Runtime, loads the model, makes the keys and binds the ports.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        // The TEE first: without one there is nothing to load for.
+        let attester = tee::select(config.insecure)?;
+        let runtime = models::load_runtime(config.onnxruntime_library.as_deref())?;
+        let parts = Parts::load(&config, attester, &runtime)?;
+        Self::assemble(config, parts).await
     }
 
-    async fn with(
-        config: Config,
-        attester: confonnx_attest::produce::Attester,
-        served: Served,
-        runtime: RuntimeClaim,
-        build: Build,
-    ) -> Result<Self, StartError> {
+    /// Makes the keys and binds the ports for what is loaded.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn assemble(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let Parts { attester, served, runtime, build } = parts;
         let auth = config.auth_key_file.as_deref().map_or(Ok(Auth::Anyone), Auth::from_file)?;
         let metrics = Arc::new(Metrics::default());
         let keys = Arc::new(Keys::new(&config, Arc::clone(&metrics))?);

@@ -87,5 +87,20 @@ for key, text in (("location", "external.bin"), ("offset", "0"), ("length", "16"
 save("external", [node("Add", ["x", "w"], ["y"])], [value("x", T.FLOAT, [4])], [value("y", T.FLOAT, [4])], [table])
 (HERE / "external.bin").write_bytes(np.arange(4, dtype="<f4").tobytes())
 
+# Counts to n one by one: as slow as one wants.
+body = helper.make_graph(
+    [node("Identity", ["go_in"], ["go_out"]), node("Add", ["sum_in", "one"], ["sum_out"])],
+    "body",
+    [value("i", T.INT64, []), value("go_in", T.BOOL, []), value("sum_in", T.FLOAT, [])],
+    [value("go_out", T.BOOL, []), value("sum_out", T.FLOAT, [])],
+)
+save(
+    "count",
+    [node("Loop", ["n", "", "zero"], ["sum"], body=body)],
+    [value("n", T.INT64, [])],
+    [value("sum", T.FLOAT, [])],
+    [numpy_helper.from_array(np.float32(0), "zero"), numpy_helper.from_array(np.float32(1), "one")],
+)
+
 print("expected mlp output for x = [[1, 2, 3, 4]]:", (np.array([[1, 2, 3, 4]], np.float32) @ weights + bias).tolist())
 onnx.checker.check_model(onnx.load(HERE / "mlp.onnx"))
