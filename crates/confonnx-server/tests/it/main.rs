@@ -1,1 +1,10 @@
+//! A real server with real models, over real connections.
 
+mod abuse;
+mod attest;
+mod harness;
+mod inner;
+mod keys;
+mod lifecycle;
+mod problems;
+mod program;
