@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{
-    Build, Claims, ClientAuth, Document, KeySource, ModelClaim, Nonce, PROTOCOL, Runtime,
-    merkle::{MAX_LEAVES, Tree, TreeError},
+    Build, Claims, ClientAuth, Document, Evidence, KeySource, ModelClaim, Nonce, PROTOCOL, Runtime,
+    merkle::{InclusionProof, MAX_LEAVES, Tree, TreeError},
     produce::{Attester, ProduceError},
     report_data,
 };
@@ -122,9 +122,9 @@ impl Producer {
     fn answer_nonces(&mut self, callers: Vec<Waiting>) {
         let nonces = callers.iter().filter_map(|caller| caller.nonce).collect();
         match self.quote(nonces) {
-            Ok((tree, document)) => {
+            Ok(quote) => {
                 for (index, caller) in callers.into_iter().enumerate() {
-                    self.give(caller, Ok(document(tree.proof(index)).into()));
+                    self.give(caller, Ok(quote.document(quote.tree.proof(index))));
                 }
             }
             Err(err) => {
@@ -143,8 +143,8 @@ impl Producer {
         }
         let quoted = random_nonce().and_then(|nonce| self.quote(vec![nonce]));
         match quoted {
-            Ok((_, document)) => {
-                let document = Bytes::from(document(None));
+            Ok(quote) => {
+                let document = quote.document(None);
                 self.cached =
                     Some(Cached { made: Instant::now(), key_configs: configs, document: document.clone() });
                 Ok(document)
@@ -156,12 +156,8 @@ impl Producer {
         }
     }
 
-    /// One quote for `nonces`, and what makes the document for each proof.
-    fn quote(
-        &self,
-        nonces: Vec<Nonce>,
-    ) -> Result<(Tree, impl Fn(Option<confonnx_attest::merkle::InclusionProof>) -> Vec<u8> + use<>), QuoteError>
-    {
+    /// One quote for `nonces`.
+    fn quote(&self, nonces: Vec<Nonce>) -> Result<Quote, QuoteError> {
         let tree = Tree::new(nonces)?;
         let root = tree.root();
         let keys = self.keys.published();
@@ -179,16 +175,28 @@ impl Producer {
         .to_bytes();
         self.metrics.quotes.fetch_add(1, Relaxed);
         let evidence = self.attester.evidence(&report_data(&root, &keys.configs, &claims))?;
-        let document = move |proof| {
-            Document::new(keys.configs.clone(), claims.clone(), evidence.clone(), root, proof).to_json()
-        };
-        Ok((tree, document))
+        Ok(Quote { tree, key_configs: keys.configs.clone(), claims, evidence })
     }
 
     fn give(&self, caller: Waiting, document: Result<Bytes, Unavailable>) {
         self.metrics.documents.fetch_add(u64::from(document.is_ok()), Relaxed);
         // The caller may have gone.
         let _ = caller.answer.send(document);
+    }
+}
+
+/// Evidence for a batch of nonces.
+struct Quote {
+    tree: Tree,
+    key_configs: Vec<u8>,
+    claims: Vec<u8>,
+    evidence: Evidence,
+}
+
+impl Quote {
+    fn document(&self, proof: Option<InclusionProof>) -> Bytes {
+        let (configs, claims) = (self.key_configs.clone(), self.claims.clone());
+        Document::new(configs, claims, self.evidence.clone(), self.tree.root(), proof).to_json().into()
     }
 }
 

@@ -1,0 +1,179 @@
+//! Clients that are slow, gone, or too many.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use confonnx_protocol::Kem;
+use confonnx_server::config::Config;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::harness::*;
+
+/// A server that counts, with little patience and few places.
+fn impatient() -> Config {
+    let mut config = config("count", |settings| {
+        settings.max_queue = Some(2);
+        settings.max_connections = Some(8);
+    });
+    config.limits.request_timeout = Duration::from_millis(200);
+    config.limits.idle_timeout = Duration::from_millis(400);
+    config
+}
+
+/// The head of a request whose body is to have `len` octets.
+fn request_head(len: usize) -> String {
+    format!("POST {GATEWAY} HTTP/1.1\r\nhost: x\r\ncontent-type: {SEALED}\r\ncontent-length: {len}\r\n\r\n")
+}
+
+async fn connect(server: &Running) -> TcpStream {
+    TcpStream::connect(server.address).await.unwrap()
+}
+
+/// All that comes until the server closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset is as good an end as any.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the server never closed");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn infer(server: &Running, n: i64) -> http::Response<bytes::Bytes> {
+    let key = server.key(Kem::X25519).await;
+    let sealed = seal(&key, &head("POST", "/v2/models/count/infer"), count_to(n).as_bytes()).0;
+    server.post(SEALED, sealed).await
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up() {
+    let server = start_with(impatient()).await;
+    let mut stream = connect(&server).await;
+    stream.write_all(request_head(1000).as_bytes()).await.unwrap();
+    stream.write_all(b"a little").await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request-timeout"), "{answer}");
+    assert_eq!(infer(&server, 3).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_header_that_never_ends_is_given_up() {
+    let server = start_with(impatient()).await;
+    for start in
+        ["", "P", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nx: y\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+    {
+        let mut stream = connect(&server).await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+        rest(&mut stream).await;
+    }
+    until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
+}
+
+#[tokio::test]
+async fn half_a_request_and_a_closed_half() {
+    let server = start_with(impatient()).await;
+    let mut stream = connect(&server).await;
+    stream.write_all(request_head(1000).as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(infer(&server, 3).await.status(), 200);
+}
+
+#[tokio::test]
+async fn garbage_is_no_request() {
+    let server = start_with(impatient()).await;
+    for garbage in
+        [&b"\0\0\0\0\0\0\0\0\r\n\r\n"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &[b'a'; 100_000]]
+    {
+        let mut stream = connect(&server).await;
+        // It may stop reading before all is sent.
+        let _ = stream.write_all(garbage).await;
+        assert!(!rest(&mut stream).await.starts_with("HTTP/1.1 200"));
+    }
+    assert_eq!(server.get("/").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_gives_its_place_back() {
+    let server = start_with(impatient()).await;
+    let key = server.key(Kem::X25519).await;
+    // More of them than there are places, at each of the stages.
+    for n in [1, LONG / 20] {
+        for cut in [true, false] {
+            for _ in 0..3 {
+                let sealed = seal(&key, &head("POST", "/v2/models/count/infer"), count_to(n).as_bytes()).0;
+                let mut stream = connect(&server).await;
+                stream.write_all(request_head(sealed.len()).as_bytes()).await.unwrap();
+                let end = if cut { sealed.len() / 2 } else { sealed.len() };
+                stream.write_all(&sealed[..end]).await.unwrap();
+                drop(stream);
+            }
+        }
+    }
+    timeout(PATIENCE, server.app.idle()).await.expect("a place was lost");
+    assert_eq!(infer(&server, 3).await.status(), 200);
+    let metrics = server.app.metrics();
+    until(|| metrics.connections.load(Relaxed) == 0).await;
+    assert_eq!((metrics.in_flight.load(Relaxed), metrics.queued.load(Relaxed)), (0, 0));
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_before_it_opens() {
+    let server = start_with(impatient()).await;
+    let key = server.key(Kem::X25519).await;
+    let request = |n| seal(&key, &head("POST", "/v2/models/count/infer"), count_to(n).as_bytes());
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let (sealed, opener) = request(LONG);
+        let mut stream = connect(&server).await;
+        stream.write_all(request_head(sealed.len()).as_bytes()).await.unwrap();
+        stream.write_all(&sealed).await.unwrap();
+        waiting.push((stream, opener));
+    }
+    let metrics = server.app.metrics();
+    until(|| metrics.in_flight.load(Relaxed) + metrics.queued.load(Relaxed) == 2).await;
+    // Both places are taken: even what could not be opened is not looked at.
+    assert_eq!(code(&server.post(SEALED, b"not sealed at all".to_vec()).await), "queue-full");
+    let (sealed, opener) = request(3);
+    let refused = server.post(SEALED, sealed.clone()).await;
+    assert_eq!((refused.status().as_u16(), code(&refused)), (429, "queue-full".to_owned()));
+    assert!(refused.headers().contains_key("retry-after"));
+    // Health and attestation need no place.
+    assert_eq!(server.get("/").await.0, 200);
+    server.attest().await;
+
+    for (mut stream, _) in waiting {
+        let mut first = [0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+    }
+    timeout(PATIENCE, server.app.idle()).await.unwrap();
+    // It was refused unopened, so this is no replay.
+    let response = server.post(SEALED, sealed).await;
+    assert_eq!(Answer::open(response, opener).json()["outputs"][0]["data"], serde_json::json!([3.0]));
+}
+
+#[tokio::test]
+async fn too_many_connections_are_told_so() {
+    let mut config = impatient();
+    (config.limits.connections, config.limits.idle_timeout) = (2, PATIENCE);
+    config.limits.request_timeout = PATIENCE;
+    let server = start_with(config).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(&server).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        held.push(stream);
+    }
+    let mut third = connect(&server).await;
+    third.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let answer = rest(&mut third).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("connections-full"), "{answer}");
+    drop(held);
+    until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
+    assert_eq!(server.get("/").await.0, 200);
+}

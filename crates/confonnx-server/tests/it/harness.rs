@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -42,7 +42,7 @@ pub(crate) struct Running {
     pub(crate) app: Arc<App>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) stop: watch::Sender<bool>,
-    pub(crate) task: JoinHandle<()>,
+    pub(crate) task: Mutex<Option<JoinHandle<()>>>,
 }
 
 pub(crate) fn model(name: &str) -> PathBuf {
@@ -54,7 +54,11 @@ pub(crate) fn library() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let path = std::env::var_os("CONFONNX_ORT_LIB")
         .map_or_else(|| workspace.join(".cache/onnxruntime/libonnxruntime.so.1.31.1"), PathBuf::from);
-    assert!(path.is_file(), "no ONNX Runtime at {}: run scripts/fetch-onnxruntime or set CONFONNX_ORT_LIB", path.display());
+    assert!(
+        path.is_file(),
+        "no ONNX Runtime at {}: run scripts/fetch-onnxruntime or set CONFONNX_ORT_LIB",
+        path.display()
+    );
     path
 }
 
@@ -95,7 +99,7 @@ pub(crate) async fn start_with(config: Config) -> Running {
         app: server.app(),
         keys: server.keys(),
         stop,
-        task: tokio::spawn(server.run(stopping)),
+        task: Mutex::new(Some(tokio::spawn(server.run(stopping)))),
     }
 }
 
@@ -127,14 +131,19 @@ impl Running {
     /// One request over a connection of its own.
     pub(crate) async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> Response<Bytes> {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let request = request.header("host", "server").body(Full::new(body)).unwrap();
         whole(sender.send_request(request).await.unwrap()).await
     }
 
     /// The same over HTTP/2 without TLS.
-    pub(crate) async fn send_h2(&self, request: hyper::http::request::Builder, body: Bytes) -> Response<Bytes> {
+    pub(crate) async fn send_h2(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> Response<Bytes> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.unwrap();
@@ -147,6 +156,12 @@ impl Running {
         let key = self.key(Kem::X25519).await;
         let (sealed, opener) = seal(&key, head, body);
         Answer::open(self.post(SEALED, sealed).await, opener)
+    }
+
+    /// Waits until the server has stopped.
+    pub(crate) async fn stopped(&self) {
+        let task = self.task.lock().unwrap().take().unwrap();
+        tokio::time::timeout(PATIENCE, task).await.expect("it never stopped").unwrap();
     }
 
     pub(crate) fn url(&self) -> String {

@@ -24,7 +24,10 @@ async fn json_in_json_out() {
     assert_eq!((answer.head.status, answer.field("confonnx-key")), (200, "current"));
     assert_eq!(answer.field("content-type"), "application/json");
     let body = answer.json();
-    assert_eq!((&body["model_name"], &body["model_version"], &body["id"]), (&json!("mlp"), &json!("1"), &json!("7")));
+    assert_eq!(
+        (&body["model_name"], &body["model_version"], &body["id"]),
+        (&json!("mlp"), &json!("1"), &json!("7"))
+    );
     let output = &body["outputs"][0];
     assert_eq!((&output["name"], &output["shape"]), (&json!("y"), &json!([1, 3])));
     assert!((output["data"][1].as_f64().unwrap() - 4.438_95).abs() < 1e-4, "{output}");
@@ -73,7 +76,10 @@ async fn strings_and_metadata() {
 
     let metadata = client.metadata(None).await.unwrap();
     assert_eq!((metadata.name.as_str(), metadata.platform.as_str()), ("identity_bytes", "onnxruntime_onnx"));
-    assert_eq!((metadata.inputs[0].datatype, metadata.inputs[0].shape.as_slice()), (DataType::Bytes, &[-1][..]));
+    assert_eq!(
+        (metadata.inputs[0].datatype, metadata.inputs[0].shape.as_slice()),
+        (DataType::Bytes, &[-1][..])
+    );
     assert!(client.ready().await.unwrap());
     assert_eq!(client.server_metadata().await.unwrap().extensions, ["binary_tensor_data"]);
 }
@@ -105,7 +111,9 @@ async fn errors_travel_inside_the_seal() {
     let mut too_long = infer();
     too_long.fields.push(HEADER_LENGTH, "999999");
     let input = |name: &str, shape: &str, data: &str| {
-        format!(r#"{{"inputs": [{{"name": "{name}", "shape": {shape}, "datatype": "FP32", "data": {data}}}]}}"#)
+        format!(
+            r#"{{"inputs": [{{"name": "{name}", "shape": {shape}, "datatype": "FP32", "data": {data}}}]}}"#
+        )
     };
     let wrong_type = MLP_JSON.replace("FP32", "INT32");
     let huge = input("x", "[4294967296, 4294967296, 4294967296]", "[]");
@@ -200,7 +208,10 @@ async fn a_bearer_token_is_checked_inside_the_seal() {
     let server = start_with(config("mlp", |settings| settings.auth_key_file = Some(file))).await;
     assert_eq!(server.attest().await.claims().client_auth.kind, "bearer");
     let answer = server.ask(&head("GET", "/v2"), b"").await;
-    assert_eq!((answer.error(), answer.field("www-authenticate")), ((401, "unauthorized".to_owned()), "Bearer"));
+    assert_eq!(
+        (answer.error(), answer.field("www-authenticate")),
+        ((401, "unauthorized".to_owned()), "Bearer")
+    );
 
     let client = |key: &str| {
         let mut options = Options::default();
@@ -213,6 +224,7 @@ async fn a_bearer_token_is_checked_inside_the_seal() {
     // Outside the seal it counts for nothing.
     let key = server.key(Kem::X25519).await;
     let (sealed, opener) = seal(&key, &head("GET", "/v2"), b"");
-    let outside = hyper::Request::post(GATEWAY).header("content-type", SEALED).header("authorization", "Bearer staple");
+    let outside =
+        hyper::Request::post(GATEWAY).header("content-type", SEALED).header("authorization", "Bearer staple");
     assert_eq!(Answer::open(server.send(outside, sealed.into()).await, opener).head.status, 401);
 }

@@ -36,7 +36,8 @@ async fn keys_change_are_still_accepted_then_erased() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let positions: Vec<_> = seen.iter().map(|answer| order.iter().position(|known| known == answer).unwrap()).collect();
+    let positions: Vec<_> =
+        seen.iter().map(|answer| order.iter().position(|known| known == answer).unwrap()).collect();
     assert!(positions.is_sorted(), "{seen:?}");
     until(|| !accepted()).await;
     assert_ne!(current(), first);
@@ -48,11 +49,18 @@ async fn a_client_follows_a_rollover_without_a_failed_request() {
     let client = server.client(Options::default());
     client.server_metadata().await.unwrap();
     assert_eq!((client.key_rollover_count(), client.key_outdated()), (0, false));
-    server.keys.ring().rotate(confonnx_protocol::EpochSecret::new([3; 32]), confonnx_server::clock::now()).unwrap();
+    server
+        .keys
+        .ring()
+        .rotate(confonnx_protocol::EpochSecret::new([3; 32]), confonnx_server::clock::now())
+        .unwrap();
     client.server_metadata().await.unwrap();
     assert!(client.key_outdated());
     client.server_metadata().await.unwrap();
-    assert_eq!((client.key_rollover_count(), client.key_outdated(), client.key_invalid_count()), (1, false, 0));
+    assert_eq!(
+        (client.key_rollover_count(), client.key_outdated(), client.key_invalid_count()),
+        (1, false, 0)
+    );
 }
 
 #[tokio::test]

@@ -14,7 +14,11 @@ async fn requests_that_cannot_be_opened() {
     let id = key.config().key_id();
 
     for end in [0, 1, 6, 7, 20, 39, 40, sealed().len() - 1] {
-        assert_eq!(code(&server.post(SEALED, sealed()[..end].to_vec()).await), "request-invalid", "cut at {end}");
+        assert_eq!(
+            code(&server.post(SEALED, sealed()[..end].to_vec()).await),
+            "request-invalid",
+            "cut at {end}"
+        );
     }
     // The length of this request, to flip a bit in its middle and at its end.
     let len = sealed().len();
@@ -63,7 +67,8 @@ async fn a_chunked_request_without_its_end_is_refused() {
     let server = start("mlp").await;
     let key = server.key(Kem::X25519).await;
     let mut chunked = Vec::new();
-    let (mut sealer, _) = key.seal_chunked(Aead::ChaCha20Poly1305, 1 << 20, &mut rng(), &mut chunked).unwrap();
+    let (mut sealer, _) =
+        key.seal_chunked(Aead::ChaCha20Poly1305, 1 << 20, &mut rng(), &mut chunked).unwrap();
     sealer.chunk(&message(&head("GET", "/v2"), b""), &mut chunked).unwrap();
     assert_eq!(code(&server.post("message/ohttp-chunked-req", chunked).await), "request-invalid");
 }
@@ -101,7 +106,11 @@ async fn what_is_not_there_or_not_meant_so() {
         ("POST", GATEWAY, "application/json", Code::MediaTypeUnsupported),
         ("POST", GATEWAY, "message/ohttp-res", Code::MediaTypeUnsupported),
     ] {
-        assert_eq!(send(method, path, content_type).await, (expected.status(), expected.name().to_owned()), "{path}");
+        assert_eq!(
+            send(method, path, content_type).await,
+            (expected.status(), expected.name().to_owned()),
+            "{path}"
+        );
     }
     let (status, body) = server.get("/").await;
     assert_eq!((status, &body[..]), (200, &b"Healthy"[..]));
@@ -111,7 +120,9 @@ async fn what_is_not_there_or_not_meant_so() {
 async fn nonces_that_are_none() {
     let server = start("mlp").await;
     let digits = "0".repeat(64);
-    for query in ["", "nonce=", "nonce=12", &digits, &format!("nonce={digits}0"), &format!("nonce={digits}&x=1")] {
+    for query in
+        ["", "nonce=", "nonce=12", &digits, &format!("nonce={digits}0"), &format!("nonce={digits}&x=1")]
+    {
         let response = server.send(Request::get(format!("{ATTESTATION}?{query}")), Bytes::new()).await;
         assert_eq!(code(&response), "nonce-invalid", "{query}");
     }
@@ -132,8 +143,11 @@ async fn a_body_over_the_limit_is_not_read() {
 async fn every_answer_has_an_id_and_echoes_the_clients() {
     let server = start("mlp").await;
     let mut ids = std::collections::HashSet::new();
-    for (path, theirs) in [("/", "abc-123"), ("/nowhere", "abc-123"), ("/", "with space"), ("/", &"x".repeat(129))] {
-        let response = server.send(Request::get(path).header("x-ms-client-request-id", theirs), Bytes::new()).await;
+    for (path, theirs) in
+        [("/", "abc-123"), ("/nowhere", "abc-123"), ("/", "with space"), ("/", &"x".repeat(129))]
+    {
+        let response =
+            server.send(Request::get(path).header("x-ms-client-request-id", theirs), Bytes::new()).await;
         let id = response.headers()["x-ms-request-id"].to_str().unwrap().to_owned();
         assert_eq!(id.len(), 36);
         assert!(ids.insert(id));

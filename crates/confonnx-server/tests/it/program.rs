@@ -1,0 +1,108 @@
+//! The program itself: flags, signals, exit status, what it logs.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+use super::harness::*;
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_confonnx-server"));
+    command
+        .env_clear()
+        .arg("--onnxruntime-library")
+        .arg(library())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped());
+    command
+}
+
+fn serving(flags: &[&str]) -> (Child, BufReader<ChildStderr>, String) {
+    let mut child = command()
+        .arg("--model-path")
+        .arg(model("mlp"))
+        .args(["--address", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--debug"])
+        .args(flags)
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains("Never use it for real data") {
+        assert!(log.read_line(&mut seen).unwrap() > 0, "it ended: {seen}");
+    }
+    (child, log, seen)
+}
+
+#[test]
+fn it_says_what_it_serves_and_stops_on_sigterm() {
+    let (mut child, mut log, start) = serving(&[]);
+    let hash = confonnx_model::model_hash(&model("mlp")).unwrap();
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    for part in ["model mlp", &hash, "TEE insecure", "(x-wing)", "http://127.0.0.1:", "INSECURE"] {
+        assert!(start.contains(part), "no {part} in {start}");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    let mut end = String::new();
+    log.read_to_string(&mut end).unwrap();
+    assert!(status.success() && end.contains("stopped"), "{status} {end}");
+}
+
+#[test]
+fn nobody_else_can_read_its_memory() {
+    let (mut child, _log, _) = serving(&[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert!(cores.split_whitespace().filter(|word| *word == "0").count() == 2, "{cores}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn without_a_tee_it_refuses_to_start() {
+    let output = command().arg("--model-path").arg(model("mlp")).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(log.contains("no TEE that this version supports") && log.contains("--debug"), "{log}");
+}
+
+#[test]
+fn wrong_settings_have_their_own_status() {
+    for (flags, expected) in [
+        (&[][..], "no model-path is given"),
+        (&["--config", "/nowhere.toml"], "/nowhere.toml"),
+        (&["--http-port", "x"], "--http-port"),
+        (&["--no-such-flag"], "--no-such-flag"),
+    ] {
+        let output = command().args(flags).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains(expected), "{log}");
+    }
+    let help = command().arg("--help").output().unwrap();
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("CONFONNX_MODEL_PATH"));
+}
+
+#[test]
+fn variables_set_what_flags_do_not_and_misspelled_ones_are_reported() {
+    let mut child = command()
+        .env("CONFONNX_MODEL_PATH", model("mlp"))
+        .env("CONFONNX_MODEL_NAME", "from-variable")
+        .env("CONFONNX_HTTP_PORT", "0")
+        .env("CONFONNX_ADMIN_PORT", "0")
+        .env("CONFONNX_SIMULATION", "true")
+        .env("CONFONNX_MODEL_NAM", "x")
+        .args(["--model-name", "from-flag"])
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains("Never use it") {
+        assert!(log.read_line(&mut seen).unwrap() > 0, "it ended: {seen}");
+    }
+    assert!(seen.contains("model from-flag") && seen.contains("CONFONNX_MODEL_NAM is set"), "{seen}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
