@@ -165,8 +165,8 @@ mod tests {
     fn the_table_is_aligned_and_shows_both_values_of_a_failure_in_full() {
         let expected = format!(
             "✓ report data   {}…{}\n✓ age           5 s (at most 60 s)\n✗ enclave hash  expected {}\n                found    {}\n· tee           insecure",
-            "ab".repeat(16),
             "ab".repeat(8),
+            "ab".repeat(4),
             "aa".repeat(64),
             "bb".repeat(64)
         );
