@@ -144,3 +144,82 @@ impl<C: Cipher> AeadInOut for HpkeKey<C> {
         self.0.open((*nonce).into(), aad, data, &(*tag).into()).map_err(|_| aead::Error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use getrandom::{SysRng, rand_core::UnwrapErr};
+    use hpke::{
+        Deserializable, Kem, OpModeR, OpModeS, Serializable,
+        aead::{Aead as HpkeAeadTrait, AesGcm128, AesGcm256, ChaCha20Poly1305 as HpkeChaCha},
+        kdf::HkdfSha256,
+        setup_receiver, setup_sender_with_rng,
+    };
+
+    use super::*;
+
+    type Theirs = hpke::kem::XWing;
+
+    /// Seals with one pair of implementations and opens with the other.
+    fn seal_and_open<SA: HpkeAeadTrait, SK: Kem, RA: HpkeAeadTrait, RK: Kem>() {
+        let rng = &mut UnwrapErr(SysRng);
+        let (private, public) = RK::derive_keypair(&[7; 32]);
+        let public = SK::PublicKey::from_bytes(&public.to_bytes()).unwrap();
+        let (encapsulated, mut sender) =
+            setup_sender_with_rng::<SA, HkdfSha256, SK>(&OpModeS::Base, &public, b"info", rng).unwrap();
+        let encapsulated = RK::EncappedKey::from_bytes(&encapsulated.to_bytes()).unwrap();
+        let mut receiver =
+            setup_receiver::<RA, HkdfSha256, RK>(&OpModeR::Base, &private, &encapsulated, b"info").unwrap();
+        for n in 0..3_usize {
+            let message = vec![n as u8; 1_000 * n];
+            let sealed = sender.seal(&message, b"aad").unwrap();
+            assert_eq!(receiver.open(&sealed, b"aad").unwrap(), message);
+        }
+        let (mut ours, mut theirs) = ([0; 32], [0; 32]);
+        sender.export(b"label", &mut ours).unwrap();
+        receiver.export(b"label", &mut theirs).unwrap();
+        assert_eq!(ours, theirs);
+    }
+
+    #[test]
+    fn ciphers_and_x_wing_agree_with_those_of_the_hpke_crate() {
+        seal_and_open::<HpkeAead<Aes256Gcm>, XWing, AesGcm256, Theirs>();
+        seal_and_open::<AesGcm256, Theirs, HpkeAead<Aes256Gcm>, XWing>();
+        seal_and_open::<HpkeAead<Aes128Gcm>, XWing, AesGcm128, Theirs>();
+        seal_and_open::<AesGcm128, Theirs, HpkeAead<Aes128Gcm>, XWing>();
+        seal_and_open::<HpkeAead<ChaCha20Poly1305>, XWing, HpkeChaCha, Theirs>();
+        seal_and_open::<HpkeChaCha, Theirs, HpkeAead<ChaCha20Poly1305>, XWing>();
+    }
+
+    #[test]
+    fn x_wing_gives_the_secrets_of_the_draft() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/x-wing");
+        let mut cases = 0;
+        for entry in fs::read_dir(folder).unwrap() {
+            let case = fs::read(entry.unwrap().path().join("case.json")).unwrap();
+            let case: serde_json::Value = serde_json::from_slice(&case).unwrap();
+            let octets = |member: &str| -> Vec<u8> {
+                let digits = case[member].as_str().unwrap().as_bytes();
+                let octet = |pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+                digits.chunks(2).map(octet).collect()
+            };
+            let private = XWingPrivateKey::from_bytes(&octets("seed")).unwrap();
+            assert_eq!(XWing::sk_to_pk(&private).to_bytes().as_slice(), octets("pk"));
+            let encapsulated = Deserializable::from_bytes(&octets("ct")).unwrap();
+            let secret = XWing::decap(&private, None, &encapsulated).unwrap();
+            assert_eq!(secret.0.as_slice(), octets("ss"));
+            cases += 1;
+        }
+        assert_eq!(cases, 3);
+    }
+
+    #[test]
+    fn an_x25519_share_of_small_order_is_refused() {
+        let (private, public) = XWing::derive_keypair(&[7; 32]);
+        let (_, encapsulated) = XWing::encap_with_rng(&public, None, &mut UnwrapErr(SysRng)).unwrap();
+        let mut octets = encapsulated.to_bytes();
+        octets[1088..].fill(0);
+        assert!(private.decapsulate(&octets).is_err());
+    }
+}

@@ -129,7 +129,7 @@ impl ChunkReader {
         let last = mem::take(&mut self.pending);
         self.open_chunk(&last, FINAL_AAD, context)?;
         let len = self.message.len();
-        Ok(Plaintext::within(self.message, 0..len))
+        Ok(Plaintext::within(mem::take(&mut *self.message), 0..len))
     }
 
     /// Opens what is complete and returns the octets after it.

@@ -13,7 +13,6 @@ use std::{fmt, sync::Arc};
 use confonnx_attest::Trusted;
 use rand_core::CryptoRng;
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use crate::{
     KeyConfig, Plaintext,
@@ -169,8 +168,7 @@ impl ReplyOpener {
     ///
     /// # Errors
     /// [`OpenReplyError`].
-    pub fn open(self, reply: Vec<u8>) -> Result<Plaintext, OpenReplyError> {
-        let mut reply = Zeroizing::new(reply);
+    pub fn open(self, mut reply: Vec<u8>) -> Result<Plaintext, OpenReplyError> {
         let len = reply.len();
         let truncated = OpenReplyError::Truncated { len };
         let Some((nonce, sealed)) = reply.split_at_mut_checked(self.0.nonce_len()) else {

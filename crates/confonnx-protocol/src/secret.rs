@@ -5,10 +5,17 @@ use std::{fmt, ops::Range};
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
-/// A decrypted message. It may sit inside a larger buffer, the one it was decrypted in; all of it is erased on drop.
+/// A decrypted message, erased on drop. It may sit inside a larger buffer, the one it was decrypted in.
 pub struct Plaintext {
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Vec<u8>,
     message: Range<usize>,
+}
+
+impl Drop for Plaintext {
+    fn drop(&mut self) {
+        // The slice, not the `Vec`: that one would be erased twice, once more as spare capacity.
+        self.buffer.get_mut(self.message.clone()).unwrap_or_default().zeroize();
+    }
 }
 
 impl Plaintext {
@@ -27,8 +34,8 @@ impl Plaintext {
         self.message.is_empty()
     }
 
-    /// `message` must lie within `buffer`.
-    pub(crate) fn within(buffer: Zeroizing<Vec<u8>>, message: Range<usize>) -> Self {
+    /// `message` must lie within `buffer`, and nothing outside it may be secret.
+    pub(crate) fn within(buffer: Vec<u8>, message: Range<usize>) -> Self {
         debug_assert!(buffer.get(message.clone()).is_some());
         Self { buffer, message }
     }
@@ -76,7 +83,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_secret() {
-        let plaintext = Plaintext::within(Zeroizing::new(b"..attack at dawn".to_vec()), 2..16);
+        let plaintext = Plaintext::within(b"..attack at dawn".to_vec(), 2..16);
         assert_eq!(plaintext.expose(), b"attack at dawn");
         assert_eq!(format!("{plaintext:?}"), "Plaintext(14 octets)");
         assert_eq!(format!("{:?}", EpochSecret::new([7; 32])), "EpochSecret(32 octets)");

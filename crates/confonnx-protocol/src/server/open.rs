@@ -13,7 +13,6 @@ use std::{fmt, mem};
 use confonnx_attest::UnixTime;
 use rand_core::CryptoRng;
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use super::{
     replay::{Refusal, Token},
@@ -267,10 +266,9 @@ impl Chunks {
 
 pub(super) fn open_whole(
     ring: &KeyRing,
-    message: Vec<u8>,
+    mut message: Vec<u8>,
     now: UnixTime,
 ) -> Result<(Opened, Reply), OpenError> {
-    let mut message = Zeroizing::new(message);
     let len = message.len();
     let (start, sealed) = Start::read(ring, &message, now)?;
     if sealed.len() < TAG_LEN {

@@ -20,11 +20,9 @@ const SUITES: [(Kem, hpke::Kem); 3] = [
     (Kem::X25519, hpke::Kem::X25519Sha256),
     (Kem::P256, hpke::Kem::P256Sha256),
 ];
-const CIPHERS: [(Aead, hpke::Aead); 3] = [
-    (Aead::Aes256Gcm, hpke::Aead::Aes256Gcm),
-    (Aead::Aes128Gcm, hpke::Aead::Aes128Gcm),
-    (Aead::ChaCha20Poly1305, hpke::Aead::ChaCha20Poly1305),
-];
+/// The peer has no AES-256-GCM; `backend` tests that one against the `hpke` crate's.
+const CIPHERS: [(Aead, hpke::Aead); 2] =
+    [(Aead::Aes128Gcm, hpke::Aead::Aes128Gcm), (Aead::ChaCha20Poly1305, hpke::Aead::ChaCha20Poly1305)];
 
 /// Long enough for several chunks.
 fn body() -> Vec<u8> {
@@ -149,6 +147,10 @@ fn its_client_with_our_server_in_chunks() {
             let mut sealed = Vec::new();
             reply.start(&mut rng(), &mut sealed).unwrap().finish(&body(), &mut sealed).unwrap();
 
+            // That client has room for a nonce of 16 octets only, and panics on one of 32.
+            if aead.reply_nonce_len() > 16 {
+                continue;
+            }
             let mut found = Vec::new();
             let mut incoming = outgoing.response(&sealed[..]).unwrap();
             block_on(incoming.read_to_end(&mut found)).unwrap();
