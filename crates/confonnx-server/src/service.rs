@@ -103,9 +103,7 @@ impl Service {
 
     fn answer(&self, opened: &Opened) -> Answer {
         let start = Instant::now();
-        // A bug that one request meets is that request's failure; nothing here is left half-changed by it.
-        let answer = catch_unwind(AssertUnwindSafe(|| inner::answer(self, opened)))
-            .unwrap_or_else(|_| inner::failure(&InnerError::Panicked, opened.outdated));
+        let answer = guarded(opened.outdated, || inner::answer(self, opened));
         self.metrics.infer.record(start.elapsed());
         answer
     }
@@ -147,5 +145,27 @@ impl Receiving<'_> {
     }
 }
 
+/// The answer that `work` gives, or one that says it panicked: a bug that one request meets is that request's failure.
+fn guarded(outdated: bool, work: impl FnOnce() -> Answer) -> Answer {
+    // What is shared are atomics and pools that give back while unwinding: nothing is left half-changed.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| inner::failure(&InnerError::Panicked, outdated))
+}
+
 /// Octets of an answer that are sealed and sent at once, when chunked.
 const PIECE: usize = 4 * confonnx_protocol::MAX_CHUNK;
+
+#[cfg(test)]
+mod tests {
+    use confonnx_protocol::bhttp;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_answer_without_its_message() {
+        let answer = guarded(true, || panic!("with a tensor value: 7654321"));
+        assert_eq!(answer.outcome, "internal");
+        let (head, body) = bhttp::decode_response(&answer.message).unwrap();
+        assert_eq!((head.status, head.fields.get("confonnx-key")), (500, Some(&b"outdated"[..])));
+        assert!(!String::from_utf8_lossy(body.bytes(&answer.message)).contains("7654321"));
+    }
+}
