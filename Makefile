@@ -45,13 +45,12 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 fmt: need-cargo ## Format the Rust code
 	$(CARGO) fmt --all
 
-bench: need-cargo ## Measure the whole path beside bare ONNX Runtime; writes target/bench/results.json
+bench: need-cargo ## Measure the whole path beside bare ONNX Runtime; writes target/bench/results.json (BENCH=FLAGS)
 	@scripts/venv models
 	@scripts/fetch-onnxruntime
-	@mkdir -p target/bench
-	@test -f target/bench/tiny.onnx || $(VENV)/python bench/models.py target/bench
-	$(CARGO) build --locked --release -p confonnx-server -p confonnx-bench
-	$(CARGO) run --locked --release -p confonnx-bench
+	@{ test -f .cache/bench/tiny.onnx && test -f .cache/bench/squeezenet.onnx; } || $(VENV)/python bench/models.py .cache/bench
+	$(CARGO) build --locked --release -p confonnx-server
+	$(CARGO) run --locked --release -p confonnx-bench -- $(BENCH)
 
 bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 	$(CARGO) bench --locked -p confonnx-protocol
