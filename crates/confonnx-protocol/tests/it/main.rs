@@ -1,5 +1,6 @@
 //! Client and server against each other, against independent peers, and against everything in between.
 
+mod case;
 mod flaws;
 mod interop;
 mod ring;

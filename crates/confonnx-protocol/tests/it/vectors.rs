@@ -1,1 +1,141 @@
+//! Every folder of `vectors/sealing`.
 
+use std::{fs, path::Path};
+
+use confonnx_protocol::{
+    Aead, Kem, KeyConfig,
+    client::{ChunkedReplyOpener, ReplyOpener, SealingKey},
+    server::{KeyRing, OpenError},
+};
+
+use crate::{
+    case::{Case, FIRST_CHUNK, Fixed, Hex, Input, NOW, Server, Usable},
+    support::sealing_key,
+};
+
+#[test]
+fn every_vector_is_accepted_or_refused_as_it_says() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/sealing"));
+    let mut cases = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path().join("case.json");
+        let Ok(file) = fs::read(&path) else { continue };
+        let case: Case = serde_json::from_slice(&file).unwrap();
+        println!("{}: {} ({})", path.display(), case.description, case.clause);
+        check(case.input);
+        cases += 1;
+    }
+    assert_eq!(cases, 76);
+}
+
+fn check(input: Input) {
+    match input {
+        Input::KeyConfigs { list, expected, usable } => {
+            let found = KeyConfig::parse_list(&list.0);
+            assert_eq!(if found.is_ok() { "accepted" } else { "refused" }, expected, "{found:?}");
+            assert_eq!(found.unwrap_or_default().iter().map(described).collect::<Vec<_>>(), usable);
+        }
+        Input::Exchange { server, kem, aead, chunked, ephemeral, request, reply_nonce, reply } => {
+            let ring = ring(&server);
+            let (key, aead) =
+                (sealing_key(&ring, Kem::from_name(&kem).unwrap()), Aead::from_name(&aead).unwrap());
+            let (sealed, opener) = seal(&key, aead, chunked, ephemeral, &request.plaintext.0);
+            assert_eq!(Hex(sealed), request.sealed);
+            let (plaintext, sealed) =
+                serve(&ring, chunked, &request.sealed.0, reply_nonce, &reply.plaintext.0).unwrap();
+            assert_eq!(Hex(plaintext), request.plaintext);
+            assert_eq!(Hex(sealed), reply.sealed);
+            assert_eq!(open(opener, &reply.sealed.0), Some(reply.plaintext.0));
+        }
+        Input::Request { server, chunked, received_before, sealed, expected } => {
+            let ring = ring(&server);
+            let serve = |sealed: &Hex| serve(&ring, chunked, &sealed.0, Hex(vec![0; 32]), b"");
+            for sealed in &received_before {
+                serve(sealed).unwrap();
+            }
+            let found = serve(&sealed).map_or_else(|err| err.code().name(), |_| "opened");
+            assert_eq!(found, expected);
+        }
+        Input::Reply { server, kem, aead, chunked, ephemeral, sealed, expected } => {
+            let ring = ring(&server);
+            let (key, aead) =
+                (sealing_key(&ring, Kem::from_name(&kem).unwrap()), Aead::from_name(&aead).unwrap());
+            let (_, opener) = seal(&key, aead, chunked, ephemeral, b"");
+            let found = if open(opener, &sealed.0).is_some() { "opened" } else { "refused" };
+            assert_eq!(found, expected);
+        }
+    }
+}
+
+fn ring(server: &Server) -> KeyRing {
+    let ring = server.ring();
+    assert_eq!(Hex(ring.key_configs()), server.key_configs);
+    ring
+}
+
+fn described(config: &KeyConfig) -> Usable {
+    Usable {
+        key_id: config.key_id(),
+        kem: config.kem().name().into(),
+        aeads: config.aeads().iter().map(|aead| aead.name().into()).collect(),
+    }
+}
+
+pub(crate) enum Opener {
+    Whole(ReplyOpener),
+    Chunked(ChunkedReplyOpener),
+}
+
+pub(crate) fn seal(
+    key: &SealingKey,
+    aead: Aead,
+    chunked: bool,
+    ephemeral: Hex,
+    message: &[u8],
+) -> (Vec<u8>, Opener) {
+    let mut rng = Fixed(ephemeral.0);
+    if !chunked {
+        let (sealed, opener) = key.seal(aead, message, &mut rng).unwrap();
+        return (sealed, Opener::Whole(opener));
+    }
+    let mut sealed = Vec::new();
+    let (mut sealer, opener) = key.seal_chunked(aead, 1 << 20, &mut rng, &mut sealed).unwrap();
+    let (first, last) = message.split_at(FIRST_CHUNK.min(message.len()));
+    sealer.chunk(first, &mut sealed).unwrap();
+    sealer.finish(last, &mut sealed).unwrap();
+    (sealed, Opener::Chunked(opener))
+}
+
+/// The plaintext of the request, and the sealed reply.
+pub(crate) fn serve(
+    ring: &KeyRing,
+    chunked: bool,
+    sealed: &[u8],
+    nonce: Hex,
+    answer: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), OpenError> {
+    let mut rng = Fixed(nonce.0);
+    if !chunked {
+        let (opened, reply) = ring.open(sealed.to_vec(), NOW)?;
+        return Ok((opened.plaintext.expose().to_vec(), reply.seal(answer, &mut rng).unwrap()));
+    }
+    let mut opener = ring.chunked_opener(1 << 20);
+    opener.push(sealed, NOW)?;
+    let (opened, reply) = opener.finish(NOW)?;
+    let mut sealed = Vec::new();
+    let mut sealer = reply.start(&mut rng, &mut sealed).unwrap();
+    let (first, last) = answer.split_at(FIRST_CHUNK.min(answer.len()));
+    sealer.chunk(first, &mut sealed).unwrap();
+    sealer.finish(last, &mut sealed).unwrap();
+    Ok((opened.plaintext.expose().to_vec(), sealed))
+}
+
+fn open(opener: Opener, sealed: &[u8]) -> Option<Vec<u8>> {
+    match opener {
+        Opener::Whole(opener) => opener.open(sealed.to_vec()).ok().map(|reply| reply.expose().to_vec()),
+        Opener::Chunked(mut opener) => {
+            opener.push(sealed).ok()?;
+            opener.finish().ok().map(|reply| reply.expose().to_vec())
+        }
+    }
+}

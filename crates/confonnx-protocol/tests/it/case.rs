@@ -1,0 +1,125 @@
+//! The files of `vectors/sealing`, shared by the test that reads them and the example that writes them.
+
+use std::convert::Infallible;
+
+use confonnx_attest::UnixTime;
+use confonnx_protocol::{EpochSecret, server::KeyRing};
+use getrandom::rand_core::{TryCryptoRng, TryRng, utils};
+use serde::{Deserialize, Serialize};
+
+use crate::support;
+
+/// `case.json`
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Case {
+    pub(crate) description: String,
+    pub(crate) clause: String,
+    #[serde(flatten)]
+    pub(crate) input: Input,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum Input {
+    /// A list of keys, as a client reads it.
+    KeyConfigs { list: Hex, expected: String, usable: Vec<Usable> },
+    /// A request and its reply, both reproducible.
+    Exchange {
+        server: Server,
+        kem: String,
+        aead: String,
+        chunked: bool,
+        ephemeral: Hex,
+        request: Message,
+        reply_nonce: Hex,
+        reply: Message,
+    },
+    /// A request, as a server receives it.
+    Request { server: Server, chunked: bool, received_before: Vec<Hex>, sealed: Hex, expected: String },
+    /// A reply to the request that this client makes, as the client receives it.
+    Reply {
+        server: Server,
+        kem: String,
+        aead: String,
+        chunked: bool,
+        ephemeral: Hex,
+        sealed: Hex,
+        expected: String,
+    },
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Server {
+    pub(crate) epoch_secret: Hex,
+    pub(crate) first_key_id: u8,
+    pub(crate) key_configs: Hex,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Usable {
+    pub(crate) key_id: u8,
+    pub(crate) kem: String,
+    pub(crate) aeads: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Message {
+    pub(crate) plaintext: Hex,
+    pub(crate) sealed: Hex,
+}
+
+impl Server {
+    pub(crate) fn ring(&self) -> KeyRing {
+        let secret = EpochSecret::new(self.epoch_secret.0.as_slice().try_into().unwrap());
+        KeyRing::new(support::config(), secret, self.first_key_id, NOW).unwrap()
+    }
+}
+
+/// When everything happens.
+pub(crate) const NOW: UnixTime = support::START;
+
+/// Octets a side of a chunked message puts into its first chunk; the rest is final.
+pub(crate) const FIRST_CHUNK: usize = 8;
+
+/// Octets as lower-case hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Hex(pub(crate) Vec<u8>);
+
+impl TryFrom<String> for Hex {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(digits: String) -> Result<Self, Self::Error> {
+        let octet = |at| u8::from_str_radix(&digits[at..at + 2], 16);
+        (0..digits.len()).step_by(2).map(octet).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl From<Hex> for String {
+    fn from(hex: Hex) -> Self {
+        hex.0.iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+}
+
+/// Gives these octets and no more.
+pub(crate) struct Fixed(pub(crate) Vec<u8>);
+
+impl TryRng for Fixed {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        utils::next_word_via_fill(self)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        utils::next_word_via_fill(self)
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        let rest = self.0.split_off(out.len());
+        out.copy_from_slice(&std::mem::replace(&mut self.0, rest));
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Fixed {}
