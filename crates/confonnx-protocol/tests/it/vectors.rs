@@ -21,31 +21,31 @@ fn every_vector_is_accepted_or_refused_as_it_says() {
         let path = entry.unwrap().path().join("case.json");
         let Ok(file) = fs::read(&path) else { continue };
         let case: Case = serde_json::from_slice(&file).unwrap();
-        println!("{}: {} ({})", path.display(), case.description, case.clause);
-        check(case.input);
+        let name = format!("{}: {}", path.display(), case.description);
+        check(&name, case.input);
         cases += 1;
     }
     assert_eq!(cases, 76);
 }
 
-fn check(input: Input) {
+fn check(name: &str, input: Input) {
     match input {
         Input::KeyConfigs { list, expected, usable } => {
             let found = KeyConfig::parse_list(&list.0);
-            assert_eq!(if found.is_ok() { "accepted" } else { "refused" }, expected, "{found:?}");
-            assert_eq!(found.unwrap_or_default().iter().map(described).collect::<Vec<_>>(), usable);
+            assert_eq!(if found.is_ok() { "accepted" } else { "refused" }, expected, "{name}");
+            assert_eq!(found.unwrap_or_default().iter().map(described).collect::<Vec<_>>(), usable, "{name}");
         }
         Input::Exchange { server, kem, aead, chunked, ephemeral, request, reply_nonce, reply } => {
             let ring = ring(&server);
             let (key, aead) =
                 (sealing_key(&ring, Kem::from_name(&kem).unwrap()), Aead::from_name(&aead).unwrap());
             let (sealed, opener) = seal(&key, aead, chunked, ephemeral, &request.plaintext.0);
-            assert_eq!(Hex(sealed), request.sealed);
+            assert_eq!(Hex(sealed), request.sealed, "{name}");
             let (plaintext, sealed) =
                 serve(&ring, chunked, &request.sealed.0, reply_nonce, &reply.plaintext.0).unwrap();
-            assert_eq!(Hex(plaintext), request.plaintext);
-            assert_eq!(Hex(sealed), reply.sealed);
-            assert_eq!(open(opener, &reply.sealed.0), Some(reply.plaintext.0));
+            assert_eq!(Hex(plaintext), request.plaintext, "{name}");
+            assert_eq!(Hex(sealed), reply.sealed, "{name}");
+            assert_eq!(open(opener, &reply.sealed.0), Some(reply.plaintext.0), "{name}");
         }
         Input::Request { server, chunked, received_before, sealed, expected } => {
             let ring = ring(&server);
@@ -54,7 +54,7 @@ fn check(input: Input) {
                 serve(sealed).unwrap();
             }
             let found = serve(&sealed).map_or_else(|err| err.code().name(), |_| "opened");
-            assert_eq!(found, expected);
+            assert_eq!(found, expected, "{name}");
         }
         Input::Reply { server, kem, aead, chunked, ephemeral, sealed, expected } => {
             let ring = ring(&server);
@@ -62,7 +62,7 @@ fn check(input: Input) {
                 (sealing_key(&ring, Kem::from_name(&kem).unwrap()), Aead::from_name(&aead).unwrap());
             let (_, opener) = seal(&key, aead, chunked, ephemeral, b"");
             let found = if open(opener, &sealed.0).is_some() { "opened" } else { "refused" };
-            assert_eq!(found, expected);
+            assert_eq!(found, expected, "{name}");
         }
     }
 }
