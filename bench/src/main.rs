@@ -52,7 +52,8 @@ struct Args {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let length = Duration::try_from_secs_f64(args.seconds).context("--seconds")?;
-    ensure!(!length.is_zero(), "--seconds is 0; expected more");
+    // Clients rest for up to two rounds, and the server closes connections that rest for 30 s.
+    ensure!(!length.is_zero() && args.seconds <= 10.0, "--seconds is {}; expected up to 10", args.seconds);
     ensure!(!cfg!(debug_assertions), "this is a debug build; run `make bench`");
     let executable = match &args.server {
         Some(path) => path.clone(),
@@ -85,7 +86,7 @@ fn main() -> anyhow::Result<()> {
     }
     report::write(&rows, &args.out)?;
     println!("{}", report::machine(bench.runtime.version()));
-    println!("{} rounds of {length:?}; every sealed answer was bit-equal to the bare one\n", args.rounds);
+    println!("rounds: {} of {length:?}; every sealed answer was bit-equal to the bare one\n", args.rounds);
     println!("{}\n{breakdown}", report::table(&rows));
     eprintln!("wrote {}", args.out.display());
     Ok(())
@@ -105,16 +106,16 @@ impl Bench {
         let name = &config.model_name;
         let bare = Bare::new(models::load(&config, &self.runtime)?.model)?;
         let server = Server::start(&self.executable, path)?;
-        let mut sealed =
-            (0..most(CLIENTS)).map(|_| SealedClient::new(&server.url)).collect::<anyhow::Result<Vec<_>>>()?;
         let (mut rows, mut text) = (Vec::new(), None);
         for clients in CLIENTS {
+            let sealed = (0..clients).map(|_| SealedClient::new(&server.url));
+            let mut sealed = sealed.collect::<anyhow::Result<Vec<_>>>()?;
             // One client alone shows where the time of a request goes: with more, they wait for each other.
             let probes = match clients {
                 1 if break_down => Some(Probes::new(&config, &server.url, &bare)?),
                 _ => None,
             };
-            let (pairs, costs) = self.rounds(name, &bare, &mut sealed[..clients], probes.as_ref())?;
+            let (pairs, costs) = self.rounds(name, &bare, &mut sealed, probes.as_ref())?;
             rows.extend(report::rows(name, clients, &pairs));
             if let Some(probes) = probes {
                 text = Some(report::breakdown(name, probes.sizes(), &pairs, &costs));
@@ -153,10 +154,6 @@ impl Bench {
         }
         Ok((pairs, costs))
     }
-}
-
-fn most<const N: usize>(of: [usize; N]) -> usize {
-    of.into_iter().max().unwrap_or_default()
 }
 
 /// How many ask at once.

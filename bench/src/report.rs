@@ -135,7 +135,7 @@ pub(crate) fn breakdown(model: &str, sizes: Sizes, pairs: &[Pair], costs: &[Cost
     ];
     let known: f64 = parts.iter().map(|(_, part, _)| part.median).sum();
     let mut text = format!(
-        "One sealed request to {model}, 1 client, in µs: X-Wing and AES-256-GCM, {} octets sealed there, {} back\n",
+        "One sealed request to {model}, 1 client, in µs: X-Wing and AES-256-GCM, padded messages of {} octets there and {} back\n",
         sizes.request, sizes.reply
     );
     for (name, Spread { median, min, max }, how) in parts {
