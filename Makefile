@@ -30,7 +30,7 @@ test-rust: need-cargo ## Rust: unit, integration, documentation
 test-python: need-cargo ## Python: unit, end to end against a real server, types, stubs
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime
-	scripts/build-python debug confonnx-server
+	scripts/build-python debug confonnx-server confonnx-cli
 	cd bindings/python && ../../$(VENV)/python -m mypy python/confonnx ../../examples/digits/demo.py
 	cd bindings/python && ../../$(VENV)/python -m mypy.stubtest confonnx
 	cd bindings/python && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server ../../$(VENV)/python -m pytest
