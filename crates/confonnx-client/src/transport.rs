@@ -193,4 +193,5 @@ fn media_type(headers: &HeaderMap) -> String {
 }
 
 const MAX_PROBLEM: usize = 16 * 1024;
-const IDLE: Duration = Duration::from_secs(55);
+// Below the 30 s after which a server may close an idle connection, so that no request meets one that is closing.
+const IDLE: Duration = Duration::from_secs(25);
