@@ -113,6 +113,8 @@ def test_ctrl_c_ends_a_waiting_call(silent_server: str) -> None:
     code = """
 import signal, sys, threading
 from confonnx.client import Client
+# Where the tests run in the background, SIGINT is ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 client = Client(sys.argv[1], enclave_allow_debug=True, timeout=50)
 threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
 try:
