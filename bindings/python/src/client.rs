@@ -48,7 +48,7 @@ impl Client {
             enclave_hash: enclave_hash.map_err(|err| error::expectation("enclave_hash", err))?,
             model_hash: model_hash.map_err(|err| error::expectation("enclave_model_hash", err))?,
             allow_debug: enclave_allow_debug,
-            max_age: None,
+            ..Expectations::default()
         })
         .map_err(error::policy)?;
 

@@ -94,6 +94,7 @@ pub(crate) fn checks(checks: &[Check]) -> Vec<PyCheck> {
     let outcome = |outcome| match outcome {
         Outcome::Passed => "passed",
         Outcome::Failed => "failed",
+        Outcome::Undecided => "undecided",
         Outcome::Info => "info",
     };
     let row =

@@ -96,7 +96,7 @@ impl Document {
         Ok(Self {
             key_configs: base64("key_configs", &wire.key_configs)?,
             claims: base64("claims", &wire.claims)?,
-            evidence: Evidence::parse(&wire.evidence.tee, &report)?,
+            evidence: Evidence::parse(&wire.evidence.tee, &report, &wire.evidence.endorsements)?,
             root: hash("freshness.root", &wire.freshness.root)?,
             proof: wire.freshness.proof.map(WireProof::read).transpose()?,
         })
@@ -111,7 +111,7 @@ impl Document {
             evidence: WireEvidence {
                 tee: self.evidence.tee().name().into(),
                 report: Base64UrlUnpadded::encode_string(&self.evidence.report()),
-                endorsements: Map::new(),
+                endorsements: self.evidence.endorsements(),
             },
             freshness: WireFreshness {
                 root: digest::encode(&self.root),
@@ -137,8 +137,8 @@ impl Document {
         let claims = Claims::parse(&self.claims);
         let found = claims.as_ref().map_or_else(|err| shown(&err.to_string()), |_| CLAIMS.into());
         verdict.equal("claims", CLAIMS, found);
-        match claims {
-            Ok(claims) if verdict.passes() => Ok(Genuine {
+        match (claims, measured) {
+            (Ok(claims), Some(measured)) if verdict.passes() => Ok(Genuine {
                 key_configs: self.key_configs.clone(),
                 claims,
                 tee: self.evidence.tee(),

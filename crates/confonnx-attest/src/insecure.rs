@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{self, HexError};
-use crate::evidence::Measured;
+use crate::evidence::{Facts, Measured};
 use crate::{Digest, Verdict};
 
 /// The stand-in's report: whatever the program says of itself.
@@ -45,7 +45,7 @@ impl Report {
         verdict.info("signature", "none: the insecure TEE proves nothing");
         verdict.equal("report data", digest::encode(report_data), digest::encode(&self.report_data));
         // It is debug by nature, whatever it says.
-        Measured { enclave_hash: self.measurement.into(), signer: None, debug: true }
+        Measured { enclave_hash: self.measurement.into(), signer: None, debug: true, facts: Facts::Insecure }
     }
 }
 

@@ -38,18 +38,25 @@
     )
 )]
 
+pub mod azure;
 mod binding;
 mod claims;
+pub mod collateral;
 mod digest;
 mod document;
 mod evidence;
 #[cfg(feature = "insecure-dev")]
 pub mod insecure;
 pub mod merkle;
+pub mod nitro;
 mod policy;
 #[cfg(feature = "produce")]
 pub mod produce;
 mod proof;
+pub mod sgx;
+pub mod snp;
+pub mod tdx;
+pub mod tpm;
 mod verdict;
 
 pub use binding::{Nonce, UnixTime, report_data};
@@ -59,6 +66,8 @@ pub use claims::{
 pub use digest::{Digest, EnclaveHash, HexError};
 pub use document::{Document, DocumentError, MAX_DOCUMENT_BYTES, VerifyError};
 pub use evidence::{Evidence, EvidenceError, Tee};
-pub use policy::{Expectations, Policy, PolicyBuildError, PolicyError, SigningKey, SigningKeyError};
+pub use policy::{
+    Expectations, Platforms, Policy, PolicyBuildError, PolicyError, SigningKey, SigningKeyError,
+};
 pub use proof::{Genuine, Trusted};
 pub use verdict::{Check, Outcome, Verdict};

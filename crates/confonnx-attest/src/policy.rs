@@ -3,10 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use base64ct::{Base64, Encoding};
-use sha2::{Digest as _, Sha256};
-
 use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
+
+mod platforms;
+mod signing_key;
+
+pub use platforms::Platforms;
+pub(crate) use signing_key::Signer;
+pub use signing_key::{SigningKey, SigningKeyError};
 
 /// What a server has to be. Whatever is given is always compared; nothing is skipped.
 #[derive(Clone, Debug)]
@@ -28,6 +32,8 @@ pub struct Expectations {
     pub allow_debug: bool,
     /// Accepts documents without the caller's nonce when they say they are no older. That rests on the host's clock.
     pub max_age: Option<Duration>,
+    /// What each kind of TEE has to be beyond that; [`Platforms::strict`] by default.
+    pub platforms: Platforms,
 }
 
 /// Expectations that would accept programs of anybody.
@@ -54,28 +60,14 @@ pub struct PolicyError {
     pub verdict: Verdict,
 }
 
-/// The public key that signs a program.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SigningKey {
-    /// SHA-256 of the key as DER, a SubjectPublicKeyInfo.
-    fingerprint: [u8; 32],
-}
-
-/// Text that is not a public key in PEM.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SigningKeyError {
-    /// There is no `PUBLIC KEY` block.
-    #[error("expected a PEM file with a `-----BEGIN PUBLIC KEY-----` block, found none")]
-    NoPublicKey,
-    /// The block is not base64.
-    #[error("the PUBLIC KEY block is not base64")]
-    Base64,
-}
-
 impl Policy {
     /// A policy with those expectations; an error when they are none.
     pub fn new(expected: Expectations) -> Result<Self, PolicyBuildError> {
-        if expected.enclave_hash.is_some() || expected.signing_key.is_some() || expected.allow_debug {
+        if expected.enclave_hash.is_some()
+            || expected.signing_key.is_some()
+            || expected.allow_debug
+            || expected.platforms.name_programs()
+        {
             return Ok(Self { expected });
         }
         Err(match expected.model_hash {
@@ -99,22 +91,28 @@ impl Policy {
     }
 
     fn check_tee(&self, tee: Tee, verdict: &mut Verdict) {
-        match tee {
-            Tee::Insecure => {
-                let expected = if self.expected.allow_debug { "insecure, allowed" } else { "a hardware TEE" };
-                verdict.decide("tee", expected, tee.name(), self.expected.allow_debug);
-            }
+        if tee == Tee::Insecure {
+            let expected = if self.expected.allow_debug { "insecure, allowed" } else { "a hardware TEE" };
+            return verdict.decide("tee", expected, tee.name(), self.expected.allow_debug);
         }
+        let accepted = self.expected.platforms.accepted();
+        let expected = accepted.iter().map(|tee| tee.name()).collect::<Vec<_>>().join(", ");
+        verdict.decide("tee", expected, tee.name(), accepted.contains(&tee));
     }
 
     fn check_program(&self, genuine: &Genuine, verdict: &mut Verdict) {
         let measured = &genuine.measured;
+        let section = self.expected.platforms.section(&measured.facts);
+        let named_by_section = section.is_some_and(|section| section.names_program());
         match &self.expected.enclave_hash {
             Some(expected) => {
                 verdict.equal("enclave hash", expected.to_string(), measured.enclave_hash.to_string());
             }
             // Debug permission alone names no program, so it is enough for the insecure TEE only.
-            None if self.expected.signing_key.is_none() && genuine.tee != Tee::Insecure => {
+            None if self.expected.signing_key.is_none()
+                && !named_by_section
+                && genuine.tee != Tee::Insecure =>
+            {
                 verdict.decide(
                     "enclave hash",
                     "an enclave hash or signing key in the policy",
@@ -124,14 +122,18 @@ impl Policy {
             }
             None => verdict.info("enclave hash", measured.enclave_hash.to_string()),
         }
-        let signer = measured.signer.map_or("none".into(), |hash| Digest(hash).to_string());
+        let signer = measured.signer.as_ref().map_or("none".into(), Signer::to_string);
         match &self.expected.signing_key {
-            Some(key) => verdict.equal("enclave signer", Digest(key.fingerprint).to_string(), signer),
+            Some(key) => verdict.equal("enclave signer", key.expected(measured.signer.as_ref()), signer),
             None => verdict.info("enclave signer", signer),
         }
-        let expected = if self.expected.allow_debug { "on, allowed" } else { "off" };
+        let allowed = self.expected.allow_debug || section.is_some_and(|section| section.allows_debug());
+        let expected = if allowed { "on, allowed" } else { "off" };
         let found = if measured.debug { "on" } else { "off" };
-        verdict.decide("debug", expected, found, self.expected.allow_debug || !measured.debug);
+        verdict.decide("debug", expected, found, allowed || !measured.debug);
+        if let Some(section) = section {
+            section.check(measured, verdict);
+        }
     }
 
     fn check_model(&self, genuine: &Genuine, verdict: &mut Verdict) {
@@ -166,26 +168,6 @@ impl Policy {
             None => ("a document made for our nonce, or a maximum age in the policy".into(), false),
         };
         verdict.decide("age", expected, age, passed);
-    }
-}
-
-impl SigningKey {
-    /// From a PEM file with one `PUBLIC KEY` block (a SubjectPublicKeyInfo).
-    pub fn from_pem(pem: &str) -> Result<Self, SigningKeyError> {
-        let (_, rest) = pem.split_once("-----BEGIN PUBLIC KEY-----").ok_or(SigningKeyError::NoPublicKey)?;
-        let (body, _) = rest.split_once("-----END PUBLIC KEY-----").ok_or(SigningKeyError::NoPublicKey)?;
-        let body: String = body.split_ascii_whitespace().collect();
-        let der = Base64::decode_vec(&body).map_err(|_| SigningKeyError::Base64)?;
-        if der.is_empty() {
-            return Err(SigningKeyError::NoPublicKey);
-        }
-        Ok(Self { fingerprint: Sha256::digest(der).into() })
-    }
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({})", Digest(self.fingerprint))
     }
 }
 

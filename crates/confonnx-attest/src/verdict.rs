@@ -34,14 +34,22 @@ pub enum Outcome {
     Passed,
     /// Found something else; the document is not trusted.
     Failed,
+    /// What it takes to decide is absent or too old; the document is not trusted, but nothing speaks against it.
+    Undecided,
     /// Nothing was expected by the caller: stated so that it is not overlooked.
     Info,
 }
 
 impl Verdict {
-    /// The checks that failed.
+    /// The checks that did not pass: failed ones and undecided ones.
     pub fn failed(&self) -> impl Iterator<Item = &Check> {
-        self.checks.iter().filter(|check| check.outcome == Outcome::Failed)
+        self.checks.iter().filter(|check| matches!(check.outcome, Outcome::Failed | Outcome::Undecided))
+    }
+
+    /// Whether nothing failed but something could not be decided.
+    pub fn is_undecided(&self) -> bool {
+        let has = |outcome| self.checks.iter().any(|check| check.outcome == outcome);
+        has(Outcome::Undecided) && !has(Outcome::Failed)
     }
 
     /// The check of that name, if it was made.
@@ -77,6 +85,18 @@ impl Verdict {
         self.checks.push(Check { name, expected: expected.into(), found: found.into(), outcome });
     }
 
+    /// Records a check that could not be made because `found` says that something is missing or too old. It does not
+    /// pass.
+    pub(crate) fn undecided(
+        &mut self,
+        name: &'static str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) {
+        let outcome = Outcome::Undecided;
+        self.checks.push(Check { name, expected: expected.into(), found: found.into(), outcome });
+    }
+
     /// Records a fact that the caller expressed no expectation about.
     pub(crate) fn info(&mut self, name: &'static str, found: impl Into<String>) {
         let expected = String::from("anything");
@@ -93,11 +113,12 @@ impl Verdict {
 }
 
 impl Outcome {
-    /// `✓`, `✗` or `·`.
+    /// `✓`, `✗`, `?` or `·`.
     pub fn mark(self) -> char {
         match self {
             Self::Passed => '✓',
             Self::Failed => '✗',
+            Self::Undecided => '?',
             Self::Info => '·',
         }
     }
@@ -112,7 +133,7 @@ impl fmt::Display for Verdict {
             }
             let (mark, name) = (check.outcome.mark(), check.name);
             match check.outcome {
-                Outcome::Failed => {
+                Outcome::Failed | Outcome::Undecided => {
                     writeln!(f, "{mark} {name:width$}  expected {}", check.expected)?;
                     write!(f, "  {:width$}  found    {}", "", check.found)?;
                 }

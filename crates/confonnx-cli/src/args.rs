@@ -68,6 +68,7 @@ impl Expected {
             model_hash: self.enclave_model_hash.or(from_file.transpose()?),
             allow_debug: self.enclave_allow_debug,
             max_age,
+            ..Expectations::default()
         })?)
     }
 }

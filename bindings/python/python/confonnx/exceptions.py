@@ -15,7 +15,7 @@ class Check(NamedTuple):
     found: str
     """What the server's document or its evidence says."""
     outcome: str
-    """`passed`, `failed`, or `info` when the caller expressed no expectation."""
+    """`passed`, `failed`, `undecided` when what it takes to decide is absent, or `info` when nothing was expected."""
 
 
 class ConfonnxError(Exception):

@@ -41,6 +41,7 @@ fn outcome(case: &Value, document: &[u8]) -> (&'static str, Vec<String>) {
         model_hash: text(&wanted["model_hash"]).map(|hex| hex.parse().unwrap()),
         allow_debug: wanted["allow_debug"].as_bool().unwrap_or_default(),
         max_age: wanted["max_age_s"].as_u64().map(Duration::from_secs),
+        ..Expectations::default()
     })
     .unwrap();
     let names =

@@ -1,0 +1,141 @@
+//! The sections of a policy, one for each kind of TEE.
+
+use serde::Deserialize;
+
+use crate::evidence::{Facts, Measured};
+use crate::{Tee, Verdict, azure, nitro, sgx, snp, tdx, tpm};
+
+/// What each kind of TEE has to be beyond the enclave hash. A kind without a section is refused.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Platforms {
+    /// `[azure]`.
+    pub azure: Option<azure::Policy>,
+    /// `[nitro]`.
+    pub nitro: Option<nitro::Policy>,
+    /// `[sgx]`.
+    pub sgx: Option<sgx::Policy>,
+    /// `[snp]`.
+    pub snp: Option<snp::Policy>,
+    /// `[tdx]`.
+    pub tdx: Option<tdx::Policy>,
+    /// `[tpm]`.
+    pub tpm: Option<tpm::Policy>,
+}
+
+impl Platforms {
+    /// Every kind of TEE, on platforms without known weaknesses.
+    pub fn strict() -> Self {
+        Self {
+            azure: Some(azure::Policy::strict()),
+            nitro: Some(nitro::Policy::strict()),
+            sgx: Some(sgx::Policy::strict()),
+            snp: Some(snp::Policy::strict()),
+            tdx: Some(tdx::Policy::strict()),
+            tpm: Some(tpm::Policy::strict()),
+        }
+    }
+
+    /// Every kind of TEE, on platforms as real clouds run them. What that concedes, each section's `cloud` says.
+    pub fn cloud() -> Self {
+        Self {
+            azure: Some(azure::Policy::cloud()),
+            nitro: Some(nitro::Policy::cloud()),
+            sgx: Some(sgx::Policy::cloud()),
+            snp: Some(snp::Policy::cloud()),
+            tdx: Some(tdx::Policy::cloud()),
+            tpm: Some(tpm::Policy::cloud()),
+        }
+    }
+
+    /// The kinds that have a section.
+    pub(crate) fn accepted(&self) -> Vec<Tee> {
+        let all = [
+            (Tee::Azure, self.azure.is_some()),
+            (Tee::Nitro, self.nitro.is_some()),
+            (Tee::Sgx, self.sgx.is_some()),
+            (Tee::Snp, self.snp.is_some()),
+            (Tee::Tdx, self.tdx.is_some()),
+            (Tee::Tpm, self.tpm.is_some()),
+        ];
+        all.into_iter().filter_map(|(tee, accepted)| accepted.then_some(tee)).collect()
+    }
+
+    /// Whether at least one section says which programs it accepts. Kinds whose section does not are then refused
+    /// unless an enclave hash or signing key is given.
+    pub(crate) fn name_programs(&self) -> bool {
+        let named = |section: Option<bool>| section.unwrap_or_default();
+        named(self.azure.as_ref().map(azure::Policy::names_program))
+            || named(self.nitro.as_ref().map(nitro::Policy::names_program))
+            || named(self.sgx.as_ref().map(sgx::Policy::names_program))
+            || named(self.snp.as_ref().map(snp::Policy::names_program))
+            || named(self.tdx.as_ref().map(tdx::Policy::names_program))
+            || named(self.tpm.as_ref().map(tpm::Policy::names_program))
+    }
+
+    /// The section that `facts` are about.
+    pub(crate) fn section<'a>(&'a self, facts: &'a Facts) -> Option<Section<'a>> {
+        Some(match facts {
+            #[cfg(feature = "insecure-dev")]
+            Facts::Insecure => return None,
+            Facts::Azure(facts) => Section::Azure(self.azure.as_ref()?, facts),
+            Facts::Nitro(facts) => Section::Nitro(self.nitro.as_ref()?, facts),
+            Facts::Sgx(facts) => Section::Sgx(self.sgx.as_ref()?, facts),
+            Facts::Snp(facts) => Section::Snp(self.snp.as_ref()?, facts),
+            Facts::Tdx(facts) => Section::Tdx(self.tdx.as_ref()?, facts),
+            Facts::Tpm(facts) => Section::Tpm(self.tpm.as_ref()?, facts),
+        })
+    }
+}
+
+impl Default for Platforms {
+    fn default() -> Self {
+        Self::strict()
+    }
+}
+
+/// A section with the facts it is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Section<'a> {
+    Azure(&'a azure::Policy, &'a azure::Facts),
+    Nitro(&'a nitro::Policy, &'a nitro::Facts),
+    Sgx(&'a sgx::Policy, &'a sgx::Facts),
+    Snp(&'a snp::Policy, &'a snp::Facts),
+    Tdx(&'a tdx::Policy, &'a tdx::Facts),
+    Tpm(&'a tpm::Policy, &'a tpm::Facts),
+}
+
+impl Section<'_> {
+    pub(crate) fn names_program(&self) -> bool {
+        match self {
+            Self::Azure(policy, _) => policy.names_program(),
+            Self::Nitro(policy, _) => policy.names_program(),
+            Self::Sgx(policy, _) => policy.names_program(),
+            Self::Snp(policy, _) => policy.names_program(),
+            Self::Tdx(policy, _) => policy.names_program(),
+            Self::Tpm(policy, _) => policy.names_program(),
+        }
+    }
+
+    pub(crate) fn allows_debug(&self) -> bool {
+        match self {
+            Self::Azure(policy, _) => policy.allows_debug(),
+            Self::Nitro(policy, _) => policy.allows_debug(),
+            Self::Sgx(policy, _) => policy.allows_debug(),
+            Self::Snp(policy, _) => policy.allows_debug(),
+            Self::Tdx(policy, _) => policy.allows_debug(),
+            Self::Tpm(policy, _) => policy.allows_debug(),
+        }
+    }
+
+    pub(crate) fn check(&self, measured: &Measured, verdict: &mut Verdict) {
+        match self {
+            Self::Azure(policy, facts) => policy.check(facts, measured, verdict),
+            Self::Nitro(policy, facts) => policy.check(facts, measured, verdict),
+            Self::Sgx(policy, facts) => policy.check(facts, measured, verdict),
+            Self::Snp(policy, facts) => policy.check(facts, measured, verdict),
+            Self::Tdx(policy, facts) => policy.check(facts, measured, verdict),
+            Self::Tpm(policy, facts) => policy.check(facts, measured, verdict),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The key that signs a program, in the forms in which TEEs report it.
+
+use std::fmt;
+
+use base64ct::{Base64, Encoding};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Digest, digest, sgx, snp};
+
+/// The public key that signs a program.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// A SubjectPublicKeyInfo.
+    der: Vec<u8>,
+}
+
+/// Text that is not a public key in PEM.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SigningKeyError {
+    /// There is no `PUBLIC KEY` block.
+    #[error("expected a PEM file with a `-----BEGIN PUBLIC KEY-----` block, found none")]
+    NoPublicKey,
+    /// The block is not base64.
+    #[error("the PUBLIC KEY block is not base64")]
+    Base64,
+}
+
+/// Who signed a program, as the TEE reports it.
+#[derive(Debug)]
+pub(crate) enum Signer {
+    /// MRSIGNER: SHA-256 of the RSA modulus.
+    Sgx([u8; 32]),
+    /// SHA-384 of the ID key in AMD's format.
+    Snp([u8; 48]),
+}
+
+impl SigningKey {
+    /// From a PEM file with one `PUBLIC KEY` block (a SubjectPublicKeyInfo).
+    pub fn from_pem(pem: &str) -> Result<Self, SigningKeyError> {
+        let (_, rest) = pem.split_once("-----BEGIN PUBLIC KEY-----").ok_or(SigningKeyError::NoPublicKey)?;
+        let (body, _) = rest.split_once("-----END PUBLIC KEY-----").ok_or(SigningKeyError::NoPublicKey)?;
+        let body: String = body.split_ascii_whitespace().collect();
+        let der = Base64::decode_vec(&body).map_err(|_| SigningKeyError::Base64)?;
+        if der.is_empty() {
+            return Err(SigningKeyError::NoPublicKey);
+        }
+        Ok(Self { der })
+    }
+
+    /// How the TEE that reported `found` would report this key.
+    pub(crate) fn expected(&self, found: Option<&Signer>) -> String {
+        let reported = match found {
+            Some(Signer::Sgx(_)) => sgx::signer_of(&self.der).map(Signer::Sgx),
+            Some(Signer::Snp(_)) => snp::signer_of(&self.der).map(Signer::Snp),
+            None => None,
+        };
+        reported.map_or_else(|| format!("a program signed by {self:?}"), |signer| signer.to_string())
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", Digest(Sha256::digest(&self.der).into()))
+    }
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&match self {
+            Self::Sgx(mrsigner) => digest::encode(mrsigner),
+            Self::Snp(digest) => digest::encode(digest),
+        })
+    }
+}
