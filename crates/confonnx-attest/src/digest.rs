@@ -13,6 +13,10 @@ pub struct Digest(pub [u8; 32]);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EnclaveHash(Vec<u8>);
 
+/// `N` bytes of a policy or a verdict, in hex: a register, a key's digest, a chip's number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hex<const N: usize>(pub [u8; N]);
+
 /// Text that is not the hex of such a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HexError {
@@ -71,6 +75,38 @@ impl FromStr for EnclaveHash {
     }
 }
 
+impl<const N: usize> FromStr for Hex<N> {
+    type Err = HexError;
+
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        decode_array(text).map(Self)
+    }
+}
+
+impl<const N: usize> fmt::Display for Hex<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&encode(&self.0))
+    }
+}
+
+impl<const N: usize> fmt::Debug for Hex<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hex({self})")
+    }
+}
+
+impl<const N: usize> Serialize for Hex<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&encode(&self.0))
@@ -119,7 +155,16 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 
 /// Hex of exactly `N` bytes, in either case.
 pub(crate) fn decode_array<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
-    let expected = if N == 64 { "128" } else { "64" };
+    let expected = match N {
+        4 => "8",
+        8 => "16",
+        16 => "32",
+        20 => "40",
+        32 => "64",
+        48 => "96",
+        64 => "128",
+        _ => "another number of",
+    };
     let length = HexError::Length { expected, found: text.len() };
     if text.len() != N.saturating_mul(2) {
         return Err(length);
@@ -163,6 +208,15 @@ mod tests {
         assert_eq!(found(&"a".repeat(63)), HexError::Length { expected: "64", found: 63 });
         assert_eq!(found(&format!("{}g", "a".repeat(63))), HexError::Digit { position: 63 });
         assert_eq!(found(&"é".repeat(32)), HexError::Digit { position: 0 });
+    }
+
+    #[test]
+    fn values_of_any_length_are_hex_too() {
+        let register = Hex::<48>(std::array::from_fn(|i| i as u8));
+        assert_eq!(register.to_string().parse(), Ok(register));
+        assert_eq!("00".parse::<Hex<48>>(), Err(HexError::Length { expected: "96", found: 2 }));
+        assert_eq!(serde_json::to_value(register).unwrap(), serde_json::json!(register.to_string()));
+        assert!(serde_json::from_str::<Hex<8>>("\"0011\"").is_err());
     }
 
     #[test]

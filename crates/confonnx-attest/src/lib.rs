@@ -63,7 +63,7 @@ pub use binding::{Nonce, UnixTime, report_data};
 pub use claims::{
     Build, Claims, ClaimsError, ClientAuth, KeyClaim, KeySource, ModelClaim, PROTOCOL, Runtime,
 };
-pub use digest::{Digest, EnclaveHash, HexError};
+pub use digest::{Digest, EnclaveHash, Hex, HexError};
 pub use document::{Document, DocumentError, MAX_DOCUMENT_BYTES, VerifyError};
 pub use evidence::{Evidence, EvidenceError, Tee};
 pub use policy::{
