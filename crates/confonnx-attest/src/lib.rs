@@ -42,8 +42,12 @@ pub mod azure;
 mod binding;
 mod claims;
 pub mod collateral;
+#[allow(dead_code, reason = "read by evidence that carries event logs")]
+mod cursor;
 mod digest;
 mod document;
+#[allow(dead_code, reason = "read by evidence that carries event logs")]
+mod eventlog;
 mod evidence;
 #[cfg(feature = "insecure-dev")]
 pub mod insecure;
