@@ -62,6 +62,9 @@ pub mod snp;
 pub mod tdx;
 pub mod tpm;
 mod verdict;
+// Each TEE uses the part that its chain needs.
+#[allow(dead_code, unused_imports)]
+mod x509;
 
 pub use binding::{Nonce, UnixTime, report_data};
 pub use claims::{
