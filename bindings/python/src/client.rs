@@ -44,9 +44,9 @@ impl Client {
         let enclave_hash = enclave_hash.map(str::parse).transpose();
         let model_hash = enclave_model_hash.map(str::parse).transpose();
         let policy = Policy::new(Expectations {
-            signing_key: signing_key.map_err(|err| error::expectation("enclave_signing_key", err))?,
-            enclave_hash: enclave_hash.map_err(|err| error::expectation("enclave_hash", err))?,
-            model_hash: model_hash.map_err(|err| error::expectation("enclave_model_hash", err))?,
+            signing_keys: listed("enclave_signing_key", signing_key)?,
+            enclave_hashes: listed("enclave_hash", enclave_hash)?,
+            model_hashes: listed("enclave_model_hash", model_hash)?,
             allow_debug: enclave_allow_debug,
             ..Expectations::default()
         })
@@ -168,6 +168,11 @@ impl Client {
             })
         })
     }
+}
+
+/// The expectation `name`, if it is given.
+fn listed<T, E: std::fmt::Display>(name: &str, given: Result<Option<T>, E>) -> PyResult<Vec<T>> {
+    Ok(given.map_err(|err| error::expectation(name, err))?.into_iter().collect())
 }
 
 /// Name, type and shape; -1 where any size will do.

@@ -143,6 +143,18 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
+impl Serialize for EnclaveHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EnclaveHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Lower-case hex.
 pub(crate) fn encode(bytes: &[u8]) -> String {
     use fmt::Write;

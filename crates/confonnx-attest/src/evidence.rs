@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::collateral::{Answer, Request, StapleError};
@@ -12,7 +12,7 @@ use crate::policy::Signer;
 use crate::{EnclaveHash, UnixTime, Verdict, azure, nitro, sgx, snp, tdx, tpm};
 
 /// The kinds of trusted execution environment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tee {
     /// A software stand-in for development. It protects nothing.

@@ -46,6 +46,7 @@ pub mod collateral;
 mod cursor;
 mod digest;
 mod document;
+mod enclave_info;
 #[allow(dead_code, reason = "read by evidence that carries event logs")]
 mod eventlog;
 mod evidence;
@@ -72,9 +73,11 @@ pub use claims::{
 };
 pub use digest::{Digest, EnclaveHash, Hex, HexError};
 pub use document::{Document, DocumentError, MAX_DOCUMENT_BYTES, VerifyError};
+pub use enclave_info::{EnclaveInfo, EnclaveInfoError};
 pub use evidence::{Evidence, EvidenceError, Tee};
 pub use policy::{
-    Expectations, Platforms, Policy, PolicyBuildError, PolicyError, SigningKey, SigningKeyError,
+    Expectations, Platforms, Policy, PolicyBuildError, PolicyError, PolicyFileError, Preset, SigningKey,
+    SigningKeyError,
 };
 pub use proof::{Genuine, Trusted};
 pub use verdict::{Check, Outcome, Verdict};

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
 
+mod file;
 mod platforms;
 mod signing_key;
 
+pub use file::{PolicyFileError, Preset};
 pub use platforms::Platforms;
 pub(crate) use signing_key::Signer;
 pub use signing_key::{SigningKey, SigningKeyError};
@@ -18,15 +20,15 @@ pub struct Policy {
     expected: Expectations,
 }
 
-/// The parts of a [`Policy`].
+/// The parts of a [`Policy`]. In each list one value has to match; an empty one expects nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Expectations {
     /// What the TEE has to have measured.
-    pub enclave_hash: Option<EnclaveHash>,
+    pub enclave_hashes: Vec<EnclaveHash>,
     /// The key that has to have signed the program. A TEE whose programs are not signed then fails.
-    pub signing_key: Option<SigningKey>,
+    pub signing_keys: Vec<SigningKey>,
     /// The hash of a model the server has to serve.
-    pub model_hash: Option<Digest>,
+    pub model_hashes: Vec<Digest>,
     /// Accepts debug mode, and with it the insecure TEE, without confidentiality. Alone it accepts the insecure TEE
     /// only.
     pub allow_debug: bool,
@@ -51,6 +53,28 @@ pub enum PolicyBuildError {
          signing key too (or, for development only, allow debug)"
     )]
     ModelHashAlone,
+    /// Some kinds of TEE are expected to run certain programs, others are not.
+    #[error(
+        "any program would be accepted in {}: name the accepted programs in the policy's section, or give the \
+         enclave hash or the enclave signing key",
+        names(.tees)
+    )]
+    AnyProgram {
+        /// Kinds of TEE whose section names no program.
+        tees: Vec<Tee>,
+    },
+    /// Two sources of expectations have nothing in common.
+    #[error(
+        "the policy accepts the {what} {accepted}, and {given} is asked for besides: nothing can be both"
+    )]
+    Contradiction {
+        /// What they are about, such as `enclave hash`.
+        what: &'static str,
+        /// Accepted before.
+        accepted: String,
+        /// Given besides.
+        given: String,
+    },
 }
 
 /// Genuine evidence that is not what the policy wants.
@@ -60,19 +84,45 @@ pub struct PolicyError {
     pub verdict: Verdict,
 }
 
+impl Expectations {
+    /// From now on accepts only those enclave hashes that are in both lists; an empty list says nothing.
+    pub fn narrow_enclave_hashes(&mut self, accepted: Vec<EnclaveHash>) -> Result<(), PolicyBuildError> {
+        narrow("enclave hash", &mut self.enclave_hashes, accepted, EnclaveHash::to_string)
+    }
+
+    /// From now on accepts only those signing keys that are in both lists; an empty list says nothing.
+    pub fn narrow_signing_keys(&mut self, accepted: Vec<SigningKey>) -> Result<(), PolicyBuildError> {
+        narrow("enclave signing key", &mut self.signing_keys, accepted, |key| format!("{key:?}"))
+    }
+
+    /// From now on accepts only those model hashes that are in both lists; an empty list says nothing.
+    pub fn narrow_model_hashes(&mut self, accepted: Vec<Digest>) -> Result<(), PolicyBuildError> {
+        narrow("model hash", &mut self.model_hashes, accepted, Digest::to_string)
+    }
+
+    /// From now on accepts documents without the caller's nonce up to the lesser age.
+    pub fn narrow_max_age(&mut self, max_age: Duration) {
+        self.max_age = Some(self.max_age.map_or(max_age, |known| known.min(max_age)));
+    }
+}
+
 impl Policy {
-    /// A policy with those expectations; an error when they are none.
+    /// A policy with those expectations; an error when programs of anybody would satisfy them.
     pub fn new(expected: Expectations) -> Result<Self, PolicyBuildError> {
-        if expected.enclave_hash.is_some()
-            || expected.signing_key.is_some()
-            || expected.allow_debug
-            || expected.platforms.name_programs()
-        {
+        let named = !expected.enclave_hashes.is_empty() || !expected.signing_keys.is_empty();
+        if named || expected.allow_debug {
             return Ok(Self { expected });
         }
-        Err(match expected.model_hash {
-            Some(_) => PolicyBuildError::ModelHashAlone,
-            None => PolicyBuildError::NoExpectation,
+        let (accepted, tees) = (expected.platforms.accepted(), expected.platforms.without_program());
+        if tees.is_empty() && !accepted.is_empty() {
+            return Ok(Self { expected });
+        }
+        Err(if tees.len() < accepted.len() {
+            PolicyBuildError::AnyProgram { tees }
+        } else if expected.model_hashes.is_empty() {
+            PolicyBuildError::NoExpectation
+        } else {
+            PolicyBuildError::ModelHashAlone
         })
     }
 
@@ -96,36 +146,32 @@ impl Policy {
             return verdict.decide("tee", expected, tee.name(), self.expected.allow_debug);
         }
         let accepted = self.expected.platforms.accepted();
-        let expected = accepted.iter().map(|tee| tee.name()).collect::<Vec<_>>().join(", ");
-        verdict.decide("tee", expected, tee.name(), accepted.contains(&tee));
+        verdict.decide("tee", names(&accepted), tee.name(), accepted.contains(&tee));
     }
 
     fn check_program(&self, genuine: &Genuine, verdict: &mut Verdict) {
         let measured = &genuine.measured;
         let section = self.expected.platforms.section(&measured.facts);
         let named_by_section = section.is_some_and(|section| section.names_program());
-        match &self.expected.enclave_hash {
-            Some(expected) => {
-                verdict.equal("enclave hash", expected.to_string(), measured.enclave_hash.to_string());
-            }
+        let found = measured.enclave_hash.to_string();
+        let (hashes, keys) = (&self.expected.enclave_hashes, &self.expected.signing_keys);
+        if !hashes.is_empty() {
+            let expected = one_of(hashes.iter().map(EnclaveHash::to_string));
+            verdict.decide("enclave hash", expected, found, hashes.contains(&measured.enclave_hash));
+        } else if keys.is_empty() && !named_by_section && genuine.tee != Tee::Insecure {
             // Debug permission alone names no program, so it is enough for the insecure TEE only.
-            None if self.expected.signing_key.is_none()
-                && !named_by_section
-                && genuine.tee != Tee::Insecure =>
-            {
-                verdict.decide(
-                    "enclave hash",
-                    "an enclave hash or signing key in the policy",
-                    measured.enclave_hash.to_string(),
-                    false,
-                );
-            }
-            None => verdict.info("enclave hash", measured.enclave_hash.to_string()),
+            let expected = "an enclave hash or signing key in the policy";
+            verdict.decide("enclave hash", expected, found, false);
+        } else {
+            verdict.info("enclave hash", found);
         }
-        let signer = measured.signer.as_ref().map_or("none".into(), Signer::to_string);
-        match &self.expected.signing_key {
-            Some(key) => verdict.equal("enclave signer", key.expected(measured.signer.as_ref()), signer),
-            None => verdict.info("enclave signer", signer),
+        let found = measured.signer.as_ref().map_or("none".into(), Signer::to_string);
+        if keys.is_empty() {
+            verdict.info("enclave signer", found);
+        } else {
+            let accepted: Vec<_> = keys.iter().map(|key| key.expected(measured.signer.as_ref())).collect();
+            let passed = accepted.contains(&found);
+            verdict.decide("enclave signer", one_of(accepted.into_iter()), found, passed);
         }
         let allowed = self.expected.allow_debug || section.is_some_and(|section| section.allows_debug());
         let expected = if allowed { "on, allowed" } else { "off" };
@@ -140,13 +186,12 @@ impl Policy {
         let models = &genuine.claims.models;
         let list = models.iter().map(|model| format!("{} ({})", model.sha256, shown(&model.name)));
         let found = if models.is_empty() { "none".into() } else { list.collect::<Vec<_>>().join(", ") };
-        match self.expected.model_hash {
-            Some(expected) => {
-                let served = models.iter().any(|model| model.sha256 == expected);
-                verdict.decide("model hash", expected.to_string(), found, served);
-            }
-            None => verdict.info("model hash", found),
+        let accepted = &self.expected.model_hashes;
+        if accepted.is_empty() {
+            return verdict.info("model hash", found);
         }
+        let served = models.iter().any(|model| accepted.contains(&model.sha256));
+        verdict.decide("model hash", one_of(accepted.iter().map(Digest::to_string)), found, served);
     }
 
     fn check_age(&self, genuine: &Genuine, now: UnixTime, verdict: &mut Verdict) {
@@ -178,6 +223,37 @@ impl fmt::Display for PolicyError {
 }
 
 impl std::error::Error for PolicyError {}
+
+/// Keeps of `accepted` what is also in `given`.
+fn narrow<T: Clone + PartialEq>(
+    what: &'static str,
+    accepted: &mut Vec<T>,
+    given: Vec<T>,
+    show: impl Fn(&T) -> String,
+) -> Result<(), PolicyBuildError> {
+    if given.is_empty() {
+        return Ok(());
+    }
+    if accepted.is_empty() {
+        *accepted = given;
+        return Ok(());
+    }
+    let before = std::mem::take(accepted);
+    *accepted = before.iter().filter(|value| given.contains(value)).cloned().collect();
+    if accepted.is_empty() {
+        let (accepted, given) = (one_of(before.iter().map(&show)), one_of(given.iter().map(&show)));
+        return Err(PolicyBuildError::Contradiction { what, accepted, given });
+    }
+    Ok(())
+}
+
+fn one_of(values: impl Iterator<Item = String>) -> String {
+    values.collect::<Vec<_>>().join(" or ")
+}
+
+fn names(tees: &[Tee]) -> String {
+    tees.iter().map(|tee| tee.name()).collect::<Vec<_>>().join(", ")
+}
 
 /// Server-chosen text in a verdict: bounded, one line, no control characters.
 pub(crate) fn shown(text: &str) -> String {

@@ -63,9 +63,9 @@ impl Expected {
             text(path)?.trim().parse().with_context(|| format!("no model hash in {}", path.display()))
         });
         Ok(Policy::new(Expectations {
-            enclave_hash: self.enclave_hash.clone(),
-            signing_key: signing_key.transpose()?,
-            model_hash: self.enclave_model_hash.or(from_file.transpose()?),
+            enclave_hashes: self.enclave_hash.clone().into_iter().collect(),
+            signing_keys: signing_key.transpose()?.into_iter().collect(),
+            model_hashes: self.enclave_model_hash.or(from_file.transpose()?).into_iter().collect(),
             allow_debug: self.enclave_allow_debug,
             max_age,
             ..Expectations::default()

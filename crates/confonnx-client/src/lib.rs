@@ -9,7 +9,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use confonnx_client::{Client, DataType, Expectations, Options, Policy, Shape, Tensor};
 //!
-//! let expected = Expectations { enclave_hash: Some("4a…".parse()?), ..Expectations::default() };
+//! let expected = Expectations { enclave_hashes: vec!["4a…".parse()?], ..Expectations::default() };
 //! let client = Client::new("https://models.example", Policy::new(expected)?, Options::default())?;
 //! let image = Tensor::new(DataType::Fp32, Shape::new([1, 1, 28, 28])?, vec![0; 4 * 28 * 28])?;
 //! let outputs = client.infer(None, vec![("image".into(), image)], &[]).await?;

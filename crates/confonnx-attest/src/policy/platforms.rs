@@ -1,13 +1,10 @@
 //! The sections of a policy, one for each kind of TEE.
 
-use serde::Deserialize;
-
 use crate::evidence::{Facts, Measured};
 use crate::{Tee, Verdict, azure, nitro, sgx, snp, tdx, tpm};
 
 /// What each kind of TEE has to be beyond the enclave hash. A kind without a section is refused.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Platforms {
     /// `[azure]`.
     pub azure: Option<azure::Policy>,
@@ -61,16 +58,17 @@ impl Platforms {
         all.into_iter().filter_map(|(tee, accepted)| accepted.then_some(tee)).collect()
     }
 
-    /// Whether at least one section says which programs it accepts. Kinds whose section does not are then refused
-    /// unless an enclave hash or signing key is given.
-    pub(crate) fn name_programs(&self) -> bool {
-        let named = |section: Option<bool>| section.unwrap_or_default();
-        named(self.azure.as_ref().map(azure::Policy::names_program))
-            || named(self.nitro.as_ref().map(nitro::Policy::names_program))
-            || named(self.sgx.as_ref().map(sgx::Policy::names_program))
-            || named(self.snp.as_ref().map(snp::Policy::names_program))
-            || named(self.tdx.as_ref().map(tdx::Policy::names_program))
-            || named(self.tpm.as_ref().map(tpm::Policy::names_program))
+    /// The kinds whose section does not say which programs it accepts.
+    pub(crate) fn without_program(&self) -> Vec<Tee> {
+        let all = [
+            (Tee::Azure, self.azure.as_ref().map(azure::Policy::names_program)),
+            (Tee::Nitro, self.nitro.as_ref().map(nitro::Policy::names_program)),
+            (Tee::Sgx, self.sgx.as_ref().map(sgx::Policy::names_program)),
+            (Tee::Snp, self.snp.as_ref().map(snp::Policy::names_program)),
+            (Tee::Tdx, self.tdx.as_ref().map(tdx::Policy::names_program)),
+            (Tee::Tpm, self.tpm.as_ref().map(tpm::Policy::names_program)),
+        ];
+        all.into_iter().filter_map(|(tee, named)| (named == Some(false)).then_some(tee)).collect()
     }
 
     /// The section that `facts` are about.

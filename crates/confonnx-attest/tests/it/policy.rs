@@ -15,19 +15,19 @@ fn nothing_expected_is_an_error() {
         build(Expectations { max_age, ..Expectations::default() }),
         Err(PolicyBuildError::NoExpectation)
     );
-    let model_hash = Some(Digest([1; 32]));
+    let model_hashes = vec![Digest([1; 32])];
     assert_eq!(
-        build(Expectations { model_hash, ..Expectations::default() }),
+        build(Expectations { model_hashes: model_hashes.clone(), ..Expectations::default() }),
         Err(PolicyBuildError::ModelHashAlone)
     );
-    assert_eq!(build(Expectations { model_hash, ..allow_debug() }), Ok(()));
+    assert_eq!(build(Expectations { model_hashes, ..allow_debug() }), Ok(()));
 }
 
 #[test]
 fn a_refusal_names_all_checks_with_both_values() {
     let wrong = Expectations {
-        enclave_hash: Some(Digest([0; 32]).into()),
-        model_hash: Some(Digest([0; 32])),
+        enclave_hashes: vec![Digest([0; 32]).into()],
+        model_hashes: vec![Digest([0; 32])],
         ..Expectations::default()
     };
     let genuine = Document::parse(&document()).unwrap().verify(Some(&NONCE), NOW).unwrap();

@@ -36,9 +36,12 @@ fn outcome(case: &Value, document: &[u8]) -> (&'static str, Vec<String>) {
     let now = UnixTime(case["now"].as_u64().unwrap());
     let wanted = &case["policy"];
     let policy = Policy::new(Expectations {
-        enclave_hash: text(&wanted["enclave_hash"]).map(|hex| hex.parse().unwrap()),
-        signing_key: text(&wanted["signing_key_pem"]).map(|pem| SigningKey::from_pem(&pem).unwrap()),
-        model_hash: text(&wanted["model_hash"]).map(|hex| hex.parse().unwrap()),
+        enclave_hashes: text(&wanted["enclave_hash"]).map(|hex| hex.parse().unwrap()).into_iter().collect(),
+        signing_keys: text(&wanted["signing_key_pem"])
+            .map(|pem| SigningKey::from_pem(&pem).unwrap())
+            .into_iter()
+            .collect(),
+        model_hashes: text(&wanted["model_hash"]).map(|hex| hex.parse().unwrap()).into_iter().collect(),
         allow_debug: wanted["allow_debug"].as_bool().unwrap_or_default(),
         max_age: wanted["max_age_s"].as_u64().map(Duration::from_secs),
         ..Expectations::default()

@@ -32,11 +32,11 @@ async fn nothing_is_sealed_to_another_program_or_model() {
     let server = Fake::start().await;
     for expected in [
         Expectations {
-            enclave_hash: Some(Digest([0; 32]).into()),
+            enclave_hashes: vec![Digest([0; 32]).into()],
             allow_debug: true,
             ..Expectations::default()
         },
-        Expectations { model_hash: Some(Digest([0; 32])), allow_debug: true, ..Expectations::default() },
+        Expectations { model_hashes: vec![Digest([0; 32])], allow_debug: true, ..Expectations::default() },
     ] {
         let client = Client::new(&server.url(), Policy::new(expected).unwrap(), Options::default()).unwrap();
         let err = echo(&client).await.unwrap_err();

@@ -1,0 +1,209 @@
+//! Policies as files (docs/attestation.md).
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::{
+    Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, Platforms, SigningKey, SigningKeyError,
+    azure, nitro, sgx, snp, tdx, tpm,
+};
+
+/// Where the sections of a policy start from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Only platforms without known weaknesses.
+    #[default]
+    Strict,
+    /// Platforms as real clouds run them; what that concedes, each section's `cloud` says.
+    Cloud,
+}
+
+/// Text that is not a policy.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyFileError {
+    /// Not TOML, or with keys or values that a policy has not.
+    #[error("{0}")]
+    Toml(#[from] toml::de::Error),
+    /// A list is empty.
+    #[error("`{key}` is an empty list: expected at least one value, or no such key when it does not matter")]
+    EmptyList {
+        /// Its key.
+        key: &'static str,
+    },
+    /// A file that the policy names cannot be read.
+    #[error("`{key}` names {path}, which cannot be read: {source}")]
+    Read {
+        /// The key.
+        key: &'static str,
+        /// The file's name, as the policy has it.
+        path: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file of `signing_key_files` is no public key.
+    #[error("`signing_key_files` names {path}: {source}")]
+    SigningKey {
+        /// The file's name, as the policy has it.
+        path: String,
+        /// What is wrong with it.
+        source: SigningKeyError,
+    },
+    /// A file of `enclave_info_files` is none.
+    #[error("`enclave_info_files` names {path}: {source}")]
+    EnclaveInfo {
+        /// The file's name, as the policy has it.
+        path: String,
+        /// What is wrong with it.
+        source: EnclaveInfoError,
+    },
+}
+
+/// Reads a file that a policy names.
+pub(crate) type Reader<'a> = dyn FnMut(&str) -> std::io::Result<String> + 'a;
+
+impl Preset {
+    /// The names by which [`FromStr`] knows them.
+    pub const NAMES: [&str; 2] = ["strict", "cloud"];
+
+    /// The sections.
+    pub fn platforms(self) -> Platforms {
+        match self {
+            Self::Strict => Platforms::strict(),
+            Self::Cloud => Platforms::cloud(),
+        }
+    }
+}
+
+impl FromStr for Preset {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        match name {
+            "strict" => Ok(Self::Strict),
+            "cloud" => Ok(Self::Cloud),
+            _ => Err(()),
+        }
+    }
+}
+
+impl From<Preset> for Expectations {
+    /// What the preset says of platforms, and nothing of programs.
+    fn from(preset: Preset) -> Self {
+        Self { platforms: preset.platforms(), ..Self::default() }
+    }
+}
+
+impl Expectations {
+    /// Reads a policy file. `read` gives the content of files it names, by the names it has for them.
+    ///
+    /// A file without sections accepts every kind of TEE as its preset does. With sections it accepts those kinds only,
+    /// and each section holds what differs from the preset.
+    pub fn from_toml(text: &str, read: &mut Reader<'_>) -> Result<Self, PolicyFileError> {
+        // Twice: typed, so that errors name key, line and column; and untyped, to lay over the preset what is there.
+        let file: File = toml::from_str(text)?;
+        let sections: Table = toml::from_str(text)?;
+        let mut enclave_hashes = list("enclave_hashes", file.enclave_hashes)?;
+        for path in list("enclave_info_files", file.enclave_info_files)? {
+            let info = EnclaveInfo::parse(&open("enclave_info_files", &path, read)?)
+                .map_err(|source| PolicyFileError::EnclaveInfo { path, source })?;
+            enclave_hashes.push(info.enclave_hash);
+        }
+        let mut signing_keys = Vec::new();
+        for path in list("signing_key_files", file.signing_key_files)? {
+            let key = SigningKey::from_pem(&open("signing_key_files", &path, read)?)
+                .map_err(|source| PolicyFileError::SigningKey { path, source })?;
+            signing_keys.push(key);
+        }
+        Ok(Self {
+            enclave_hashes,
+            signing_keys,
+            model_hashes: list("model_hashes", file.model_hashes)?,
+            allow_debug: file.allow_debug,
+            max_age: file.max_evidence_age_s.map(Duration::from_secs),
+            platforms: refine(file.preset.platforms(), &sections)?,
+        })
+    }
+}
+
+/// A policy file. The sections are here to be checked; their values come from [`refine`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct File {
+    preset: Preset,
+    max_evidence_age_s: Option<u64>,
+    enclave_hashes: Option<Vec<EnclaveHash>>,
+    enclave_info_files: Option<Vec<String>>,
+    signing_key_files: Option<Vec<String>>,
+    model_hashes: Option<Vec<Digest>>,
+    allow_debug: bool,
+    #[serde(rename = "azure")]
+    _azure: Option<azure::Policy>,
+    #[serde(rename = "nitro")]
+    _nitro: Option<nitro::Policy>,
+    #[serde(rename = "sgx")]
+    _sgx: Option<sgx::Policy>,
+    #[serde(rename = "snp")]
+    _snp: Option<snp::Policy>,
+    #[serde(rename = "tdx")]
+    _tdx: Option<tdx::Policy>,
+    #[serde(rename = "tpm")]
+    _tpm: Option<tpm::Policy>,
+}
+
+/// The preset with the file's sections laid over its own.
+fn refine(preset: Platforms, file: &Table) -> Result<Platforms, toml::de::Error> {
+    let refined = Platforms {
+        azure: section(preset.azure.as_ref(), file.get("azure"))?,
+        nitro: section(preset.nitro.as_ref(), file.get("nitro"))?,
+        sgx: section(preset.sgx.as_ref(), file.get("sgx"))?,
+        snp: section(preset.snp.as_ref(), file.get("snp"))?,
+        tdx: section(preset.tdx.as_ref(), file.get("tdx"))?,
+        tpm: section(preset.tpm.as_ref(), file.get("tpm"))?,
+    };
+    Ok(if refined.accepted().is_empty() { preset } else { refined })
+}
+
+fn section<P: Serialize + DeserializeOwned>(
+    preset: Option<&P>,
+    given: Option<&Value>,
+) -> Result<Option<P>, toml::de::Error> {
+    let Some(given) = given else { return Ok(None) };
+    let mut values = Value::try_from(preset).map_err(serde::de::Error::custom)?;
+    lay_over(&mut values, given);
+    values.try_into().map(Some)
+}
+
+/// Replaces values by those of `given`; tables key by key.
+fn lay_over(values: &mut Value, given: &Value) {
+    match (values, given) {
+        (Value::Table(values), Value::Table(given)) => {
+            for (key, given) in given {
+                match values.get_mut(key) {
+                    Some(value) => lay_over(value, given),
+                    None => drop(values.insert(key.clone(), given.clone())),
+                }
+            }
+        }
+        (value, given) => *value = given.clone(),
+    }
+}
+
+fn list<T>(key: &'static str, values: Option<Vec<T>>) -> Result<Vec<T>, PolicyFileError> {
+    match values {
+        Some(values) if values.is_empty() => Err(PolicyFileError::EmptyList { key }),
+        values => Ok(values.unwrap_or_default()),
+    }
+}
+
+fn open(key: &'static str, path: &str, read: &mut Reader<'_>) -> Result<String, PolicyFileError> {
+    read(path).map_err(|source| PolicyFileError::Read { key, path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;
