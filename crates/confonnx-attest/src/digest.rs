@@ -55,6 +55,12 @@ impl From<Digest> for EnclaveHash {
     }
 }
 
+impl From<Hex<48>> for EnclaveHash {
+    fn from(measurement: Hex<48>) -> Self {
+        Self(measurement.0.to_vec())
+    }
+}
+
 impl FromStr for Digest {
     type Err = HexError;
 

@@ -61,6 +61,8 @@ mod proof;
 pub mod sgx;
 pub mod snp;
 pub mod tdx;
+#[cfg(test)]
+mod testing;
 pub mod tpm;
 mod verdict;
 // Each TEE uses the part that its chain needs.

@@ -1,35 +1,49 @@
-//! AWS Nitro enclaves.
+//! AWS Nitro enclaves: the attestation document of the Nitro hypervisor (protocol.md 2.13).
+//!
+//! The document carries its own certificates and AWS publishes no revocation lists for it, so nothing is stapled. The
+//! signing certificate lives three hours, so evidence verifies no longer than that.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha384};
 
 use crate::collateral::{Answer, Request, StapleError};
+use crate::digest::encode;
 use crate::evidence::Measured;
-use crate::{UnixTime, Verdict};
+use crate::policy::shown;
+use crate::x509::{Algorithm, Hash, shown_time};
+use crate::{Hex, UnixTime, Verdict};
+
+mod chain;
+mod document;
+mod policy;
+
+use chain::Chain;
+pub use document::ParseError;
+use document::{Document, Pcr};
+pub use policy::{Policy, SigningCertificate, SigningCertificateError};
 
 /// Evidence as received or produced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
     report: Vec<u8>,
-    endorsements: Map<String, Value>,
+    document: Document,
 }
-
-/// Bytes that are no such evidence.
-#[derive(Debug, thiserror::Error)]
-pub enum ParseError {}
 
 /// What this TEE says beyond the enclave hash, for [`Policy`].
 #[derive(Debug)]
-pub(crate) struct Facts {}
-
-/// The `[nitro]` section of a policy. `Serialize` writes what `Deserialize` reads: a file's section is laid over a preset.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {}
+pub(crate) struct Facts {
+    pcrs: BTreeMap<u8, Pcr>,
+    debug: bool,
+    /// Seconds since the hypervisor made the document.
+    age_s: u64,
+}
 
 impl Evidence {
-    pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        Ok(Self { report: report.to_vec(), endorsements: endorsements.clone() })
+    /// Reads a COSE_Sign1. There are no endorsements; whatever is in their place is left out.
+    pub(crate) fn parse(report: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
+        Ok(Self { report: report.to_vec(), document: Document::parse(report)? })
     }
 
     pub(crate) fn report(&self) -> Vec<u8> {
@@ -37,7 +51,7 @@ impl Evidence {
     }
 
     pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        self.endorsements.clone()
+        Map::new()
     }
 
     pub(crate) fn collateral_requests(&self) -> Vec<Request> {
@@ -50,41 +64,104 @@ impl Evidence {
 
     pub(crate) fn verify(
         &self,
-        _report_data: &[u8; 64],
-        _now: UnixTime,
+        report_data: &[u8; 64],
+        now: UnixTime,
         verdict: &mut Verdict,
     ) -> Option<Measured> {
-        verdict.undecided("signature", "evidence that this version can verify", "evidence of `nitro`");
-        None
+        Some(self.verify_with(AWS_ROOT, report_data, now, verdict))
+    }
+
+    /// The same under another root, for tests.
+    fn verify_with(
+        &self,
+        root: &[u8],
+        report_data: &[u8; 64],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Measured {
+        let document = &self.document;
+        let chain = Chain::read(&document.cabundle, &document.certificate);
+        match &chain {
+            Ok(chain) => {
+                self.check_signature(chain, verdict);
+                chain.check(root, now, verdict);
+                self.check_time(chain, now, verdict);
+            }
+            Err(error) => {
+                verdict.undecided("signature", "ES384 by the document's certificate", "no such certificate");
+                verdict.decide("chain", "certificates up to AWS's root", error.to_string(), false);
+                verdict.undecided(
+                    "chain validity",
+                    format!("valid at {}", shown_time(now)),
+                    "no certificates",
+                );
+                verdict.undecided("document time", "while its certificate is valid", "no such certificate");
+            }
+        }
+        let user_data = document.user_data.as_deref();
+        verdict.equal("report data", encode(report_data), user_data.map_or("absent".into(), encode));
+        verdict.info("module", shown(&document.module_id));
+        verdict.info("nonce", length_of(document.nonce.as_deref()));
+        verdict.info("public key", length_of(document.public_key.as_deref()));
+        self.measured(now)
+    }
+
+    fn check_signature(&self, chain: &Chain, verdict: &mut Verdict) {
+        let signed = self.document.signed();
+        let found = match chain.signer().public_key() {
+            Ok(key) => {
+                let signature = &self.document.signature;
+                key.verify(Algorithm::EcdsaFixed(Hash::Sha384), &signed, signature)
+                    .map_err(|err| err.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let passed = found.is_ok();
+        let found = found.map_or_else(|error| error, |()| format!("ES384 by {}", chain.signer_name()));
+        verdict.decide("signature", "ES384 by the document's certificate", found, passed);
+    }
+
+    /// The hypervisor's clock against its certificate's period and against ours.
+    fn check_time(&self, chain: &Chain, now: UnixTime, verdict: &mut Verdict) {
+        let made = self.made();
+        let (from, until) = chain.signer().validity();
+        let latest = UnixTime(until.0.min(now.0.saturating_add(CLOCK_TOLERANCE_S)));
+        let expected = format!("{} to {}", shown_time(from), shown_time(latest));
+        verdict.decide("document time", expected, shown_time(made), (from..=latest).contains(&made));
+    }
+
+    fn measured(&self, now: UnixTime) -> Measured {
+        let document = &self.document;
+        let registers = [document.pcr(0), document.pcr(1), document.pcr(2)];
+        let hash: [u8; 48] = Sha384::digest(registers.concat()).into();
+        // Every image has something in each of them, so a zero one was not measured.
+        let debug = registers.contains(&[0; 48]);
+        Measured {
+            enclave_hash: Hex(hash).into(),
+            signer: None,
+            debug,
+            facts: crate::evidence::Facts::Nitro(Facts {
+                pcrs: document.pcrs.clone(),
+                debug,
+                age_s: now.0.saturating_sub(self.made().0),
+            }),
+        }
+    }
+
+    fn made(&self) -> UnixTime {
+        UnixTime(self.document.timestamp_ms / 1000)
     }
 }
 
-impl Policy {
-    /// Accepts only platforms without known weaknesses.
-    pub fn strict() -> Self {
-        Self {}
-    }
-
-    /// Accepts what real clouds run, which concedes what its documentation says.
-    pub fn cloud() -> Self {
-        Self {}
-    }
-
-    /// Whether it says which programs are accepted.
-    pub(crate) fn names_program(&self) -> bool {
-        false
-    }
-
-    pub(crate) fn allows_debug(&self) -> bool {
-        false
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, _facts: &Facts, _measured: &Measured, _verdict: &mut Verdict) {}
+fn length_of(bytes: Option<&[u8]>) -> String {
+    bytes.map_or("absent".into(), |bytes| format!("{} bytes", bytes.len()))
 }
 
-impl Default for Policy {
-    fn default() -> Self {
-        Self::strict()
-    }
-}
+/// "AWS Nitro Enclaves Root-G1", SHA-256 641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b.
+const AWS_ROOT: &[u8] = include_bytes!("nitro/root.der");
+
+/// Seconds a document may come from the future: clocks differ.
+const CLOCK_TOLERANCE_S: u64 = 300;
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
 
 mod file;
+mod list;
 mod platforms;
 mod signing_key;
 
 pub use file::{PolicyFileError, Preset};
+pub(crate) use list::at_least_one;
 pub use platforms::Platforms;
 pub(crate) use signing_key::Signer;
 pub use signing_key::{SigningKey, SigningKeyError};

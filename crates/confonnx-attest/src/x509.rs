@@ -176,6 +176,15 @@ impl Certificate {
         self.verify_signature(issuer)
     }
 
+    /// Whether its key may sign data: no authority's, and no key usage forbids it.
+    pub(crate) fn may_sign_data(&self) -> bool {
+        let authority = match self.decoded::<BasicConstraints>(BASIC_CONSTRAINTS) {
+            None => false,
+            Some(constraints) => constraints.is_none_or(|constraints| constraints.ca),
+        };
+        !authority && self.may(KeyUsage::digital_signature)
+    }
+
     fn verify_signature(&self, issuer: &Self) -> Result<(), IssueError> {
         let algorithm = Algorithm::from_identifier(self.inner.signature_algorithm())?;
         let signature = self.inner.signature().as_bytes().unwrap_or_default();
@@ -205,7 +214,7 @@ impl Certificate {
 }
 
 /// Records whether `now` lies in a period: failed before it, undecided after it.
-fn check_period(
+pub(crate) fn check_period(
     name: &'static str,
     now: UnixTime,
     from: UnixTime,
