@@ -38,6 +38,9 @@ struct Args {
     /// How long a round is.
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
+    /// Measure this model alone.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
     /// Where bench/models.py put its models.
     #[arg(long, default_value = ".cache/bench", value_name = "FOLDER")]
     models: PathBuf,
@@ -59,11 +62,15 @@ fn main() -> anyhow::Result<()> {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("confonnx-server"),
     };
-    let paths = [
+    let mut paths = vec![
         args.models.join("tiny.onnx"),
         PathBuf::from("examples/digits/digits.onnx"),
         args.models.join("squeezenet.onnx"),
     ];
+    if let Some(name) = &args.model {
+        paths.retain(|path| path.file_stem().is_some_and(|stem| stem == name.as_str()));
+        ensure!(!paths.is_empty(), "--model is {name}; expected tiny, digits or squeezenet");
+    }
     for path in &paths {
         ensure!(path.is_file(), "{} does not exist; run `make bench` in the repository", path.display());
     }
@@ -80,7 +87,7 @@ fn main() -> anyhow::Result<()> {
     let bench = Bench { executable, runtime, rounds: args.rounds, length };
     let (mut rows, mut breakdown) = (Vec::new(), String::new());
     for path in &paths {
-        let (model_rows, text) = bench.model(path, path == &paths[0])?;
+        let (model_rows, text) = bench.model(path, path.ends_with("tiny.onnx"))?;
         rows.extend(model_rows);
         breakdown.extend(text);
     }

@@ -3,9 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use confonnx_protocol::bhttp::{self, Body, Fields, RequestHead, ResponseHead};
-use confonnx_protocol::oip::ErrorBody;
-use confonnx_protocol::{Plaintext, padding};
-use zeroize::Zeroizing;
+use confonnx_protocol::oip::{self, ErrorBody};
+use confonnx_protocol::{Draft, Plaintext};
 
 use crate::{ClientError, Options};
 
@@ -15,6 +14,8 @@ pub(crate) struct Call<'a> {
     pub(crate) path: String,
     pub(crate) fields: Vec<(&'static str, String)>,
     pub(crate) body: Vec<&'a [u8]>,
+    /// Octets of JSON, the body's first part, when tensors follow it.
+    pub(crate) json_len: Option<usize>,
 }
 
 /// An opened reply.
@@ -26,15 +27,16 @@ pub(crate) struct Answer {
 
 impl<'a> Call<'a> {
     pub(crate) fn get(path: impl Into<String>) -> Self {
-        Self { method: "GET", path: path.into(), fields: Vec::new(), body: Vec::new() }
+        Self { method: "GET", path: path.into(), fields: Vec::new(), body: Vec::new(), json_len: None }
     }
 
-    /// The binary HTTP message, padded. Erased on drop.
+    /// The binary HTTP message, padded, with `room` for a key's seal. Erased on drop.
     pub(crate) fn message(
         &self,
         options: &Options,
         date: SystemTime,
-    ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        room: usize,
+    ) -> Result<Draft, ClientError> {
         let mut head = RequestHead::new(self.method, self.path.as_str());
         head.fields.push("date", httpdate::fmt_http_date(date));
         if let Some(key) = &options.auth_key {
@@ -46,13 +48,28 @@ impl<'a> Call<'a> {
         for (name, value) in &self.fields {
             head.fields.push(*name, value.as_str());
         }
-        let mut message = Zeroizing::new(Vec::new());
-        bhttp::encode_request(&head, &self.body, &mut message)
-            .map_err(|err| ClientError::Seal { source: err.into() })?;
-        padding::pad(&mut message);
-        Ok(message)
+        let body = self.aligned_body(&mut head);
+        Draft::request(room, &head, &body).map_err(|err| ClientError::Seal { source: err.into() })
+    }
+
+    /// The body, its JSON filled up with spaces so that the tensors start at a multiple of eight octets of the message:
+    /// the server then uses them where they lie. (Where a length gains a digit by it they do not, and are copied.)
+    fn aligned_body(&self, head: &mut RequestHead) -> Vec<&'a [u8]> {
+        let mut body = self.body.clone();
+        let Some(json_len) = self.json_len else { return body };
+        let mut unaligned = head.clone();
+        unaligned.fields.push(oip::HEADER_LENGTH, json_len.to_string());
+        let body_len = body.iter().map(|part| part.len()).sum();
+        let tensors = bhttp::request_body_offset(&unaligned, body_len) + json_len;
+        let spaces = tensors.next_multiple_of(SPACES.len()) - tensors;
+        head.fields.push(oip::HEADER_LENGTH, (json_len + spaces).to_string());
+        body.insert(1, &SPACES[..spaces]);
+        body
     }
 }
+
+/// JSON's white space. One less than its number are ever needed.
+const SPACES: &[u8; 8] = b"        ";
 
 impl Answer {
     pub(crate) fn parse(message: Plaintext) -> Result<Self, ClientError> {
@@ -126,4 +143,36 @@ impl ClockOffset {
 
 fn text<'f>(fields: &'f Fields, name: &str) -> Option<&'f str> {
     fields.get(name).and_then(|value| std::str::from_utf8(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn tensors_start_at_a_multiple_of_eight_octets() {
+        let tensors = [0x55; 24];
+        for json_len in 40..70 {
+            let json = vec![b'x'; json_len];
+            let call = Call {
+                method: "POST",
+                path: "/v2/models/m/infer".into(),
+                fields: vec![("content-type", "application/octet-stream".into())],
+                body: vec![&json, &tensors],
+                json_len: Some(json_len),
+            };
+            let message = call.message(&Options::default(), UNIX_EPOCH, 39).unwrap();
+            let message = message.message();
+            let (head, body) = bhttp::decode_request(message).unwrap();
+            let said: usize =
+                std::str::from_utf8(head.fields.get(oip::HEADER_LENGTH).unwrap()).unwrap().parse().unwrap();
+            let (padded, found) = body.bytes(message).split_at(said);
+            assert_eq!(found, tensors);
+            assert_eq!(padded.trim_ascii_end(), json);
+            let at = message.windows(tensors.len()).position(|window| window == tensors).unwrap();
+            assert_eq!(at % 8, 0, "JSON of {json_len} octets");
+        }
+    }
 }

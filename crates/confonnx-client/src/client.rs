@@ -103,11 +103,10 @@ impl Client {
             outputs.iter().map(|name| RequestedOutput { name: name.clone(), binary: None }).collect();
         let request = InferRequest { id: None, inputs, outputs, binary_default: true };
         let encoded = request.encode().map_err(ClientError::Inputs)?;
-        let mut fields = vec![("content-type", encoded.content_type().into())];
-        fields.extend(encoded.json_len().map(|len| (oip::HEADER_LENGTH, len.to_string())));
+        let fields = vec![("content-type", encoded.content_type().into())];
         self.bounded(async {
             let path = format!("{}/infer", self.model_path(model).await?);
-            let answer = self.call(&Call { method: "POST", path, fields, body: encoded.parts() }).await?;
+            let answer = self.call(&Call { method: "POST", path, fields, body: encoded.parts(), json_len: encoded.json_len() }).await?;
             let json_len = match answer.field(oip::HEADER_LENGTH).map(str::parse) {
                 None => None,
                 Some(Ok(len)) => Some(len),
@@ -196,17 +195,17 @@ impl Client {
             (url, Arc::clone(&state.transport), state.clock)
         };
         let now = SystemTime::now();
-        let message = call.message(&self.options, clock.map_or(now, |offset| offset.apply(now)))?;
+        let now = clock.map_or(now, |offset| offset.apply(now));
+        let message = call.message(&self.options, now, session.key.room())?;
         let reply = if self.options.chunked {
-            self.exchange_chunked(&url, &transport, session, &message).await?
+            self.exchange_chunked(&url, &transport, session, message.message()).await?
         } else {
             let (request, opener) =
-                session.key.seal(self.options.aead, &message, &mut UnwrapErr(SysRng)).map_err(seal_failed)?;
+                session.key.seal(self.options.aead, message, &mut UnwrapErr(SysRng)).map_err(seal_failed)?;
             let media = ("message/ohttp-req", "message/ohttp-res");
             let reply = transport.exchange(&url, request, media, self.options.max_reply).await?;
             opener.open(reply).map_err(ClientError::reply)?
         };
-        drop(message);
         let answer = Answer::parse(reply)?;
         let mut state = self.state();
         if state.session.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {

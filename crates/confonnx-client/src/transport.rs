@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -114,7 +115,8 @@ impl Transport {
         let (status, found) = (head.status.as_u16(), media_type(&head.headers));
         let accepted = status == 200 && found == expected;
         let limit = if accepted { limit } else { MAX_PROBLEM };
-        let mut received = Vec::new();
+        let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+        let mut received = Vec::with_capacity(announced.min(limit));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|err| transport(err.into()))?;
             let Some(data) = frame.data_ref() else { continue };

@@ -75,7 +75,8 @@ pub(crate) struct Words(Vec<u64>);
 
 impl Drop for Words {
     fn drop(&mut self) {
-        self.0.zeroize();
+        // The slice, not the `Vec`, which is erased word by word.
+        self.0.as_mut_slice().zeroize();
     }
 }
 

@@ -15,8 +15,8 @@ use rand_core::CryptoRng;
 use thiserror::Error;
 
 use crate::{
-    KeyConfig, Plaintext,
-    chunked::{ChunkError, ChunkReader, ChunkSealer, MAX_CHUNK, seal_onto},
+    Draft, KeyConfig, Plaintext,
+    chunked::{ChunkError, ChunkReader, ChunkSealer, MAX_CHUNK},
     context::{Framing, HEADER_LEN, PublicKey, SealError, Sender, header, info},
     key_config::KeyConfigError,
     reply_key::{ReplyKey, ReplySecret},
@@ -92,19 +92,27 @@ impl SealingKey {
         &self.config
     }
 
-    /// Seals `message`, padded binary HTTP, as `message/ohttp-req` (RFC 9458 §4.3). The opener is for its reply alone.
+    /// Octets that sealing puts before a message: header and encapsulated key. For [`Draft::request`].
+    pub fn room(&self) -> usize {
+        self.config.kem().encapsulated_key_len().saturating_add(HEADER_LEN)
+    }
+
+    /// Seals `message`, padded binary HTTP, as `message/ohttp-req` (RFC 9458 §4.3), in its buffer. The opener is for its
+    /// reply alone.
     ///
     /// # Errors
     /// [`SealError`].
     pub fn seal(
         &self,
         aead: Aead,
-        message: &[u8],
+        message: impl Into<Draft>,
         rng: &mut impl CryptoRng,
     ) -> Result<(Vec<u8>, ReplyOpener), SealError> {
-        let mut request = Vec::with_capacity(self.sealed_len(message.len()));
-        let (mut context, secret) = self.start(Framing::Whole, aead, rng, &mut request)?;
-        seal_onto(context.as_mut(), b"", message, &mut request)?;
+        let message = message.into();
+        let mut start = Vec::with_capacity(self.room());
+        let (mut context, secret) = self.start(Framing::Whole, aead, rng, &mut start)?;
+        let too_long = SealError::TooLong { len: message.message().len() };
+        let request = message.seal(&start, |data| context.seal(b"", data)).map_err(|_| too_long)?;
         Ok((request, ReplyOpener(secret)))
     }
 
@@ -146,11 +154,6 @@ impl SealingKey {
         out.extend_from_slice(&header);
         out.extend_from_slice(&encapsulated);
         Ok((context, secret))
-    }
-
-    fn sealed_len(&self, message: usize) -> usize {
-        let overhead = self.config.kem().encapsulated_key_len().saturating_add(HEADER_LEN + TAG_LEN);
-        message.saturating_add(overhead)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sealed path of confonnx: what travels between client and server, and how it is sealed.
 //!
 //! For whoever writes a client or a server; `docs/protocol.md` is the specification. Nothing here does IO, reads a
-//! clock or draws randomness by itself: time and random generators are arguments.
+//! clock: time is an argument. So are random generators, but for ML-KEM, whose library draws its own randomness.
 //!
 //! - [`suite`], [`key_config`]: algorithms and published keys (RFC 9180, RFC 9458 §3).
 //! - `client`: seal requests, open replies. A request can be sealed only to a key that a trusted attestation lists.
@@ -15,6 +15,7 @@
 
 mod backend;
 pub mod bhttp;
+mod buffer;
 mod chunked;
 #[cfg(feature = "client")]
 pub mod client;
@@ -29,6 +30,7 @@ pub mod secret;
 pub mod server;
 pub mod suite;
 
+pub use buffer::{Draft, Incoming};
 pub use chunked::{ChunkSealer, MAX_CHUNK};
 pub use code::Code;
 pub use context::SealError;

@@ -28,7 +28,12 @@ pub fn padded_len(len: usize) -> usize {
 
 /// Appends zero octets up to [`padded_len`]; binary HTTP allows them after a message (RFC 9292, section 3.8).
 pub fn pad(buffer: &mut Vec<u8>) {
-    let len = padded_len(buffer.len());
+    pad_from(buffer, 0);
+}
+
+/// The same for a message that starts at `start`.
+pub(crate) fn pad_from(buffer: &mut Vec<u8>, start: usize) {
+    let len = start.saturating_add(padded_len(buffer.len().saturating_sub(start)));
     buffer.reserve_exact(len.saturating_sub(buffer.len()));
     buffer.resize(len, 0);
 }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_protocol::{
-    Code, SealError,
+    Code, Incoming, SealError,
     server::{ChunkedOpener, ChunkedReply, Opened},
 };
 
@@ -63,13 +63,13 @@ impl Service {
     ///
     /// # Errors
     /// The code of the answer when the request cannot be opened; the reply carries every other error.
-    pub fn exchange(&self, sealed: Vec<u8>) -> Result<Sealed, Code> {
+    pub fn exchange(&self, sealed: Incoming) -> Result<Sealed, Code> {
         let start = Instant::now();
         self.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
         let (opened, reply) = self.keys.ring().open(sealed, clock::now()).map_err(|err| err.code())?;
         self.metrics.open.record(start.elapsed());
         let answer = self.answer(&opened);
-        self.seal(answer.outcome, || Ok(vec![reply.seal(&answer.message, &mut rng())?.into()]))
+        self.seal(answer.outcome, || Ok(vec![reply.seal(answer.message, &mut rng())?.into()]))
     }
 
     /// Begins a chunked request of at most `limit` octets, sealed.
@@ -88,7 +88,7 @@ impl Service {
             let mut first = Vec::new();
             let mut sealer = reply.start(&mut rng(), &mut first)?;
             let mut pieces = vec![Bytes::from(first)];
-            let mut parts = answer.message.chunks(PIECE).peekable();
+            let mut parts = answer.message.message().chunks(PIECE).peekable();
             while let Some(part) = parts.next_if(|part| part.len() == PIECE) {
                 let mut piece = Vec::with_capacity(PIECE + PIECE / 64);
                 sealer.chunk(part, &mut piece)?;
@@ -164,8 +164,8 @@ mod tests {
     fn a_panic_is_an_answer_without_its_message() {
         let answer = guarded(true, || panic!("with a tensor value: 7654321"));
         assert_eq!(answer.outcome, "internal");
-        let (head, body) = bhttp::decode_response(&answer.message).unwrap();
+        let (head, body) = bhttp::decode_response(answer.message.message()).unwrap();
         assert_eq!((head.status, head.fields.get("confonnx-key")), (500, Some(&b"outdated"[..])));
-        assert!(!String::from_utf8_lossy(body.bytes(&answer.message)).contains("7654321"));
+        assert!(!String::from_utf8_lossy(body.bytes(answer.message.message())).contains("7654321"));
     }
 }

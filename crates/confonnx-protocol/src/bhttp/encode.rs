@@ -2,11 +2,12 @@ use super::{
     BhttpError, Fields, MAX_FIELDS, MAX_HEAD, Part, RequestHead, ResponseHead,
     fields::{check_field, check_method, check_visible},
 };
-use crate::padding::padded_len;
+use crate::{padding::padded_len, suite::TAG_LEN};
 
 /// Appends a known-length request to `out`, its body joined from `body_parts`. What does not decode is not encoded.
 ///
-/// Grows `out` at most once, with room for the padding that the caller adds: [`padding::pad`](crate::padding::pad).
+/// Grows `out` at most once, with room for the padding that the caller adds ([`padding::pad`](crate::padding::pad)) and
+/// a tag.
 pub fn encode_request(head: &RequestHead, body_parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), BhttpError> {
     check_method(head.method.as_bytes())?;
     check_visible(Part::Scheme, head.scheme.as_bytes())?;
@@ -23,6 +24,21 @@ pub fn encode_request(head: &RequestHead, body_parts: &[&[u8]], out: &mut Vec<u8
     }
     push_fields_and_body(out, &head.fields, fields_len, body_parts, body_len);
     Ok(())
+}
+
+/// Where [`encode_request`] puts the first octet of a body of `body_len` octets.
+pub fn request_body_offset(head: &RequestHead, body_len: usize) -> usize {
+    let framing = 1;
+    let control = [&head.method, &head.scheme, &head.authority, &head.path];
+    let control_len = control.iter().map(|text| prefixed_len(text.len())).fold(0, usize::saturating_add);
+    let fields_len = head
+        .fields
+        .iter()
+        .map(|(name, value)| prefixed_len(name.len()).saturating_add(prefixed_len(value.len())))
+        .fold(0, usize::saturating_add);
+    [framing, control_len, prefixed_len(fields_len), varint_len(body_len)]
+        .into_iter()
+        .fold(0, usize::saturating_add)
 }
 
 /// Appends a known-length response to `out`, as [`encode_request`] does a request.
@@ -66,10 +82,10 @@ fn reserve(out: &mut Vec<u8>, control_len: usize, fields_len: usize, body_parts:
     let body_len = body_parts.iter().map(|part| part.len()).fold(0, usize::saturating_add);
     let framing_and_trailer = 2;
     let total =
-        [out.len(), framing_and_trailer, control_len, prefixed_len(fields_len), prefixed_len(body_len)]
+        [framing_and_trailer, control_len, prefixed_len(fields_len), prefixed_len(body_len)]
             .into_iter()
             .fold(0, usize::saturating_add);
-    out.reserve_exact(padded_len(total).saturating_sub(out.len()));
+    out.reserve_exact(padded_len(total).saturating_add(TAG_LEN));
     body_len
 }
 

@@ -19,9 +19,9 @@ use super::{
     ring::{FoundKey, KeyRing},
 };
 use crate::{
-    ChunkSealer, Code, Plaintext,
-    chunked::{ChunkError, ChunkReader, seal_onto},
-    context::{Framing, HEADER_LEN, Receiver, SealError},
+    ChunkSealer, Code, Draft, Incoming, Plaintext,
+    chunked::{ChunkError, ChunkReader},
+    context::{Framing, HEADER_LEN, Receiver, Seal, SealError},
     reply_key::{ReplyKey, ReplySecret},
     suite::{Aead, KDF_ID, Kem, TAG_LEN},
 };
@@ -136,16 +136,16 @@ impl Opened {
 pub struct Reply(ReplySecret);
 
 impl Reply {
-    /// Seals `message`, padded binary HTTP, as `message/ohttp-res` (RFC 9458 §4.4).
+    /// Seals `message`, padded binary HTTP, as `message/ohttp-res` (RFC 9458 §4.4), in its buffer.
     ///
     /// # Errors
     /// [`SealError::TooLong`] over 64 GiB.
-    pub fn seal(self, message: &[u8], rng: &mut impl CryptoRng) -> Result<Vec<u8>, SealError> {
-        let overhead = self.0.nonce_len().saturating_add(TAG_LEN);
-        let mut reply = Vec::with_capacity(message.len().saturating_add(overhead));
-        let mut key = start_reply(self.0, rng, &mut reply)?;
-        seal_onto(&mut key, b"", message, &mut reply)?;
-        Ok(reply)
+    pub fn seal(self, message: impl Into<Draft>, rng: &mut impl CryptoRng) -> Result<Vec<u8>, SealError> {
+        let message = message.into();
+        let mut nonce = Vec::with_capacity(self.0.nonce_len());
+        let mut key = start_reply(self.0, rng, &mut nonce)?;
+        let too_long = SealError::TooLong { len: message.message().len() };
+        message.seal(&nonce, |data| key.seal(b"", data)).map_err(|_| too_long)
     }
 }
 
@@ -266,22 +266,24 @@ impl Chunks {
 
 pub(super) fn open_whole(
     ring: &KeyRing,
-    mut message: Vec<u8>,
+    message: Incoming,
     now: UnixTime,
 ) -> Result<(Opened, Reply), OpenError> {
     let len = message.len();
-    let (start, sealed) = Start::read(ring, &message, now)?;
+    let (mut message, lead) = message.into_parts();
+    let (start, sealed) = Start::read(ring, message.get(lead..).unwrap_or_default(), now)?;
     if sealed.len() < TAG_LEN {
         return Err(OpenError::Truncated { len });
     }
-    let begin = len.saturating_sub(sealed.len());
+    let begin = message.len().saturating_sub(sealed.len());
     let (mut context, reply) = start.receiver(Framing::Whole)?;
     let (token, outdated) = (start.token, start.key.outdated);
     let Some((data, tag)) = message.get_mut(begin..).and_then(|sealed| sealed.split_last_chunk_mut()) else {
         return Err(OpenError::Truncated { len });
     };
     context.open(b"", data, tag).map_err(|_| OpenError::Decrypt)?;
-    let plaintext = Plaintext::within(message, begin..len.saturating_sub(TAG_LEN));
+    let end = message.len().saturating_sub(TAG_LEN);
+    let plaintext = Plaintext::within(message, begin..end);
     Ok((admit(ring, token, plaintext, outdated, now)?, Reply(reply)))
 }
 

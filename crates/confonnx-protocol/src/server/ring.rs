@@ -17,7 +17,7 @@ use super::{
     replay::{ReplayTable, Token},
 };
 use crate::{
-    KeyConfig,
+    Incoming, KeyConfig,
     context::{Framing, PrivateKey, Receiver, info},
     secret::EpochSecret,
     suite::{Aead, Kem},
@@ -181,8 +181,12 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(&self, message: Vec<u8>, now: UnixTime) -> Result<(Opened, Reply), OpenError> {
-        open::open_whole(self, message, now)
+    pub fn open(
+        &self,
+        message: impl Into<Incoming>,
+        now: UnixTime,
+    ) -> Result<(Opened, Reply), OpenError> {
+        open::open_whole(self, message.into(), now)
     }
 
     /// Opens a `message/ohttp-chunked-req` of at most `limit` octets, sealed, as they arrive.

@@ -39,13 +39,19 @@ fn check(name: &str, input: Input) {
             let ring = ring(&server);
             let (key, aead) =
                 (sealing_key(&ring, Kem::from_name(&kem).unwrap()), Aead::from_name(&aead).unwrap());
-            let (sealed, opener) = seal(&key, aead, chunked, ephemeral, &request.plaintext.0);
-            assert_eq!(Hex(sealed), request.sealed, "{name}");
+            // X-Wing's encapsulation takes no randomness from outside, so its requests cannot be made again.
+            let opener = (key.config().kem() != Kem::XWing).then(|| {
+                let (sealed, opener) = seal(&key, aead, chunked, ephemeral, &request.plaintext.0);
+                assert_eq!(Hex(sealed), request.sealed, "{name}");
+                opener
+            });
             let (plaintext, sealed) =
                 serve(&ring, chunked, &request.sealed.0, reply_nonce, &reply.plaintext.0).unwrap();
             assert_eq!(Hex(plaintext), request.plaintext, "{name}");
             assert_eq!(Hex(sealed), reply.sealed, "{name}");
-            assert_eq!(open(opener, &reply.sealed.0), Some(reply.plaintext.0), "{name}");
+            if let Some(opener) = opener {
+                assert_eq!(open(opener, &reply.sealed.0), Some(reply.plaintext.0), "{name}");
+            }
         }
         Input::Request { server, chunked, received_before, sealed, expected } => {
             let ring = ring(&server);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use confonnx_protocol::Code;
+use confonnx_protocol::{Code, Incoming};
 use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -39,9 +39,9 @@ where
         run(app, permit, move |app| app.service.exchange_chunked(received)).await??
     } else {
         // At most the limit, for as many requests as the queue has places.
-        let mut message = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+        let mut message = Incoming::with_capacity(usize::try_from(announced).unwrap_or(0));
         receive(app, request.into_body(), |octets| {
-            message.extend_from_slice(octets);
+            message.push(octets);
             Ok(())
         })
         .await?;

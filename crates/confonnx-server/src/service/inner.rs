@@ -7,22 +7,22 @@ use std::{
 
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
+    Draft,
     bhttp::{self, Fields, RequestHead, ResponseHead},
     oip::{ErrorBody, HEADER_LENGTH, InferRequest, InferResponse, ServerMetadata},
-    padding,
     server::Opened,
 };
 use confonnx_tensor::Tensor;
 use serde::Serialize;
 use serde_json::json;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::{Service, error::InnerError};
 use crate::models::VERSION;
 
 /// A padded binary HTTP response, and how to count it.
 pub(super) struct Answer {
-    pub(super) message: Zeroizing<Vec<u8>>,
+    pub(super) message: Draft,
     pub(super) outcome: &'static str,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn failure(error: &InnerError, outdated: bool) -> Answer {
     let body =
         serde_json::to_vec(&ErrorBody { error: error.to_string(), code: code.into() }).unwrap_or_default();
     // What is encoded here is all ours and always valid.
-    let message = encode(head, "application/json", &[&body], outdated).unwrap_or_default();
+    let message = encode(head, "application/json", &[&body], outdated).unwrap_or_else(|_| Draft::from(b""));
     Answer { message, outcome: code }
 }
 
@@ -128,7 +128,7 @@ fn infer(
     fields: &Fields,
     body: &[u8],
     outdated: bool,
-) -> Result<Zeroizing<Vec<u8>>, InnerError> {
+) -> Result<Draft, InnerError> {
     let json_len = match fields.get(HEADER_LENGTH) {
         None => None,
         Some(value) => {
@@ -167,7 +167,7 @@ impl Drop for Scrubbed<'_> {
     fn drop(&mut self) {
         for (_, tensor) in self.0.drain(..) {
             if let Cow::Owned(mut data) = tensor.into_data() {
-                data.zeroize();
+                data.as_mut_slice().zeroize();
             }
         }
     }
@@ -181,7 +181,7 @@ fn server_metadata() -> ServerMetadata {
     }
 }
 
-fn json_answer(body: &impl Serialize, outdated: bool) -> Result<Zeroizing<Vec<u8>>, InnerError> {
+fn json_answer(body: &impl Serialize, outdated: bool) -> Result<Draft, InnerError> {
     // Strings, numbers and string-keyed maps only: serializing them cannot fail.
     let body = serde_json::to_vec(body).unwrap_or_default();
     encode(ResponseHead::new(200), "application/json", &[&body], outdated)
@@ -192,11 +192,8 @@ fn encode(
     content_type: &str,
     parts: &[&[u8]],
     outdated: bool,
-) -> Result<Zeroizing<Vec<u8>>, InnerError> {
+) -> Result<Draft, InnerError> {
     head.fields.push("confonnx-key", if outdated { "outdated" } else { "current" });
     head.fields.push("content-type", content_type);
-    let mut message = Zeroizing::new(Vec::new());
-    bhttp::encode_response(&head, parts, &mut message).map_err(InnerError::Unsendable)?;
-    padding::pad(&mut message);
-    Ok(message)
+    Draft::response(&head, parts).map_err(InnerError::Unsendable)
 }
