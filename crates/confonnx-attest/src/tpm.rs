@@ -1,90 +1,212 @@
-//! TPM 2.0.
+//! TPM 2.0 with measured boot (protocol.md 2.x, docs/attestation.md).
+//!
+//! A quote is signed by an attestation key (AK) of the TPM over the PCRs, into which firmware, boot loader and kernel
+//! measured what they started. It is worth what the AK is worth, so a policy has to name it or who certified it.
 
+use std::collections::BTreeMap;
+
+use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::collateral::{Answer, Request, StapleError};
 use crate::evidence::Measured;
+use crate::x509::Certificate;
 use crate::{UnixTime, Verdict};
+
+mod algorithm;
+mod certified;
+mod key;
+mod policy;
+mod quote;
+mod signature;
+mod wire;
+
+pub use certified::AkRoots;
+pub use key::{AkPublic, KeyError};
+pub use policy::{PcrIndex, Policy};
+pub(crate) use quote::Names;
+pub use quote::{Pcrs, Quote, QuoteError, Quoted};
+pub use wire::WireError;
+
+/// The PCRs whose values, in this order, the enclave hash is the SHA-256 of: all that measure code and what decides
+/// which code runs. Firmware (0), option ROMs (2), EFI programs (4), Secure Boot (7), command line, kernel and initrd
+/// as boot loader and kernel measure them (8, 9), the unified kernel image with its boot phases (11), its overrides and
+/// credentials (12), system extensions (13).
+///
+/// The verifier fixes them: a quote's digest does not say which PCRs it is of, and software can set some of the others
+/// (16, 23) to any value.
+pub const BOOT_PCRS: [u8; 9] = [0, 2, 4, 7, 8, 9, 11, 12, 13];
 
 /// Evidence as received or produced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    report: Vec<u8>,
-    endorsements: Map<String, Value>,
+    ak: AkPublic,
+    /// Certificates of the key, its own first, each issued by the next. May be empty.
+    ak_chain: Vec<Certificate>,
+    quote: Box<Quote>,
+    pcrs: Pcrs,
 }
 
 /// Bytes that are no such evidence.
 #[derive(Debug, thiserror::Error)]
-pub enum ParseError {}
+pub enum ParseError {
+    /// Not a JSON object with the members of the report.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// A member is not unpadded base64url.
+    #[error("{member} is not base64url without padding")]
+    Base64 {
+        /// Name of the member.
+        member: &'static str,
+    },
+    /// The attestation key cannot be read.
+    #[error("ak_public: {0}")]
+    Ak(#[from] KeyError),
+    /// A certificate cannot be read.
+    #[error("ak_certificates: {found}")]
+    Certificate {
+        /// What is wrong with it.
+        found: String,
+    },
+    /// There are more certificates than a chain needs.
+    #[error("ak_certificates: expected at most {MAX_CERTIFICATES}, found {found}")]
+    Certificates {
+        /// How many there are.
+        found: usize,
+    },
+    /// The quote cannot be read.
+    #[error(transparent)]
+    Quote(#[from] QuoteError),
+    /// There are more or fewer PCR values than the quote covers, or one has another length.
+    #[error("pcrs: expected {expected} values of 32 bytes, as the quote's selection says, found others")]
+    Pcrs {
+        /// PCRs in the quote's selection.
+        expected: usize,
+    },
+}
 
 /// What this TEE says beyond the enclave hash, for [`Policy`].
 #[derive(Debug)]
-pub(crate) struct Facts {}
-
-/// The `[tpm]` section of a policy. `Serialize` writes what `Deserialize` reads: a file's section is laid over a preset.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {}
+pub(crate) struct Facts {
+    ak: AkPublic,
+    ak_chain: Vec<Certificate>,
+    pcrs: Pcrs,
+    quoted: Quoted,
+    verified_at: UnixTime,
+}
 
 impl Evidence {
-    pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        Ok(Self { report: report.to_vec(), endorsements: endorsements.clone() })
+    pub(crate) fn parse(report: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
+        let wire: Wire = serde_json::from_slice(report)?;
+        let ak = AkPublic::from_tpmt(&base64("ak_public", &wire.ak_public)?)?;
+        let quote = Quote::parse(&base64("quote", &wire.quote)?, &base64("signature", &wire.signature)?)?;
+        let selection = quote.selection();
+        let wrong = || ParseError::Pcrs { expected: selection.len() };
+        if wire.pcrs.len() != selection.len() {
+            return Err(wrong());
+        }
+        let mut pcrs = BTreeMap::new();
+        for (&index, value) in selection.iter().zip(&wire.pcrs) {
+            pcrs.insert(index, base64("pcrs", value)?.try_into().map_err(|_| wrong())?);
+        }
+        let ak_chain = certificates(&wire.ak_certificates)?;
+        Ok(Self { ak, ak_chain, quote: Box::new(quote), pcrs: Pcrs(pcrs) })
     }
 
     pub(crate) fn report(&self) -> Vec<u8> {
-        self.report.clone()
+        let base64 = Base64UrlUnpadded::encode_string;
+        let wire = Wire {
+            ak_public: base64(self.ak.tpmt().unwrap_or_default()),
+            ak_certificates: self.ak_chain.iter().map(|certificate| base64(certificate.der())).collect(),
+            quote: base64(self.quote.message()),
+            signature: base64(self.quote.signature()),
+            pcrs: self.pcrs.0.values().map(|value| base64(value)).collect(),
+        };
+        // Strings and lists of them: serializing them cannot fail.
+        serde_json::to_vec(&wire).unwrap_or_default()
     }
 
     pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        self.endorsements.clone()
+        Map::new()
     }
 
     pub(crate) fn collateral_requests(&self) -> Vec<Request> {
         Vec::new()
     }
 
-    pub(crate) fn staple(&mut self, _answers: &[Answer]) -> Result<(), StapleError> {
-        Ok(())
+    pub(crate) fn staple(&mut self, answers: &[Answer]) -> Result<(), StapleError> {
+        match answers.len() {
+            0 => Ok(()),
+            found => Err(StapleError::Count { expected: 0, found }),
+        }
     }
 
     pub(crate) fn verify(
         &self,
-        _report_data: &[u8; 64],
-        _now: UnixTime,
+        report_data: &[u8; 64],
+        now: UnixTime,
         verdict: &mut Verdict,
     ) -> Option<Measured> {
-        verdict.undecided("signature", "evidence that this version can verify", "evidence of `tpm`");
-        None
+        let names = Names { signature: "signature", data: "report data" };
+        let data = Sha256::digest(report_data);
+        let quoted = self.quote.verify(&self.ak, &data, &self.pcrs, names, verdict);
+        let lacks = self.ak.lacks();
+        let found =
+            if lacks.is_empty() { ATTRIBUTES.into() } else { format!("without {}", lacks.join(", ")) };
+        verdict.decide("ak attributes", ATTRIBUTES, found, lacks.is_empty());
+        let enclave_hash = self.pcrs.digest_of(&BOOT_PCRS);
+        let expected = format!("pcrs {}, and others", quote::list(&BOOT_PCRS));
+        let found = format!("pcrs {}", quote::list(self.pcrs.0.keys()));
+        verdict.decide("boot pcrs", expected, found, enclave_hash.is_some());
+        let facts = Facts {
+            ak: self.ak.clone(),
+            ak_chain: self.ak_chain.clone(),
+            pcrs: self.pcrs.clone(),
+            quoted: quoted?,
+            verified_at: now,
+        };
+        // A TPM knows no debug mode of what it measures: that shows in the PCRs.
+        let debug = false;
+        Some(Measured {
+            enclave_hash: enclave_hash?.into(),
+            signer: None,
+            debug,
+            facts: crate::evidence::Facts::Tpm(facts),
+        })
     }
 }
 
-impl Policy {
-    /// Accepts only platforms without known weaknesses.
-    pub fn strict() -> Self {
-        Self {}
-    }
-
-    /// Accepts what real clouds run, which concedes what its documentation says.
-    pub fn cloud() -> Self {
-        Self {}
-    }
-
-    /// Whether it says which programs are accepted.
-    pub(crate) fn names_program(&self) -> bool {
-        false
-    }
-
-    pub(crate) fn allows_debug(&self) -> bool {
-        false
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, _facts: &Facts, _measured: &Measured, _verdict: &mut Verdict) {}
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    ak_public: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ak_certificates: Vec<String>,
+    quote: String,
+    signature: String,
+    /// Of the quote's selection, by index.
+    pcrs: Vec<String>,
 }
 
-impl Default for Policy {
-    fn default() -> Self {
-        Self::strict()
+fn certificates(members: &[String]) -> Result<Vec<Certificate>, ParseError> {
+    if members.len() > MAX_CERTIFICATES {
+        return Err(ParseError::Certificates { found: members.len() });
     }
+    let certificate = |member: &String| {
+        Certificate::from_der(&base64("ak_certificates", member)?)
+            .map_err(|err| ParseError::Certificate { found: err.to_string() })
+    };
+    members.iter().map(certificate).collect()
 }
+
+fn base64(member: &'static str, text: &str) -> Result<Vec<u8>, ParseError> {
+    Base64UrlUnpadded::decode_vec(text).map_err(|_| ParseError::Base64 { member })
+}
+
+const MAX_CERTIFICATES: usize = 4;
+const ATTRIBUTES: &str = "fixedTPM, fixedParent, sensitiveDataOrigin, restricted, sign, no decrypt";
+
+#[cfg(test)]
+mod tests;

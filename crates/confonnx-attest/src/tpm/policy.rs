@@ -1,0 +1,162 @@
+//! The `[tpm]` section of a policy.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{AkRoots, Facts, quote};
+use crate::evidence::Measured;
+use crate::{Hex, Verdict};
+
+/// The `[tpm]` section of a policy.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Attestation keys that are trusted, each by the SHA-256 in its TPM name. Evidence by a key that is neither named
+    /// here nor certified by one of `ak_roots` does not pass.
+    pub aks: Vec<Hex<32>>,
+    /// Certificate authorities whose certificates for attestation keys are trusted. Revocation is not looked up.
+    pub ak_roots: AkRoots,
+    /// Accepted enclave hashes. Empty: any.
+    pub measurements: Vec<Hex<32>>,
+    /// The values accepted of each PCR named, SHA-256 bank.
+    pub pcrs: BTreeMap<PcrIndex, Vec<Hex<32>>>,
+    /// Lowest accepted firmware version of the TPM, in its vendor's encoding. None: any.
+    pub minimum_firmware_version: Option<u64>,
+}
+
+/// The index of a PCR that software cannot reset: 0 to 15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PcrIndex(u8);
+
+impl Policy {
+    /// Accepts no attestation key: a policy has to name one. Boot state is judged by the enclave hash, `measurements`
+    /// and `pcrs`.
+    pub fn strict() -> Self {
+        Self::default()
+    }
+
+    /// The same as [`strict`](Self::strict): a TPM has nothing to concede.
+    pub fn cloud() -> Self {
+        Self::strict()
+    }
+
+    /// Whether it says which programs are accepted: by whole measurements, or at least by what the firmware started
+    /// (PCR 4) or the unified kernel image (PCR 11).
+    pub(crate) fn names_program(&self) -> bool {
+        !self.measurements.is_empty()
+            || [4, 11]
+                .iter()
+                .any(|&index| self.pcrs.get(&PcrIndex(index)).is_some_and(|accepted| !accepted.is_empty()))
+    }
+
+    pub(crate) fn allows_debug(&self) -> bool {
+        false
+    }
+
+    /// Makes every check of this section.
+    pub(crate) fn check(&self, facts: &Facts, measured: &Measured, verdict: &mut Verdict) {
+        self.check_ak(facts, verdict);
+        let found = measured.enclave_hash.to_string();
+        if self.measurements.is_empty() {
+            verdict.info("measurement", found);
+        } else {
+            let accepted = self.measurements.iter().any(|hash| hash.0 == measured.enclave_hash.as_bytes());
+            verdict.decide("measurement", one_of(&self.measurements), found, accepted);
+        }
+        self.check_pcrs(facts, verdict);
+        let quoted = &facts.quoted;
+        let version = format!("{:#018x}", quoted.firmware_version);
+        match self.minimum_firmware_version {
+            Some(minimum) => {
+                let expected = format!("at least {minimum:#018x}");
+                verdict.decide("tpm firmware", expected, version, quoted.firmware_version >= minimum);
+            }
+            None => verdict.info("tpm firmware", version),
+        }
+        let (resets, restarts) = (quoted.reset_count, quoted.restart_count);
+        verdict.info("tpm clock", format!("{resets} resets, {restarts} restarts since, {} ms", quoted.clock));
+    }
+
+    fn check_ak(&self, facts: &Facts, verdict: &mut Verdict) {
+        let name = facts.ak.name().map(Hex);
+        let found = name.map_or_else(|| "a key without TPM name".into(), |name| name.to_string());
+        if self.aks.is_empty() && self.ak_roots.is_empty() {
+            let expected = "an attestation key or an authority that certifies it (`aks` or `ak_roots`)";
+            return verdict.undecided("ak", expected, found);
+        }
+        let named = name.is_some_and(|name| self.aks.contains(&name));
+        if named || self.ak_roots.is_empty() {
+            return verdict.decide("ak", one_of(&self.aks), found, named);
+        }
+        // The two checks it makes say whether the key is trusted; this one says which it is.
+        if self.ak_roots.check(&facts.ak, &facts.ak_chain, facts.verified_at, verdict) {
+            let expected = format!("a key certified by {}", self.ak_roots);
+            return verdict.decide("ak", expected, format!("{found}, certified"), true);
+        }
+        verdict.info("ak", found);
+    }
+
+    fn check_pcrs(&self, facts: &Facts, verdict: &mut Verdict) {
+        if self.pcrs.is_empty() {
+            return verdict.info("pcrs", quote::list(facts.pcrs.0.keys()));
+        }
+        let mut expected = Vec::new();
+        let mut found = Vec::new();
+        let mut all = true;
+        for (index, accepted) in &self.pcrs {
+            let value = facts.pcrs.0.get(&index.0).copied().map(Hex);
+            all &= value.is_some_and(|value| accepted.contains(&value));
+            expected.push(format!("{index}: {}", one_of(accepted)));
+            found.push(format!("{index}: {}", value.map_or("not quoted".into(), |value| value.to_string())));
+        }
+        verdict.decide("pcrs", expected.join(", "), found.join(", "), all);
+    }
+}
+
+impl PcrIndex {
+    /// The index, when software cannot reset that PCR.
+    pub fn new(index: u8) -> Option<Self> {
+        (index <= LAST_STATIC).then_some(Self(index))
+    }
+}
+
+impl fmt::Display for PcrIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for PcrIndex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PcrIndex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let index = text.parse().ok().filter(|index: &u8| index.to_string() == text).and_then(Self::new);
+        index.ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "expected the index of a PCR that software cannot reset, 0 to {LAST_STATIC}, found {}",
+                crate::policy::shown(&text)
+            ))
+        })
+    }
+}
+
+fn one_of(accepted: &[Hex<32>]) -> String {
+    match accepted {
+        [] => "none".into(),
+        [one] => one.to_string(),
+        several => {
+            let list = several.iter().map(Hex::to_string).collect::<Vec<_>>();
+            format!("one of {}", list.join(", "))
+        }
+    }
+}
+
+/// PCRs from 16 on can be reset without restarting the machine (PC Client Platform TPM Profile, 4.6.2).
+const LAST_STATIC: u8 = 15;

@@ -1,0 +1,120 @@
+//! Quotes of a TPM, read as they were made by other software.
+
+use super::*;
+
+const NAMES: Names = Names { signature: "signature", data: "report data" };
+
+fn vector(name: &str) -> Vec<u8> {
+    let path = format!("{}/../../vectors/evidence/tpm/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|err| panic!("{path}: {err}"))
+}
+
+/// A quote by tpm2-tools over PCRs 0-5, 7 and 11, with what it was made for.
+struct Sample {
+    message: Vec<u8>,
+    signature: Vec<u8>,
+    ak: AkPublic,
+    data: Vec<u8>,
+    pcrs: Pcrs,
+}
+
+impl Sample {
+    fn new() -> Self {
+        let pem = String::from_utf8(vector("ak.pub")).unwrap();
+        let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let spki = base64ct::Base64::decode_vec(&body).unwrap();
+        Self {
+            message: vector("q.msg"),
+            signature: vector("q.sig"),
+            ak: AkPublic::from_spki(&spki).unwrap(),
+            data: Sha256::digest("nonce-channelkeyhash").to_vec(),
+            pcrs: tools_pcrs(&vector("q.pcrs"), &[0, 1, 2, 3, 4, 5, 7, 11]),
+        }
+    }
+
+    fn verdict(&self) -> Result<(Option<Quoted>, Verdict), QuoteError> {
+        let mut verdict = Verdict::default();
+        let quote = Quote::parse(&self.message, &self.signature)?;
+        let quoted = quote.verify(&self.ak, &self.data, &self.pcrs, NAMES, &mut verdict);
+        assert_eq!(quoted.is_some(), verdict.passes(), "{verdict}");
+        Ok((quoted, verdict))
+    }
+
+    fn failed(&self) -> Vec<&'static str> {
+        self.verdict().unwrap().1.failed().map(|check| check.name).collect()
+    }
+}
+
+/// The values in a file of tpm2-tools: a selection (132 bytes), then lists of up to 8 digests, in memory layout.
+fn tools_pcrs(file: &[u8], indices: &[u8]) -> Pcrs {
+    let digests = file[140..].chunks_exact(66).zip(indices);
+    let value = |(digest, &index): (&[u8], &u8)| (index, digest[2..34].try_into().unwrap());
+    Pcrs(digests.map(value).collect())
+}
+
+#[test]
+fn a_quote_by_tpm2_tools_verifies() {
+    let (quoted, verdict) = Sample::new().verdict().unwrap();
+    assert_eq!(quoted.unwrap().firmware_version, 0x2019_1023_0016_3636, "{verdict}");
+    assert_eq!(verdict.checks.len(), 4);
+}
+
+#[test]
+fn each_part_of_a_quote_is_checked() {
+    let mut sample = Sample::new();
+    sample.data[0] ^= 1;
+    assert_eq!(sample.failed(), ["report data"]);
+    let mut sample = Sample::new();
+    sample.pcrs.0.get_mut(&11).unwrap()[31] ^= 1;
+    assert_eq!(sample.failed(), ["pcr digest"]);
+    // The digest does not say of which PCRs it is: the same values under other indices.
+    let mut sample = Sample::new();
+    let value = sample.pcrs.0.remove(&11).unwrap();
+    sample.pcrs.0.insert(16, value);
+    assert_eq!(sample.failed(), ["pcr selection"]);
+    let mut sample = Sample::new();
+    *sample.signature.last_mut().unwrap() ^= 1;
+    assert_eq!(sample.failed(), ["signature"]);
+    let mut sample = Sample::new();
+    sample.ak = AkPublic::from_rsa(&[0xff; 256], &[1, 0, 1]).unwrap();
+    assert_eq!(sample.failed(), ["signature"]);
+}
+
+#[test]
+fn no_flipped_bit_of_a_quote_or_its_signature_verifies() {
+    let good = Sample::new();
+    assert!(good.verdict().unwrap().0.is_some());
+    let mut parsed = 0;
+    for (len, part) in [(good.message.len(), 0), (good.signature.len(), 1)] {
+        for (byte, bit) in (0..len).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
+            let mut bad = Sample::new();
+            let bytes = if part == 0 { &mut bad.message } else { &mut bad.signature };
+            bytes[byte] ^= 1 << bit;
+            if let Ok((quoted, verdict)) = bad.verdict() {
+                parsed += 1;
+                assert!(quoted.is_none(), "byte {byte} of part {part}, bit {bit}: {verdict}");
+            }
+        }
+    }
+    assert!(parsed > 1000, "only {parsed} of the flipped ones were readable at all");
+}
+
+#[test]
+fn structures_are_exact() {
+    let good = Sample::new();
+    for len in 0..good.message.len() {
+        assert!(Quote::parse(&good.message[..len], &good.signature).is_err(), "{len}");
+    }
+    for len in 0..good.signature.len() {
+        assert!(Quote::parse(&good.message, &good.signature[..len]).is_err(), "{len}");
+    }
+    let longer = [good.message.as_slice(), &[0]].concat();
+    let trailing = WireError::Trailing { found: 1 };
+    assert_eq!(Quote::parse(&longer, &good.signature), Err(QuoteError::Attest(trailing)));
+}
+
+#[test]
+fn indices_are_written_as_ranges() {
+    assert_eq!(quote::list(&[0, 1, 2, 4, 7, 8, 11]), "0-2, 4, 7-8, 11");
+    assert_eq!(quote::list(&[]), "");
+}
