@@ -38,8 +38,8 @@ struct Args {
     /// How long a round is.
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
-    /// Measure this model alone.
-    #[arg(long, value_name = "NAME")]
+    /// Measure one model alone: tiny, digits, squeezenet, or a file of your own.
+    #[arg(long, value_name = "NAME|FILE")]
     model: Option<String>,
     /// Where bench/models.py put its models.
     #[arg(long, default_value = ".cache/bench", value_name = "FOLDER")]
@@ -67,9 +67,11 @@ fn main() -> anyhow::Result<()> {
         PathBuf::from("examples/digits/digits.onnx"),
         args.models.join("squeezenet.onnx"),
     ];
-    if let Some(name) = &args.model {
-        paths.retain(|path| path.file_stem().is_some_and(|stem| stem == name.as_str()));
-        ensure!(!paths.is_empty(), "--model is {name}; expected tiny, digits or squeezenet");
+    if let Some(model) = &args.model {
+        paths.retain(|path| path.file_stem().is_some_and(|stem| stem == model.as_str()));
+        if paths.is_empty() {
+            paths.push(model.into());
+        }
     }
     for path in &paths {
         ensure!(path.is_file(), "{} does not exist; run `make bench` in the repository", path.display());
