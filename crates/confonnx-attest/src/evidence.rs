@@ -186,8 +186,12 @@ impl Evidence {
     }
 
     /// Staples the vendor's `answers` to the requests of [`collateral_requests`](Self::collateral_requests), in their
-    /// order. Whether they are genuine is decided by who verifies.
-    pub fn staple(&mut self, answers: &[Answer]) -> Result<(), StapleError> {
+    /// order; `None` stands for one that is not at hand, and what does without it is stapled all the same. Whether they
+    /// are genuine is decided by who verifies.
+    ///
+    /// # Errors
+    /// See [`StapleError`]; nothing was stapled then.
+    pub fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
         match *self {
             #[cfg(feature = "insecure-dev")]
             Self::Insecure(_) => Ok(()),

@@ -44,7 +44,7 @@ impl Evidence {
         Vec::new()
     }
 
-    pub(crate) fn staple(&mut self, _answers: &[Answer]) -> Result<(), StapleError> {
+    pub(crate) fn staple(&mut self, _answers: &[Option<&Answer>]) -> Result<(), StapleError> {
         Ok(())
     }
 

@@ -136,7 +136,7 @@ impl Evidence {
         Vec::new()
     }
 
-    pub(crate) fn staple(&mut self, answers: &[Answer]) -> Result<(), StapleError> {
+    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
         match answers.len() {
             0 => Ok(()),
             found => Err(StapleError::Count { expected: 0, found }),
