@@ -190,7 +190,7 @@ pub(crate) fn decode_array<const N: usize>(text: &str) -> Result<[u8; N], HexErr
     decode(text)?.try_into().map_err(|_| length)
 }
 
-fn decode(text: &str) -> Result<Vec<u8>, HexError> {
+pub(crate) fn decode(text: &str) -> Result<Vec<u8>, HexError> {
     let digits: Vec<u8> = text
         .bytes()
         .enumerate()

@@ -66,6 +66,11 @@ impl Crl {
         &self.der
     }
 
+    /// When its successor is due.
+    pub(crate) fn next_update(&self) -> Option<UnixTime> {
+        self.inner.tbs_cert_list.next_update.map(unix_time)
+    }
+
     /// Whether `issuer` issued this list: name, key usage, critical extensions, signature. Not: its age.
     pub(crate) fn issued_by(&self, issuer: &Certificate) -> Result<(), CrlError> {
         let list = &self.inner.tbs_cert_list;
