@@ -13,9 +13,27 @@ use crate::digest::{self, HexError};
 #[serde(transparent)]
 pub struct UnixTime(pub u64);
 
+/// Text that is no instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected Unix seconds or a time in UTC such as 2026-10-08T01:09:46Z")]
+pub struct TimeError;
+
 /// 32 random bytes by which a client knows that evidence was made after it asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 32]);
+
+impl FromStr for UnixTime {
+    type Err = TimeError;
+
+    /// From Unix seconds, or from RFC 3339 in UTC and whole seconds, years 1970 to 9999.
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        if let Ok(seconds) = text.parse() {
+            return Ok(Self(seconds));
+        }
+        let date: der::DateTime = text.parse().map_err(|_| TimeError)?;
+        Ok(Self(date.unix_duration().as_secs()))
+    }
+}
 
 impl FromStr for Nonce {
     type Err = HexError;
@@ -61,6 +79,23 @@ mod tests {
         assert_ne!(base, report_data(&[1; 32], b"ab", b"c"));
         assert_ne!(base, report_data(&[0; 32], b"a", b"bc"));
         assert_ne!(base, report_data(&[0; 32], b"ab", b"d"));
+    }
+
+    #[test]
+    fn instants_are_unix_seconds_or_utc() {
+        let time = UnixTime(1_791_421_786);
+        assert_eq!("1791421786".parse(), Ok(time));
+        assert_eq!("2026-10-08T01:09:46Z".parse(), Ok(time));
+        for text in [
+            "",
+            "-1",
+            "2026-10-08",
+            "2026-10-08T01:09:46",
+            "2026-10-08T01:09:46+02:00",
+            "2026-13-08T01:09:46Z",
+        ] {
+            assert_eq!(text.parse::<UnixTime>(), Err(TimeError), "{text}");
+        }
     }
 
     const EXPECTED: &str = "8bb7e0fc2291deb16168baefa6217f846ad0c530b89b59c01fde5a0020ac98b338e425780badfafface906c63e2b853c79e5bd265602a6eb447039329dedf843";

@@ -166,7 +166,12 @@ impl Document {
 
 impl fmt::Display for VerifyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server's evidence is not genuine: {}", self.verdict.summary())
+        let what = if self.verdict.is_undecided() {
+            "whether the server's evidence is genuine cannot be decided"
+        } else {
+            "the server's evidence is not genuine"
+        };
+        write!(f, "{what}: {}", self.verdict.summary())
     }
 }
 

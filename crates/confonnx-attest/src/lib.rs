@@ -69,7 +69,7 @@ mod verdict;
 #[allow(dead_code, unused_imports)]
 mod x509;
 
-pub use binding::{Nonce, UnixTime, report_data};
+pub use binding::{Nonce, TimeError, UnixTime, report_data};
 pub use claims::{
     Build, Claims, ClaimsError, ClientAuth, KeyClaim, KeySource, ModelClaim, PROTOCOL, Runtime,
 };
@@ -82,4 +82,4 @@ pub use policy::{
     SigningKeyError,
 };
 pub use proof::{Genuine, Trusted};
-pub use verdict::{Check, Outcome, Verdict};
+pub use verdict::{Check, Outcome, Step, Verdict};

@@ -220,7 +220,12 @@ impl Policy {
 
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server's evidence is genuine but not what was asked for: {}", self.verdict.summary())
+        let what = if self.verdict.is_undecided() {
+            "the server's evidence is genuine, but whether it is what was asked for cannot be decided"
+        } else {
+            "the server's evidence is genuine but not what was asked for"
+        };
+        write!(f, "{what}: {}", self.verdict.summary())
     }
 }
 

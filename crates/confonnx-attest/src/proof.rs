@@ -33,6 +33,7 @@ impl Genuine {
     /// check of both steps.
     pub fn appraise(mut self, policy: &Policy, now: UnixTime) -> Result<Trusted, PolicyError> {
         let mut verdict = std::mem::take(&mut self.verdict);
+        verdict.appraising();
         policy.check(&self, now, &mut verdict);
         if !verdict.passes() {
             return Err(PolicyError { verdict });

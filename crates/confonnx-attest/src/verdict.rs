@@ -4,18 +4,36 @@ use std::fmt;
 
 use serde::Serialize;
 
+mod table;
+
 /// The checks of one attestation, in the order they were made.
 ///
-/// Displays as a table: one line for each check, two when expected and found differ.
+/// Displays as [`table`](Self::table).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     /// All of them, not only the first that failed.
     pub checks: Vec<Check>,
+    /// Of the checks that are made from now on.
+    #[serde(skip)]
+    step: Step,
+}
+
+/// The two steps of a decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// Is the evidence genuine?
+    #[default]
+    Verify,
+    /// Is what it proves what the caller wants?
+    Appraise,
 }
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
+    /// The step it is part of.
+    pub step: Step,
     /// What was checked, such as `enclave hash`.
     pub name: &'static str,
     /// What would pass.
@@ -69,8 +87,8 @@ impl Verdict {
         found: impl Into<String>,
     ) {
         let (expected, found) = (expected.into(), found.into());
-        let outcome = if expected == found { Outcome::Passed } else { Outcome::Failed };
-        self.checks.push(Check { name, expected, found, outcome });
+        let passed = expected == found;
+        self.decide(name, expected, found, passed);
     }
 
     /// Records a check that `passed` or not.
@@ -82,7 +100,7 @@ impl Verdict {
         passed: bool,
     ) {
         let outcome = if passed { Outcome::Passed } else { Outcome::Failed };
-        self.checks.push(Check { name, expected: expected.into(), found: found.into(), outcome });
+        self.push(name, expected.into(), found.into(), outcome);
     }
 
     /// Records a check that could not be made because `found` says that something is missing or too old. It does not
@@ -93,14 +111,21 @@ impl Verdict {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) {
-        let outcome = Outcome::Undecided;
-        self.checks.push(Check { name, expected: expected.into(), found: found.into(), outcome });
+        self.push(name, expected.into(), found.into(), Outcome::Undecided);
     }
 
     /// Records a fact that the caller expressed no expectation about.
     pub(crate) fn info(&mut self, name: &'static str, found: impl Into<String>) {
-        let expected = String::from("anything");
-        self.checks.push(Check { name, expected, found: found.into(), outcome: Outcome::Info });
+        self.push(name, String::from("anything"), found.into(), Outcome::Info);
+    }
+
+    /// From now on checks are those of the second step.
+    pub(crate) fn appraising(&mut self) {
+        self.step = Step::Appraise;
+    }
+
+    fn push(&mut self, name: &'static str, expected: String, found: String, outcome: Outcome) {
+        self.checks.push(Check { step: self.step, name, expected, found, outcome });
     }
 
     /// The failed checks in one line, for error messages.
@@ -126,79 +151,35 @@ impl Outcome {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
-        for (i, check) in self.checks.iter().enumerate() {
-            if i > 0 {
-                writeln!(f)?;
-            }
-            let (mark, name) = (check.outcome.mark(), check.name);
-            match check.outcome {
-                Outcome::Failed | Outcome::Undecided => {
-                    writeln!(f, "{mark} {name:width$}  expected {}", check.expected)?;
-                    write!(f, "  {:width$}  found    {}", "", check.found)?;
-                }
-                Outcome::Passed if !check.found.contains(&check.expected) => {
-                    write!(
-                        f,
-                        "{mark} {name:width$}  {} ({})",
-                        shorten(&check.found),
-                        shorten(&check.expected)
-                    )?;
-                }
-                Outcome::Passed | Outcome::Info => {
-                    write!(f, "{mark} {name:width$}  {}", shorten(&check.found))?
-                }
-            }
-        }
-        Ok(())
+        f.write_str(&self.table(None))
     }
-}
-
-/// Long hex in the lines that are too long and need no comparing.
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= 96 {
-        return text.to_owned();
-    }
-    let words =
-        text.split(' ').map(|word| match (word.get(..16), word.get(word.len().saturating_sub(8)..)) {
-            (Some(head), Some(tail)) if word.len() > 32 && word.bytes().all(|c| c.is_ascii_hexdigit()) => {
-                format!("{head}…{tail}")
-            }
-            _ => word.to_owned(),
-        });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sample() -> Verdict {
+    #[test]
+    fn json_has_every_check_with_its_step_and_outcome() {
         let mut verdict = Verdict::default();
-        verdict.equal("report data", "ab".repeat(64), "ab".repeat(64));
-        verdict.decide("age", "at most 60 s", "5 s", true);
-        verdict.equal("enclave hash", "aa".repeat(64), "bb".repeat(64));
-        verdict.info("tee", "insecure");
-        verdict
+        verdict.undecided("revocation", "a list valid now", "none stapled");
+        verdict.appraising();
+        verdict.equal("enclave hash", "aa", "bb");
+        let check = |step, name, expected, found, outcome| serde_json::json!({ "step": step, "name": name, "expected": expected, "found": found, "outcome": outcome });
+        let expected = serde_json::json!({ "checks": [
+            check("verify", "revocation", "a list valid now", "none stapled", "undecided"),
+            check("appraise", "enclave hash", "aa", "bb", "failed"),
+        ] });
+        assert_eq!(serde_json::to_value(verdict).unwrap(), expected);
     }
 
     #[test]
-    fn the_table_is_aligned_and_shows_both_values_of_a_failure_in_full() {
-        let expected = format!(
-            "✓ report data   {}…{}\n✓ age           5 s (at most 60 s)\n✗ enclave hash  expected {}\n                found    {}\n· tee           insecure",
-            "ab".repeat(8),
-            "ab".repeat(4),
-            "aa".repeat(64),
-            "bb".repeat(64)
-        );
-        assert_eq!(sample().to_string(), expected);
-    }
-
-    #[test]
-    fn json_has_every_check_with_its_outcome() {
-        let json = serde_json::to_value(sample()).unwrap();
-        assert_eq!(json["checks"].as_array().unwrap().len(), 4);
-        assert_eq!(json["checks"][2]["outcome"], "failed");
-        assert_eq!(json["checks"][3]["found"], "insecure");
+    fn a_failure_decides_whatever_is_undecided() {
+        let mut verdict = Verdict::default();
+        assert!(!verdict.is_undecided());
+        verdict.undecided("revocation", "a list valid now", "none stapled");
+        assert!(verdict.is_undecided() && !verdict.passes());
+        verdict.equal("signature", "valid", "invalid");
+        assert!(!verdict.is_undecided());
     }
 }

@@ -6,26 +6,33 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use confonnx_client::{Aead, Digest, EnclaveHash, Expectations, Kem, Options, Policy, Secret, SigningKey};
+use confonnx_client::{
+    Aead, Digest, Expectations, Kem, Options, Policy, Secret, SigningKey, load_enclave_hash, load_policy,
+};
 
 /// What the server has to be.
 #[derive(Args)]
 #[command(next_help_heading = "What the server has to be")]
 pub(crate) struct Expected {
-    /// What the TEE has to have measured of the server, as hex
-    #[arg(long, value_name = "HEX")]
-    enclave_hash: Option<EnclaveHash>,
-    /// The public key (PEM) that has to have signed the server's program
+    /// A policy file (docs/attestation.md), or the preset `strict` or `cloud`. The flags below narrow it
+    #[arg(long, value_name = "FILE|PRESET")]
+    policy: Option<String>,
+    /// What the TEE has to have measured of the server: hex, or an enclave_info.json as `confonnx measure` writes it.
+    /// Repeat to accept several
+    #[arg(long, value_name = "HEX|FILE")]
+    enclave_hash: Vec<String>,
+    /// The public key (PEM) that has to have signed the server's program. Repeat to accept several
     #[arg(long, value_name = "FILE")]
-    enclave_signing_key_file: Option<PathBuf>,
-    /// The model hash (see `confonnx hash-model`) the server has to serve
+    enclave_signing_key_file: Vec<PathBuf>,
+    /// The model hash (see `confonnx hash-model`) the server has to serve. Repeat to accept several
     #[arg(long, value_name = "HEX")]
-    enclave_model_hash: Option<Digest>,
+    enclave_model_hash: Vec<Digest>,
     /// The same, read from a file
-    #[arg(long, value_name = "FILE", conflicts_with = "enclave_model_hash")]
-    enclave_model_hash_file: Option<PathBuf>,
-    /// Accept TEEs in debug mode and, without an enclave hash, the insecure TEE: no confidentiality, for development
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
+    enclave_model_hash_file: Vec<PathBuf>,
+    /// Accept TEEs in debug mode and, without an enclave hash, the insecure TEE: no confidentiality, for development.
+    /// A policy says that itself
+    #[arg(long, conflicts_with = "policy")]
     enclave_allow_debug: bool,
 }
 
@@ -56,20 +63,25 @@ pub(crate) struct Connection {
 impl Expected {
     /// The policy; `max_age` for documents without our nonce.
     pub(crate) fn policy(&self, max_age: Option<Duration>) -> Result<Policy> {
-        let signing_key = self.enclave_signing_key_file.as_deref().map(|path| {
+        let mut expected = match &self.policy {
+            Some(source) => load_policy(source)?,
+            None => Expectations { allow_debug: self.enclave_allow_debug, ..Expectations::default() },
+        };
+        let hashes = self.enclave_hash.iter().map(|source| load_enclave_hash(source));
+        expected.narrow_enclave_hashes(hashes.collect::<Result<_, _>>()?)?;
+        let keys = self.enclave_signing_key_file.iter().map(|path| {
             SigningKey::from_pem(&text(path)?).with_context(|| format!("cannot use {}", path.display()))
         });
-        let from_file = self.enclave_model_hash_file.as_deref().map(|path| {
+        expected.narrow_signing_keys(keys.collect::<Result<_>>()?)?;
+        let read = self.enclave_model_hash_file.iter().map(|path| {
             text(path)?.trim().parse().with_context(|| format!("no model hash in {}", path.display()))
         });
-        Ok(Policy::new(Expectations {
-            enclave_hashes: self.enclave_hash.clone().into_iter().collect(),
-            signing_keys: signing_key.transpose()?.into_iter().collect(),
-            model_hashes: self.enclave_model_hash.or(from_file.transpose()?).into_iter().collect(),
-            allow_debug: self.enclave_allow_debug,
-            max_age,
-            ..Expectations::default()
-        })?)
+        let given = self.enclave_model_hash.iter().copied().map(Ok);
+        expected.narrow_model_hashes(given.chain(read).collect::<Result<_>>()?)?;
+        if let Some(max_age) = max_age {
+            expected.narrow_max_age(max_age);
+        }
+        Ok(Policy::new(expected)?)
     }
 }
 

@@ -6,11 +6,11 @@ mod predict;
 mod test_inputs;
 mod verify;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use confonnx_client::{ClientError, PolicyBuildError};
+use confonnx_client::{ClientError, LoadError, PolicyBuildError, Verdict};
 
 /// Confidential inference: verify a server, then send it what only its TEE may see.
 #[derive(Parser)]
@@ -46,43 +46,50 @@ fn exit(result: anyhow::Result<()>, otherwise: u8) -> ExitCode {
     let mut stderr = io::stderr().lock();
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(stderr, "confonnx: {err:#}");
-    let code = if err.is::<PolicyBuildError>() {
-        USAGE
-    } else if err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe) {
-        FAILED
-    } else {
-        match err.downcast_ref() {
-            Some(ClientError::Document(_) | ClientError::NotGenuine(_)) => NOT_GENUINE,
-            Some(ClientError::NotTrusted(_)) => NOT_TRUSTED,
-            _ => otherwise,
-        }
-    };
-    ExitCode::from(code)
+    ExitCode::from(code(&err, otherwise))
 }
 
-/// The checks as a table, marks in colour when a person is reading.
-fn table(verdict: &confonnx_client::Verdict, to_terminal: bool) -> String {
-    let table = verdict.to_string();
-    if !to_terminal || std::env::var_os("NO_COLOR").is_some() {
+fn code(err: &anyhow::Error, otherwise: u8) -> u8 {
+    if err.is::<PolicyBuildError>() || err.is::<LoadError>() {
+        return USAGE;
+    }
+    if err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe) {
+        return FAILED;
+    }
+    match err.downcast_ref() {
+        Some(err) if ClientError::verdict(err).is_some_and(Verdict::is_undecided) => UNDECIDED,
+        Some(ClientError::Document(_) | ClientError::NotGenuine(_)) => NOT_GENUINE,
+        Some(ClientError::NotTrusted(_)) => NOT_TRUSTED,
+        _ => otherwise,
+    }
+}
+
+/// The checks as a table, as wide as the terminal and with marks in colour when a person is reading.
+fn table(verdict: &Verdict) -> String {
+    let Some((terminal_size::Width(width), _)) = terminal_size::terminal_size_of(io::stdout()) else {
+        return verdict.table(None);
+    };
+    let table = verdict.table(Some(width.into()));
+    if std::env::var_os("NO_COLOR").is_some() {
         return table;
     }
-    table
-        .lines()
-        .map(|line| match line.chars().next() {
-            Some('✓') => line.replacen('✓', "\x1b[32m✓\x1b[0m", 1),
-            Some('✗') => line.replacen('✗', "\x1b[31m✗\x1b[0m", 1),
-            _ => line.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
+    let coloured = |line: &str| {
+        let colour = match line.chars().next() {
+            Some('✓') => "32",
+            Some('✗') => "31",
+            Some('?') => "33",
+            Some('·' | ' ') | None => return line.to_owned(),
+            // A question that heads a group.
+            Some(_) => return format!("\x1b[1m{line}\x1b[0m"),
+        };
+        let (mark, rest) = line.split_at(line.chars().next().map_or(0, char::len_utf8));
+        format!("\x1b[{colour}m{mark}\x1b[0m{rest}")
+    };
+    table.lines().map(coloured).collect::<Vec<_>>().join("\n")
 }
 
 fn print(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
-}
-
-fn stdout_is_terminal() -> bool {
-    io::stdout().is_terminal()
 }
 
 const FAILED: u8 = 1;
@@ -90,3 +97,37 @@ const USAGE: u8 = 2;
 const NOT_GENUINE: u8 = 3;
 const NOT_TRUSTED: u8 = 4;
 const UNDECIDED: u8 = 5;
+
+#[cfg(test)]
+mod tests {
+    use confonnx_client::{Check, Outcome, PolicyError, Step, VerifyError};
+
+    use super::*;
+
+    fn verdict(outcomes: &[Outcome]) -> Verdict {
+        let check = |outcome: &Outcome| Check {
+            step: Step::Verify,
+            name: "revocation",
+            expected: "a list valid now".into(),
+            found: "none stapled".into(),
+            outcome: *outcome,
+        };
+        let mut verdict = Verdict::default();
+        verdict.checks = outcomes.iter().map(check).collect();
+        verdict
+    }
+
+    #[test]
+    fn what_cannot_be_decided_has_a_code_of_its_own() {
+        let not_genuine = |outcomes: &[Outcome]| {
+            let err = VerifyError { verdict: verdict(outcomes) };
+            code(&ClientError::from(err).into(), FAILED)
+        };
+        assert_eq!(not_genuine(&[Outcome::Passed, Outcome::Undecided]), UNDECIDED);
+        assert_eq!(not_genuine(&[Outcome::Undecided, Outcome::Failed]), NOT_GENUINE);
+        let err = PolicyError { verdict: verdict(&[Outcome::Undecided]) };
+        assert_eq!(code(&ClientError::from(err).into(), FAILED), UNDECIDED);
+        let err = PolicyError { verdict: verdict(&[Outcome::Failed]) };
+        assert_eq!(code(&ClientError::from(err).into(), FAILED), NOT_TRUSTED);
+    }
+}

@@ -16,7 +16,8 @@ use crate::print;
 /// Inputs are TensorProto files (--pb-in) or JSON (--json-in); outputs are JSON on stdout unless --pb-out or --json-out
 /// says otherwise. Nothing is sent before the server has proved what it is.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 evidence not genuine, 4 genuine but not what was expected.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 evidence not genuine, 4 genuine but refused by the policy, 5 evidence
+/// that cannot be decided about (certificates or revocation lists missing or too old).
 #[derive(Args)]
 pub(crate) struct Predict {
     /// The server

@@ -10,14 +10,14 @@ use confonnx_client::{
 use serde_json::json;
 
 use crate::args::{Connection, Expected, bytes};
-use crate::{print, stdout_is_terminal, table};
+use crate::{print, table};
 
 /// Ask a server what it is, and check the evidence against what you expect
 ///
 /// Prints every check. Sends nothing but a nonce.
 ///
-/// Exit codes: 0 trusted, 2 wrong usage, 3 evidence not genuine, 4 genuine but not what was expected, 5 could not be
-/// decided (no connection, unreadable file).
+/// Exit codes: 0 trusted, 2 wrong usage, 3 evidence not genuine, 4 genuine but refused by the policy, 5 could not be
+/// decided (no connection, unreadable file; certificates or revocation lists that are missing or too old).
 #[derive(Args)]
 pub(crate) struct Verify {
     /// The server
@@ -29,6 +29,9 @@ pub(crate) struct Verify {
     /// The nonce for which a saved document was made
     #[arg(long, value_name = "HEX", requires = "document")]
     nonce: Option<Nonce>,
+    /// When to judge a saved document, as Unix seconds or such as 2026-10-08T01:09:46Z; now when left out
+    #[arg(long, value_name = "TIME", requires = "document")]
+    at: Option<UnixTime>,
     /// Accept a saved document without nonce up to that age; it rests on the clock of the server's host
     #[arg(long, value_name = "SECONDS", requires = "document", conflicts_with = "nonce")]
     max_age: Option<u64>,
@@ -51,15 +54,16 @@ impl Verify {
         if let Some(path) = &self.save {
             fs::write(path, &document).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        let result = decide(&document, nonce.as_ref(), &policy);
+        let at = self.at.unwrap_or_else(now);
+        let result = decide(&document, nonce.as_ref(), &policy, at);
         let verdict = match &result {
             Ok(trusted) => Some(trusted.verdict()),
             Err(err) => err.verdict(),
         };
         if self.json {
-            print(&report(&result, verdict, nonce)?)?;
+            print(&report(&result, verdict, nonce, at)?)?;
         } else if let Some(verdict) = verdict {
-            print(&table(verdict, stdout_is_terminal()))?;
+            print(&table(verdict))?;
             match (&self.save, nonce) {
                 (Some(path), Some(nonce)) => {
                     print(&format!(
@@ -87,18 +91,28 @@ impl Verify {
     }
 }
 
-fn decide(document: &[u8], nonce: Option<&Nonce>, policy: &Policy) -> Result<Trusted, ClientError> {
-    let now = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
-    Ok(Document::parse(document)?.verify(nonce, now)?.appraise(policy, now)?)
+fn decide(
+    document: &[u8],
+    nonce: Option<&Nonce>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Result<Trusted, ClientError> {
+    Ok(Document::parse(document)?.verify(nonce, at)?.appraise(policy, at)?)
+}
+
+fn now() -> UnixTime {
+    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
 fn report(
     result: &Result<Trusted, ClientError>,
     verdict: Option<&Verdict>,
     nonce: Option<Nonce>,
+    at: UnixTime,
 ) -> serde_json::Result<String> {
     let outcome = match result {
         Ok(_) => "trusted",
+        Err(_) if verdict.is_some_and(Verdict::is_undecided) => "undecided",
         Err(ClientError::NotTrusted(_)) => "not-trusted",
         Err(_) => "not-genuine",
     };
@@ -107,8 +121,10 @@ fn report(
         "outcome": outcome,
         "error": result.as_ref().err().map(ToString::to_string),
         "nonce": nonce.map(|nonce| nonce.to_string()),
+        "at": at,
         "checks": verdict.map_or(&[][..], |verdict| &verdict.checks),
         "tee": result.as_ref().ok().map(|trusted| trusted.tee().name()),
+        "enclave_hash": result.as_ref().ok().map(|trusted| trusted.enclave_hash()),
         "models": result.as_ref().ok().map(|trusted| trusted.claims().models.iter().map(model).collect::<Vec<_>>()),
     }))
 }

@@ -25,16 +25,19 @@ mod client;
 mod error;
 pub mod json;
 mod options;
+mod policy;
 mod session;
 mod transport;
 
 pub use client::Client;
 pub use error::{BoxError, ClientError};
 pub use options::{Options, Secret};
+pub use policy::{LoadError, load_enclave_hash, load_policy};
 
 pub use confonnx_attest::{
-    Check, Claims, Digest, Document, DocumentError, EnclaveHash, Expectations, ModelClaim, Nonce, Outcome,
-    Policy, PolicyBuildError, PolicyError, SigningKey, Tee, Trusted, UnixTime, Verdict, VerifyError,
+    Check, Claims, Digest, Document, DocumentError, EnclaveHash, EnclaveInfo, Expectations, ModelClaim,
+    Nonce, Outcome, Policy, PolicyBuildError, PolicyError, PolicyFileError, SigningKey, Step, Tee, TimeError,
+    Trusted, UnixTime, Verdict, VerifyError,
 };
 pub use confonnx_protocol::oip::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use confonnx_protocol::{Aead, Kem};

@@ -72,3 +72,66 @@ fn json_has_outcome_and_checks() {
     assert_eq!(report["checks"].as_array().unwrap().len(), 11);
     assert_eq!(report["models"][0]["name"], "digits");
 }
+
+#[test]
+fn a_saved_document_is_judged_at_any_instant() {
+    let args = ["--enclave-allow-debug", "--max-age", "60", "--at"];
+    let at = |time: &str| verify(&document(), &[&args[..], &[time]].concat());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert_eq!(at(&now.to_string()).0, Some(0));
+    let (code, table, _) = at("2100-01-01T00:00:00Z");
+    assert_eq!(code, Some(4));
+    assert!(table.contains("✗ age"), "{table}");
+    let (code, _, error) = at("yesterday");
+    assert_eq!(code, Some(2));
+    assert!(error.contains("expected Unix seconds or a time in UTC such as"), "{error}");
+}
+
+#[test]
+fn flags_narrow_a_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right, wrong) = (MEASUREMENT.to_string(), Digest([0; 32]).to_string());
+    let info = file("enclave_info.json", format!(r#"{{"mrenclave": "{right}"}}"#));
+    let policy = file(
+        "policy.toml",
+        format!(
+            "allow_debug = true\nenclave_hashes = [\"{wrong}\"]\nenclave_info_files = [\"enclave_info.json\"]"
+        ),
+    );
+    let nonce = NONCE.to_string();
+    let run = |args: &[&str]| verify(&document(), &[&["--nonce", &nonce], args].concat());
+
+    assert_eq!(run(&["--policy", &policy]).0, Some(0));
+    assert_eq!(run(&["--policy", &policy, "--enclave-hash", &info]).0, Some(0));
+    let (code, table, _) = run(&["--policy", &policy, "--enclave-hash", &wrong]);
+    assert_eq!((code, table.contains("✗ enclave hash")), (Some(4), true), "{table}");
+    let other = Digest([1; 32]).to_string();
+    let (code, table, error) = run(&["--policy", &policy, "--enclave-hash", &other]);
+    assert_eq!((code, &*table), (Some(2), ""));
+    assert!(error.contains("nothing can be both"), "{error}");
+
+    let (code, table, _) = run(&["--policy", "cloud", "--enclave-hash", &right]);
+    assert_eq!(code, Some(4));
+    assert!(table.contains("✗ tee") && table.contains("✓ enclave hash"), "{table}");
+    assert_eq!(run(&["--policy", "strict"]).0, Some(2));
+    assert_eq!(run(&["--policy", &policy, "--enclave-allow-debug"]).0, Some(2));
+    let (code, _, error) = run(&["--policy", &file("bad.toml", "model_hash = 1".into())]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("bad.toml") && error.contains("unknown field `model_hash`"), "{error}");
+}
+
+#[test]
+fn any_of_several_values_will_do() {
+    let (nonce, wrong, right) =
+        (NONCE.to_string(), Digest([0; 32]).to_string(), Digest([0x3d; 32]).to_string());
+    let args = ["--nonce", &nonce, "--enclave-allow-debug", "--enclave-model-hash", &wrong];
+    let (code, table, _) = verify(&document(), &args);
+    assert_eq!((code, table.contains("✗ model hash")), (Some(4), true), "{table}");
+    let args = [&args[..], &["--enclave-model-hash", &right]].concat();
+    assert_eq!(verify(&document(), &args).0, Some(0));
+}
