@@ -9,7 +9,7 @@ use crate::collateral::{Answer, Request, StapleError};
 use crate::evidence::{Facts as AllFacts, Measured};
 use crate::policy::Signer;
 use crate::x509::{Algorithm, Hash};
-use crate::{EnclaveHash, UnixTime, Verdict, digest};
+use crate::{EnclaveHash, Hex, UnixTime, Verdict, digest};
 
 mod chain;
 mod collateral;
@@ -26,8 +26,8 @@ pub(crate) use report::{Product, REPORT_BYTES, Report, SigningKey};
 /// Evidence as received or produced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    report: Report,
-    endorsements: Endorsements,
+    report: Box<Report>,
+    endorsements: Box<Endorsements>,
 }
 
 /// Bytes that are no such evidence.
@@ -58,7 +58,7 @@ pub enum ParseError {
 /// What a genuine report says beyond the enclave hash, for [`Policy`].
 #[derive(Debug)]
 pub(crate) struct Facts {
-    pub(crate) report: Report,
+    pub(crate) report: Box<Report>,
     pub(crate) product: Option<Product>,
     /// The cloud provider whose VLEK signed the report.
     pub(crate) csp: Option<String>,
@@ -69,7 +69,7 @@ pub(crate) struct Facts {
 impl Evidence {
     /// From a report and what vouches for it, as found inside of other evidence or on a device.
     pub(crate) fn new(report: &[u8], endorsements: Endorsements) -> Result<Self, ParseError> {
-        Ok(Self { report: Report::parse(report)?, endorsements })
+        Ok(Self { report: Box::new(Report::parse(report)?), endorsements: Box::new(endorsements) })
     }
 
     pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
@@ -186,7 +186,11 @@ impl Evidence {
         let shown = |enabled, digest| format!("author key {enabled}, its digest {digest}");
         let enabled = report.author_key_enabled();
         let word = |there| if there { "present" } else { "absent" };
-        verdict.equal("author key flag", shown(word(enabled), word(enabled)), shown(word(enabled), word(has_digest)));
+        verdict.equal(
+            "author key flag",
+            shown(word(enabled), word(enabled)),
+            shown(word(enabled), word(has_digest)),
+        );
     }
 }
 
@@ -194,7 +198,7 @@ impl Facts {
     pub(crate) fn into_measured(self) -> Measured {
         let report = &self.report;
         Measured {
-            enclave_hash: EnclaveHash::from(digest::Hex(report.measurement)),
+            enclave_hash: EnclaveHash::from(Hex(report.measurement)),
             signer: report.id_key().map(Signer::Snp),
             debug: report.policy.allows_debug(),
             facts: AllFacts::Snp(self),
@@ -205,3 +209,6 @@ impl Facts {
 /// Formats whose meaning is known.
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=5;
 const ECDSA_P384_SHA384: u32 = 1;
+
+#[cfg(test)]
+mod tests;

@@ -85,7 +85,7 @@ impl Roots {
         Self(roots)
     }
 
-    fn of(&self, product: Product) -> Option<&Root> {
+    pub(super) fn of(&self, product: Product) -> Option<&Root> {
         self.0.iter().find(|root| root.product == product)
     }
 }
@@ -163,7 +163,11 @@ fn check_chain(
     verdict: &mut Verdict,
 ) {
     let Some(root) = root else {
-        return verdict.undecided("chain", "a chain to AMD's root", "no processor family to choose the root by");
+        return verdict.undecided(
+            "chain",
+            "a chain to AMD's root",
+            "no processor family to choose the root by",
+        );
     };
     let (product, ark) = (root.product, &root.ark);
     let name = format!("{}{product}", names.intermediate_prefix);
@@ -262,9 +266,7 @@ fn check_csp(key: Option<&Certificate>, csp: Option<&str>, verdict: &mut Verdict
 
 /// The TCB that a VCEK or VLEK is for.
 pub(super) fn tcb_of(key: &Certificate, product: Product) -> Option<Tcb> {
-    let part = |number: u32| -> Option<u8> {
-        u8::from_der(key.extension(SPL.push_arc(number).ok()?)?).ok()
-    };
+    let part = |number: u32| -> Option<u8> { u8::from_der(key.extension(SPL.push_arc(number).ok()?)?).ok() };
     Some(Tcb {
         fmc: if product == Product::Turin { part(9)? } else { 0 },
         bootloader: part(1)?,
@@ -281,7 +283,7 @@ fn chip_of(key: &Certificate, product: Product) -> Option<[u8; 64]> {
     // Raw as a rule; some certificates have a DER octet string.
     let id = match value.len() == len {
         true => value,
-        false => OctetStringRef::from_der(value).ok()?.as_bytes(),
+        false => <&OctetStringRef>::from_der(value).ok()?.as_bytes(),
     };
     let mut chip = [0; 64];
     (id.len() == len).then_some(())?;
@@ -298,17 +300,17 @@ pub(super) fn product_of(key: &Certificate) -> Option<Product> {
 
 fn shown_product(key: &Certificate) -> String {
     let name = key.extension(PRODUCT_NAME).and_then(|value| Ia5StringRef::from_der(value).ok());
-    name.map_or_else(|| "no product name in the certificate".into(), |name| crate::policy::shown(name.as_str()))
+    name.map_or_else(
+        || "no product name in the certificate".into(),
+        |name| crate::policy::shown(name.as_str()),
+    )
 }
 
 fn csp_of(key: &Certificate) -> Option<String> {
     Some(Ia5StringRef::from_der(key.extension(CSP_ID)?).ok()?.as_str().to_owned())
 }
 
-fn member_bytes(
-    members: &Map<String, Value>,
-    member: &'static str,
-) -> Result<Option<Vec<u8>>, ParseError> {
+fn member_bytes(members: &Map<String, Value>, member: &'static str) -> Result<Option<Vec<u8>>, ParseError> {
     let Some(value) = members.get(member) else { return Ok(None) };
     let text = value.as_str().ok_or(ParseError::Base64 { member })?;
     Base64UrlUnpadded::decode_vec(text).map(Some).map_err(|_| ParseError::Base64 { member })

@@ -1,8 +1,8 @@
 //! What AMD's Key Distribution Service has to be asked for (57230, chapter 4).
 
+use super::Endorsements;
 use super::chain::{product_of, tcb_of};
 use super::report::{Product, Report, SigningKey, Tcb};
-use super::Endorsements;
 use crate::collateral::{Answer, Request, StapleError, Vendor};
 use crate::digest;
 use crate::x509::{Certificate, Crl, certificates_from_pem};

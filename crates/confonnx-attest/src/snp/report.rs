@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ParseError;
 use crate::digest;
@@ -72,7 +72,7 @@ pub(crate) enum SigningKey {
 }
 
 /// Security versions of a platform's parts; higher is newer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tcb {
     /// Firmware of the security processor's FMC; Turin only, 0 elsewhere.
@@ -231,11 +231,6 @@ impl Report {
 }
 
 impl GuestPolicy {
-    /// Whether the guest may run where cores have two threads.
-    pub(crate) fn allows_smt(self) -> bool {
-        self.0 >> 16 & 1 != 0
-    }
-
     /// Whether a migration agent may be bound to the guest, which can then move it elsewhere.
     pub(crate) fn allows_migration(self) -> bool {
         self.0 >> 18 & 1 != 0

@@ -1,0 +1,122 @@
+//! What the `[snp]` section of a policy makes of genuine evidence.
+
+use super::*;
+
+fn failures(made: &Made, policy: &Policy) -> Vec<(&'static str, Outcome)> {
+    let (_, facts) = made.verify();
+    let measured = facts.unwrap().into_measured();
+    let AllFacts::Snp(facts) = &measured.facts else { panic!("other facts") };
+    let mut verdict = Verdict::default();
+    policy.check(facts, &measured, &mut verdict);
+    verdict.failed().map(|check| (check.name, check.outcome)).collect()
+}
+
+fn refused(edit: fn(&mut Policy)) -> Vec<(&'static str, Outcome)> {
+    let mut policy = Policy::cloud();
+    edit(&mut policy);
+    failures(&Made::crl(), &policy)
+}
+
+#[test]
+fn presets_differ_in_what_cloud_concedes() {
+    assert_eq!(failures(&Made::crl(), &Policy::strict()), []);
+    assert_eq!(failures(&Made::new(), &Policy::strict()), [("revocation list", Undecided)]);
+    let smt = Made { edit_report: |report| report[0x40] |= 1, ..Made::crl() };
+    assert_eq!(failures(&smt, &Policy::strict()), [("smt", Failed)]);
+    let unchecked = Made { edit_report: |report| report[0x40] = 1, ..Made::new() };
+    let expected = [("smt", Failed), ("alias check", Failed), ("revocation list", Undecided)];
+    assert_eq!(failures(&unchecked, &Policy::strict()), expected);
+    assert_eq!(failures(&unchecked, &Policy::cloud()), []);
+    assert_eq!(Policy::default(), Policy::strict());
+}
+
+#[test]
+fn guests_that_the_host_can_read_or_move_are_told() {
+    let debug = Made { edit_report: |report| report[0x0A] |= 8, ..Made::new() };
+    assert!(debug.verify().1.unwrap().into_measured().debug);
+    assert!(!Made::new().verify().1.unwrap().into_measured().debug);
+    assert!(Policy { debug: true, ..Policy::cloud() }.allows_debug() && !Policy::cloud().allows_debug());
+    let migration = Made { edit_report: |report| report[0x0A] |= 4, ..Made::new() };
+    assert_eq!(failures(&migration, &Policy::cloud()), [("migration", Failed)]);
+    assert_eq!(failures(&migration, &Policy { migration: true, ..Policy::cloud() }), []);
+    let level_one = Made { edit_report: |report| report[0x30] = 1, ..Made::new() };
+    assert_eq!(failures(&level_one, &Policy::cloud()), [("vmpl", Failed)]);
+    assert_eq!(failures(&level_one, &Policy { vmpl: vec![0, 1], ..Policy::cloud() }), []);
+    let host = Made { edit_report: |report| report[0x30..0x34].fill(0xff), ..Made::new() };
+    assert_eq!(failures(&host, &Policy::cloud()), [("vmpl", Failed)]);
+}
+
+#[test]
+fn every_expectation_is_compared() {
+    assert_eq!(refused(|policy| policy.measurements = vec![Hex([0x3e; 48])]), []);
+    assert_eq!(refused(|policy| policy.measurements = vec![Hex([0x3f; 48])]), [("measurement", Failed)]);
+    assert_eq!(refused(|policy| policy.chips = vec![Hex([1; 64]), Hex(CHIP)]), []);
+    assert_eq!(refused(|policy| policy.chips = vec![Hex([1; 64])]), [("chip", Failed)]);
+    assert_eq!(refused(|policy| policy.minimum_guest_svn = Some(0)), []);
+    assert_eq!(refused(|policy| policy.minimum_guest_svn = Some(1)), [("guest svn", Failed)]);
+    assert_eq!(refused(|policy| policy.host_data = vec![Hex([1; 32])]), [("host data", Failed)]);
+    assert_eq!(refused(|policy| policy.require_ciphertext_hiding = true), [("ciphertext hiding", Failed)]);
+    assert_eq!(refused(|policy| policy.providers = vec!["test".into()]), [("provider", Failed)]);
+    let vlek = Policy { providers: vec!["other".into(), "test".into()], ..Policy::cloud() };
+    assert_eq!(failures(&Made::vlek(), &vlek), []);
+    let vlek = Policy { providers: vec!["other".into()], ..Policy::cloud() };
+    assert_eq!(failures(&Made::vlek(), &vlek), [("provider", Failed)]);
+}
+
+#[test]
+fn signers_are_compared_and_zero_is_nobody() {
+    let signed = Made { edit_report: |report| report[0xE0..0x110].fill(7), ..Made::new() };
+    let policy = Policy { id_keys: vec![Hex([7; 48])], ..Policy::cloud() };
+    assert!(policy.names_program() && !Policy::cloud().names_program());
+    assert_eq!(failures(&signed, &policy), []);
+    assert_eq!(failures(&Made::new(), &policy), [("id key", Failed)]);
+    assert_eq!(refused(|policy| policy.id_keys = vec![Hex([0; 48])]), [("id key", Failed)]);
+    assert_eq!(refused(|policy| policy.author_keys = vec![Hex([7; 48])]), [("author key", Failed)]);
+    let measured = signed.verify().1.unwrap().into_measured();
+    assert!(matches!(measured.signer, Some(Signer::Snp(digest)) if digest == [7; 48]));
+    assert!(Made::new().verify().1.unwrap().into_measured().signer.is_none());
+}
+
+#[test]
+fn minimum_tcbs_are_by_product_and_by_part() {
+    let tcb = Tcb { fmc: 0, bootloader: 3, tee: 0, snp: 24, microcode: 219 };
+    let policy = |genoa| {
+        let minimum_tcb = MinimumTcb { genoa: Some(genoa), ..MinimumTcb::default() };
+        Policy { minimum_tcb, ..Policy::cloud() }
+    };
+    assert_eq!(failures(&Made::new(), &policy(tcb)), []);
+    let all = ["tcb", "launch tcb", "committed tcb", "current tcb"].map(|name| (name, Failed));
+    for higher in [
+        Tcb { bootloader: 4, ..tcb },
+        Tcb { tee: 1, ..tcb },
+        Tcb { snp: 25, ..tcb },
+        Tcb { microcode: 220, ..tcb },
+        Tcb { fmc: 1, ..tcb },
+    ] {
+        assert_eq!(failures(&Made::new(), &policy(higher)), all);
+    }
+    let launched_before = Made { edit_report: |report| report[0x1F6] = 23, ..Made::new() };
+    assert_eq!(failures(&launched_before, &policy(tcb)), [("launch tcb", Failed)]);
+    // One product has a minimum: the others are not accepted without.
+    assert_eq!(failures(&Made::turin(), &policy(tcb)), all);
+    let turin = MinimumTcb { turin: Some(Tcb { fmc: 7, ..tcb }), ..MinimumTcb::default() };
+    assert_eq!(failures(&Made::turin(), &Policy { minimum_tcb: turin, ..Policy::cloud() }), []);
+    let turin = MinimumTcb { turin: Some(Tcb { fmc: 8, ..tcb }), ..MinimumTcb::default() };
+    assert_eq!(failures(&Made::turin(), &Policy { minimum_tcb: turin, ..Policy::cloud() }), all);
+}
+
+#[test]
+fn sections_are_read_from_files() {
+    let text = format!(
+        "measurements = [\"{}\"]\nvmpl = [0, 2]\nsmt = true\n[minimum_tcb.milan]\nsnp = 24\nmicrocode = 219\n",
+        "ab".repeat(48)
+    );
+    let policy: Policy = toml::from_str(&text).unwrap();
+    assert_eq!(policy.minimum_tcb.milan, Some(Tcb { snp: 24, microcode: 219, ..Tcb::default() }));
+    assert_eq!((policy.vmpl, policy.smt, policy.require_crl), (vec![0, 2], true, true));
+    for wrong in
+        ["measurements = []", "measurements = [\"ab\"]", "smtt = true", "[minimum_tcb.rome]\nsnp = 1"]
+    {
+        assert!(toml::from_str::<Policy>(wrong).is_err(), "{wrong}");
+    }
+}
