@@ -88,7 +88,7 @@ impl Evidence {
         collateral::requests(&self.report, &self.endorsements)
     }
 
-    pub(crate) fn staple(&mut self, answers: &[Answer]) -> Result<(), StapleError> {
+    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
         let requests = self.collateral_requests();
         collateral::staple(&mut self.endorsements, &requests, answers)
     }

@@ -23,17 +23,18 @@ pub(super) fn requests(report: &Report, endorsements: &Endorsements) -> Vec<Requ
     wanted.into_iter().map(|path| Request { vendor: Vendor::Amd, path }).collect()
 }
 
-/// Adds the answers to `requests`, made of the same evidence.
+/// Adds the answers to `requests`, made of the same evidence; those that are absent change nothing.
 pub(super) fn staple(
     endorsements: &mut Endorsements,
     requests: &[Request],
-    answers: &[Answer],
+    answers: &[Option<&Answer>],
 ) -> Result<(), StapleError> {
     if requests.len() != answers.len() {
         return Err(StapleError::Count { expected: requests.len(), found: answers.len() });
     }
     let mut stapled = endorsements.clone();
     for (request, answer) in requests.iter().zip(answers) {
+        let Some(answer) = answer else { continue };
         let malformed = |expected| StapleError::Malformed { path: request.path.clone(), expected };
         if request.path.ends_with("/crl") {
             let crl = Crl::from_der(&answer.body);

@@ -10,6 +10,10 @@ fn answer(body: &[u8]) -> Answer {
     Answer { headers: Vec::new(), body: body.to_vec() }
 }
 
+fn staple(evidence: &mut Evidence, answers: &[Answer]) -> Result<(), StapleError> {
+    evidence.staple(&answers.iter().map(Some).collect::<Vec<_>>())
+}
+
 fn bare(made: &Made) -> Evidence {
     Evidence::new(&made.evidence().1.report(), Endorsements::default()).unwrap()
 }
@@ -46,7 +50,10 @@ fn stapled_answers_make_evidence_verify() {
     let (vcek, crl) = (vcek.unwrap(), crl.unwrap());
     let mut evidence =
         Evidence::new(&full.report(), Endorsements { ask, ..Endorsements::default() }).unwrap();
-    evidence.staple(&[answer(vcek.der()), answer(crl.der())]).unwrap();
+    staple(&mut evidence, &[answer(vcek.der()), answer(crl.der())]).unwrap();
+    assert_eq!(evidence, full);
+    // What the service did not answer stays as it was.
+    evidence.staple(&[None]).unwrap();
     assert_eq!(evidence, full);
     let mut verdict = Verdict::default();
     evidence.verify_with(&roots, &REPORT_DATA, NOW, &mut verdict);
@@ -61,7 +68,7 @@ fn a_vlek_comes_from_the_platform_and_its_chain_from_the_service() {
     let mut evidence =
         Evidence::new(&full.report(), Endorsements { vlek, ..Endorsements::default() }).unwrap();
     let chain = pem(&asvk) + &pem(&asvk);
-    evidence.staple(&[answer(chain.as_bytes()), answer(crl.der())]).unwrap();
+    staple(&mut evidence, &[answer(chain.as_bytes()), answer(crl.der())]).unwrap();
     assert_eq!(evidence, full);
 }
 
@@ -71,11 +78,11 @@ fn answers_that_are_something_else_change_nothing() {
     let before = evidence.clone();
     assert_eq!(evidence.staple(&[]), Err(StapleError::Count { expected: 2, found: 0 }));
     let (vcek, other) = (Made::new().evidence().1.endorsements.vcek.unwrap(), answer(b"{}"));
-    let refused = evidence.staple(&[answer(vcek.der()), other.clone()]);
+    let refused = staple(&mut evidence, &[answer(vcek.der()), other.clone()]);
     assert!(matches!(refused, Err(StapleError::Malformed { expected: "a DER revocation list", .. })));
-    let refused = evidence.staple(&[other.clone(), other.clone()]);
+    let refused = staple(&mut evidence, &[other.clone(), other.clone()]);
     assert!(matches!(refused, Err(StapleError::Malformed { expected: "a DER certificate", .. })));
     assert_eq!(evidence, before);
     let mut evidence = bare(&Made::vlek());
-    assert!(evidence.staple(&[other.clone(), other]).is_err());
+    assert!(staple(&mut evidence, &[other.clone(), other]).is_err());
 }
