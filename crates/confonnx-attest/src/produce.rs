@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 #[cfg(feature = "insecure-dev")]
 use crate::insecure;
-use crate::{Digest, Evidence, Tee};
+use crate::{Digest, Evidence, Tee, tpm};
 
 /// A source of evidence.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub enum Attester {
         /// What it reports as measurement.
         measurement: Digest,
     },
+    /// The machine's TPM.
+    Tpm(tpm::Device),
 }
 
 /// Why there is no evidence.
@@ -31,6 +33,9 @@ pub enum ProduceError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The TPM cannot be used.
+    #[error(transparent)]
+    Tpm(#[from] tpm::CommandError),
 }
 
 impl Attester {
@@ -45,6 +50,7 @@ impl Attester {
         match *self {
             #[cfg(feature = "insecure-dev")]
             Self::Insecure { .. } => Tee::Insecure,
+            Self::Tpm(_) => Tee::Tpm,
         }
     }
 
@@ -55,6 +61,7 @@ impl Attester {
             Self::Insecure { measurement } => {
                 Ok(Evidence::Insecure(insecure::Report { report_data: *report_data, measurement }))
             }
+            Self::Tpm(ref device) => Ok(Evidence::Tpm(device.evidence(report_data)?)),
         }
     }
 }

@@ -17,15 +17,23 @@ use crate::{UnixTime, Verdict};
 
 mod algorithm;
 mod certified;
+#[cfg(feature = "produce")]
+pub(crate) mod command;
 mod key;
 mod policy;
+#[cfg(feature = "produce")]
+mod produce;
 mod quote;
 mod signature;
 mod wire;
 
 pub use certified::AkRoots;
+#[cfg(feature = "produce")]
+pub use command::CommandError;
 pub use key::{AkPublic, KeyError};
 pub use policy::{PcrIndex, Policy};
+#[cfg(feature = "produce")]
+pub use produce::Device;
 pub(crate) use quote::Names;
 pub use quote::{Pcrs, Quote, QuoteError, Quoted};
 pub use wire::WireError;

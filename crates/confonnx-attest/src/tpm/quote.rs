@@ -84,6 +84,13 @@ impl Quote {
         &self.attest.selection
     }
 
+    /// Whether it is over just those values.
+    #[cfg(feature = "produce")]
+    pub(super) fn is_of(&self, pcrs: &Pcrs) -> bool {
+        pcrs.0.keys().eq(&self.attest.selection)
+            && pcrs.digest(self.signature.hash()) == self.attest.pcr_digest
+    }
+
     /// Checks that `ak` signed it over `data` and `pcrs`; says what else it says when all of that holds. Whose key
     /// `ak` is, is not decided here.
     pub(crate) fn verify(
@@ -177,7 +184,7 @@ impl Attest {
 }
 
 /// A TPML_PCR_SELECTION of PCRs of the SHA-256 bank alone, as indices.
-fn parse_selection(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {
+pub(super) fn parse_selection(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {
     let banks = reader.u32("pcrSelect.count")?;
     if banks != 1 {
         let expected = "1 (the SHA-256 bank alone)";

@@ -2,6 +2,13 @@
 
 use super::*;
 
+#[cfg(feature = "produce")]
+mod emulator;
+#[cfg(feature = "produce")]
+mod live;
+
+const NOW: UnixTime = UnixTime(1_795_426_200);
+
 const NAMES: Names = Names { signature: "signature", data: "report data" };
 
 fn vector(name: &str) -> Vec<u8> {
@@ -45,11 +52,32 @@ impl Sample {
     }
 }
 
-/// The values in a file of tpm2-tools: a selection (132 bytes), then lists of up to 8 digests, in memory layout.
+/// The values in a file of tpm2-tools, which has the memory layout of C: a selection (132 bytes), the number of lists,
+/// the lists: each a number of digests and room for 8, each of a length and 64 bytes.
 fn tools_pcrs(file: &[u8], indices: &[u8]) -> Pcrs {
-    let digests = file[140..].chunks_exact(66).zip(indices);
+    let digests = file[136..].chunks_exact(4 + 8 * 66).flat_map(|list| list[4..].chunks_exact(66));
     let value = |(digest, &index): (&[u8], &u8)| (index, digest[2..34].try_into().unwrap());
-    Pcrs(digests.map(value).collect())
+    Pcrs(digests.zip(indices).map(value).collect())
+}
+
+fn verified(evidence: &Evidence, report_data: &[u8; 64]) -> (Option<Measured>, Verdict) {
+    let mut verdict = Verdict::default();
+    let measured = evidence.verify(report_data, NOW, &mut verdict);
+    (measured, verdict)
+}
+
+fn policy(toml: &str) -> Policy {
+    toml::from_str(toml).unwrap()
+}
+
+impl Policy {
+    /// Mark and name of the checks that do not pass.
+    fn failures(&self, measured: &Measured) -> Vec<String> {
+        let crate::evidence::Facts::Tpm(facts) = &measured.facts else { unreachable!() };
+        let mut verdict = Verdict::default();
+        self.check(facts, measured, &mut verdict);
+        verdict.failed().map(|check| format!("{} {}", check.outcome.mark(), check.name)).collect()
+    }
 }
 
 #[test]

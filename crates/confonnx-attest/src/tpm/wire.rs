@@ -81,6 +81,12 @@ impl<'a> Reader<'a> {
         self.bytes(field, len.into())
     }
 
+    /// What is left, without reading it.
+    #[cfg(feature = "produce")]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     pub(super) fn finish(self) -> Result<(), WireError> {
         if self.0.is_empty() { Ok(()) } else { Err(WireError::Trailing { found: self.0.len() }) }
     }

@@ -1,0 +1,101 @@
+//! Quotes of this machine's TPM.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use der::{Decode, Header, Reader as _, SliceReader};
+use sha2::{Digest as _, Sha256};
+
+use super::command::{CommandError, Handle, Tpm};
+use super::{AkPublic, Evidence};
+use crate::x509::Certificate;
+
+/// This machine's TPM, through the kernel's resource manager.
+#[derive(Debug)]
+pub struct Device {
+    path: PathBuf,
+    /// Until a command fails: making a key takes TPMs up to a second.
+    open: Mutex<Option<Open>>,
+}
+
+/// The open TPM with its attestation key.
+#[derive(Debug)]
+struct Open {
+    tpm: Tpm,
+    handle: Handle,
+    ak: AkPublic,
+    ak_chain: Vec<Certificate>,
+}
+
+impl Device {
+    /// The TPM below `root`, which is `/` but in tests. `None`: there is none.
+    pub fn find(root: &Path) -> Result<Option<Self>, CommandError> {
+        let path = root.join(DEVICE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let open = Mutex::new(Some(Open::start(&path)?));
+        Ok(Some(Self { path, open }))
+    }
+
+    /// A quote that carries the SHA-256 of `report_data`. Blocks for as long as the TPM takes, usually some 100 ms.
+    pub fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, CommandError> {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = match slot.take() {
+            Some(open) => open,
+            None => Open::start(&self.path)?,
+        };
+        let data = Sha256::digest(report_data);
+        let (quote, pcrs) = open.tpm.quote_with_values(open.handle, &data, &QUOTED_PCRS)?;
+        let (ak, ak_chain) = (open.ak.clone(), open.ak_chain.clone());
+        *slot = Some(open);
+        Ok(Evidence { ak, ak_chain, quote: Box::new(quote), pcrs })
+    }
+}
+
+impl Open {
+    /// Takes the key that the cloud certified, if there is one, and makes one otherwise.
+    fn start(path: &Path) -> Result<Self, CommandError> {
+        let mut tpm = Tpm::open(path)?;
+        for (certificate, place) in CERTIFIED {
+            let Some(padded) = tpm.nv_read_if_defined(certificate)? else { continue };
+            let Some(certificate) = first_certificate(&padded) else { continue };
+            let (handle, ak) = match place {
+                Place::Template(index) => {
+                    let template = tpm.nv_read(index)?;
+                    tpm.create_primary(&template)?
+                }
+                Place::Persistent(handle) => (handle, tpm.read_public(handle)?),
+            };
+            return Ok(Self { tpm, handle, ak, ak_chain: vec![certificate] });
+        }
+        let (handle, ak) = tpm.create_ak()?;
+        Ok(Self { tpm, handle, ak, ak_chain: Vec::new() })
+    }
+}
+
+/// Where a key is that a cloud certified.
+enum Place {
+    /// It is made from the template (TPMT_PUBLIC) in this NV index.
+    Template(Handle),
+    /// It is here.
+    Persistent(Handle),
+}
+
+/// The certificate at the start of an NV index, which may be longer than it.
+fn first_certificate(padded: &[u8]) -> Option<Certificate> {
+    let mut reader = SliceReader::new(padded).ok()?;
+    let header = Header::decode(&mut reader).ok()?;
+    let len = u32::from(reader.position()).checked_add(u32::from(header.length()))?;
+    Certificate::from_der(padded.get(..usize::try_from(len).ok()?)?).ok()
+}
+
+/// The resource manager, so that programs do not disturb each other.
+const DEVICE: &str = "dev/tpmrm0";
+/// All that software cannot reset, but 10: Linux's integrity measurements extend it with every program that starts.
+const QUOTED_PCRS: [u8; 15] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15];
+/// NV indices of certificates of attestation keys: of Google Compute Engine (P-256), of Azure (RSA).
+const CERTIFIED: [(Handle, Place); 2] = [
+    (Handle(0x01c1_0002), Place::Template(Handle(0x01c1_0003))),
+    (Handle(0x01c1_01d0), Place::Persistent(Handle(0x8100_0003))),
+];
