@@ -9,7 +9,7 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint fmt bench bench-crypto digits wheel tcb clean
+.PHONY: help demo test test-rust test-python lint fmt bench bench-crypto fuzz digits wheel tcb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888)
 	@scripts/build-python release confonnx-server
 	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/release/confonnx-server --port $(PORT)
 
-test: lint test-rust test-python ## Everything CI runs
+test: lint test-rust test-python fuzz-smoke ## Everything CI runs
 
 test-rust: need-cargo ## Rust: unit, integration, documentation
 	@scripts/fetch-onnxruntime
@@ -54,6 +54,13 @@ bench: need-cargo ## Measure the whole path beside bare ONNX Runtime; writes tar
 
 bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 	$(CARGO) bench --locked -p confonnx-protocol
+
+fuzz: need-cargo ## Fuzz every decoder for a minute each (SECONDS_EACH=60)
+	@scripts/fuzz
+
+.PHONY: fuzz-smoke
+fuzz-smoke: need-cargo
+	@SECONDS_EACH=5 scripts/fuzz
 
 digits: ## Train the example model again
 	@scripts/venv models

@@ -1,0 +1,30 @@
+#![no_main]
+
+use std::{sync::LazyLock, time::Duration};
+
+use confonnx_attest::UnixTime;
+use confonnx_protocol::{
+    EpochSecret,
+    server::{KeyRing, RingConfig},
+};
+use libfuzzer_sys::fuzz_target;
+
+const NOW: UnixTime = UnixTime(1_795_426_200);
+
+static RING: LazyLock<KeyRing> = LazyLock::new(|| {
+    let day = Duration::from_secs(86_400);
+    let config = RingConfig { rollover: day, grace: day, date_window: day, replay_capacity: 1 << 16 };
+    KeyRing::new(config, EpochSecret::new(std::array::from_fn(|i| i as u8)), 17, NOW).expect("sound settings")
+});
+
+// Nothing of these bytes can be authentic but the seeds, which one ring opens once.
+fuzz_target!(|input: &[u8]| {
+    let _ = RING.open(input.to_vec(), NOW);
+    // The first octet says how the rest is split on its way in.
+    let Some((&size, sealed)) = input.split_first() else { return };
+    let mut opener = RING.chunked_opener(1 << 16);
+    let arrived = sealed.chunks(usize::from(size).max(1)).try_for_each(|octets| opener.push(octets, NOW));
+    if arrived.is_ok() {
+        let _ = opener.finish(NOW);
+    }
+});
