@@ -1,90 +1,239 @@
-//! Azure confidential VMs.
+//! Azure confidential VMs (protocol.md 2.11).
+//!
+//! There, the processor's report is about the paravisor: Microsoft's firmware inside the virtual machine, which runs a
+//! virtual TPM for the guest. The report vouches for the vTPM's attestation key by the hash of the runtime data that
+//! names it; that key signs a quote over the PCRs, into which the guest was measured, and over our report data.
 
+use std::collections::BTreeMap;
+
+use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::collateral::{Answer, Request, StapleError};
-use crate::evidence::Measured;
-use crate::{UnixTime, Verdict};
+use crate::evidence::{Facts as AllFacts, Measured};
+use crate::tpm::{BOOT_PCRS, Names, Pcrs, Quote, QuoteError, Quoted, list};
+use crate::{UnixTime, Verdict, snp, tdx};
+
+mod hcl;
+mod policy;
+mod runtime;
+
+pub use hcl::{HardwareReport, HclError, HclReport};
+pub use policy::Policy;
+pub use runtime::RuntimeDataError;
+use runtime::{RuntimeData, VmConfiguration};
 
 /// Evidence as received or produced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    report: Vec<u8>,
-    endorsements: Map<String, Value>,
+    hardware: Hardware,
+    runtime_data: RuntimeData,
+    quote: Box<Quote>,
+    pcrs: Pcrs,
+}
+
+/// The processor's statement about the paravisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hardware {
+    Snp(Box<snp::Evidence>),
+    Tdx(Box<tdx::Evidence>),
 }
 
 /// Bytes that are no such evidence.
 #[derive(Debug, thiserror::Error)]
-pub enum ParseError {}
+pub enum ParseError {
+    /// Not a JSON object with the members of the report.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// A member is not unpadded base64url.
+    #[error("{member} is not base64url without padding")]
+    Base64 {
+        /// Name of the member.
+        member: &'static str,
+    },
+    /// The processor's report or its endorsements cannot be read.
+    #[error("hardware_report: {0}")]
+    Snp(snp::ParseError),
+    /// The processor's quote or its endorsements cannot be read.
+    #[error("hardware_report: {0}")]
+    Tdx(tdx::ParseError),
+    /// The runtime data cannot be read.
+    #[error("runtime_data: {0}")]
+    RuntimeData(#[from] RuntimeDataError),
+    /// The quote cannot be read.
+    #[error(transparent)]
+    Quote(#[from] QuoteError),
+    /// There are more or fewer PCR values than the quote covers, or one has another length.
+    #[error("pcrs: expected {expected} values of 32 bytes, as the quote's selection says, found others")]
+    Pcrs {
+        /// PCRs in the quote's selection.
+        expected: usize,
+    },
+}
 
 /// What this TEE says beyond the enclave hash, for [`Policy`].
 #[derive(Debug)]
-pub(crate) struct Facts {}
-
-/// The `[azure]` section of a policy. `Serialize` writes what `Deserialize` reads: a file's section is laid over a preset.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {}
+pub(crate) struct Facts {
+    /// What the processor measured: the paravisor.
+    hardware: Box<Measured>,
+    vm: VmConfiguration,
+    pcrs: Pcrs,
+    quoted: Quoted,
+}
 
 impl Evidence {
     pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        Ok(Self { report: report.to_vec(), endorsements: endorsements.clone() })
+        let wire: Wire = serde_json::from_slice(report)?;
+        let report = base64("hardware_report", &wire.hardware_report)?;
+        let hardware = match wire.hardware {
+            Kind::Snp => snp::Evidence::parse(&report, endorsements)
+                .map(|evidence| Hardware::Snp(Box::new(evidence)))
+                .map_err(ParseError::Snp)?,
+            Kind::Tdx => tdx::Evidence::parse(&report, endorsements)
+                .map(|evidence| Hardware::Tdx(Box::new(evidence)))
+                .map_err(ParseError::Tdx)?,
+        };
+        let runtime_data = RuntimeData::parse(&base64("runtime_data", &wire.runtime_data)?)?;
+        let quote = Quote::parse(&base64("quote", &wire.quote)?, &base64("signature", &wire.signature)?)?;
+        let selection = quote.selection();
+        let wrong = || ParseError::Pcrs { expected: selection.len() };
+        if wire.pcrs.len() != selection.len() {
+            return Err(wrong());
+        }
+        let mut pcrs = BTreeMap::new();
+        for (&index, value) in selection.iter().zip(&wire.pcrs) {
+            pcrs.insert(index, base64("pcrs", value)?.try_into().map_err(|_| wrong())?);
+        }
+        Ok(Self { hardware, runtime_data, quote: Box::new(quote), pcrs: Pcrs(pcrs) })
     }
 
     pub(crate) fn report(&self) -> Vec<u8> {
-        self.report.clone()
+        let (hardware, report) = match &self.hardware {
+            Hardware::Snp(evidence) => (Kind::Snp, evidence.report()),
+            Hardware::Tdx(evidence) => (Kind::Tdx, evidence.report()),
+        };
+        let base64 = Base64UrlUnpadded::encode_string;
+        let wire = Wire {
+            hardware,
+            hardware_report: base64(&report),
+            runtime_data: base64(self.runtime_data.bytes()),
+            quote: base64(self.quote.message()),
+            signature: base64(self.quote.signature()),
+            pcrs: self.pcrs.0.values().map(|value| base64(value)).collect(),
+        };
+        // Strings and lists of them: serializing them cannot fail.
+        serde_json::to_vec(&wire).unwrap_or_default()
     }
 
+    /// Those of the processor's report.
     pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        self.endorsements.clone()
+        match &self.hardware {
+            Hardware::Snp(evidence) => evidence.endorsements(),
+            Hardware::Tdx(evidence) => evidence.endorsements(),
+        }
     }
 
     pub(crate) fn collateral_requests(&self) -> Vec<Request> {
-        Vec::new()
+        match &self.hardware {
+            Hardware::Snp(evidence) => evidence.collateral_requests(),
+            Hardware::Tdx(evidence) => evidence.collateral_requests(),
+        }
     }
 
-    pub(crate) fn staple(&mut self, _answers: &[Option<&Answer>]) -> Result<(), StapleError> {
-        Ok(())
+    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+        match &mut self.hardware {
+            Hardware::Snp(evidence) => evidence.staple(answers),
+            Hardware::Tdx(evidence) => evidence.staple(answers),
+        }
     }
 
     pub(crate) fn verify(
         &self,
-        _report_data: &[u8; 64],
-        _now: UnixTime,
+        report_data: &[u8; 64],
+        now: UnixTime,
         verdict: &mut Verdict,
     ) -> Option<Measured> {
-        verdict.undecided("signature", "evidence that this version can verify", "evidence of `azure`");
-        None
+        self.verify_with(snp::Roots::amd(), &Sha256::digest(report_data), now, verdict)
+    }
+
+    /// The same for any data that a quote may carry and, for tests, under other roots.
+    fn verify_with(
+        &self,
+        roots: &snp::Roots,
+        data: &[u8],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Measured> {
+        let hardware = self.verify_hardware(roots, now, verdict);
+        let names = Names { signature: "quote signature", data: "report data" };
+        let quoted = self.quote.verify(&self.runtime_data.ak, data, &self.pcrs, names, verdict);
+        let enclave_hash = self.pcrs.digest_of(&BOOT_PCRS);
+        let expected = format!("pcrs {}, and others", list(&BOOT_PCRS));
+        let found = format!("pcrs {}", list(self.pcrs.0.keys()));
+        verdict.decide("boot pcrs", expected, found, enclave_hash.is_some());
+        let hardware = hardware?;
+        Some(Measured {
+            enclave_hash: enclave_hash?.into(),
+            signer: None,
+            debug: hardware.debug,
+            facts: AllFacts::Azure(Facts {
+                hardware: Box::new(hardware),
+                vm: self.runtime_data.vm.clone(),
+                pcrs: self.pcrs.clone(),
+                quoted: quoted?,
+            }),
+        })
+    }
+
+    /// Checks the processor's report, whose report data is the hash of the runtime data.
+    fn verify_hardware(&self, roots: &snp::Roots, now: UnixTime, verdict: &mut Verdict) -> Option<Measured> {
+        let mut bound = [0; 64];
+        let hash = Sha256::digest(self.runtime_data.bytes());
+        bound.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+        let mut checks = Verdict::default();
+        let measured = match &self.hardware {
+            Hardware::Snp(evidence) => {
+                evidence.verify_with(roots, &bound, now, &mut checks).map(snp::Facts::into_measured)
+            }
+            Hardware::Tdx(evidence) => evidence.verify(&bound, now, &mut checks),
+        };
+        // Its report data is not ours: that is in the quote.
+        for mut check in checks.checks {
+            if check.name == "report data" {
+                check.name = "runtime data";
+            }
+            verdict.checks.push(check);
+        }
+        measured
     }
 }
 
-impl Policy {
-    /// Accepts only platforms without known weaknesses.
-    pub fn strict() -> Self {
-        Self {}
-    }
-
-    /// Accepts what real clouds run, which concedes what its documentation says.
-    pub fn cloud() -> Self {
-        Self {}
-    }
-
-    /// Whether it says which programs are accepted.
-    pub(crate) fn names_program(&self) -> bool {
-        false
-    }
-
-    pub(crate) fn allows_debug(&self) -> bool {
-        false
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, _facts: &Facts, _measured: &Measured, _verdict: &mut Verdict) {}
+/// The document's `report`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    hardware: Kind,
+    /// The attestation report of SEV-SNP, or a TD quote.
+    hardware_report: String,
+    runtime_data: String,
+    quote: String,
+    signature: String,
+    /// Of the quote's selection, by index.
+    pcrs: Vec<String>,
 }
 
-impl Default for Policy {
-    fn default() -> Self {
-        Self::strict()
-    }
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Snp,
+    Tdx,
 }
+
+fn base64(member: &'static str, text: &str) -> Result<Vec<u8>, ParseError> {
+    Base64UrlUnpadded::decode_vec(text).map_err(|_| ParseError::Base64 { member })
+}
+
+#[cfg(test)]
+mod tests;

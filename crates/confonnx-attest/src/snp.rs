@@ -211,4 +211,4 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 2..=5;
 const ECDSA_P384_SHA384: u32 = 1;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -31,10 +31,11 @@ pub use certified::AkRoots;
 #[cfg(feature = "produce")]
 pub use command::CommandError;
 pub use key::{AkPublic, KeyError};
+pub(crate) use policy::check_pcrs;
 pub use policy::{PcrIndex, Policy};
 #[cfg(feature = "produce")]
 pub use produce::Device;
-pub(crate) use quote::Names;
+pub(crate) use quote::{Names, list};
 pub use quote::{Pcrs, Quote, QuoteError, Quoted};
 pub use wire::WireError;
 

@@ -117,7 +117,7 @@ impl Section<'_> {
 
     pub(crate) fn allows_debug(&self) -> bool {
         match self {
-            Self::Azure(policy, _) => policy.allows_debug(),
+            Self::Azure(policy, facts) => policy.allows_debug(facts),
             Self::Nitro(policy, _) => policy.allows_debug(),
             Self::Sgx(policy, _) => policy.allows_debug(),
             Self::Snp(policy, _) => policy.allows_debug(),

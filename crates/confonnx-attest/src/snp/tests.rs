@@ -35,9 +35,15 @@ struct Made {
     intermediate_name: Option<&'static str>,
     intermediate_until: (i32, u8, u8),
     crl: Option<MadeCrl>,
+    report_data: [u8; 64],
     edit_report: fn(&mut Vec<u8>),
     edit_signed: fn(&mut Vec<u8>),
     edit: fn(&mut Endorsements),
+}
+
+/// Good evidence that carries `report_data`, under roots of its own, valid at the end of 2026.
+pub(crate) fn evidence_for(report_data: [u8; 64]) -> (Roots, Evidence) {
+    Made { report_data, ..Made::new() }.evidence()
 }
 
 struct MadeCrl {
@@ -58,6 +64,7 @@ impl Made {
             intermediate_name: None,
             intermediate_until: (2040, 1, 1),
             crl: None,
+            report_data: REPORT_DATA,
             edit_report: |_| {},
             edit_signed: |_| {},
             edit: |_| {},
@@ -170,7 +177,7 @@ impl Made {
         put(0x34, &[1]);
         put(0x40, &[0b10_0000]);
         put(0x48, &[if self.vlek { 1 << 2 } else { 0 }]);
-        put(0x50, &REPORT_DATA);
+        put(0x50, &self.report_data);
         put(0x90, &[0x3e; 48]);
         for at in [0x38, 0x180, 0x1E0, 0x1F0] {
             put(at, &tcb);

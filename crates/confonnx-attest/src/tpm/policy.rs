@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{AkRoots, Facts, quote};
+use super::{AkRoots, Facts, Pcrs, quote};
 use crate::evidence::Measured;
 use crate::{Hex, Verdict};
 
@@ -65,7 +65,7 @@ impl Policy {
             let accepted = self.measurements.iter().any(|hash| hash.0 == measured.enclave_hash.as_bytes());
             verdict.decide("measurement", one_of(&self.measurements), found, accepted);
         }
-        self.check_pcrs(facts, verdict);
+        check_pcrs(&self.pcrs, &facts.pcrs, verdict);
         let quoted = &facts.quoted;
         let version = format!("{:#018x}", quoted.firmware_version);
         match self.minimum_firmware_version {
@@ -97,22 +97,23 @@ impl Policy {
         }
         verdict.info("ak", found);
     }
+}
 
-    fn check_pcrs(&self, facts: &Facts, verdict: &mut Verdict) {
-        if self.pcrs.is_empty() {
-            return verdict.info("pcrs", quote::list(facts.pcrs.0.keys()));
-        }
-        let mut expected = Vec::new();
-        let mut found = Vec::new();
-        let mut all = true;
-        for (index, accepted) in &self.pcrs {
-            let value = facts.pcrs.0.get(&index.0).copied().map(Hex);
-            all &= value.is_some_and(|value| accepted.contains(&value));
-            expected.push(format!("{index}: {}", one_of(accepted)));
-            found.push(format!("{index}: {}", value.map_or("not quoted".into(), |value| value.to_string())));
-        }
-        verdict.decide("pcrs", expected.join(", "), found.join(", "), all);
+/// Compares the values of PCRs with those accepted of each one named.
+pub(crate) fn check_pcrs(accepted: &BTreeMap<PcrIndex, Vec<Hex<32>>>, pcrs: &Pcrs, verdict: &mut Verdict) {
+    if accepted.is_empty() {
+        return verdict.info("pcrs", quote::list(pcrs.0.keys()));
     }
+    let mut expected = Vec::new();
+    let mut found = Vec::new();
+    let mut all = true;
+    for (index, accepted) in accepted {
+        let value = pcrs.0.get(&index.0).copied().map(Hex);
+        all &= value.is_some_and(|value| accepted.contains(&value));
+        expected.push(format!("{index}: {}", one_of(accepted)));
+        found.push(format!("{index}: {}", value.map_or("not quoted".into(), |value| value.to_string())));
+    }
+    verdict.decide("pcrs", expected.join(", "), found.join(", "), all);
 }
 
 impl PcrIndex {

@@ -204,7 +204,7 @@ pub(super) fn parse_selection(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireEr
 }
 
 /// Indices as people write them: `0-7, 9`.
-pub(super) fn list<'a>(indices: impl IntoIterator<Item = &'a u8>) -> String {
+pub(crate) fn list<'a>(indices: impl IntoIterator<Item = &'a u8>) -> String {
     let mut ranges: Vec<(u8, u8)> = Vec::new();
     for &index in indices {
         match ranges.last_mut() {

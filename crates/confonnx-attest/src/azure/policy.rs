@@ -1,0 +1,155 @@
+//! What a caller expects of an Azure confidential VM.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Facts;
+use super::runtime::VmConfiguration;
+use crate::evidence::{Facts as AllFacts, Measured};
+use crate::policy::{at_least_one, shown};
+use crate::tpm::{PcrIndex, Quoted, check_pcrs};
+use crate::{Hex, Verdict, snp, tdx};
+
+/// The `[azure]` section of a policy.
+///
+/// The vTPM is software: the paravisor that the host started in the virtual machine. So what the PCRs say is worth what
+/// that paravisor is worth, and `snp` or `tdx` has to name it, by its measurement or by the key that signed it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Accepted enclave hashes. Empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
+    pub measurements: Vec<Hex<32>>,
+    /// The values accepted of each PCR named, SHA-256 bank.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pcrs: BTreeMap<PcrIndex, Vec<Hex<32>>>,
+    /// Accepted virtual machines, by `vmUniqueId`. Empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
+    pub vms: Vec<String>,
+    /// Accepts virtual machines without Secure Boot. What booted is in the PCRs all the same.
+    pub allow_secure_boot_off: bool,
+    /// Accepts a serial console into which the host can type.
+    pub allow_console: bool,
+    /// What an SEV-SNP processor's report has to be; it is about the paravisor.
+    pub snp: snp::Policy,
+    /// What a TDX processor's quote has to be; it is about the paravisor.
+    pub tdx: tdx::Policy,
+}
+
+impl Policy {
+    /// Secure Boot, no interactive console, and [`snp::Policy::strict`] or [`tdx::Policy::strict`] of the processor.
+    pub fn strict() -> Self {
+        Self {
+            measurements: Vec::new(),
+            pcrs: BTreeMap::new(),
+            vms: Vec::new(),
+            allow_secure_boot_off: false,
+            allow_console: false,
+            snp: snp::Policy::strict(),
+            tdx: tdx::Policy::strict(),
+        }
+    }
+
+    /// What [`snp::Policy::cloud`] and [`tdx::Policy::cloud`] concede, Secure Boot off, and a serial console, which Azure
+    /// turns on: the host can then type at it what a login there lets it.
+    pub fn cloud() -> Self {
+        Self {
+            allow_secure_boot_off: true,
+            allow_console: true,
+            snp: snp::Policy::cloud(),
+            tdx: tdx::Policy::cloud(),
+            ..Self::strict()
+        }
+    }
+
+    /// Whether it says which programs are accepted: by whole measurements, or at least by what the firmware started
+    /// (PCR 4) or the unified kernel image (PCR 11).
+    pub(crate) fn names_program(&self) -> bool {
+        let named = |accepted: Option<&Vec<Hex<32>>>| accepted.is_some_and(|accepted| !accepted.is_empty());
+        !self.measurements.is_empty()
+            || [4, 11].into_iter().filter_map(PcrIndex::new).any(|index| named(self.pcrs.get(&index)))
+    }
+
+    pub(crate) fn allows_debug(&self, facts: &Facts) -> bool {
+        match facts.hardware.facts {
+            AllFacts::Snp(_) => self.snp.allows_debug(),
+            AllFacts::Tdx(_) => self.tdx.allows_debug(),
+            _ => false,
+        }
+    }
+
+    /// Makes every check of this section.
+    pub(crate) fn check(&self, facts: &Facts, measured: &Measured, verdict: &mut Verdict) {
+        self.check_hardware(&facts.hardware, verdict);
+        let found = measured.enclave_hash.to_string();
+        match self.measurements.as_slice() {
+            [] => verdict.info("boot measurement", found),
+            accepted => {
+                let expected = accepted.iter().map(Hex::to_string).collect::<Vec<_>>().join(" or ");
+                let matches = accepted.iter().any(|hash| hash.0 == measured.enclave_hash.as_bytes());
+                verdict.decide("boot measurement", expected, found, matches);
+            }
+        }
+        check_pcrs(&self.pcrs, &facts.pcrs, verdict);
+        self.check_vm(&facts.vm, verdict);
+        let Quoted { reset_count, restart_count, clock, .. } = facts.quoted;
+        verdict
+            .info("tpm clock", format!("{reset_count} resets, {restart_count} restarts since, {clock} ms"));
+    }
+
+    fn check_hardware(&self, hardware: &Measured, verdict: &mut Verdict) {
+        let named = match &hardware.facts {
+            AllFacts::Snp(facts) => {
+                self.snp.check(facts, hardware, verdict);
+                self.snp.names_program()
+            }
+            AllFacts::Tdx(facts) => {
+                self.tdx.check(facts, hardware, verdict);
+                self.tdx.names_program()
+            }
+            _ => false,
+        };
+        let found = hardware.enclave_hash.to_string();
+        if named {
+            // The section's own checks have compared it.
+            verdict.info("paravisor", found);
+        } else {
+            verdict.undecided("paravisor", "one that [azure.snp] or [azure.tdx] of the policy names", found);
+        }
+    }
+
+    fn check_vm(&self, vm: &VmConfiguration, verdict: &mut Verdict) {
+        let id = vm.vm_unique_id.as_deref().map_or("unknown".into(), shown);
+        if self.vms.is_empty() {
+            verdict.info("vm", id);
+        } else {
+            let accepted = self.vms.iter().any(|vm| vm.eq_ignore_ascii_case(&id));
+            verdict.decide("vm", self.vms.join(" or "), id, accepted);
+        }
+        let on = |flag: Option<bool>| match flag {
+            Some(true) => "on",
+            Some(false) => "off",
+            None => "unknown",
+        };
+        let expected = if self.allow_secure_boot_off { "off, allowed" } else { "on" };
+        let secure = self.allow_secure_boot_off || vm.secure_boot == Some(true);
+        verdict.decide("secure boot", expected, on(vm.secure_boot), secure);
+        // A paravisor that does not say whether a console is interactive may have one that is.
+        let console = match vm.console_enabled {
+            Some(false) => Some(false),
+            _ => vm.interactive_console_enabled.or(vm.console_enabled),
+        };
+        let expected = if self.allow_console { "on, allowed" } else { "off" };
+        verdict.decide("console", expected, on(console), self.allow_console || console == Some(false));
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::strict()
+    }
+}
+
+#[cfg(test)]
+mod tests;
