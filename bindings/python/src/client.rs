@@ -1,9 +1,12 @@
 //! The client's class.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
-use confonnx_client::{Aead, ClientError, Expectations, Kem, Options, Policy, SigningKey};
+use confonnx_client::{
+    Aead, ClientError, Expectations, Kem, Options, Policy, SigningKey, load_enclave_hash, load_policy,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
@@ -25,7 +28,7 @@ pub(crate) struct Client {
 #[pymethods]
 impl Client {
     #[new]
-    #[pyo3(signature = (url, *, auth_key, basic, auth_key_outside, enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug, kem, aead, timeout))]
+    #[pyo3(signature = (url, *, auth_key, basic, auth_key_outside, enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug, policy, kem, aead, timeout))]
     #[expect(clippy::too_many_arguments, reason = "one for each keyword")]
     fn new(
         url: &str,
@@ -36,21 +39,13 @@ impl Client {
         enclave_hash: Option<&str>,
         enclave_model_hash: Option<&str>,
         enclave_allow_debug: bool,
+        policy: Option<&str>,
         kem: Option<&str>,
         aead: Option<&str>,
         timeout: Option<f64>,
     ) -> PyResult<Self> {
-        let signing_key = enclave_signing_key.map(SigningKey::from_pem).transpose();
-        let enclave_hash = enclave_hash.map(str::parse).transpose();
-        let model_hash = enclave_model_hash.map(str::parse).transpose();
-        let policy = Policy::new(Expectations {
-            signing_keys: listed("enclave_signing_key", signing_key)?,
-            enclave_hashes: listed("enclave_hash", enclave_hash)?,
-            model_hashes: listed("enclave_model_hash", model_hash)?,
-            allow_debug: enclave_allow_debug,
-            ..Expectations::default()
-        })
-        .map_err(error::policy)?;
+        let given = Given { enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug };
+        let policy = given.policy(policy)?;
 
         let mut options = Options::default();
         match auth_key {
@@ -170,9 +165,42 @@ impl Client {
     }
 }
 
+/// What is expected beside a policy file.
+struct Given<'a> {
+    enclave_signing_key: Option<&'a str>,
+    enclave_hash: Option<&'a str>,
+    enclave_model_hash: Option<&'a str>,
+    enclave_allow_debug: bool,
+}
+
+impl Given<'_> {
+    /// The policy of `source`, a preset or a file, narrowed to what is given.
+    fn policy(&self, source: Option<&str>) -> PyResult<Policy> {
+        if source.is_some() && self.enclave_allow_debug {
+            return Err(error::expectation(
+                "enclave_allow_debug",
+                "expected none beside a policy, which says itself whether debug is allowed",
+            ));
+        }
+        let mut expected = match source {
+            Some(source) => load_policy(source).map_err(|err| error::expectation("policy", err))?,
+            None => Expectations { allow_debug: self.enclave_allow_debug, ..Expectations::default() },
+        };
+        let keys = listed("enclave_signing_key", self.enclave_signing_key.map(SigningKey::from_pem))?;
+        let hashes = listed("enclave_hash", self.enclave_hash.map(load_enclave_hash))?;
+        let models = listed("enclave_model_hash", self.enclave_model_hash.map(str::parse))?;
+        expected
+            .narrow_signing_keys(keys)
+            .and_then(|()| expected.narrow_enclave_hashes(hashes))
+            .and_then(|()| expected.narrow_model_hashes(models))
+            .and_then(|()| Policy::new(expected))
+            .map_err(error::policy)
+    }
+}
+
 /// The expectation `name`, if it is given.
-fn listed<T, E: std::fmt::Display>(name: &str, given: Result<Option<T>, E>) -> PyResult<Vec<T>> {
-    Ok(given.map_err(|err| error::expectation(name, err))?.into_iter().collect())
+fn listed<T, E: Display>(name: &str, given: Option<Result<T, E>>) -> PyResult<Vec<T>> {
+    Ok(given.transpose().map_err(|err| error::expectation(name, err))?.into_iter().collect())
 }
 
 /// Name, type and shape; -1 where any size will do.

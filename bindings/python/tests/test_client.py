@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from conftest import free_port
 from confonnx.client import (
     AsyncClient,
     AttestationError,
+    Check,
     Client,
     ConfonnxError,
     PolicyError,
@@ -56,6 +59,40 @@ def test_a_model_hash_alone_is_no_expectation_of_the_enclave() -> None:
 def test_a_malformed_expectation_is_an_error(expectation: dict[str, object]) -> None:
     with pytest.raises(PolicyError):
         Client("http://127.0.0.1:1/", **expectation)  # type: ignore[arg-type]
+
+
+def test_a_policy_file_is_an_expectation_that_others_narrow(tmp_path: Path) -> None:
+    (tmp_path / "enclave_info.json").write_text(json.dumps({"mrenclave": "ab" * 32}))
+    policy = tmp_path / "policy.toml"
+    policy.write_text('preset = "cloud"\nenclave_info_files = ["enclave_info.json"]\n')
+    Client("http://127.0.0.1:1/", policy=policy)
+    Client("http://127.0.0.1:1/", policy=str(policy), enclave_hash="ab" * 32)
+    Client("http://127.0.0.1:1/", enclave_hash=str(tmp_path / "enclave_info.json"))
+    Client("http://127.0.0.1:1/", policy="cloud", enclave_hash="ab" * 32)
+    with pytest.raises(PolicyError, match="nothing can be both"):
+        Client("http://127.0.0.1:1/", policy=policy, enclave_hash="cd" * 32)
+    with pytest.raises(PolicyError, match="nothing is expected"):
+        Client("http://127.0.0.1:1/", policy="cloud")
+    with pytest.raises(PolicyError, match="says itself whether debug is allowed"):
+        Client("http://127.0.0.1:1/", policy=policy, enclave_allow_debug=True)
+
+
+def test_a_malformed_policy_is_an_error_that_names_key_and_line(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('preset = "cloud"\nenclave_hash = "ab"\n')
+    with pytest.raises(PolicyError, match="(?s)policy.toml.*line 2.*unknown field `enclave_hash`"):
+        Client("http://127.0.0.1:1/", policy=policy)
+    with pytest.raises(PolicyError, match="expected `strict`, `cloud` or a policy file, found `lax`"):
+        Client("http://127.0.0.1:1/", policy="lax")
+
+
+def test_what_could_not_be_decided_is_told_apart() -> None:
+    def error(*outcomes: str) -> AttestationError:
+        return AttestationError("", [Check("revocation", "a list valid now", "none", outcome) for outcome in outcomes])
+
+    assert error("passed", "undecided", "info").undecided
+    assert not error("undecided", "failed").undecided
+    assert not error().undecided
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_malformed_tensor_protos_are_value_errors() -> None:
         (["--pb-in", "a"], "does not match number of input names"),
         (["--json-in", "a", "--auth-key", "k", "--auth-pass", "p"], "Only one of --auth-key"),
         (["--json-in", "a", "--mode", "train"], "--mode"),
+        (["--mode", "verify", "--policy", "strict", "--enclave-allow-debug"], "Only one of --policy"),
     ],
 )
 def test_main_refuses_contradictory_flags(

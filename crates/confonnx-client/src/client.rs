@@ -106,7 +106,15 @@ impl Client {
         let fields = vec![("content-type", encoded.content_type().into())];
         self.bounded(async {
             let path = format!("{}/infer", self.model_path(model).await?);
-            let answer = self.call(&Call { method: "POST", path, fields, body: encoded.parts(), json_len: encoded.json_len() }).await?;
+            let answer = self
+                .call(&Call {
+                    method: "POST",
+                    path,
+                    fields,
+                    body: encoded.parts(),
+                    json_len: encoded.json_len(),
+                })
+                .await?;
             let json_len = match answer.field(oip::HEADER_LENGTH).map(str::parse) {
                 None => None,
                 Some(Ok(len)) => Some(len),

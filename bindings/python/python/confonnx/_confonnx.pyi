@@ -40,6 +40,7 @@ class Client:
         enclave_hash: str | None,
         enclave_model_hash: str | None,
         enclave_allow_debug: bool,
+        policy: str | None,
         kem: str | None,
         aead: str | None,
         timeout: float | None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
@@ -72,10 +73,11 @@ class Client:
             for the server alone; user and password outside as HTTP Basic, for an ingress.
         auth_key: The same as `auth={'key': …}`; may be given beside `{'user': …, 'pass': …}`.
         enclave_signing_key: The expected signer's public key, PEM.
-        enclave_hash: The expected measurement of the enclave, hex.
+        enclave_hash: The expected measurement of the enclave: hex, or the path of an `enclave_info.json`.
         enclave_model_hash: The expected hash of the model, hex; always enforced when given.
         enclave_allow_debug: Accept enclaves that can be debugged, and the insecure one, which proves nothing. For
-            development only.
+            development only. Not beside `policy`, which says that itself.
+        policy: A policy file (docs/attestation.md), or the preset `strict` or `cloud`. Other expectations narrow it.
         auth_key_outside: Send the key outside the seal, for an ingress to see.
         model: Name of the model; needed when the server has several.
         kem: `x-wing` (post-quantum hybrid, the default), `x25519` or `p-256`.
@@ -97,6 +99,7 @@ class Client:
         enclave_model_hash: str | None = None,
         enclave_allow_debug: bool = False,
         *,
+        policy: str | os.PathLike[str] | None = None,
         auth_key_outside: bool = False,
         model: str | None = None,
         kem: str | None = None,
@@ -113,6 +116,7 @@ class Client:
             enclave_hash=enclave_hash,
             enclave_model_hash=enclave_model_hash,
             enclave_allow_debug=enclave_allow_debug,
+            policy=None if policy is None else os.fspath(policy),
             kem=kem,
             aead=aead,
             timeout=timeout,
@@ -209,6 +213,7 @@ class AsyncClient:
         enclave_model_hash: str | None = None,
         enclave_allow_debug: bool = False,
         *,
+        policy: str | os.PathLike[str] | None = None,
         auth_key_outside: bool = False,
         model: str | None = None,
         kem: str | None = None,
@@ -223,6 +228,7 @@ class AsyncClient:
             enclave_hash,
             enclave_model_hash,
             enclave_allow_debug,
+            policy=policy,
             auth_key_outside=auth_key_outside,
             model=model,
             kem=kem,

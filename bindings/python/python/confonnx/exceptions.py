@@ -34,6 +34,12 @@ class AttestationError(ConfonnxError):
         self.checks: list[Check] = [Check(*check) for check in checks or []]
         """Every check that was made; empty when the document could not be read at all."""
 
+    @property
+    def undecided(self) -> bool:
+        """Whether no check failed, but some could not be made for want of recent certificates or revocation lists."""
+        outcomes = {check.outcome for check in self.checks}
+        return "undecided" in outcomes and "failed" not in outcomes
+
 
 class RequestError(ConfonnxError):
     """The server refused the request."""

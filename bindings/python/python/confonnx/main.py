@@ -79,6 +79,7 @@ def _client(args: argparse.Namespace) -> Client:
         enclave_hash=args.enclave_hash,
         enclave_model_hash=model_hash,
         enclave_allow_debug=args.enclave_allow_debug,
+        policy=args.policy,
     )
 
 
@@ -106,8 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--auth-key", help="Authentication key, sent inside the seal")
     add("--auth-user", default="api", help="Authentication username (HTTP Basic, for an ingress; default: %(default)s)")
     add("--auth-pass", help="Authentication password (HTTP Basic, for an ingress)")
+    add("--policy", metavar="FILE|PRESET", help="Policy file, or the preset strict or cloud; the --enclave flags narrow it")
     add("--enclave-signing-key-file", help="Path to expected enclave signing public key (PEM format)")
-    add("--enclave-hash", help="Expected enclave hash (hex encoded)")
+    add("--enclave-hash", help="Expected enclave hash (hex encoded), or path to an enclave_info.json")
     add("--enclave-model-hash", help="Expected enclave model hash (hex encoded)")
     add("--enclave-model-hash-file", help="Path to expected enclave model hash (hex encoded)")
     add("--enclave-allow-debug", action="store_true", help="Allow debug-enabled and insecure enclaves")
@@ -125,6 +127,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("Only one of --auth-key or --auth-user/--auth-pass can be specified")
     if args.enclave_model_hash and args.enclave_model_hash_file:
         parser.error("Only one of --enclave-model-hash/--enclave-model-hash-file can be specified")
+    if args.policy and args.enclave_allow_debug:
+        parser.error("Only one of --policy/--enclave-allow-debug can be specified: a policy says itself whether debug is allowed")
     if args.mode == "verify":
         return
     if args.pb_in and args.json_in:

@@ -81,10 +81,9 @@ fn checked_fields_len(fields: &Fields, control_len: usize) -> Result<usize, Bhtt
 fn reserve(out: &mut Vec<u8>, control_len: usize, fields_len: usize, body_parts: &[&[u8]]) -> usize {
     let body_len = body_parts.iter().map(|part| part.len()).fold(0, usize::saturating_add);
     let framing_and_trailer = 2;
-    let total =
-        [framing_and_trailer, control_len, prefixed_len(fields_len), prefixed_len(body_len)]
-            .into_iter()
-            .fold(0, usize::saturating_add);
+    let total = [framing_and_trailer, control_len, prefixed_len(fields_len), prefixed_len(body_len)]
+        .into_iter()
+        .fold(0, usize::saturating_add);
     out.reserve_exact(padded_len(total).saturating_add(TAG_LEN));
     body_len
 }

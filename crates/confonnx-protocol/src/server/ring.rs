@@ -181,11 +181,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(
-        &self,
-        message: impl Into<Incoming>,
-        now: UnixTime,
-    ) -> Result<(Opened, Reply), OpenError> {
+    pub fn open(&self, message: impl Into<Incoming>, now: UnixTime) -> Result<(Opened, Reply), OpenError> {
         open::open_whole(self, message.into(), now)
     }
 

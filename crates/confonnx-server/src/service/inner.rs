@@ -123,12 +123,7 @@ fn route(service: &Service, head: &RequestHead) -> Result<Resource, InnerError> 
     Ok(resource)
 }
 
-fn infer(
-    service: &Service,
-    fields: &Fields,
-    body: &[u8],
-    outdated: bool,
-) -> Result<Draft, InnerError> {
+fn infer(service: &Service, fields: &Fields, body: &[u8], outdated: bool) -> Result<Draft, InnerError> {
     let json_len = match fields.get(HEADER_LENGTH) {
         None => None,
         Some(value) => {
