@@ -52,6 +52,7 @@ mod eventlog;
 mod evidence;
 #[cfg(feature = "insecure-dev")]
 pub mod insecure;
+pub mod measure;
 pub mod merkle;
 pub mod nitro;
 mod policy;
