@@ -7,7 +7,14 @@ use sha2::Sha256;
 
 #[cfg(feature = "insecure-dev")]
 use crate::insecure;
-use crate::{Digest, Evidence, Tee, tpm};
+use crate::{Digest, Evidence, Tee, snp, tpm};
+
+mod tsm;
+
+pub use tsm::TsmError;
+#[cfg(test)]
+pub(crate) use tsm::fake;
+pub(crate) use tsm::{Tsm, TsmReport};
 
 /// A source of evidence.
 #[derive(Debug)]
@@ -18,6 +25,8 @@ pub enum Attester {
         /// What it reports as measurement.
         measurement: Digest,
     },
+    /// An AMD SEV-SNP guest.
+    Snp(snp::Device),
     /// The machine's TPM.
     Tpm(tpm::Device),
 }
@@ -33,6 +42,9 @@ pub enum ProduceError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// An AMD SEV-SNP guest gives no report.
+    #[error(transparent)]
+    Snp(#[from] snp::DeviceError),
     /// The TPM cannot be used.
     #[error(transparent)]
     Tpm(#[from] tpm::CommandError),
@@ -50,6 +62,7 @@ impl Attester {
         match *self {
             #[cfg(feature = "insecure-dev")]
             Self::Insecure { .. } => Tee::Insecure,
+            Self::Snp(_) => Tee::Snp,
             Self::Tpm(_) => Tee::Tpm,
         }
     }
@@ -61,6 +74,7 @@ impl Attester {
             Self::Insecure { measurement } => {
                 Ok(Evidence::Insecure(insecure::Report { report_data: *report_data, measurement }))
             }
+            Self::Snp(ref device) => Ok(Evidence::Snp(device.evidence(report_data)?)),
             Self::Tpm(ref device) => Ok(Evidence::Tpm(device.evidence(report_data)?)),
         }
     }

@@ -15,11 +15,17 @@ mod chain;
 mod collateral;
 mod id_key;
 mod policy;
+#[cfg(feature = "produce")]
+mod produce;
 mod report;
+#[cfg(feature = "produce")]
+mod table;
 
 pub(crate) use chain::{Endorsements, Roots};
 pub(crate) use id_key::signer_of;
 pub use policy::{MinimumTcb, Policy};
+#[cfg(feature = "produce")]
+pub use produce::{Device, DeviceError};
 pub use report::Tcb;
 pub(crate) use report::{Product, REPORT_BYTES, Report, SigningKey};
 

@@ -21,11 +21,11 @@ type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 /// An instant at which everything [`Made`] is valid.
 const NOW: UnixTime = UnixTime(1_795_426_200);
-const REPORT_DATA: [u8; 64] = [0x5a; 64];
+pub(super) const REPORT_DATA: [u8; 64] = [0x5a; 64];
 const CHIP: [u8; 64] = [0xc4; 64];
 
 /// How evidence is made; as a Genoa machine does unless changed.
-struct Made {
+pub(super) struct Made {
     product: &'static str,
     vlek: bool,
     key_until: (i32, u8, u8),
@@ -54,7 +54,7 @@ struct MadeCrl {
 }
 
 impl Made {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             product: "Genoa",
             vlek: false,
@@ -71,7 +71,7 @@ impl Made {
         }
     }
 
-    fn vlek() -> Self {
+    pub(super) fn vlek() -> Self {
         Self { vlek: true, ..Self::new() }
     }
 
@@ -79,11 +79,11 @@ impl Made {
         Self { product: "Turin", ..Self::new() }
     }
 
-    fn crl() -> Self {
+    pub(super) fn crl() -> Self {
         Self { crl: Some(MadeCrl { revoked: vec![], until: (2027, 1, 1), forged: false }), ..Self::new() }
     }
 
-    fn evidence(&self) -> (Roots, Evidence) {
+    pub(super) fn evidence(&self) -> (Roots, Evidence) {
         let ark = authority(&format!("ARK-{}", self.product), 1, None, (2045, 1, 1));
         let name = self.intermediate_name.map_or_else(
             || format!("SEV-{}{}", if self.vlek { "VLEK-" } else { "" }, self.product),
