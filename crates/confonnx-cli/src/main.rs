@@ -45,7 +45,7 @@ fn exit(result: anyhow::Result<()>, otherwise: u8) -> ExitCode {
     let Err(err) = result else { return ExitCode::SUCCESS };
     let mut stderr = io::stderr().lock();
     // Nobody is left to tell when stderr is closed.
-    let _ = writeln!(stderr, "confonnx: {err:#}");
+    let _ = writeln!(stderr, "confonnx: {}", told(&err));
     ExitCode::from(code(&err, otherwise))
 }
 
@@ -62,6 +62,15 @@ fn code(err: &anyhow::Error, otherwise: u8) -> u8 {
         Some(ClientError::NotTrusted(_)) => NOT_TRUSTED,
         _ => otherwise,
     }
+}
+
+/// The error with its causes, each said once: some errors quote theirs.
+fn told(err: &anyhow::Error) -> String {
+    err.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.contains(&cause) => text,
+        cause if text.is_empty() => cause,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// The checks as a table, as wide as the terminal and with marks in colour when a person is reading.

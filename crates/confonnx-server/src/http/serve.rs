@@ -154,7 +154,7 @@ fn builder(app: &App) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(app.limits.request_timeout)
+        .header_read_timeout(app.limits.idle_timeout)
         .max_buf_size(MAX_HEADER);
     builder
         .http2()
