@@ -1,8 +1,8 @@
 //! What an `.onnx` file says of itself, without running it.
 //!
 //! For servers and clients alike: [`ModelInfo`] reads inputs and outputs, [`model_hash`] names a model, and
-//! [`read_tensor_proto`] and [`write_tensor_proto`] speak ONNX's files of single tensors. Needs no ONNX Runtime; skips
-//! weights unread.
+//! [`read_tensor_proto`] and [`write_tensor_proto`] speak ONNX's files of single tensors; [`encrypted`] keeps a model from
+//! whoever stores it. Needs no ONNX Runtime; skips weights unread.
 //!
 //! ```
 //! use confonnx_model::{read_tensor_proto, write_tensor_proto};
@@ -32,6 +32,7 @@
 )]
 
 mod elem_type;
+pub mod encrypted;
 mod hash;
 mod info;
 mod proto;
