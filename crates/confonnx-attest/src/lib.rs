@@ -42,12 +42,12 @@ pub mod azure;
 mod binding;
 mod claims;
 pub mod collateral;
-#[allow(dead_code, reason = "read by evidence that carries event logs")]
 mod cursor;
+mod dcap;
 mod digest;
 mod document;
 mod enclave_info;
-#[allow(dead_code, reason = "read by evidence that carries event logs")]
+#[allow(dead_code, reason = "TPMs use what trust domains do not")]
 mod eventlog;
 mod evidence;
 #[cfg(feature = "insecure-dev")]

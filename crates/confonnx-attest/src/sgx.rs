@@ -1,95 +1,124 @@
 //! Intel SGX.
 
-use serde::{Deserialize, Serialize};
+use der::asn1::UintRef;
+use der::{Decode, Sequence};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::collateral::{Answer, Request, StapleError};
-use crate::evidence::Measured;
-use crate::{UnixTime, Verdict};
+use crate::dcap::{self, Collateral, CollateralError, EnclaveReport, Platform, Quote, Root};
+use crate::evidence::{self, Measured};
+use crate::policy::Signer;
+use crate::x509::PublicKey;
+use crate::{Digest, UnixTime, Verdict};
 
-/// Evidence as received or produced.
+mod policy;
+
+pub use crate::dcap::{Kind, QuoteError, TcbStatus};
+pub use policy::Policy;
+
+/// Evidence as received or produced: a quote and Intel's collateral.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    report: Vec<u8>,
-    endorsements: Map<String, Value>,
+    quote: Quote,
+    collateral: Option<Collateral>,
 }
 
 /// Bytes that are no such evidence.
 #[derive(Debug, thiserror::Error)]
-pub enum ParseError {}
+pub enum ParseError {
+    /// The report is not an SGX quote.
+    #[error(transparent)]
+    Quote(#[from] QuoteError),
+    /// The member `collateral` of the endorsements cannot be read.
+    #[error("{0}")]
+    Collateral(String),
+}
 
 /// What this TEE says beyond the enclave hash, for [`Policy`].
 #[derive(Debug)]
-pub(crate) struct Facts {}
-
-/// The `[sgx]` section of a policy. `Serialize` writes what `Deserialize` reads: a file's section is laid over a preset.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {}
+pub(crate) struct Facts {
+    pub(crate) report: EnclaveReport,
+    pub(crate) platform: Platform,
+}
 
 impl Evidence {
+    /// Reads a quote, and the member `collateral` of `endorsements` (protocol.md 2.10).
     pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        Ok(Self { report: report.to_vec(), endorsements: endorsements.clone() })
+        let quote = Quote::parse(report, Kind::Sgx)?;
+        let collateral = endorsements.get("collateral").map(Collateral::parse).transpose()?;
+        Ok(Self { quote, collateral })
     }
 
     pub(crate) fn report(&self) -> Vec<u8> {
-        self.report.clone()
+        self.quote.bytes().to_vec()
     }
 
     pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        self.endorsements.clone()
+        let collateral = self.collateral.as_ref();
+        collateral.map(|collateral| ("collateral".into(), collateral.to_json())).into_iter().collect()
     }
 
     pub(crate) fn collateral_requests(&self) -> Vec<Request> {
-        Vec::new()
+        dcap::requests(&self.quote)
     }
 
-    pub(crate) fn staple(&mut self, _answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+        if let Some(collateral) = dcap::staple(&self.quote, answers)? {
+            self.collateral = Some(collateral);
+        }
         Ok(())
     }
 
     pub(crate) fn verify(
         &self,
-        _report_data: &[u8; 64],
-        _now: UnixTime,
+        report_data: &[u8; 64],
+        now: UnixTime,
         verdict: &mut Verdict,
     ) -> Option<Measured> {
-        verdict.undecided("signature", "evidence that this version can verify", "evidence of `sgx`");
-        None
+        let facts = self.verify_with(&Root::intel()?, report_data, now, verdict)?;
+        Some(Measured {
+            enclave_hash: Digest(facts.report.mr_enclave).into(),
+            signer: Some(Signer::Sgx(facts.report.mr_signer)),
+            debug: facts.report.is_debug(),
+            facts: evidence::Facts::Sgx(facts),
+        })
+    }
+
+    pub(crate) fn verify_with(
+        &self,
+        root: &Root,
+        report_data: &[u8; 64],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Facts> {
+        let platform = dcap::verify(root, &self.quote, self.collateral.as_ref(), report_data, now, verdict)?;
+        Some(Facts { report: self.quote.enclave_report()?, platform })
     }
 }
 
-impl Policy {
-    /// Accepts only platforms without known weaknesses.
-    pub fn strict() -> Self {
-        Self {}
-    }
-
-    /// Accepts what real clouds run, which concedes what its documentation says.
-    pub fn cloud() -> Self {
-        Self {}
-    }
-
-    /// Whether it says which programs are accepted.
-    pub(crate) fn names_program(&self) -> bool {
-        false
-    }
-
-    pub(crate) fn allows_debug(&self) -> bool {
-        false
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, _facts: &Facts, _measured: &Measured, _verdict: &mut Verdict) {}
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self::strict()
+impl From<CollateralError> for ParseError {
+    fn from(err: CollateralError) -> Self {
+        Self::Collateral(err.to_string())
     }
 }
 
-/// MRSIGNER of a public key, a SubjectPublicKeyInfo as DER; `None` when SGX has no such keys.
-pub(crate) fn signer_of(_der: &[u8]) -> Option<[u8; 32]> {
-    None
+/// MRSIGNER of a public key, a SubjectPublicKeyInfo as DER; `None` when SGX has no such keys: it signs with RSA-3072 and
+/// exponent 3 (Intel SDM volume 3D, SIGSTRUCT).
+pub(crate) fn signer_of(der: &[u8]) -> Option<[u8; 32]> {
+    let Ok(PublicKey::Rsa(key)) = PublicKey::from_der(der) else { return None };
+    let key = RsaPublicKey::from_der(&key).ok()?;
+    let modulus = key.modulus.as_bytes();
+    if modulus.len() != 384 || key.exponent.as_bytes() != [3] {
+        return None;
+    }
+    let little_endian: Vec<u8> = modulus.iter().rev().copied().collect();
+    Some(Sha256::digest(little_endian).into())
+}
+
+/// PKCS#1 (RFC 8017 A.1.1).
+#[derive(Sequence)]
+struct RsaPublicKey<'a> {
+    modulus: UintRef<'a>,
+    exponent: UintRef<'a>,
 }

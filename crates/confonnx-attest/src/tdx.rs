@@ -1,90 +1,195 @@
 //! Intel TDX.
 
-use serde::{Deserialize, Serialize};
+use base64ct::{Base64UrlUnpadded, Encoding};
+use dcap_qvl::quote::{Report, TDReport10};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha384};
 
 use crate::collateral::{Answer, Request, StapleError};
-use crate::evidence::Measured;
-use crate::{UnixTime, Verdict};
+use crate::dcap::{self, Collateral, CollateralError, Platform, Quote, Root};
+use crate::eventlog::{Bank, EventLog};
+use crate::evidence::{self, Measured};
+use crate::{EnclaveHash, UnixTime, Verdict};
 
-/// Evidence as received or produced.
+mod policy;
+
+pub use crate::dcap::{Kind, QuoteError, TcbStatus};
+pub use policy::{Attribute, Policy};
+
+/// Evidence as received or produced: a quote, Intel's collateral, the log of what was measured into the RTMRs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    report: Vec<u8>,
-    endorsements: Map<String, Value>,
+    quote: Quote,
+    collateral: Option<Collateral>,
+    event_log: Option<Vec<u8>>,
 }
 
 /// Bytes that are no such evidence.
 #[derive(Debug, thiserror::Error)]
-pub enum ParseError {}
+pub enum ParseError {
+    /// The report is not a TDX quote.
+    #[error(transparent)]
+    Quote(#[from] QuoteError),
+    /// The member `collateral` of the endorsements cannot be read.
+    #[error("{0}")]
+    Collateral(String),
+    /// The member `event_log` of the endorsements is not base64url without padding.
+    #[error("event_log is not base64url without padding")]
+    EventLog,
+}
 
 /// What this TEE says beyond the enclave hash, for [`Policy`].
 #[derive(Debug)]
-pub(crate) struct Facts {}
-
-/// The `[tdx]` section of a policy. `Serialize` writes what `Deserialize` reads: a file's section is laid over a preset.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {}
+pub(crate) struct Facts {
+    pub(crate) report: Box<TDReport10>,
+    /// MR_SERVICETD: what other trust domains are bound to this one; zeros before TD 1.5.
+    pub(crate) mr_service_td: [u8; 48],
+    /// TEE_TCB_SVN2: of the TDX module that runs now, where that is not the one that started the trust domain.
+    pub(crate) tee_tcb_svn2: Option<[u8; 16]>,
+    pub(crate) platform: Platform,
+}
 
 impl Evidence {
+    /// Reads a quote, and the members `collateral` and `event_log` of `endorsements` (protocol.md 2.9).
     pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        Ok(Self { report: report.to_vec(), endorsements: endorsements.clone() })
+        let quote = Quote::parse(report, Kind::Tdx)?;
+        let collateral = endorsements.get("collateral").map(Collateral::parse).transpose()?;
+        let event_log = endorsements.get("event_log").map(|log| {
+            let text = log.as_str().ok_or(ParseError::EventLog)?;
+            Base64UrlUnpadded::decode_vec(text).map_err(|_| ParseError::EventLog)
+        });
+        Ok(Self { quote, collateral, event_log: event_log.transpose()? })
     }
 
     pub(crate) fn report(&self) -> Vec<u8> {
-        self.report.clone()
+        self.quote.bytes().to_vec()
     }
 
     pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        self.endorsements.clone()
+        let collateral =
+            self.collateral.as_ref().map(|collateral| ("collateral".into(), collateral.to_json()));
+        let event_log = self
+            .event_log
+            .as_ref()
+            .map(|log| ("event_log".into(), Base64UrlUnpadded::encode_string(log).into()));
+        collateral.into_iter().chain(event_log).collect()
     }
 
     pub(crate) fn collateral_requests(&self) -> Vec<Request> {
-        Vec::new()
+        dcap::requests(&self.quote)
     }
 
-    pub(crate) fn staple(&mut self, _answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+        if let Some(collateral) = dcap::staple(&self.quote, answers)? {
+            self.collateral = Some(collateral);
+        }
         Ok(())
     }
 
     pub(crate) fn verify(
         &self,
-        _report_data: &[u8; 64],
-        _now: UnixTime,
+        report_data: &[u8; 64],
+        now: UnixTime,
         verdict: &mut Verdict,
     ) -> Option<Measured> {
-        verdict.undecided("signature", "evidence that this version can verify", "evidence of `tdx`");
-        None
+        let facts = self.verify_quote(report_data, now, verdict)?;
+        Some(Measured {
+            enclave_hash: facts.enclave_hash()?,
+            signer: None,
+            debug: facts.is_debug(),
+            facts: evidence::Facts::Tdx(facts),
+        })
+    }
+
+    /// The checks of [`verify`](Self::verify), for evidence of which a TDX quote is a part. Its `report_data` need not
+    /// be ours.
+    pub(crate) fn verify_quote(
+        &self,
+        report_data: &[u8; 64],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Facts> {
+        self.verify_with(&Root::intel()?, report_data, now, verdict)
+    }
+
+    pub(crate) fn verify_with(
+        &self,
+        root: &Root,
+        report_data: &[u8; 64],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Facts> {
+        let platform = dcap::verify(root, &self.quote, self.collateral.as_ref(), report_data, now, verdict);
+        let (report, mr_service_td, tee_tcb_svn2) = match *self.quote.report() {
+            Report::SgxEnclave(_) => return None,
+            Report::TD10(report) => (report, [0; 48], None),
+            Report::TD15(report) => (report.base, report.mr_service_td, Some(report.tee_tcb_svn2)),
+            // MR_SERVICETD is what was bound when the trust domain was created; this is what is bound now.
+            Report::TD15Ex(report) if report.cur_service_td_hash != [0; 48] => {
+                (report.base.base, report.cur_service_td_hash, Some(report.base.tee_tcb_svn2))
+            }
+            Report::TD15Ex(report) => {
+                (report.base.base, report.base.mr_service_td, Some(report.base.tee_tcb_svn2))
+            }
+        };
+        self.check_event_log(&report, verdict);
+        Some(Facts { report: Box::new(report), mr_service_td, tee_tcb_svn2, platform: platform? })
+    }
+
+    /// Whether the event log explains the RTMRs. Registers without events are left to policies.
+    fn check_event_log(&self, report: &TDReport10, verdict: &mut Verdict) {
+        let Some(bytes) = &self.event_log else {
+            return verdict.info("event log", "none");
+        };
+        let expected = "a log that replays to the RTMRs";
+        let log = match EventLog::parse(bytes) {
+            Ok(log) => log,
+            Err(err) => return verdict.decide("event log", expected, err.to_string(), false),
+        };
+        let mut found = Vec::new();
+        let mut passed = true;
+        for (i, (number, register)) in (1..).zip(rtmrs(report)).enumerate() {
+            let state = match log.replay(Bank::Sha384, number) {
+                _ if !log.extends(number) => "without events",
+                Ok(value) if value == register => "replayed",
+                Ok(_) => {
+                    passed = false;
+                    "different"
+                }
+                Err(_) => {
+                    passed = false;
+                    "without SHA-384 digests"
+                }
+            };
+            found.push(format!("RTMR{i} {state}"));
+        }
+        verdict.decide("event log", expected, found.join(", "), passed);
     }
 }
 
-impl Policy {
-    /// Accepts only platforms without known weaknesses.
-    pub fn strict() -> Self {
-        Self {}
+impl Facts {
+    /// SHA-384(MRTD ‖ RTMR0 ‖ RTMR1 ‖ RTMR2 ‖ RTMR3).
+    pub(crate) fn enclave_hash(&self) -> Option<EnclaveHash> {
+        let mut hash = Sha384::new().chain_update(self.report.mr_td);
+        for rtmr in rtmrs(&self.report) {
+            hash.update(rtmr);
+        }
+        EnclaveHash::new(hash.finalize().to_vec())
     }
 
-    /// Accepts what real clouds run, which concedes what its documentation says.
-    pub fn cloud() -> Self {
-        Self {}
+    /// Whether the host can look into the trust domain: any attribute of the group TUD, TD Under Debug.
+    pub(crate) fn is_debug(&self) -> bool {
+        let [under_debug, ..] = self.report.td_attributes;
+        under_debug != 0
     }
-
-    /// Whether it says which programs are accepted.
-    pub(crate) fn names_program(&self) -> bool {
-        false
-    }
-
-    pub(crate) fn allows_debug(&self) -> bool {
-        false
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, _facts: &Facts, _measured: &Measured, _verdict: &mut Verdict) {}
 }
 
-impl Default for Policy {
-    fn default() -> Self {
-        Self::strict()
+impl From<CollateralError> for ParseError {
+    fn from(err: CollateralError) -> Self {
+        Self::Collateral(err.to_string())
     }
+}
+
+fn rtmrs(report: &TDReport10) -> [[u8; 48]; 4] {
+    [report.rt_mr0, report.rt_mr1, report.rt_mr2, report.rt_mr3]
 }

@@ -119,7 +119,8 @@ fn tdx_evidence_is_bound_to_its_quotes() {
     }
     let quote = shared("azure/trustee_az-tdx-vtpm_td-quote.bin");
     let Hardware::Tdx(hardware) = converted(&layout).hardware else { panic!("evidence of tdx") };
-    assert!(quote.is_none_or(|quote| quote == hardware.report()));
+    // Azure pads quotes with zeros.
+    assert!(quote.is_none_or(|quote| quote.strip_prefix(&*hardware.report()) == Some(&[0; 70])));
 }
 
 #[test]

@@ -1,0 +1,26 @@
+//! Intel's Data Center Attestation Primitives, which SGX and TDX share: quotes, the chain of a platform's key (PCK) to
+//! Intel's root, and what Intel says of platforms (TCB info) and of the enclave that makes quotes (QE identity).
+//!
+//! Verification is `dcap-qvl`'s. Its answer is one error or none, so [`verify`] also makes each check by itself, in
+//! order to name them all; evidence is genuine only when every check passes and `dcap-qvl` agrees.
+
+mod checks;
+mod collateral;
+mod enclave;
+mod pcs;
+mod policy;
+mod quote;
+mod tcb;
+mod verify;
+
+pub(crate) use collateral::{Collateral, CollateralError};
+pub(crate) use enclave::EnclaveReport;
+pub(crate) use pcs::{requests, staple};
+pub use policy::TcbStatus;
+pub(crate) use policy::{PlatformPolicy, check_list};
+pub(crate) use quote::Quote;
+pub use quote::{Kind, QuoteError};
+pub(crate) use verify::{Platform, Root, verify};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! What SGX and TDX sections of a policy say of platforms.
+
+use std::fmt::{self, Display};
+
+use serde::{Deserialize, Serialize};
+
+use super::verify::Platform;
+use crate::{Hex, Verdict, digest};
+
+/// How a platform's trusted computing base stands, in Intel's words (Intel PCS API v4, TCB info). Status `Revoked` is
+/// not among them: such platforms are not genuine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TcbStatus {
+    /// Nothing is known to be missing.
+    UpToDate,
+    /// The program has to mitigate the advisories itself.
+    SWHardeningNeeded,
+    /// A setting of the platform (such as SMT) exposes it to the advisories.
+    ConfigurationNeeded,
+    /// Both.
+    ConfigurationAndSWHardeningNeeded,
+    /// Updates are missing.
+    OutOfDate,
+    /// Updates are missing, and a setting exposes the platform.
+    OutOfDateConfigurationNeeded,
+    /// The platform is up to date, but the trust domain was started before that.
+    TDRelaunchAdvised,
+    /// The same, and a setting exposes the platform.
+    TDRelaunchAdvisedConfigurationNeeded,
+    /// The platform's keys are compromised. No policy can accept it.
+    #[serde(skip)]
+    Revoked,
+}
+
+/// The platform's part of a section, borrowed from it.
+#[derive(Debug)]
+pub(crate) struct PlatformPolicy<'a> {
+    pub(crate) tcb_statuses: &'a [TcbStatus],
+    pub(crate) advisories: &'a [String],
+    pub(crate) min_tcb_evaluation: Option<u32>,
+    pub(crate) allow_dynamic_platform: bool,
+    pub(crate) allow_cached_keys: bool,
+    pub(crate) allow_smt: bool,
+    pub(crate) fmspc: &'a [Hex<6>],
+    pub(crate) ppid: &'a [Hex<16>],
+    pub(crate) platform_instance_id: &'a [Hex<16>],
+}
+
+impl PlatformPolicy<'_> {
+    /// Makes every check.
+    pub(crate) fn check(&self, platform: &Platform, verdict: &mut Verdict) {
+        let accepted = self.tcb_statuses.contains(&platform.status);
+        verdict.decide("tcb status", one_of(self.tcb_statuses), platform.status.to_string(), accepted);
+
+        let found = match platform.advisories.as_slice() {
+            [] => "none".into(),
+            advisories => advisories.join(", "),
+        };
+        let tolerated = |id: &String| self.advisories.iter().any(|known| known.eq_ignore_ascii_case(id));
+        let expected = match self.advisories {
+            [] => "none".into(),
+            advisories => format!("none but {}", advisories.join(", ")),
+        };
+        verdict.decide("advisories", expected, found, platform.advisories.iter().all(tolerated));
+
+        let evaluation = platform.tcb_evaluation;
+        match self.min_tcb_evaluation {
+            Some(min) => {
+                let expected = format!("at least {min}");
+                verdict.decide("tcb evaluation", expected, evaluation.to_string(), evaluation >= min);
+            }
+            None => verdict.info("tcb evaluation", evaluation.to_string()),
+        }
+        check_flag("dynamic platform", self.allow_dynamic_platform, platform.dynamic_platform, verdict);
+        check_flag("cached keys", self.allow_cached_keys, platform.cached_keys, verdict);
+        check_flag("smt", self.allow_smt, platform.smt, verdict);
+        check_list("fmspc", self.fmspc, &platform.fmspc, verdict);
+        check_list("ppid", self.ppid, &platform.ppid, verdict);
+        let instance = platform.platform_instance_id.as_ref().map_or(&[][..], |id| &id[..]);
+        check_list("platform instance", self.platform_instance_id, instance, verdict);
+    }
+}
+
+impl Display for TcbStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its variants are named as Intel names them.
+        write!(f, "{self:?}")
+    }
+}
+
+impl From<dcap_qvl::TcbStatus> for TcbStatus {
+    fn from(status: dcap_qvl::TcbStatus) -> Self {
+        use dcap_qvl::TcbStatus as Intel;
+        match status {
+            Intel::UpToDate => Self::UpToDate,
+            Intel::SWHardeningNeeded => Self::SWHardeningNeeded,
+            Intel::ConfigurationNeeded => Self::ConfigurationNeeded,
+            Intel::ConfigurationAndSWHardeningNeeded => Self::ConfigurationAndSWHardeningNeeded,
+            Intel::OutOfDate => Self::OutOfDate,
+            Intel::OutOfDateConfigurationNeeded => Self::OutOfDateConfigurationNeeded,
+            Intel::TDRelaunchAdvised => Self::TDRelaunchAdvised,
+            Intel::TDRelaunchAdvisedConfigurationNeeded => Self::TDRelaunchAdvisedConfigurationNeeded,
+            Intel::Revoked => Self::Revoked,
+        }
+    }
+}
+
+/// Records whether a value is among those accepted; with none given it is only stated.
+pub(crate) fn check_list<const N: usize>(
+    name: &'static str,
+    accepted: &[Hex<N>],
+    found: &[u8],
+    verdict: &mut Verdict,
+) {
+    let shown = if found.is_empty() { "none".into() } else { digest::encode(found) };
+    if accepted.is_empty() {
+        return verdict.info(name, shown);
+    }
+    let passed = accepted.iter().any(|accepted| accepted.0 == found);
+    verdict.decide(name, one_of(accepted), shown, passed);
+}
+
+fn check_flag(name: &'static str, allowed: bool, found: Option<bool>, verdict: &mut Verdict) {
+    let shown = match found {
+        Some(true) => "on",
+        Some(false) => "off",
+        None => "not stated",
+    };
+    let expected = if allowed { "on, allowed" } else { "off" };
+    verdict.decide(name, expected, shown, allowed || found != Some(true));
+}
+
+fn one_of(accepted: &[impl Display]) -> String {
+    accepted.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}

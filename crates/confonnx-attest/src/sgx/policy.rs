@@ -1,0 +1,143 @@
+//! The `[sgx]` section of a policy.
+
+use serde::{Deserialize, Serialize};
+
+use super::Facts;
+use crate::dcap::{PlatformPolicy, TcbStatus, check_list};
+use crate::evidence::Measured;
+use crate::{Hex, Verdict, digest};
+
+/// The `[sgx]` section of a policy. In each list of values one has to match; an empty one expects nothing.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// MRENCLAVE: the program.
+    pub mr_enclave: Vec<Hex<32>>,
+    /// MRSIGNER: who signed the program. Names programs only together with `isv_prod_id` and `min_isv_svn`.
+    pub mr_signer: Vec<Hex<32>>,
+    /// ISVPRODID: which of the signer's programs.
+    pub isv_prod_id: Vec<u16>,
+    /// Least ISVSVN: the signer's security version of the program.
+    pub min_isv_svn: Option<u16>,
+    /// CONFIGID: what the host says of the configuration.
+    pub config_id: Vec<Hex<64>>,
+    /// Least CONFIGSVN.
+    pub min_config_svn: Option<u16>,
+    /// Accepts enclaves that the host can debug.
+    pub allow_debug: bool,
+    /// Accepted states of the platform's TCB. Never `Revoked`.
+    pub tcb_statuses: Vec<TcbStatus>,
+    /// Advisories of Intel that are tolerated although they are not mitigated, such as `INTEL-SA-00615`.
+    pub advisories: Vec<String>,
+    /// Least number of Intel's TCB recovery event that the collateral has to know of.
+    pub min_tcb_evaluation: Option<u32>,
+    /// Accepts platforms to which processor packages can be added.
+    pub allow_dynamic_platform: bool,
+    /// Accepts platforms whose root keys Intel keeps.
+    pub allow_cached_keys: bool,
+    /// Accepts platforms with simultaneous multithreading.
+    pub allow_smt: bool,
+    /// Families of processors.
+    pub fmspc: Vec<Hex<6>>,
+    /// Processor packages.
+    pub ppid: Vec<Hex<16>>,
+    /// Machines with several packages.
+    pub platform_instance_id: Vec<Hex<16>>,
+}
+
+impl Policy {
+    /// Accepts only platforms without known weaknesses: TCB up to date, no advisories, no platform flag set.
+    pub fn strict() -> Self {
+        Self {
+            mr_enclave: Vec::new(),
+            mr_signer: Vec::new(),
+            isv_prod_id: Vec::new(),
+            min_isv_svn: None,
+            config_id: Vec::new(),
+            min_config_svn: None,
+            allow_debug: false,
+            tcb_statuses: vec![TcbStatus::UpToDate],
+            advisories: Vec::new(),
+            min_tcb_evaluation: None,
+            allow_dynamic_platform: false,
+            allow_cached_keys: false,
+            allow_smt: false,
+            fmspc: Vec::new(),
+            ppid: Vec::new(),
+            platform_instance_id: Vec::new(),
+        }
+    }
+
+    /// Accepts what real clouds run. It concedes the three platform flags, and status `SWHardeningNeeded` with
+    /// INTEL-SA-00334 (load value injection) and INTEL-SA-00615 (stale data of MMIO), of which Intel never clears the
+    /// processors concerned: the program has to be built with mitigations. Statuses that blame a setting or missing
+    /// updates of the platform stay refused.
+    pub fn cloud() -> Self {
+        Self {
+            tcb_statuses: vec![TcbStatus::UpToDate, TcbStatus::SWHardeningNeeded],
+            advisories: vec!["INTEL-SA-00334".into(), "INTEL-SA-00615".into()],
+            allow_dynamic_platform: true,
+            allow_cached_keys: true,
+            allow_smt: true,
+            ..Self::strict()
+        }
+    }
+
+    /// Whether it says which programs are accepted. A signer alone does not: it may sign other programs, and has
+    /// signed old ones.
+    pub(crate) fn names_program(&self) -> bool {
+        let signed = !self.mr_signer.is_empty() && !self.isv_prod_id.is_empty() && self.min_isv_svn.is_some();
+        !self.mr_enclave.is_empty() || signed
+    }
+
+    pub(crate) fn allows_debug(&self) -> bool {
+        self.allow_debug
+    }
+
+    /// Makes every check of this section.
+    pub(crate) fn check(&self, facts: &Facts, _measured: &Measured, verdict: &mut Verdict) {
+        let report = &facts.report;
+        check_list("mr enclave", &self.mr_enclave, &report.mr_enclave, verdict);
+        check_list("mr signer", &self.mr_signer, &report.mr_signer, verdict);
+        let found = report.isv_prod_id.to_string();
+        if self.isv_prod_id.is_empty() {
+            verdict.info("isv prod id", found);
+        } else {
+            let accepted: Vec<_> = self.isv_prod_id.iter().map(u16::to_string).collect();
+            let passed = self.isv_prod_id.contains(&report.isv_prod_id);
+            verdict.decide("isv prod id", accepted.join(" or "), found, passed);
+        }
+        check_min("isv svn", self.min_isv_svn, report.isv_svn, verdict);
+        check_list("config id", &self.config_id, &report.config_id, verdict);
+        check_min("config svn", self.min_config_svn, report.config_svn, verdict);
+        verdict.info("attributes", digest::encode(&report.attributes));
+        self.platform().check(&facts.platform, verdict);
+    }
+
+    fn platform(&self) -> PlatformPolicy<'_> {
+        PlatformPolicy {
+            tcb_statuses: &self.tcb_statuses,
+            advisories: &self.advisories,
+            min_tcb_evaluation: self.min_tcb_evaluation,
+            allow_dynamic_platform: self.allow_dynamic_platform,
+            allow_cached_keys: self.allow_cached_keys,
+            allow_smt: self.allow_smt,
+            fmspc: &self.fmspc,
+            ppid: &self.ppid,
+            platform_instance_id: &self.platform_instance_id,
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::strict()
+    }
+}
+
+fn check_min(name: &'static str, min: Option<u16>, found: u16, verdict: &mut Verdict) {
+    match min {
+        Some(min) => verdict.decide(name, format!("at least {min}"), found.to_string(), found >= min),
+        None => verdict.info(name, found.to_string()),
+    }
+}
