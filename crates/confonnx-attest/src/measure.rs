@@ -3,6 +3,8 @@
 //! A client pins these values ([`EnclaveInfo`](crate::EnclaveInfo)), so whoever computes them need not trust the host.
 
 mod firmware;
+pub mod nitro;
+pub mod sgx;
 pub mod snp;
 pub mod tdx;
 

@@ -1,6 +1,7 @@
 //! `confonnx`: confidential inference from the command line.
 
 mod args;
+mod measure;
 mod model;
 mod predict;
 mod test_inputs;
@@ -24,6 +25,7 @@ struct Cli {
 enum Command {
     Predict(predict::Predict),
     Verify(verify::Verify),
+    Measure(measure::Measure),
     HashModel(model::HashModel),
     ModelInfo(model::ModelInfo),
     CreateTestInputs(test_inputs::CreateTestInputs),
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Predict(command) => command.run(),
         Command::Verify(command) => return exit(command.run(), UNDECIDED),
+        Command::Measure(command) => command.run(),
         Command::HashModel(command) => command.run(),
         Command::ModelInfo(command) => command.run(),
         Command::CreateTestInputs(command) => command.run(),

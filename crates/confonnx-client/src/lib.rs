@@ -34,8 +34,9 @@ pub use error::{BoxError, ClientError};
 pub use options::{Options, Secret};
 pub use policy::{LoadError, load_enclave_hash, load_policy};
 
+pub use confonnx_attest::measure;
 pub use confonnx_attest::{
-    Check, Claims, Digest, Document, DocumentError, EnclaveHash, EnclaveInfo, Expectations, ModelClaim,
+    Check, Claims, Digest, Document, DocumentError, EnclaveHash, EnclaveInfo, Expectations, Hex, ModelClaim,
     Nonce, Outcome, Policy, PolicyBuildError, PolicyError, PolicyFileError, SigningKey, Step, Tee, TimeError,
     Trusted, UnixTime, Verdict, VerifyError,
 };

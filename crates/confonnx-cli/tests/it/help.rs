@@ -7,10 +7,23 @@ use crate::{confonnx, stdout};
 
 #[test]
 fn help_is_as_recorded() {
-    for command in ["", "predict", "verify", "hash-model", "model-info", "create-test-inputs"] {
-        let args: Vec<_> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+    let commands = [
+        "",
+        "predict",
+        "verify",
+        "measure",
+        "measure snp",
+        "measure tdx",
+        "measure sgx",
+        "measure nitro",
+        "hash-model",
+        "model-info",
+        "create-test-inputs",
+    ];
+    for command in commands {
+        let args: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         let found = stdout(&confonnx(&args));
-        let name = if command.is_empty() { "confonnx" } else { command };
+        let name = if command.is_empty() { "confonnx".into() } else { command.replace(' ', "-") };
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/help/{name}.txt"));
         if env::var_os("UPDATE_HELP").is_some() {
             fs::write(&file, &found).unwrap();

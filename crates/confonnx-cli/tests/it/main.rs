@@ -1,6 +1,7 @@
 //! The command as its users call it.
 
 mod help;
+mod measure;
 mod model;
 mod verify;
 

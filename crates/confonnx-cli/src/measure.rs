@@ -1,0 +1,204 @@
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use confonnx_client::measure::{nitro, sgx, snp, tdx};
+use confonnx_client::{EnclaveInfo, Hex, Tee};
+use serde_json::{Map, Value, json};
+
+use crate::args::bytes;
+use crate::print;
+
+/// Predict what hardware will report of a server, for --enclave-hash
+///
+/// Needs no hardware, no network and no trust in the host that will run the server. Prints an enclave_info.json.
+#[derive(Args)]
+pub(crate) struct Measure {
+    #[command(subcommand)]
+    of: Of,
+    /// File to write instead of stdout, such as enclave_info.json
+    #[arg(long, value_name = "FILE", global = true)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Of {
+    Snp(Snp),
+    Tdx(Tdx),
+    /// An SGX enclave: MRENCLAVE as Gramine's build computed it
+    Sgx {
+        /// The .sig file that gramine-sgx-sign writes, or gramine-sgx-sigstruct-view's JSON
+        file: PathBuf,
+    },
+    /// An AWS Nitro enclave: the registers that its build computed
+    Nitro {
+        /// What nitro-cli build-enclave printed
+        file: PathBuf,
+    },
+}
+
+/// An SEV-SNP guest: its launch digest
+#[derive(Args)]
+struct Snp {
+    /// The OVMF image
+    #[arg(long, value_name = "FILE")]
+    firmware: PathBuf,
+    /// Number of virtual CPUs
+    #[arg(long, value_name = "N")]
+    vcpus: u32,
+    /// QEMU's CPU model: EPYC, EPYC-Rome, EPYC-Milan, EPYC-Genoa or EPYC-Turin, with or without version
+    #[arg(long, value_name = "MODEL", value_parser = cpu_model, required_unless_present = "vcpu_signature", conflicts_with = "vcpu_signature")]
+    vcpu_type: Option<u32>,
+    /// The signature of another one: EAX of CPUID leaf 1
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    vcpu_signature: Option<u64>,
+    /// Who starts the guest
+    #[arg(long, value_enum, default_value_t = VmmName::Qemu)]
+    vmm: VmmName,
+    /// SEV_FEATURES; Linux 6.6 and later set bit 5 (0x21) unless told otherwise
+    #[arg(long, value_name = "NUMBER", value_parser = number, default_value = "0x1")]
+    guest_features: u64,
+    /// The kernel, when the guest is started with kernel-hashes=on
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Its initial file system
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// Its command line
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    append: Option<String>,
+}
+
+/// A TDX guest: MRTD, and the enclave hash when its RTMRs are given
+///
+/// RTMRs are extended while the guest boots: read them off a boot that is known to be good.
+#[derive(Args)]
+struct Tdx {
+    /// The OVMF image
+    #[arg(long, value_name = "FILE")]
+    firmware: PathBuf,
+    /// The order in which the VMM measures pages
+    #[arg(long, value_enum, default_value_t = Order::Page)]
+    order: Order,
+    /// RTMR0 to RTMR3
+    #[arg(long, value_name = "HEX", num_args = 4)]
+    rtmrs: Vec<Hex<48>>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum VmmName {
+    Qemu,
+    Ec2,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Order {
+    /// Linux 6.16 and later, QEMU 9 and later
+    Page,
+    /// KVM and QEMU before they were merged upstream
+    Section,
+}
+
+impl Measure {
+    pub(crate) fn run(&self) -> Result<()> {
+        let json = match &self.of {
+            Of::Snp(snp) => snp.info()?.to_json(),
+            Of::Tdx(tdx) => tdx.json()?,
+            Of::Sgx { file } => sgx::enclave_info(&bytes(file)?).with_context(|| unusable(file))?.to_json(),
+            Of::Nitro { file } => {
+                let text = String::from_utf8(bytes(file)?).with_context(|| unusable(file))?;
+                nitro::enclave_info(&text).with_context(|| unusable(file))?.to_json()
+            }
+        };
+        match &self.out {
+            Some(path) => fs::write(path, json).with_context(|| format!("cannot write {}", path.display())),
+            None => Ok(print(json.trim_end())?),
+        }
+    }
+}
+
+impl Snp {
+    fn info(&self) -> Result<EnclaveInfo> {
+        let firmware = bytes(&self.firmware)?;
+        let kernel = self.kernel.as_ref().map(|path| bytes(path)).transpose()?;
+        let initrd = self.initrd.as_ref().map(|path| bytes(path)).transpose()?.unwrap_or_default();
+        let append = self.append.as_deref().unwrap_or_default();
+        let cpu_signature = match (self.vcpu_type, self.vcpu_signature) {
+            (Some(signature), _) => signature,
+            (None, signature) => signature
+                .and_then(|signature| u32::try_from(signature).ok())
+                .context("--vcpu-signature: expected 32 bits")?,
+        };
+        let (vmm, vmm_name) = match self.vmm {
+            VmmName::Qemu => (snp::Vmm::Qemu, "qemu"),
+            VmmName::Ec2 => (snp::Vmm::Ec2, "ec2"),
+        };
+        let digest = snp::launch_digest(&snp::Launch {
+            firmware: &firmware,
+            kernel: kernel.as_ref().map(|image| snp::Kernel { image, initrd: &initrd, append }),
+            vcpus: self.vcpus,
+            cpu_signature,
+            vmm,
+            guest_features: self.guest_features,
+        })
+        .with_context(|| unusable(&self.firmware))?;
+        let details = json!({
+            "vcpus": self.vcpus,
+            "vcpu_signature": format!("{cpu_signature:#x}"),
+            "vmm": vmm_name,
+            "guest_features": format!("{:#x}", self.guest_features),
+            "kernel": self.kernel.is_some(),
+        });
+        Ok(EnclaveInfo {
+            tee: Some(Tee::Snp),
+            enclave_hash: Hex(digest).into(),
+            mrenclave: None,
+            details: members(details),
+        })
+    }
+}
+
+impl Tdx {
+    /// An enclave_info.json, or MRTD alone, which nothing takes for an enclave hash.
+    fn json(&self) -> Result<String> {
+        let order = match self.order {
+            Order::Page => tdx::PageOrder::PageByPage,
+            Order::Section => tdx::PageOrder::SectionBySection,
+        };
+        let mrtd = tdx::mrtd(&bytes(&self.firmware)?, order).with_context(|| unusable(&self.firmware))?;
+        let Ok(rtmrs) = <[Hex<48>; 4]>::try_from(self.rtmrs.clone()) else {
+            return Ok(serde_json::to_string_pretty(&json!({ "tee": Tee::Tdx, "mrtd": Hex(mrtd) }))? + "\n");
+        };
+        let details = json!({ "mrtd": Hex(mrtd), "rtmrs": rtmrs });
+        let enclave_hash = tdx::enclave_hash(&mrtd, &rtmrs.map(|rtmr| rtmr.0));
+        let info =
+            EnclaveInfo { tee: Some(Tee::Tdx), enclave_hash, mrenclave: None, details: members(details) };
+        Ok(info.to_json())
+    }
+}
+
+fn members(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}
+
+fn unusable(path: &std::path::Path) -> String {
+    format!("cannot use {}", path.display())
+}
+
+fn cpu_model(name: &str) -> Result<u32, String> {
+    snp::signature_of(name)
+        .ok_or_else(|| format!("expected {} or a version of them", snp::CPU_MODELS.join(", ")))
+}
+
+/// Decimal, or hex with `0x`.
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "expected a number, in hex with 0x".into())
+}
