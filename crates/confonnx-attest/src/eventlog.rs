@@ -240,4 +240,4 @@ const KNOWN_SIZES: [(u16, usize); 5] =
     [(0x0004, 20), (TPM_ALG_SHA256, 32), (TPM_ALG_SHA384, 48), (0x000d, 64), (0x0012, 32)];
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 #[cfg(feature = "insecure-dev")]
 use crate::insecure;
-use crate::{Digest, Evidence, Tee, snp, tpm};
+use crate::{Digest, Evidence, Tee, sgx, snp, tdx, tpm};
 
 mod tsm;
 
@@ -25,8 +25,12 @@ pub enum Attester {
         /// What it reports as measurement.
         measurement: Digest,
     },
+    /// An Intel SGX enclave.
+    Sgx(sgx::Device),
     /// An AMD SEV-SNP guest.
     Snp(snp::Device),
+    /// An Intel TDX trust domain.
+    Tdx(tdx::Device),
     /// The machine's TPM.
     Tpm(tpm::Device),
 }
@@ -42,9 +46,15 @@ pub enum ProduceError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// An Intel SGX enclave gives no quote.
+    #[error(transparent)]
+    Sgx(#[from] sgx::DeviceError),
     /// An AMD SEV-SNP guest gives no report.
     #[error(transparent)]
     Snp(#[from] snp::DeviceError),
+    /// An Intel TDX trust domain gives no quote.
+    #[error(transparent)]
+    Tdx(#[from] tdx::DeviceError),
     /// The TPM cannot be used.
     #[error(transparent)]
     Tpm(#[from] tpm::CommandError),
@@ -62,7 +72,9 @@ impl Attester {
         match *self {
             #[cfg(feature = "insecure-dev")]
             Self::Insecure { .. } => Tee::Insecure,
+            Self::Sgx(_) => Tee::Sgx,
             Self::Snp(_) => Tee::Snp,
+            Self::Tdx(_) => Tee::Tdx,
             Self::Tpm(_) => Tee::Tpm,
         }
     }
@@ -74,7 +86,9 @@ impl Attester {
             Self::Insecure { measurement } => {
                 Ok(Evidence::Insecure(insecure::Report { report_data: *report_data, measurement }))
             }
+            Self::Sgx(ref device) => Ok(Evidence::Sgx(device.evidence(report_data)?)),
             Self::Snp(ref device) => Ok(Evidence::Snp(device.evidence(report_data)?)),
+            Self::Tdx(ref device) => Ok(Evidence::Tdx(device.evidence(report_data)?)),
             Self::Tpm(ref device) => Ok(Evidence::Tpm(device.evidence(report_data)?)),
         }
     }

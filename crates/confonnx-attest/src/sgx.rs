@@ -13,9 +13,13 @@ use crate::x509::PublicKey;
 use crate::{Digest, UnixTime, Verdict};
 
 mod policy;
+#[cfg(feature = "produce")]
+mod produce;
 
 pub use crate::dcap::{Kind, QuoteError, TcbStatus};
 pub use policy::Policy;
+#[cfg(feature = "produce")]
+pub use produce::{Device, DeviceError};
 
 /// Evidence as received or produced: a quote and Intel's collateral.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,13 @@ use crate::evidence::{self, Measured};
 use crate::{EnclaveHash, UnixTime, Verdict};
 
 mod policy;
+#[cfg(feature = "produce")]
+mod produce;
 
 pub use crate::dcap::{Kind, QuoteError, TcbStatus};
 pub use policy::{Attribute, Policy};
+#[cfg(feature = "produce")]
+pub use produce::{Device, DeviceError};
 
 /// Evidence as received or produced: a quote, Intel's collateral, the log of what was measured into the RTMRs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,39 +136,72 @@ impl Evidence {
                 (report.base.base, report.base.mr_service_td, Some(report.base.tee_tcb_svn2))
             }
         };
-        self.check_event_log(&report, verdict);
-        Some(Facts { report: Box::new(report), mr_service_td, tee_tcb_svn2, platform: platform? })
+        let explained = self.check_event_log(&report, verdict);
+        Some(Facts {
+            report: Box::new(report),
+            mr_service_td,
+            tee_tcb_svn2,
+            platform: platform.filter(|_| explained)?,
+        })
     }
 
-    /// Whether the event log explains the RTMRs. Registers without events are left to policies.
-    fn check_event_log(&self, report: &TDReport10, verdict: &mut Verdict) {
+    /// Whether the event log, if there is one, explains the RTMRs. Registers without events are left to policies.
+    fn check_event_log(&self, report: &TDReport10, verdict: &mut Verdict) -> bool {
         let Some(bytes) = &self.event_log else {
-            return verdict.info("event log", "none");
+            verdict.info("event log", "none");
+            return true;
         };
         let expected = "a log that replays to the RTMRs";
         let log = match EventLog::parse(bytes) {
             Ok(log) => log,
-            Err(err) => return verdict.decide("event log", expected, err.to_string(), false),
+            Err(err) => {
+                verdict.decide("event log", expected, err.to_string(), false);
+                return false;
+            }
         };
-        let mut found = Vec::new();
-        let mut passed = true;
-        for (i, (number, register)) in (1..).zip(rtmrs(report)).enumerate() {
-            let state = match log.replay(Bank::Sha384, number) {
-                _ if !log.extends(number) => "without events",
-                Ok(value) if value == register => "replayed",
-                Ok(_) => {
-                    passed = false;
-                    "different"
-                }
-                Err(_) => {
-                    passed = false;
-                    "without SHA-384 digests"
-                }
-            };
-            found.push(format!("RTMR{i} {state}"));
-        }
-        verdict.decide("event log", expected, found.join(", "), passed);
+        let states: Vec<_> = replay(&log, report).collect();
+        let found = states.iter().enumerate().map(|(i, state)| format!("RTMR{i} {}", state.name()));
+        let passed = !states.contains(&Replay::Differs);
+        verdict.decide("event log", expected, found.collect::<Vec<_>>().join(", "), passed);
+        passed
     }
+
+    /// Whether a log explains the RTMRs of this quote.
+    #[cfg(feature = "produce")]
+    fn replays(&self, log: &[u8]) -> bool {
+        let (Ok(log), Some(report)) = (EventLog::parse(log), self.quote.report().as_td10()) else {
+            return false;
+        };
+        !replay(&log, report).any(|state| state == Replay::Differs)
+    }
+}
+
+/// What a log says of one RTMR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replay {
+    Same,
+    Differs,
+    NoEvents,
+}
+
+impl Replay {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Same => "replayed",
+            Self::Differs => "different",
+            Self::NoEvents => "without events",
+        }
+    }
+}
+
+fn replay(log: &EventLog<'_>, report: &TDReport10) -> impl Iterator<Item = Replay> {
+    // Number 0 is MRTD, which is not extended.
+    (1..).zip(rtmrs(report)).map(|(number, register)| match log.replay(Bank::Sha384, number) {
+        _ if !log.extends(number) => Replay::NoEvents,
+        Ok(value) if value == register => Replay::Same,
+        // Without a SHA-384 digest nothing is explained.
+        Ok(_) | Err(_) => Replay::Differs,
+    })
 }
 
 impl Facts {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::dcap::Root;
 use crate::{Outcome, UnixTime, Verdict, sgx, tdx};
 
+mod made;
 mod real;
 
 /// The checks that did not pass.

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A log with SHA-256 and SHA-384 digests of `events`: register, type, data.
-fn log(events: &[(u32, u32, &[u8])]) -> Vec<u8> {
+pub(crate) fn log(events: &[(u32, u32, &[u8])]) -> Vec<u8> {
     let mut spec = SPEC_ID.to_vec();
     spec.extend([0, 0, 0, 0, 0, 2, 0, 2]);
     spec.extend(2u32.to_le_bytes());
