@@ -19,6 +19,7 @@ use Outcome::{Failed, Undecided};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 type Date = (i32, u8, u8);
+type Edit = fn(&mut Vec<u8>);
 
 /// 2026-11-23: when everything that [`Made::new`] makes is valid.
 const NOW: UnixTime = UnixTime(1_795_426_200);
@@ -53,9 +54,9 @@ struct Made {
     edit_tcb: fn(&mut Value),
     edit_identity: fn(&mut Value),
     /// Before it is signed by the attestation key.
-    edit_report: fn(&mut Vec<u8>),
+    edit_report: Edit,
     /// Before it is signed by the PCK.
-    edit_qe: fn(&mut Vec<u8>),
+    edit_qe: Edit,
     event_log: Option<Vec<u8>>,
 }
 
@@ -380,7 +381,7 @@ fn the_quoting_enclave_is_intels() {
         ..Made::new()
     };
     assert_eq!(expired.failures(), [("qe identity validity", Undecided), ("dcap", Undecided)]);
-    let edits: [fn(&mut Vec<u8>); 6] = [
+    let edits: [Edit; 6] = [
         |qe| qe[128] ^= 1, // MRSIGNER
         |qe| qe[256] ^= 1, // ISVPRODID
         |qe| qe[258] = 5,  // ISVSVN
@@ -430,7 +431,7 @@ fn revoked_platforms_are_not_genuine() {
 
 #[test]
 fn attributes_that_no_trust_domain_may_have() {
-    let edits: [(fn(&mut Vec<u8>), &str); 3] = [
+    let edits: [(Edit, &str); 3] = [
         (|report| report[0x7b] = 0, "no SEPT_VE_DISABLE"),
         (|report| report[0x7b] |= 0x20, "MIGRATABLE"),
         (|report| report[0x79] |= 1, "reserved bits"),
@@ -445,7 +446,7 @@ fn attributes_that_no_trust_domain_may_have() {
 #[test]
 fn debug_and_profiling_are_debug() {
     for bits in [0x01, 0x10, 0x20, 0x40] {
-        let edit_report: fn(&mut Vec<u8>) = match bits {
+        let edit_report: Edit = match bits {
             0x01 => |report| report[0x78] = 0x01,
             0x10 => |report| report[0x78] = 0x10,
             0x20 => |report| report[0x78] = 0x20,
