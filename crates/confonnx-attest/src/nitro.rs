@@ -101,7 +101,7 @@ impl Evidence {
         let user_data = document.user_data.as_deref();
         verdict.equal("report data", encode(report_data), user_data.map_or("absent".into(), encode));
         verdict.info("module", shown(&document.module_id));
-        verdict.info("nonce", length_of(document.nonce.as_deref()));
+        verdict.info("document nonce", length_of(document.nonce.as_deref()));
         verdict.info("public key", length_of(document.public_key.as_deref()));
         self.measured(now)
     }

@@ -184,7 +184,7 @@ fn a_document_as_the_hypervisor_makes_it_is_genuine() {
         "document time",
         "report data",
         "module",
-        "nonce",
+        "document nonce",
         "public key",
     ];
     assert_eq!(names, expected);
