@@ -17,11 +17,19 @@ use crate::tpm::{BOOT_PCRS, Names, Pcrs, Quote, QuoteError, Quoted, list};
 use crate::{UnixTime, Verdict, snp, tdx};
 
 mod hcl;
+#[cfg(feature = "produce")]
+mod imds;
 mod policy;
+#[cfg(feature = "produce")]
+mod produce;
 mod runtime;
 
 pub use hcl::{HardwareReport, HclError, HclReport};
+#[cfg(feature = "produce")]
+pub use imds::ImdsError;
 pub use policy::Policy;
+#[cfg(feature = "produce")]
+pub use produce::{Device, DeviceError};
 pub use runtime::RuntimeDataError;
 use runtime::{RuntimeData, VmConfiguration};
 

@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 #[cfg(feature = "insecure-dev")]
 use crate::insecure;
-use crate::{Digest, Evidence, Tee, sgx, snp, tdx, tpm};
+use crate::{Digest, Evidence, Tee, azure, sgx, snp, tdx, tpm};
 
 mod tsm;
 
@@ -19,6 +19,8 @@ pub(crate) use tsm::{Tsm, TsmReport};
 /// A source of evidence.
 #[derive(Debug)]
 pub enum Attester {
+    /// An Azure confidential VM.
+    Azure(azure::Device),
     /// The software stand-in.
     #[cfg(feature = "insecure-dev")]
     Insecure {
@@ -46,6 +48,9 @@ pub enum ProduceError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// An Azure confidential VM gives no evidence.
+    #[error(transparent)]
+    Azure(#[from] azure::DeviceError),
     /// An Intel SGX enclave gives no quote.
     #[error(transparent)]
     Sgx(#[from] sgx::DeviceError),
@@ -70,6 +75,7 @@ impl Attester {
     /// The TEE it is part of.
     pub fn tee(&self) -> Tee {
         match *self {
+            Self::Azure(_) => Tee::Azure,
             #[cfg(feature = "insecure-dev")]
             Self::Insecure { .. } => Tee::Insecure,
             Self::Sgx(_) => Tee::Sgx,
@@ -82,6 +88,7 @@ impl Attester {
     /// Evidence that carries `report_data`. May block on the device for some 100 ms.
     pub fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, ProduceError> {
         match *self {
+            Self::Azure(ref device) => Ok(Evidence::Azure(device.evidence(report_data)?)),
             #[cfg(feature = "insecure-dev")]
             Self::Insecure { measurement } => {
                 Ok(Evidence::Insecure(insecure::Report { report_data: *report_data, measurement }))

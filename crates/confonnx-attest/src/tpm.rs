@@ -30,11 +30,15 @@ mod wire;
 pub use certified::AkRoots;
 #[cfg(feature = "produce")]
 pub use command::CommandError;
+#[cfg(feature = "produce")]
+pub(crate) use command::{Handle, Tpm};
 pub use key::{AkPublic, KeyError};
 pub(crate) use policy::check_pcrs;
 pub use policy::{PcrIndex, Policy};
 #[cfg(feature = "produce")]
 pub use produce::Device;
+#[cfg(feature = "produce")]
+pub(crate) use produce::{DEVICE, QUOTED_PCRS};
 pub(crate) use quote::{Names, list};
 pub use quote::{Pcrs, Quote, QuoteError, Quoted};
 pub use wire::WireError;
@@ -218,4 +222,4 @@ const MAX_CERTIFICATES: usize = 4;
 const ATTRIBUTES: &str = "fixedTPM, fixedParent, sensitiveDataOrigin, restricted, sign, no decrypt";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

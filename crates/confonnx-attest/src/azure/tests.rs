@@ -113,8 +113,12 @@ impl Made {
 /// The key of the real quote, as runtime data has keys.
 fn key() -> Value {
     let body: String = AK.lines().filter(|line| !line.starts_with("---")).collect();
-    let der = base64ct::Base64::decode_vec(&body).unwrap();
-    // An RSAPublicKey of 2048 bits ends with the modulus and the exponent 65537.
+    jwk(&base64ct::Base64::decode_vec(&body).unwrap())
+}
+
+/// The attestation key of a SubjectPublicKeyInfo (RSA, 2048 bits), as runtime data has keys.
+pub(super) fn jwk(der: &[u8]) -> Value {
+    // It ends with the modulus and the exponent 65537.
     let modulus = &der[der.len() - 5 - 256..der.len() - 5];
     json!({
         "kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": "AQAB",

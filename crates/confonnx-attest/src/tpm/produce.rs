@@ -91,9 +91,9 @@ fn first_certificate(padded: &[u8]) -> Option<Certificate> {
 }
 
 /// The resource manager, so that programs do not disturb each other.
-const DEVICE: &str = "dev/tpmrm0";
+pub(crate) const DEVICE: &str = "dev/tpmrm0";
 /// All that software cannot reset, but 10: Linux's integrity measurements extend it with every program that starts.
-const QUOTED_PCRS: [u8; 15] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15];
+pub(crate) const QUOTED_PCRS: [u8; 15] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15];
 /// NV indices of certificates of attestation keys: of Google Compute Engine (P-256), of Azure (RSA).
 const CERTIFIED: [(Handle, Place); 2] = [
     (Handle(0x01c1_0002), Place::Template(Handle(0x01c1_0003))),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[cfg(feature = "produce")]
-mod emulator;
+pub(crate) mod emulator;
 #[cfg(feature = "produce")]
 mod live;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A running TPM whose device is `dev/tpmrm0` below its root.
-pub(super) struct Emulator {
+pub(crate) struct Emulator {
     root: TempDir,
     process: Child,
 }
@@ -16,7 +16,7 @@ pub(super) struct Emulator {
 impl Emulator {
     /// Starts a TPM; `None`, said plainly, when this machine has no `swtpm`.
     #[allow(clippy::print_stderr, reason = "a skipped test says so")]
-    pub(super) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let found = |program: &str| Command::new(program).arg("--version").output().is_ok();
         if !found("swtpm") || !found("tpm2_quote") {
             let missing = "install swtpm and tpm2-tools (Debian: apt-get install swtpm tpm2-tools)";
@@ -31,7 +31,7 @@ impl Emulator {
     }
 
     /// As when the machine restarts: the same TPM with its PCRs reset.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.stop();
         self.process = spawn(self.root.path());
     }
@@ -42,28 +42,28 @@ impl Emulator {
         let _ = std::fs::remove_file(self.device());
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }
 
-    pub(super) fn device(&self) -> PathBuf {
+    pub(crate) fn device(&self) -> PathBuf {
         self.root().join("dev/tpmrm0")
     }
 
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.root().join(name)
     }
 
-    pub(super) fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.file(name)).unwrap()
     }
 
-    pub(super) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.file(name), bytes).unwrap();
     }
 
     /// Runs a program of tpm2-tools in the root; its output, and whether it succeeded.
-    pub(super) fn try_tool(&self, command: &str) -> (String, bool) {
+    pub(crate) fn try_tool(&self, command: &str) -> (String, bool) {
         self.write("bridge.py", BRIDGE);
         let words: Vec<&str> = command.split(' ').collect();
         let output = Command::new(words[0])
@@ -76,7 +76,7 @@ impl Emulator {
         (String::from_utf8_lossy(&text).into_owned(), output.status.success())
     }
 
-    pub(super) fn tool(&self, command: &str) -> String {
+    pub(crate) fn tool(&self, command: &str) -> String {
         let (text, success) = self.try_tool(command);
         assert!(success, "{command}: {text}");
         text
