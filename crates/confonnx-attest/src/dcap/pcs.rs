@@ -11,6 +11,7 @@ use super::collateral::Collateral;
 use super::quote::Quote;
 use crate::collateral::{Answer, Request, StapleError, Vendor};
 use crate::digest;
+use crate::x509::Crl;
 
 /// The requests for a quote: TCB info, QE identity, the two revocation lists. None when the PCK certificate is none.
 pub(crate) fn requests(quote: &Quote) -> Vec<Request> {
@@ -56,8 +57,8 @@ pub(crate) fn staple(quote: &Quote, answers: &[Option<&Answer>]) -> Result<Optio
     let signature = |text: &str| digest::decode_array::<64>(text).map(|bytes| bytes.to_vec());
     Ok(Some(Collateral::new(QuoteCollateralV3 {
         pck_crl_issuer_chain: chain(pck_crl, pck_crl_path, &["sgx-pck-crl-issuer-chain"])?,
-        root_ca_crl: der(&root_crl.body).ok_or_else(|| malformed(root_crl_path, "a DER revocation list"))?,
-        pck_crl: der(&pck_crl.body).ok_or_else(|| malformed(pck_crl_path, "a DER revocation list"))?,
+        root_ca_crl: crl(&root_crl.body).ok_or_else(|| malformed(root_crl_path, "a DER revocation list"))?,
+        pck_crl: crl(&pck_crl.body).ok_or_else(|| malformed(pck_crl_path, "a DER revocation list"))?,
         // Intel has called it by both names.
         tcb_info_issuer_chain: chain(tcb, tcb_path, &["tcb-info-issuer-chain", "sgx-tcb-info-issuer-chain"])?,
         tcb_info: info.tcb_info.get().to_owned(),
@@ -108,11 +109,11 @@ fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// DER, which caching services send as hex.
-fn der(body: &[u8]) -> Option<Vec<u8>> {
-    const SEQUENCE: u8 = 0x30;
-    if body.first_chunk::<2>().is_some_and(|[tag, length]| *tag == SEQUENCE && *length & 0x80 != 0) {
+/// A revocation list as DER, which caching services send as hex.
+fn crl(body: &[u8]) -> Option<Vec<u8>> {
+    if Crl::from_der(body).is_ok() {
         return Some(body.to_vec());
     }
-    digest::decode(str::from_utf8(body).ok()?.trim()).ok()
+    let der = digest::decode(str::from_utf8(body).ok()?.trim_ascii()).ok()?;
+    Crl::from_der(&der).is_ok().then_some(der)
 }

@@ -37,10 +37,10 @@ pub enum TcbStatus {
 pub(crate) struct PlatformPolicy<'a> {
     pub(crate) tcb_statuses: &'a [TcbStatus],
     pub(crate) advisories: &'a [String],
-    pub(crate) min_tcb_evaluation: Option<u32>,
-    pub(crate) allow_dynamic_platform: bool,
-    pub(crate) allow_cached_keys: bool,
-    pub(crate) allow_smt: bool,
+    pub(crate) minimum_tcb_evaluation: Option<u32>,
+    pub(crate) dynamic_platform: bool,
+    pub(crate) cached_keys: bool,
+    pub(crate) smt: bool,
     pub(crate) fmspc: &'a [Hex<6>],
     pub(crate) ppid: &'a [Hex<16>],
     pub(crate) platform_instance_id: &'a [Hex<16>],
@@ -64,16 +64,16 @@ impl PlatformPolicy<'_> {
         verdict.decide("advisories", expected, found, platform.advisories.iter().all(tolerated));
 
         let evaluation = platform.tcb_evaluation;
-        match self.min_tcb_evaluation {
+        match self.minimum_tcb_evaluation {
             Some(min) => {
                 let expected = format!("at least {min}");
                 verdict.decide("tcb evaluation", expected, evaluation.to_string(), evaluation >= min);
             }
             None => verdict.info("tcb evaluation", evaluation.to_string()),
         }
-        check_flag("dynamic platform", self.allow_dynamic_platform, platform.dynamic_platform, verdict);
-        check_flag("cached keys", self.allow_cached_keys, platform.cached_keys, verdict);
-        check_flag("smt", self.allow_smt, platform.smt, verdict);
+        check_flag("dynamic platform", self.dynamic_platform, platform.dynamic_platform, verdict);
+        check_flag("cached keys", self.cached_keys, platform.cached_keys, verdict);
+        check_flag("smt", self.smt, platform.smt, verdict);
         check_list("fmspc", self.fmspc, &platform.fmspc, verdict);
         check_list("ppid", self.ppid, &platform.ppid, verdict);
         let instance = platform.platform_instance_id.as_ref().map_or(&[][..], |id| &id[..]);

@@ -6,6 +6,8 @@ use crate::dcap::Root;
 use crate::{Outcome, UnixTime, Verdict, sgx, tdx};
 
 mod made;
+mod pcs;
+mod policy;
 mod real;
 
 /// The checks that did not pass.

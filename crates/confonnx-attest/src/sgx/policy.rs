@@ -13,30 +13,30 @@ use crate::{Hex, Verdict, digest};
 pub struct Policy {
     /// MRENCLAVE: the program.
     pub mr_enclave: Vec<Hex<32>>,
-    /// MRSIGNER: who signed the program. Names programs only together with `isv_prod_id` and `min_isv_svn`.
+    /// MRSIGNER: who signed the program. Names programs only together with `isv_prod_id` and `minimum_isv_svn`.
     pub mr_signer: Vec<Hex<32>>,
     /// ISVPRODID: which of the signer's programs.
     pub isv_prod_id: Vec<u16>,
     /// Least ISVSVN: the signer's security version of the program.
-    pub min_isv_svn: Option<u16>,
+    pub minimum_isv_svn: Option<u16>,
     /// CONFIGID: what the host says of the configuration.
     pub config_id: Vec<Hex<64>>,
     /// Least CONFIGSVN.
-    pub min_config_svn: Option<u16>,
+    pub minimum_config_svn: Option<u16>,
     /// Accepts enclaves that the host can debug.
-    pub allow_debug: bool,
+    pub debug: bool,
     /// Accepted states of the platform's TCB. Never `Revoked`.
     pub tcb_statuses: Vec<TcbStatus>,
     /// Advisories of Intel that are tolerated although they are not mitigated, such as `INTEL-SA-00615`.
     pub advisories: Vec<String>,
     /// Least number of Intel's TCB recovery event that the collateral has to know of.
-    pub min_tcb_evaluation: Option<u32>,
+    pub minimum_tcb_evaluation: Option<u32>,
     /// Accepts platforms to which processor packages can be added.
-    pub allow_dynamic_platform: bool,
+    pub dynamic_platform: bool,
     /// Accepts platforms whose root keys Intel keeps.
-    pub allow_cached_keys: bool,
+    pub cached_keys: bool,
     /// Accepts platforms with simultaneous multithreading.
-    pub allow_smt: bool,
+    pub smt: bool,
     /// Families of processors.
     pub fmspc: Vec<Hex<6>>,
     /// Processor packages.
@@ -52,16 +52,16 @@ impl Policy {
             mr_enclave: Vec::new(),
             mr_signer: Vec::new(),
             isv_prod_id: Vec::new(),
-            min_isv_svn: None,
+            minimum_isv_svn: None,
             config_id: Vec::new(),
-            min_config_svn: None,
-            allow_debug: false,
+            minimum_config_svn: None,
+            debug: false,
             tcb_statuses: vec![TcbStatus::UpToDate],
             advisories: Vec::new(),
-            min_tcb_evaluation: None,
-            allow_dynamic_platform: false,
-            allow_cached_keys: false,
-            allow_smt: false,
+            minimum_tcb_evaluation: None,
+            dynamic_platform: false,
+            cached_keys: false,
+            smt: false,
             fmspc: Vec::new(),
             ppid: Vec::new(),
             platform_instance_id: Vec::new(),
@@ -76,9 +76,9 @@ impl Policy {
         Self {
             tcb_statuses: vec![TcbStatus::UpToDate, TcbStatus::SWHardeningNeeded],
             advisories: vec!["INTEL-SA-00334".into(), "INTEL-SA-00615".into()],
-            allow_dynamic_platform: true,
-            allow_cached_keys: true,
-            allow_smt: true,
+            dynamic_platform: true,
+            cached_keys: true,
+            smt: true,
             ..Self::strict()
         }
     }
@@ -86,12 +86,13 @@ impl Policy {
     /// Whether it says which programs are accepted. A signer alone does not: it may sign other programs, and has
     /// signed old ones.
     pub(crate) fn names_program(&self) -> bool {
-        let signed = !self.mr_signer.is_empty() && !self.isv_prod_id.is_empty() && self.min_isv_svn.is_some();
+        let signed =
+            !self.mr_signer.is_empty() && !self.isv_prod_id.is_empty() && self.minimum_isv_svn.is_some();
         !self.mr_enclave.is_empty() || signed
     }
 
     pub(crate) fn allows_debug(&self) -> bool {
-        self.allow_debug
+        self.debug
     }
 
     /// Makes every check of this section.
@@ -107,9 +108,9 @@ impl Policy {
             let passed = self.isv_prod_id.contains(&report.isv_prod_id);
             verdict.decide("isv prod id", accepted.join(" or "), found, passed);
         }
-        check_min("isv svn", self.min_isv_svn, report.isv_svn, verdict);
+        check_min("isv svn", self.minimum_isv_svn, report.isv_svn, verdict);
         check_list("config id", &self.config_id, &report.config_id, verdict);
-        check_min("config svn", self.min_config_svn, report.config_svn, verdict);
+        check_min("config svn", self.minimum_config_svn, report.config_svn, verdict);
         verdict.info("attributes", digest::encode(&report.attributes));
         self.platform().check(&facts.platform, verdict);
     }
@@ -118,10 +119,10 @@ impl Policy {
         PlatformPolicy {
             tcb_statuses: &self.tcb_statuses,
             advisories: &self.advisories,
-            min_tcb_evaluation: self.min_tcb_evaluation,
-            allow_dynamic_platform: self.allow_dynamic_platform,
-            allow_cached_keys: self.allow_cached_keys,
-            allow_smt: self.allow_smt,
+            minimum_tcb_evaluation: self.minimum_tcb_evaluation,
+            dynamic_platform: self.dynamic_platform,
+            cached_keys: self.cached_keys,
+            smt: self.smt,
             fmspc: &self.fmspc,
             ppid: &self.ppid,
             platform_instance_id: &self.platform_instance_id,

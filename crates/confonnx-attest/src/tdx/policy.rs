@@ -37,22 +37,22 @@ pub struct Policy {
     /// Attributes that may be on besides SEPT_VE_DISABLE, which has to be.
     pub attributes: Vec<Attribute>,
     /// Accepts trust domains that the host can debug or profile.
-    pub allow_debug: bool,
+    pub debug: bool,
     /// Least versions of the TDX module and SEAM loader, byte by byte (TEE_TCB_SVN, and TEE_TCB_SVN2 where there is
     /// one).
-    pub min_tee_tcb_svn: Option<Hex<16>>,
+    pub minimum_tee_tcb_svn: Option<Hex<16>>,
     /// Accepted states of the platform's TCB. Never `Revoked`.
     pub tcb_statuses: Vec<TcbStatus>,
     /// Advisories of Intel that are tolerated although they are not mitigated, such as `INTEL-SA-00615`.
     pub advisories: Vec<String>,
     /// Least number of Intel's TCB recovery event that the collateral has to know of.
-    pub min_tcb_evaluation: Option<u32>,
+    pub minimum_tcb_evaluation: Option<u32>,
     /// Accepts platforms to which processor packages can be added.
-    pub allow_dynamic_platform: bool,
+    pub dynamic_platform: bool,
     /// Accepts platforms whose root keys Intel keeps.
-    pub allow_cached_keys: bool,
+    pub cached_keys: bool,
     /// Accepts platforms with simultaneous multithreading.
-    pub allow_smt: bool,
+    pub smt: bool,
     /// Families of processors.
     pub fmspc: Vec<Hex<6>>,
     /// Processor packages.
@@ -103,14 +103,14 @@ impl Policy {
             mr_service_td: Vec::new(),
             xfam: Vec::new(),
             attributes: vec![Attribute::Icssd, Attribute::Lass, Attribute::Pks],
-            allow_debug: false,
-            min_tee_tcb_svn: None,
+            debug: false,
+            minimum_tee_tcb_svn: None,
             tcb_statuses: vec![TcbStatus::UpToDate],
             advisories: Vec::new(),
-            min_tcb_evaluation: None,
-            allow_dynamic_platform: false,
-            allow_cached_keys: false,
-            allow_smt: false,
+            minimum_tcb_evaluation: None,
+            dynamic_platform: false,
+            cached_keys: false,
+            smt: false,
             fmspc: Vec::new(),
             ppid: Vec::new(),
             platform_instance_id: Vec::new(),
@@ -129,9 +129,9 @@ impl Policy {
                 Attribute::KeyLocker,
                 Attribute::Perfmon,
             ],
-            allow_dynamic_platform: true,
-            allow_cached_keys: true,
-            allow_smt: true,
+            dynamic_platform: true,
+            cached_keys: true,
+            smt: true,
             ..Self::strict()
         }
     }
@@ -143,7 +143,7 @@ impl Policy {
     }
 
     pub(crate) fn allows_debug(&self) -> bool {
-        self.allow_debug
+        self.debug
     }
 
     /// Makes every check of this section.
@@ -188,7 +188,7 @@ impl Policy {
     fn check_svn(&self, facts: &Facts, verdict: &mut Verdict) {
         let svns = [Some(facts.report.tee_tcb_svn), facts.tee_tcb_svn2];
         let found: Vec<_> = svns.iter().flatten().map(|svn| digest::encode(svn)).collect();
-        let Some(min) = self.min_tee_tcb_svn else {
+        let Some(min) = self.minimum_tee_tcb_svn else {
             return verdict.info("tee tcb svn", found.join(", now "));
         };
         let reached = |svn: &[u8; 16]| svn.iter().zip(min.0).all(|(&found, min)| found >= min);
@@ -200,10 +200,10 @@ impl Policy {
         PlatformPolicy {
             tcb_statuses: &self.tcb_statuses,
             advisories: &self.advisories,
-            min_tcb_evaluation: self.min_tcb_evaluation,
-            allow_dynamic_platform: self.allow_dynamic_platform,
-            allow_cached_keys: self.allow_cached_keys,
-            allow_smt: self.allow_smt,
+            minimum_tcb_evaluation: self.minimum_tcb_evaluation,
+            dynamic_platform: self.dynamic_platform,
+            cached_keys: self.cached_keys,
+            smt: self.smt,
             fmspc: &self.fmspc,
             ppid: &self.ppid,
             platform_instance_id: &self.platform_instance_id,

@@ -318,7 +318,7 @@ fn a_trust_domain_under_debug_needs_to_be_allowed_by_name() {
     let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
     assert_eq!(facts.platform.status, TcbStatus::UpToDate);
     assert!(!tdx::Policy::cloud().allows_debug());
-    assert!(tdx::Policy { allow_debug: true, ..tdx::Policy::cloud() }.allows_debug());
+    assert!(tdx::Policy { debug: true, ..tdx::Policy::cloud() }.allows_debug());
 }
 
 #[test]
