@@ -168,7 +168,7 @@ fn cases() -> Vec<Case> {
             "2.3",
             edit(&|d| {
                 let other: Value =
-                    serde_json::from_slice(&with_claims(&|c| c.models[0].sha256 = Digest([9; 32])))
+                    serde_json::from_slice(&with_claims(&|c| c.models[0].sha256 = Some(Digest([9; 32]))))
                         .expect("our own JSON");
                 d["claims"] = other["claims"].clone();
             }),

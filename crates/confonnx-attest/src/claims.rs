@@ -1,8 +1,11 @@
 //! What a server says of itself and its evidence binds (protocol.md 2.4).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::policy::shown;
 use crate::{Digest, UnixTime};
 
 /// The protocol that this crate speaks.
@@ -59,8 +62,12 @@ pub struct ModelClaim {
     pub name: String,
     /// The version in request paths.
     pub version: String,
-    /// The model hash.
-    pub sha256: Digest,
+    /// The model hash; absent while an encrypted model waits for its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// SHA-256 of the encrypted file, when the model is stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ciphertext_sha256: Option<Digest>,
 }
 
 /// One key.
@@ -97,6 +104,25 @@ pub struct ClientAuth {
 #[error("not a claims object: {0}")]
 pub struct ClaimsError(#[from] serde_json::Error);
 
+impl ModelClaim {
+    /// The hashes by which a policy can name the model: its own, and that of its encrypted form.
+    pub fn hashes(&self) -> impl Iterator<Item = &Digest> {
+        self.sha256.iter().chain(&self.ciphertext_sha256)
+    }
+}
+
+impl fmt::Display for ModelClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = shown(&self.name);
+        match (self.sha256, self.ciphertext_sha256) {
+            (Some(hash), None) => write!(f, "{hash} ({name})"),
+            (Some(hash), Some(ciphertext)) => write!(f, "{hash} ({name}, stored encrypted as {ciphertext})"),
+            (None, Some(ciphertext)) => write!(f, "{ciphertext} ({name}, encrypted, waiting for its key)"),
+            (None, None) => write!(f, "no hash ({name})"),
+        }
+    }
+}
+
 impl Claims {
     /// Reads claims; members it does not know are ignored.
     pub fn parse(bytes: &[u8]) -> Result<Self, ClaimsError> {
@@ -119,7 +145,12 @@ impl Claims {
             issued_at,
             build: Build { version: "0.1.0".into(), sha256: digest(0xb1) },
             runtime: Runtime { name: "onnxruntime".into(), version: "1.31.1".into(), sha256: digest(0xa7) },
-            models: vec![ModelClaim { name: "digits".into(), version: "1".into(), sha256: digest(0x3d) }],
+            models: vec![ModelClaim {
+                name: "digits".into(),
+                version: "1".into(),
+                sha256: Some(digest(0x3d)),
+                ciphertext_sha256: None,
+            }],
             keys: vec![KeyClaim {
                 key_id: 17,
                 kem: "x-wing".into(),

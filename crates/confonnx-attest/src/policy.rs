@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
+use crate::{Digest, EnclaveHash, Genuine, ModelClaim, PROTOCOL, Tee, UnixTime, Verdict};
 
 mod file;
 mod list;
@@ -186,13 +186,13 @@ impl Policy {
 
     fn check_model(&self, genuine: &Genuine, verdict: &mut Verdict) {
         let models = &genuine.claims.models;
-        let list = models.iter().map(|model| format!("{} ({})", model.sha256, shown(&model.name)));
+        let list = models.iter().map(ToString::to_string);
         let found = if models.is_empty() { "none".into() } else { list.collect::<Vec<_>>().join(", ") };
         let accepted = &self.expected.model_hashes;
         if accepted.is_empty() {
             return verdict.info("model hash", found);
         }
-        let served = models.iter().any(|model| accepted.contains(&model.sha256));
+        let served = models.iter().flat_map(ModelClaim::hashes).any(|hash| accepted.contains(hash));
         verdict.decide("model hash", one_of(accepted.iter().map(Digest::to_string)), found, served);
     }
 

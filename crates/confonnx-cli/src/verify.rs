@@ -4,9 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use confonnx_client::{
-    ClientError, Digest, Document, Nonce, Policy, Trusted, UnixTime, Verdict, blocking::Client,
-};
+use confonnx_client::{ClientError, Document, Nonce, Policy, Trusted, UnixTime, Verdict, blocking::Client};
 use serde_json::json;
 
 use crate::args::{Connection, Expected, bytes};
@@ -116,7 +114,7 @@ fn report(
         Err(ClientError::NotTrusted(_)) => "not-trusted",
         Err(_) => "not-genuine",
     };
-    let model = |model: &confonnx_client::ModelClaim| json!({ "name": model.name, "version": model.version, "sha256": Digest::to_string(&model.sha256) });
+    let model = |model: &confonnx_client::ModelClaim| json!({ "name": model.name, "version": model.version, "sha256": model.sha256, "ciphertext_sha256": model.ciphertext_sha256 });
     serde_json::to_string_pretty(&json!({
         "outcome": outcome,
         "error": result.as_ref().err().map(ToString::to_string),

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use confonnx_attest::{Nonce, Policy, Trusted};
+use confonnx_attest::{ModelClaim, Nonce, Policy, Trusted};
 use confonnx_protocol::oip::{ModelMetadata, ServerMetadata};
 use confonnx_tensor::Tensor;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{ClientError, Options};
+use crate::{ClientError, Options, Secret};
 
 /// See [`crate::Client`]; every method here blocks until its work is done.
 #[derive(Debug)]
@@ -87,5 +87,10 @@ impl Client {
     /// See [`crate::Client::ready`].
     pub fn ready(&self) -> Result<bool, ClientError> {
         self.runtime.block_on(self.inner.ready())
+    }
+
+    /// See [`crate::Client::provision_model_key`].
+    pub fn provision_model_key(&self, model: Option<&str>, key: &Secret) -> Result<ModelClaim, ClientError> {
+        self.runtime.block_on(self.inner.provision_model_key(model, key))
     }
 }

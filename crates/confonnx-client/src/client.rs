@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use confonnx_attest::{MAX_DOCUMENT_BYTES, Nonce, Policy, Trusted, UnixTime};
+use confonnx_attest::{MAX_DOCUMENT_BYTES, ModelClaim, Nonce, Policy, Trusted, UnixTime};
 use confonnx_protocol::oip::{
     self, InferRequest, InferResponse, ModelMetadata, RequestedOutput, ServerMetadata,
 };
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::call::{Answer, Call, ClockOffset};
 use crate::session::Session;
 use crate::transport::{Base, Transport};
-use crate::{ClientError, Options};
+use crate::{ClientError, Options, Secret};
 
 /// A client of one server. Cheap to share: all methods take `&self`.
 pub struct Client {
@@ -144,6 +144,28 @@ impl Client {
                 Err(ClientError::Inner { status: 400 | 503, .. }) => Ok(false),
                 Err(err) => Err(err),
             }
+        })
+        .await
+    }
+
+    /// Gives an encrypted `model` its key, as a file of `confonnx encrypt-model` or `age-keygen` holds it; `model` may be
+    /// `None` when the server has exactly one. Returns what the server's claims say of the model from now on.
+    ///
+    /// The key goes to whatever the policy accepts, sealed: the policy should name the program, and the model by the
+    /// hash of its encrypted form.
+    pub async fn provision_model_key(
+        &self,
+        model: Option<&str>,
+        key: &Secret,
+    ) -> Result<ModelClaim, ClientError> {
+        self.bounded(async {
+            let path = format!("{}/key", self.model_path(model).await?);
+            let fields = vec![("content-type", "text/plain".into())];
+            let body = vec![key.expose().as_bytes()];
+            let answer = self.call(&Call { method: "POST", path, fields, body, json_len: None }).await?;
+            // The claims have changed with the model: whoever calls next looks at them again.
+            self.state().session = None;
+            serde_json::from_slice(answer.body()).map_err(ClientError::reply)
         })
         .await
     }

@@ -73,8 +73,10 @@ pub fn encrypt(key: &ModelKey, mut model: impl Read, out: impl Write) -> Result<
     let file_key = key::random::<16>().map_err(|_| EncryptError::Library)?;
     let header = header::write(key, &file_key).map_err(|_| EncryptError::Library)?;
     let nonce = key::random::<16>().map_err(|_| EncryptError::Library)?;
-    out.write_all(header.as_bytes()).and_then(|()| out.write_all(&*nonce)).map_err(EncryptError::Write)?;
-    let mut stream = stream::Stream::new(&file_key, &*nonce).map_err(|_| EncryptError::Library)?;
+    out.write_all(header.as_bytes())
+        .and_then(|()| out.write_all(nonce.as_slice()))
+        .map_err(EncryptError::Write)?;
+    let mut stream = stream::Stream::new(&file_key, &nonce).map_err(|_| EncryptError::Library)?;
     let mut chunk = stream::Chunk::plaintext();
     loop {
         let last = chunk.fill(&mut model).map_err(EncryptError::Read)?;

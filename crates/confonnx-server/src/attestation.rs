@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::{clock, keys::Keys, metrics::Metrics};
+use crate::{clock, keys::Keys, metrics::Metrics, models::Slot};
 
 /// Gives out documents.
 pub struct Attestation {
@@ -30,8 +30,8 @@ pub struct Statement {
     pub build: Build,
     /// ONNX Runtime.
     pub runtime: Runtime,
-    /// The models.
-    pub models: Vec<ModelClaim>,
+    /// The model.
+    pub slot: Arc<Slot>,
     /// `none` or `bearer`.
     pub client_auth: &'static str,
     /// Every host setting that touches trust.
@@ -84,10 +84,11 @@ struct Producer {
     cached: Option<Cached>,
 }
 
-/// The latest document without a nonce, and the keys it lists.
+/// The latest document without a nonce, and the keys and models it lists.
 struct Cached {
     made: Instant,
     key_configs: Vec<u8>,
+    models: Vec<ModelClaim>,
     document: Bytes,
 }
 
@@ -136,8 +137,10 @@ impl Producer {
 
     fn latest(&mut self) -> Result<Bytes, Unavailable> {
         let configs = self.keys.published().configs;
-        let current =
-            |cached: &&Cached| cached.made.elapsed() < MAX_CACHE_AGE && cached.key_configs == configs;
+        let models = self.statement.slot.claims();
+        let current = |cached: &&Cached| {
+            cached.made.elapsed() < MAX_CACHE_AGE && cached.key_configs == configs && cached.models == models
+        };
         if let Some(cached) = self.cached.as_ref().filter(current) {
             return Ok(cached.document.clone());
         }
@@ -145,8 +148,8 @@ impl Producer {
         match quoted {
             Ok(quote) => {
                 let document = quote.document(None);
-                self.cached =
-                    Some(Cached { made: Instant::now(), key_configs: configs, document: document.clone() });
+                let (made, document_) = (Instant::now(), document.clone());
+                self.cached = Some(Cached { made, key_configs: configs, models, document: document_ });
                 Ok(document)
             }
             Err(err) => {
@@ -166,7 +169,7 @@ impl Producer {
             issued_at: clock::now(),
             build: self.statement.build.clone(),
             runtime: self.statement.runtime.clone(),
-            models: self.statement.models.clone(),
+            models: self.statement.slot.claims(),
             keys: keys.claims,
             key_source: KeySource { kind: "local".into() },
             client_auth: ClientAuth { kind: self.statement.client_auth.into() },

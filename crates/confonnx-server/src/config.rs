@@ -44,6 +44,8 @@ pub struct Config {
     pub replay_capacity: usize,
     /// Bounds of what clients can make the server hold.
     pub limits: Limits,
+    /// Whether the model is encrypted and its owner brings the key.
+    pub use_model_key_provisioning: bool,
     /// ONNX Runtime sessions: requests that are run at once.
     pub sessions: usize,
     /// Threads inside one operator.
@@ -153,7 +155,16 @@ impl Config {
             .ok_or(ConfigError::Missing { name: "model-path", variable: "CONFONNX_MODEL_PATH" })?;
         let model_name = match settings.model_name {
             Some(name) => name,
-            None => model_path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned(),
+            None => {
+                // `digits.onnx` and `digits.onnx.age` are both `digits`.
+                let name = model_path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let name = name.strip_suffix(".age").unwrap_or(name);
+                std::path::Path::new(name)
+                    .file_stem()
+                    .and_then(|stem| stem.to_str())
+                    .unwrap_or_default()
+                    .to_owned()
+            }
         };
         if !is_name(&model_name) {
             let expected = "1 to 128 letters, digits, '-', '_' and '.'; choose one with --model-name";
@@ -203,6 +214,7 @@ impl Config {
                 request_timeout: Duration::from_secs(request_timeout),
                 idle_timeout: Duration::from_secs(request_timeout.saturating_mul(2)),
             },
+            use_model_key_provisioning: settings.use_model_key_provisioning.unwrap_or(false),
             sessions: at_least_1("num-sessions", settings.num_sessions.unwrap_or(cores.min(4)))?,
             threads_per_session: settings.threads_per_session.unwrap_or(cores),
             shutdown_grace: Duration::from_secs(settings.shutdown_grace.unwrap_or(30)),

@@ -2,17 +2,23 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use confonnx_attest::{Digest, ModelClaim};
 use confonnx_engine::{EngineError, Model, ModelOptions, Runtime, TensorInfo};
-use confonnx_model::{HashError, ModelError, ModelInfo, hash_files};
+use confonnx_model::{HashError, ModelError, ModelInfo, encrypted, hash_files};
 use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
+
+mod slot;
+
+pub use slot::{Slot, UnlockError};
 
 /// The only version a model has.
 pub const VERSION: &str = "1";
@@ -68,6 +74,37 @@ pub enum LoadError {
         /// Why not.
         source: EngineError,
     },
+    /// It is encrypted, and nobody is expected to bring its key.
+    #[error(
+        "model {} is encrypted; with --use-model-key-provisioning the server waits for its owner to give the key",
+        path.display()
+    )]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key is expected for a model that needs none.
+    #[error(
+        "model {} is not encrypted, so there is no key to wait for; encrypt it with `confonnx encrypt-model`, or leave \
+         --use-model-key-provisioning out",
+        path.display()
+    )]
+    NotEncrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is encrypted and has its data in other files.
+    #[error(
+        "model {} is encrypted and keeps data in other files ({}); an encrypted model has to be one file",
+        path.display(),
+        locations.join(", ")
+    )]
+    EncryptedExternal {
+        /// The file.
+        path: PathBuf,
+        /// The files it names.
+        locations: Vec<String>,
+    },
     /// There is no ONNX Runtime where one is looked for.
     #[error(
         "no ONNX Runtime library: looked for {}; run scripts/fetch-onnxruntime or give --onnxruntime-library",
@@ -100,43 +137,104 @@ pub fn load_runtime(given: Option<&Path>) -> Result<Runtime, LoadError> {
     Runtime::load(&path).map_err(LoadError::Runtime)
 }
 
-/// Loads the model of `config`.
+/// Loads the model of `config`; an encrypted one waits for its key if the settings say so.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn open(config: &Config, runtime: &Runtime) -> Result<Slot, LoadError> {
+    let path = &config.model_path;
+    let read = |source| LoadError::Read { path: path.clone(), source };
+    if path.is_dir() {
+        return Err(LoadError::Folder { path: path.clone() });
+    }
+    let mut file = File::open(path).map_err(read)?;
+    let mut head = Vec::new();
+    file.by_ref().take(64).read_to_end(&mut head).map_err(read)?;
+    match (encrypted::is_encrypted(&head), config.use_model_key_provisioning) {
+        (false, false) => load(config, runtime).map(Slot::serving),
+        (true, false) => Err(LoadError::Encrypted { path: path.clone() }),
+        (false, true) => Err(LoadError::NotEncrypted { path: path.clone() }),
+        (true, true) => {
+            let mut hash = Sha256::new_with_prefix(&head);
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                match file.read(&mut buffer).map_err(read)? {
+                    0 => break,
+                    n => hash.update(buffer.get(..n).unwrap_or_default()),
+                }
+            }
+            Ok(Slot::locked(Loader::new(config, runtime), Digest(hash.finalize().into())))
+        }
+    }
+}
+
+/// Loads the model of `config`, which is not encrypted.
 ///
 /// Every byte is read once: what is hashed is what runs.
 ///
 /// # Errors
 /// See [`LoadError`].
 pub fn load(config: &Config, runtime: &Runtime) -> Result<Served, LoadError> {
-    let path = &config.model_path;
-    if path.is_dir() {
-        return Err(LoadError::Folder { path: path.clone() });
+    let onnx = read(&config.model_path)?;
+    Loader::new(config, runtime).load(&onnx, None)
+}
+
+/// What it takes to load a model from its bytes.
+struct Loader {
+    path: PathBuf,
+    name: String,
+    sessions: usize,
+    threads_per_session: usize,
+    runtime: Runtime,
+}
+
+impl Loader {
+    fn new(config: &Config, runtime: &Runtime) -> Self {
+        Self {
+            path: config.model_path.clone(),
+            name: config.model_name.clone(),
+            sessions: config.sessions,
+            threads_per_session: config.threads_per_session,
+            runtime: runtime.clone(),
+        }
     }
-    let onnx = read(path)?;
-    let info = ModelInfo::parse(&onnx).map_err(|source| LoadError::Model { path: path.clone(), source })?;
-    let (mut external_data, mut digests) = (Vec::new(), BTreeMap::new());
-    for location in info.external_data {
-        let data: Arc<[u8]> = read(&data_file(path, &location)?)?.into();
-        digests.insert(location.clone(), Sha256::digest(&data).into());
-        external_data.push((location, data));
+
+    /// Loads `onnx`, the content of the model's file, which was stored encrypted if that has a hash.
+    fn load(&self, onnx: &[u8], ciphertext: Option<Digest>) -> Result<Served, LoadError> {
+        let path = || self.path.clone();
+        let info = ModelInfo::parse(onnx).map_err(|source| LoadError::Model { path: path(), source })?;
+        if ciphertext.is_some() && !info.external_data.is_empty() {
+            return Err(LoadError::EncryptedExternal { path: path(), locations: info.external_data });
+        }
+        let (mut external_data, mut digests) = (Vec::new(), BTreeMap::new());
+        for location in info.external_data {
+            let data: Arc<[u8]> = read(&data_file(&self.path, &location)?)?.into();
+            digests.insert(location.clone(), Sha256::digest(&data).into());
+            external_data.push((location, data));
+        }
+        let options = ModelOptions {
+            sessions: self.sessions,
+            threads_per_session: self.threads_per_session,
+            external_data,
+        };
+        let model = Model::load(&self.runtime, onnx, &options)
+            .map_err(|source| LoadError::Engine { path: path(), source })?;
+        let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor_metadata).collect();
+        let metadata = ModelMetadata {
+            name: self.name.clone(),
+            versions: vec![VERSION.into()],
+            platform: "onnxruntime_onnx".into(),
+            inputs: tensors(model.inputs()),
+            outputs: tensors(model.outputs()),
+        };
+        let claim = ModelClaim {
+            name: self.name.clone(),
+            version: VERSION.into(),
+            sha256: Some(Digest(hash_files(onnx, &digests))),
+            ciphertext_sha256: ciphertext,
+        };
+        Ok(Served { model, claim, metadata })
     }
-    let options = ModelOptions {
-        sessions: config.sessions,
-        threads_per_session: config.threads_per_session,
-        external_data,
-    };
-    let model = Model::load(runtime, &onnx, &options)
-        .map_err(|source| LoadError::Engine { path: path.clone(), source })?;
-    let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor_metadata).collect();
-    let metadata = ModelMetadata {
-        name: config.model_name.clone(),
-        versions: vec![VERSION.into()],
-        platform: "onnxruntime_onnx".into(),
-        inputs: tensors(model.inputs()),
-        outputs: tensors(model.outputs()),
-    };
-    let sha256 = Digest(hash_files(&onnx, &digests));
-    let claim = ModelClaim { name: config.model_name.clone(), version: VERSION.into(), sha256 };
-    Ok(Served { model, claim, metadata })
 }
 
 /// Where external data is; links that lead out of the model's folder are refused, as the model hash does.

@@ -23,7 +23,7 @@ use crate::{
     http::{App, Listener, Stop},
     keys::{DATE_WINDOW, Keys, KeysError},
     metrics::Metrics,
-    models::{self, LoadError, Served},
+    models::{self, LoadError, Slot},
     service::Service,
     tee::{self, TeeError},
     workers::Workers,
@@ -74,7 +74,7 @@ pub struct Parts {
     /// What attests it.
     pub attester: Attester,
     /// The model.
-    pub served: Served,
+    pub slot: Slot,
     /// For the claims: ONNX Runtime.
     pub runtime: RuntimeClaim,
     /// For the claims: this program.
@@ -87,7 +87,7 @@ impl Parts {
     /// # Errors
     /// [`StartError::Tee`] and [`StartError::Load`].
     pub fn load(config: &Config, attester: Attester, runtime: &Runtime) -> Result<Self, StartError> {
-        let served = models::load(config, runtime)?;
+        let slot = models::open(config, runtime)?;
         let sha256 = measure_executable().map_err(TeeError::from)?;
         let build = Build { version: env!("CARGO_PKG_VERSION").into(), sha256 };
         let runtime = RuntimeClaim {
@@ -95,7 +95,7 @@ impl Parts {
             version: runtime.version().into(),
             sha256: Digest(runtime.sha256()),
         };
-        Ok(Self { attester, served, runtime, build })
+        Ok(Self { attester, slot, runtime, build })
     }
 }
 
@@ -117,7 +117,8 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn assemble(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts { attester, served, runtime, build } = parts;
+        let Parts { attester, slot, runtime, build } = parts;
+        let slot = Arc::new(slot);
         let auth = config.auth_key_file.as_deref().map_or(Ok(Auth::Anyone), Auth::from_file)?;
         let metrics = Arc::new(Metrics::default());
         let keys = Arc::new(Keys::new(&config, Arc::clone(&metrics))?);
@@ -132,17 +133,17 @@ impl Server {
                 Some((listener, address))
             }
         };
-        banner(&config, &served, &runtime, attester.tee().name(), address, &keys);
+        banner(&config, &slot, &runtime, attester.tee().name(), address, &keys);
         let statement = Statement {
             build,
             runtime,
-            models: vec![served.claim.clone()],
+            slot: Arc::clone(&slot),
             client_auth: auth.kind(),
             settings: settings(&config),
         };
         let attestation = Attestation::start(attester, statement, Arc::clone(&keys), Arc::clone(&metrics))
             .map_err(StartError::Thread)?;
-        let service = Arc::new(Service::new(Arc::clone(&keys), served, auth, Arc::clone(&metrics)));
+        let service = Arc::new(Service::new(Arc::clone(&keys), slot, auth, Arc::clone(&metrics)));
         // One more than can run the model, so that opening and sealing go on meanwhile.
         let workers = Workers::start(config.sessions.saturating_add(1)).map_err(StartError::Thread)?;
         let app = Arc::new(App::new(service, attestation, workers, config.limits, metrics));
@@ -218,6 +219,7 @@ fn settings(config: &Config) -> Map<String, Value> {
         "replay_capacity": config.replay_capacity,
         "max_request_bytes": config.limits.request_bytes,
         "insecure": config.insecure,
+        "use_model_key_provisioning": config.use_model_key_provisioning,
     });
     match settings {
         Value::Object(map) => map,
@@ -225,26 +227,19 @@ fn settings(config: &Config) -> Map<String, Value> {
     }
 }
 
-fn banner(
-    config: &Config,
-    served: &Served,
-    runtime: &RuntimeClaim,
-    tee: &str,
-    address: SocketAddr,
-    keys: &Keys,
-) {
+fn banner(config: &Config, slot: &Slot, runtime: &RuntimeClaim, tee: &str, address: SocketAddr, keys: &Keys) {
     info!(
         "confonnx-server {}, ONNX Runtime {} ({})",
         env!("CARGO_PKG_VERSION"),
         runtime.version,
         runtime.sha256
     );
-    info!(
-        "model {} from {}, model hash {}",
-        served.claim.name,
-        config.model_path.display(),
-        served.claim.sha256
-    );
+    for model in slot.claims() {
+        info!("model {model} from {}", config.model_path.display());
+    }
+    if slot.served().is_none() {
+        info!("the model is locked: its owner unlocks it with `confonnx provision`");
+    }
     let ids: Vec<_> =
         keys.published().claims.iter().map(|key| format!("{} ({})", key.key_id, key.kem)).collect();
     info!("TEE {tee}; keys {}", ids.join(", "));

@@ -20,7 +20,7 @@ use crate::{
     clock,
     keys::{Keys, rng},
     metrics::Metrics,
-    models::Served,
+    models::Slot,
 };
 use error::InnerError;
 use inner::Answer;
@@ -28,7 +28,7 @@ use inner::Answer;
 /// Opens requests, answers them, seals the answers.
 pub struct Service {
     keys: Arc<Keys>,
-    served: Served,
+    slot: Arc<Slot>,
     auth: Auth,
     metrics: Arc<Metrics>,
 }
@@ -55,8 +55,8 @@ pub struct Received {
 
 impl Service {
     /// A service for one model.
-    pub fn new(keys: Arc<Keys>, served: Served, auth: Auth, metrics: Arc<Metrics>) -> Self {
-        Self { keys, served, auth, metrics }
+    pub fn new(keys: Arc<Keys>, slot: Arc<Slot>, auth: Auth, metrics: Arc<Metrics>) -> Self {
+        Self { keys, slot, auth, metrics }
     }
 
     /// One sealed request and its sealed reply. Blocks for as long as the model runs.

@@ -175,8 +175,12 @@ impl State {
             _ => self.ring.key_configs(),
         };
         let mut claims = Claims::example(now());
-        let model =
-            |name: &&str| ModelClaim { name: (*name).into(), version: "1".into(), sha256: Digest([3; 32]) };
+        let model = |name: &&str| ModelClaim {
+            name: (*name).into(),
+            version: "1".into(),
+            sha256: Some(Digest([3; 32])),
+            ciphertext_sha256: None,
+        };
         claims.models = self.models.iter().map(model).collect();
         claims.keys = self
             .ring

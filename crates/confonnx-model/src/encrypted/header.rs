@@ -57,7 +57,8 @@ pub(super) fn read(file: &mut impl Read) -> Result<Header, DecryptError> {
     loop {
         if let Some(code) = line.strip_prefix("--- ") {
             let code = octets(code).ok_or(DecryptError::Header("its code is not 32 octets of base64"))?;
-            let end = lines.text.len().saturating_sub(line.len() + 1).saturating_add("---".len());
+            let end =
+                lines.text.len().saturating_sub(line.len()).saturating_sub(1).saturating_add("---".len());
             lines.text.truncate(end);
             return Ok(Header { recipients, text: lines.text, code });
         }

@@ -23,7 +23,7 @@ pub struct ModelKey {
 pub enum KeyError {
     /// There is no line that starts as keys do.
     #[error(
-        "expected a line that starts with AGE-SECRET-KEY-1, as `confonnx generate-model-key` and age-keygen write it"
+        "expected a line that starts with AGE-SECRET-KEY-1, as `confonnx encrypt-model` and age-keygen write it"
     )]
     NoKey,
     /// There is more than one.

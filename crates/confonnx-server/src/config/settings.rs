@@ -17,12 +17,15 @@ pub struct Settings {
     #[arg(long, env = "CONFONNX_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// The model: an .onnx file, its external data beside it.
+    /// The model: an .onnx file, its external data beside it; or such a file encrypted.
     #[arg(long, env = "CONFONNX_MODEL_PATH", value_name = "FILE")]
     pub model_path: Option<PathBuf>,
-    /// The model's name in requests [default: the file's name without .onnx].
+    /// The model's name in requests [default: the file's name without .onnx or .onnx.age].
     #[arg(long, env = "CONFONNX_MODEL_NAME", value_name = "NAME")]
     pub model_name: Option<String>,
+    /// The model is encrypted (`confonnx encrypt-model`): wait for its owner to give the key (`confonnx provision`).
+    #[arg(long, env = "CONFONNX_USE_MODEL_KEY_PROVISIONING", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub use_model_key_provisioning: Option<bool>,
     /// Port for attestation and sealed requests; 0 takes a free one [default: 8888].
     #[arg(long, env = "CONFONNX_HTTP_PORT", value_name = "PORT")]
     pub http_port: Option<u16>,
@@ -127,6 +130,7 @@ impl Settings {
             config,
             model_path,
             model_name,
+            use_model_key_provisioning,
             http_port,
             address,
             admin_port,

@@ -2,10 +2,13 @@
 
 use confonnx_attest::UnixTime;
 use confonnx_engine::InferError;
+use confonnx_model::encrypted::{DecryptError, KeyError};
 use confonnx_protocol::{
     bhttp::BhttpError,
     oip::{HEADER_LENGTH, OipError},
 };
+
+use crate::models::UnlockError;
 
 /// Why an opened request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,12 @@ pub(super) enum InnerError {
     NotFound { path: String, model: String },
     #[error("there is no model {name:?} version {version:?} here; expected {model:?} version {expected:?}")]
     Model { name: String, version: String, model: String, expected: &'static str },
+    #[error("model {model} is locked: its owner has not yet given its key (`confonnx provision`)")]
+    Locked { model: String },
+    #[error(transparent)]
+    ModelKey(#[from] KeyError),
+    #[error(transparent)]
+    Unlock(#[from] UnlockError),
     #[error("{path} takes {expected}, not {found}")]
     Method { path: String, expected: &'static str, found: String },
     #[error("{HEADER_LENGTH} is not a number of octets")]
@@ -50,6 +59,12 @@ impl InnerError {
             Self::Unauthorized => (401, "unauthorized"),
             Self::NotFound { .. } => (404, "not-found"),
             Self::Model { .. } => (404, "model-not-found"),
+            Self::Locked { .. } => (503, "model-locked"),
+            Self::ModelKey(_) | Self::Unlock(UnlockError::Decrypt(DecryptError::WrongKey)) => {
+                (400, "model-key-invalid")
+            }
+            Self::Unlock(UnlockError::NotLocked { .. }) => (409, "model-not-locked"),
+            Self::Unlock(_) => (500, "model-unusable"),
             Self::Method { .. } => (405, "method-not-allowed"),
             Self::HeaderLength | Self::Request(_) => (400, "inference-invalid"),
             Self::Answer(_) => (400, "answer-not-json"),

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use confonnx_attest::UnixTime;
+use confonnx_attest::{ModelClaim, UnixTime};
+use confonnx_model::encrypted::KeyError;
 use confonnx_protocol::{
     Draft,
     bhttp::{self, Fields, RequestHead, ResponseHead},
@@ -15,10 +16,11 @@ use confonnx_protocol::{
 use confonnx_tensor::Tensor;
 use serde::Serialize;
 use serde_json::json;
+use tracing::info;
 use zeroize::Zeroize;
 
 use super::{Service, error::InnerError};
-use crate::models::VERSION;
+use crate::models::{Served, VERSION};
 
 /// A padded binary HTTP response, and how to count it.
 pub(super) struct Answer {
@@ -57,15 +59,20 @@ fn respond(service: &Service, opened: &Opened) -> Result<Answer, InnerError> {
     if !service.auth.allows(head.fields.get("authorization")) {
         return Err(InnerError::Unauthorized);
     }
+    let model = || {
+        let locked = || InnerError::Locked { model: service.slot.name().into() };
+        service.slot.served().ok_or_else(locked)
+    };
     let message = match route(service, &head)? {
         Resource::Server => json_answer(&server_metadata(), outdated),
         Resource::Live => json_answer(&json!({ "live": true }), outdated),
-        Resource::Ready => json_answer(&json!({ "ready": true }), outdated),
-        Resource::Model => json_answer(&service.served.metadata, outdated),
+        Resource::Ready => model().and_then(|_| json_answer(&json!({ "ready": true }), outdated)),
+        Resource::Model => json_answer(&model()?.metadata, outdated),
         Resource::ModelReady => {
-            json_answer(&json!({ "name": service.served.metadata.name, "ready": true }), outdated)
+            json_answer(&json!({ "name": model()?.metadata.name, "ready": true }), outdated)
         }
-        Resource::Infer => infer(service, &head.fields, body.bytes(message), outdated),
+        Resource::Infer => infer(model()?.as_ref(), &head.fields, body.bytes(message), outdated),
+        Resource::ModelKey => json_answer(&unlock(service, body.bytes(message))?, outdated),
     }?;
     Ok(Answer { message, outcome: "ok" })
 }
@@ -89,20 +96,21 @@ enum Resource {
     Model,
     ModelReady,
     Infer,
+    ModelKey,
 }
 
 fn route(service: &Service, head: &RequestHead) -> Result<Resource, InnerError> {
     let path = head.path.split('?').next().unwrap_or_default();
     let mut segments: Vec<&str> = path.split('/').skip(1).collect();
-    let model = &service.served.metadata.name;
+    let model = service.slot.name();
     if let ["v2", "models", name, rest @ ..] = segments.as_slice() {
         let (version, rest) = match rest {
             ["versions", version, rest @ ..] => (*version, rest),
             rest => (VERSION, rest),
         };
-        if name != model || version != VERSION {
+        if *name != model || version != VERSION {
             let (name, version) = ((*name).into(), version.into());
-            return Err(InnerError::Model { name, version, model: model.clone(), expected: VERSION });
+            return Err(InnerError::Model { name, version, model: model.into(), expected: VERSION });
         }
         let rest = rest.to_vec();
         segments = vec!["v2", "models", ""];
@@ -115,7 +123,8 @@ fn route(service: &Service, head: &RequestHead) -> Result<Resource, InnerError> 
         ["v2", "models", ""] => (Resource::Model, "GET"),
         ["v2", "models", "", "ready"] => (Resource::ModelReady, "GET"),
         ["v2", "models", "", "infer"] => (Resource::Infer, "POST"),
-        _ => return Err(InnerError::NotFound { path: path.into(), model: model.clone() }),
+        ["v2", "models", "", "key"] => (Resource::ModelKey, "POST"),
+        _ => return Err(InnerError::NotFound { path: path.into(), model: model.into() }),
     };
     if head.method != method {
         return Err(InnerError::Method { path: path.into(), expected: method, found: head.method.clone() });
@@ -123,7 +132,7 @@ fn route(service: &Service, head: &RequestHead) -> Result<Resource, InnerError> 
     Ok(resource)
 }
 
-fn infer(service: &Service, fields: &Fields, body: &[u8], outdated: bool) -> Result<Draft, InnerError> {
+fn infer(served: &Served, fields: &Fields, body: &[u8], outdated: bool) -> Result<Draft, InnerError> {
     let json_len = match fields.get(HEADER_LENGTH) {
         None => None,
         Some(value) => {
@@ -135,10 +144,10 @@ fn infer(service: &Service, fields: &Fields, body: &[u8], outdated: bool) -> Res
     let mut request = InferRequest::decode(body, json_len).map_err(InnerError::Request)?;
     let inputs = Scrubbed(std::mem::take(&mut request.inputs));
     let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
-    let outputs = service.served.model.run(&inputs.0, &wanted)?;
+    let outputs = served.model.run(&inputs.0, &wanted)?;
     drop(inputs);
     let response = InferResponse {
-        model_name: service.served.metadata.name.clone(),
+        model_name: served.metadata.name.clone(),
         model_version: Some(VERSION.into()),
         id: request.id.take(),
         outputs,
@@ -153,6 +162,14 @@ fn infer(service: &Service, fields: &Fields, body: &[u8], outdated: bool) -> Res
     };
     drop(Scrubbed(response.outputs));
     message
+}
+
+/// Opens the model with the key in `body`, as a key file holds it; the claim it then has.
+fn unlock(service: &Service, body: &[u8]) -> Result<ModelClaim, InnerError> {
+    let key = std::str::from_utf8(body).map_err(|_| KeyError::NoKey).and_then(str::parse)?;
+    let claim = service.slot.unlock(&key)?;
+    info!("model {claim} is unlocked");
+    Ok(claim)
 }
 
 /// Tensors whose values are erased on drop, where they are not views of a buffer that is.

@@ -8,3 +8,4 @@ mod keys;
 mod lifecycle;
 mod problems;
 mod program;
+mod protected;

@@ -1,0 +1,148 @@
+//! The place of the model: empty of anything to run until its owner has given the key, if it is encrypted.
+
+use std::{
+    fs::File,
+    io,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use confonnx_attest::{Digest, ModelClaim};
+use confonnx_model::encrypted::{self, DecryptError, ModelKey};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{LoadError, Loader, Served, VERSION};
+
+/// The model, or what is known of it while it is locked.
+pub struct Slot {
+    name: String,
+    state: RwLock<State>,
+    /// Held while a key is tried, so that one attempt ends before the next begins.
+    unlocking: Mutex<()>,
+}
+
+enum State {
+    Locked(Arc<Locked>),
+    Serving(Arc<Served>),
+}
+
+/// An encrypted model and what loads it.
+pub(super) struct Locked {
+    loader: Loader,
+    /// SHA-256 of the encrypted file, as it was at the start.
+    ciphertext: Digest,
+}
+
+/// Why a model stays locked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnlockError {
+    /// It is not locked: it never was, or its key was given before.
+    #[error("model {model} is not locked: it has its key, and takes no other")]
+    NotLocked {
+        /// Its name.
+        model: String,
+    },
+    /// The file cannot be opened with this key.
+    #[error("the model does not open: {0}")]
+    Decrypt(#[from] DecryptError),
+    /// The file is not the one that the claims name.
+    #[error(
+        "the encrypted file changed since the server started: expected SHA-256 {expected}, found {found}"
+    )]
+    Changed {
+        /// In the claims.
+        expected: Digest,
+        /// On disk.
+        found: Digest,
+    },
+    /// It opens, but is no model that can be served.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl Slot {
+    /// A model that is served from the start.
+    pub fn serving(served: Served) -> Self {
+        Self::new(served.claim.name.clone(), State::Serving(Arc::new(served)))
+    }
+
+    /// An encrypted model that waits for its key.
+    pub(super) fn locked(loader: Loader, ciphertext: Digest) -> Self {
+        Self::new(loader.name.clone(), State::Locked(Arc::new(Locked { loader, ciphertext })))
+    }
+
+    fn new(name: String, state: State) -> Self {
+        Self { name, state: RwLock::new(state), unlocking: Mutex::new(()) }
+    }
+
+    /// The model's name in requests.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model, unless it is locked.
+    pub fn served(&self) -> Option<Arc<Served>> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Serving(served) => Some(Arc::clone(served)),
+            State::Locked(_) => None,
+        }
+    }
+
+    /// For the claims.
+    pub fn claims(&self) -> Vec<ModelClaim> {
+        let claim = match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Serving(served) => served.claim.clone(),
+            State::Locked(locked) => ModelClaim {
+                name: self.name.clone(),
+                version: VERSION.into(),
+                sha256: None,
+                ciphertext_sha256: Some(locked.ciphertext),
+            },
+        };
+        vec![claim]
+    }
+
+    /// Opens the model with its key and serves it from now on. The key is not kept; after an error the model is as
+    /// locked as before. Blocks while the model loads.
+    ///
+    /// # Errors
+    /// [`UnlockError`]
+    pub fn unlock(&self, key: &ModelKey) -> Result<ModelClaim, UnlockError> {
+        let _alone = self.unlocking.lock().unwrap_or_else(PoisonError::into_inner);
+        let locked = match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Locked(locked) => Arc::clone(locked),
+            State::Serving(_) => return Err(UnlockError::NotLocked { model: self.name.clone() }),
+        };
+        let served = locked.open(key)?;
+        let claim = served.claim.clone();
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Serving(Arc::new(served));
+        Ok(claim)
+    }
+}
+
+impl Locked {
+    fn open(&self, key: &ModelKey) -> Result<Served, UnlockError> {
+        let path = &self.loader.path;
+        let read = |source: io::Error| LoadError::Read { path: path.clone(), source };
+        let file = File::open(path).map_err(read)?;
+        let len = usize::try_from(file.metadata().map_err(read)?.len()).unwrap_or(usize::MAX);
+        // The plaintext is shorter than the file, so the buffer never moves and leaves no copy behind.
+        let mut onnx = Scrubbed(Zeroizing::new(Vec::new()));
+        onnx.0.try_reserve_exact(len).map_err(|_| read(io::ErrorKind::OutOfMemory.into()))?;
+        let digests = encrypted::decrypt(key, file, |piece| onnx.0.extend_from_slice(piece))?;
+        let found = Digest(digests.ciphertext);
+        if found != self.ciphertext {
+            return Err(UnlockError::Changed { expected: self.ciphertext, found });
+        }
+        Ok(self.loader.load(&onnx.0, Some(self.ciphertext))?)
+    }
+}
+
+/// Erased at once, not octet by octet.
+struct Scrubbed(Zeroizing<Vec<u8>>);
+
+impl Drop for Scrubbed {
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
+        self.0.clear();
+    }
+}

@@ -1,0 +1,149 @@
+//! Encrypted models: locked until their owner gives the key, which no file ever holds.
+
+use std::fs;
+
+use confonnx_attest::{Digest, Expectations, Policy};
+use confonnx_client::{Client, ClientError, Options};
+use confonnx_model::encrypted::{self, ModelKey};
+use confonnx_server::models::{self, LoadError};
+use confonnx_tensor::{DataType, Shape, Tensor};
+
+use crate::harness::{Running, config, model, runtime, start_with};
+
+struct Protected {
+    key: ModelKey,
+    digests: encrypted::Digests,
+    folder: tempfile::TempDir,
+}
+
+impl Protected {
+    fn new() -> Self {
+        let (key, folder) = (ModelKey::generate().unwrap(), tempfile::tempdir().unwrap());
+        let file = fs::File::create(folder.path().join("mlp.onnx.age")).unwrap();
+        let digests = encrypted::encrypt(&key, fs::File::open(model("mlp")).unwrap(), file).unwrap();
+        Self { key, digests, folder }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("mlp.onnx.age")
+    }
+
+    async fn start(&self) -> Running {
+        start_with(config("mlp", |settings| {
+            settings.model_path = Some(self.path());
+            settings.use_model_key_provisioning = Some(true);
+        }))
+        .await
+    }
+}
+
+fn client(server: &Running, model_hash: [u8; 32]) -> Client {
+    let expected =
+        Expectations { allow_debug: true, model_hashes: vec![Digest(model_hash)], ..Expectations::default() };
+    Client::new(&server.url(), Policy::new(expected).unwrap(), Options::default()).unwrap()
+}
+
+async fn predict(client: &Client) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
+    let info = models::load(&config("mlp", |_| {}), runtime()).unwrap();
+    let input = &info.model.inputs()[0];
+    let dims = input.shape.iter().map(|dim| u64::try_from(*dim).unwrap_or(1)).collect::<Vec<_>>();
+    let shape = Shape::new(dims).unwrap();
+    let data = vec![0; shape.elements() * 4];
+    assert_eq!(input.dtype, DataType::Fp32);
+    let tensor = Tensor::new(DataType::Fp32, shape, data).unwrap();
+    client.infer(None, vec![(input.name.clone(), tensor)], &[]).await
+}
+
+fn inner_code(err: ClientError) -> (u16, String) {
+    match err {
+        ClientError::Inner { status, code, .. } => (status, code),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_locked_model_answers_after_its_owner_gave_the_key() {
+    let protected = Protected::new();
+    let server = protected.start().await;
+    let owner = client(&server, protected.digests.ciphertext);
+    let claims = owner.attest().await.unwrap().claims().models.clone();
+    assert_eq!((claims[0].name.as_str(), claims[0].sha256), ("mlp", None));
+    assert_eq!(inner_code(predict(&owner).await.unwrap_err()), (503, "model-locked".into()));
+    assert!(!owner.ready().await.unwrap());
+    assert!(owner.metadata(None).await.is_err());
+
+    let claim = owner.provision_model_key(None, &key_text(&protected.key)).await.unwrap();
+    assert_eq!(claim.sha256, Some(Digest(protected.digests.plaintext)));
+    assert!(owner.ready().await.unwrap());
+    let answer = predict(&owner).await.unwrap();
+    // Whoever knows the model pins it as ever; the answer is that of the model in the clear.
+    let user = client(&server, protected.digests.plaintext);
+    assert_eq!(predict(&user).await.unwrap(), answer);
+    let plain = start_with(config("mlp", |_| {})).await;
+    assert_eq!(predict(&client(&plain, protected.digests.plaintext)).await.unwrap(), answer);
+    let claims = user.attest().await.unwrap().claims().models.clone();
+    assert_eq!(claims[0].ciphertext_sha256, Some(Digest(protected.digests.ciphertext)));
+}
+
+#[tokio::test]
+async fn a_wrong_key_leaves_it_waiting_and_a_second_key_is_refused() {
+    let protected = Protected::new();
+    let server = protected.start().await;
+    let owner = client(&server, protected.digests.ciphertext);
+    let wrong = key_text(&ModelKey::generate().unwrap());
+    for bad in [wrong, "not a key".to_owned().into()] {
+        let err = owner.provision_model_key(None, &bad).await.unwrap_err();
+        assert!(!err.to_string().contains(&bad.expose()[4..]), "{err}");
+        assert_eq!(inner_code(err), (400, "model-key-invalid".into()));
+    }
+    assert!(!owner.ready().await.unwrap());
+    let key = key_text(&protected.key);
+    owner.provision_model_key(None, &key).await.unwrap();
+    let err = owner.provision_model_key(None, &key).await.unwrap_err();
+    assert_eq!(inner_code(err), (409, "model-not-locked".into()));
+    assert!(predict(&owner).await.is_ok());
+}
+
+#[tokio::test]
+async fn of_several_keys_at_once_one_is_taken() {
+    let protected = Protected::new();
+    let server = protected.start().await;
+    let owner = client(&server, protected.digests.ciphertext);
+    let key = key_text(&protected.key);
+    let tries = [(); 4].map(|()| owner.provision_model_key(None, &key));
+    let [a, b, c, d] = tries;
+    let (a, b, c, d) = tokio::join!(a, b, c, d);
+    assert_eq!([a, b, c, d].iter().filter(|found| found.is_ok()).count(), 1);
+}
+
+#[tokio::test]
+async fn a_file_exchanged_after_the_start_is_not_opened() {
+    let protected = Protected::new();
+    let server = protected.start().await;
+    let owner = client(&server, protected.digests.ciphertext);
+    owner.attest().await.unwrap();
+    // The host knows the recipient, so it can encrypt a model of its own to it.
+    let other = fs::File::create(protected.path()).unwrap();
+    encrypted::encrypt(&protected.key, fs::File::open(model("mlp")).unwrap(), other).unwrap();
+    let err = owner.provision_model_key(None, &key_text(&protected.key)).await.unwrap_err();
+    assert_eq!(inner_code(err), (500, "model-unusable".into()));
+    assert!(!owner.ready().await.unwrap());
+}
+
+#[test]
+fn encryption_and_the_setting_have_to_agree() {
+    let protected = Protected::new();
+    let open = |path: std::path::PathBuf, provisioning| {
+        let config = config("mlp", |settings| {
+            settings.model_path = Some(path);
+            settings.use_model_key_provisioning = Some(provisioning);
+        });
+        models::open(&config, runtime()).map(drop).unwrap_err()
+    };
+    assert!(matches!(open(protected.path(), false), LoadError::Encrypted { .. }));
+    assert!(matches!(open(model("mlp"), true), LoadError::NotEncrypted { .. }));
+}
+
+fn key_text(key: &ModelKey) -> confonnx_client::Secret {
+    key.expose().to_string().into()
+}
