@@ -1,4 +1,4 @@
-//! Intel SGX.
+//! Intel SGX (protocol.md 2.10).
 
 use der::asn1::UintRef;
 use der::{Decode, Sequence};

@@ -1,4 +1,4 @@
-//! Intel TDX.
+//! Intel TDX (protocol.md 2.9).
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use dcap_qvl::quote::{Report, TDReport10};
