@@ -9,3 +9,4 @@ mod lifecycle;
 mod problems;
 mod program;
 mod protected;
+mod tpm;
