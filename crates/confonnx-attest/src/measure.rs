@@ -7,6 +7,9 @@ pub mod nitro;
 pub mod sgx;
 pub mod snp;
 pub mod tdx;
+mod uki;
+
+pub use uki::{Predicted, UkiMeasurement, uki};
 
 /// Files from which nothing can be predicted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

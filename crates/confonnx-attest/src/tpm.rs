@@ -16,6 +16,7 @@ use crate::x509::Certificate;
 use crate::{UnixTime, Verdict};
 
 mod algorithm;
+mod boot_log;
 mod certified;
 #[cfg(feature = "produce")]
 pub(crate) mod command;
@@ -27,6 +28,7 @@ mod quote;
 mod signature;
 mod wire;
 
+use boot_log::{MAX_LOG_BYTES, SecureBoot};
 pub use certified::AkRoots;
 #[cfg(feature = "produce")]
 pub use command::CommandError;
@@ -60,6 +62,8 @@ pub struct Evidence {
     ak_chain: Vec<Certificate>,
     quote: Box<Quote>,
     pcrs: Pcrs,
+    /// The firmware's log of what it measured.
+    event_log: Option<Vec<u8>>,
 }
 
 /// Bytes that are no such evidence.
@@ -89,6 +93,12 @@ pub enum ParseError {
         /// How many there are.
         found: usize,
     },
+    /// The event log is longer than one is.
+    #[error("event_log: expected at most {MAX_LOG_BYTES} bytes, found {found}")]
+    EventLog {
+        /// Length in bytes.
+        found: usize,
+    },
     /// The quote cannot be read.
     #[error(transparent)]
     Quote(#[from] QuoteError),
@@ -107,6 +117,7 @@ pub(crate) struct Facts {
     ak_chain: Vec<Certificate>,
     pcrs: Pcrs,
     quoted: Quoted,
+    secure_boot: SecureBoot,
     verified_at: UnixTime,
 }
 
@@ -125,7 +136,11 @@ impl Evidence {
             pcrs.insert(index, base64("pcrs", value)?.try_into().map_err(|_| wrong())?);
         }
         let ak_chain = certificates(&wire.ak_certificates)?;
-        Ok(Self { ak, ak_chain, quote: Box::new(quote), pcrs: Pcrs(pcrs) })
+        let event_log = wire.event_log.map(|log| base64("event_log", &log)).transpose()?;
+        if let Some(found) = event_log.as_ref().map(Vec::len).filter(|&len| len > MAX_LOG_BYTES) {
+            return Err(ParseError::EventLog { found });
+        }
+        Ok(Self { ak, ak_chain, quote: Box::new(quote), pcrs: Pcrs(pcrs), event_log })
     }
 
     pub(crate) fn report(&self) -> Vec<u8> {
@@ -136,6 +151,7 @@ impl Evidence {
             quote: base64(self.quote.message()),
             signature: base64(self.quote.signature()),
             pcrs: self.pcrs.0.values().map(|value| base64(value)).collect(),
+            event_log: self.event_log.as_deref().map(base64),
         };
         // Strings and lists of them: serializing them cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()
@@ -173,11 +189,13 @@ impl Evidence {
         let expected = format!("pcrs {}, and others", quote::list(&BOOT_PCRS));
         let found = format!("pcrs {}", quote::list(self.pcrs.0.keys()));
         verdict.decide("boot pcrs", expected, found, enclave_hash.is_some());
+        let secure_boot = boot_log::check(self.event_log.as_deref(), &self.pcrs, verdict);
         let facts = Facts {
             ak: self.ak.clone(),
             ak_chain: self.ak_chain.clone(),
             pcrs: self.pcrs.clone(),
             quoted: quoted?,
+            secure_boot,
             verified_at: now,
         };
         // A TPM knows no debug mode of what it measures: that shows in the PCRs.
@@ -201,6 +219,8 @@ struct Wire {
     signature: String,
     /// Of the quote's selection, by index.
     pcrs: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event_log: Option<String>,
 }
 
 fn certificates(members: &[String]) -> Result<Vec<Certificate>, ParseError> {

@@ -116,9 +116,6 @@ impl Serialize for AkRoots {
 impl<'de> Deserialize<'de> for AkRoots {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let pem = String::deserialize(deserializer)?;
-        if pem.is_empty() {
-            return Ok(Self::default());
-        }
         let certificates = certificates_from_pem(&pem).map_err(serde::de::Error::custom)?;
         Ok(Self { pem, certificates })
     }

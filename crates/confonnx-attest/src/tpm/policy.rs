@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{AkRoots, Facts, Pcrs, quote};
+use super::{AkRoots, Facts, Pcrs, SecureBoot, quote};
 use crate::evidence::Measured;
+use crate::policy::at_least_one;
 use crate::{Hex, Verdict};
 
 /// The `[tpm]` section of a policy.
@@ -15,13 +16,19 @@ use crate::{Hex, Verdict};
 pub struct Policy {
     /// Attestation keys that are trusted, each by the SHA-256 in its TPM name. Evidence by a key that is neither named
     /// here nor certified by one of `ak_roots` does not pass.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub aks: Vec<Hex<32>>,
     /// Certificate authorities whose certificates for attestation keys are trusted. Revocation is not looked up.
+    #[serde(skip_serializing_if = "AkRoots::is_empty")]
     pub ak_roots: AkRoots,
     /// Accepted enclave hashes. Empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub measurements: Vec<Hex<32>>,
     /// The values accepted of each PCR named, SHA-256 bank.
     pub pcrs: BTreeMap<PcrIndex, Vec<Hex<32>>>,
+    /// Requires Secure Boot, by the firmware's event log. The PCRs pin the programs that ran without it; it matters when
+    /// only some PCRs are pinned.
+    pub secure_boot: bool,
     /// Lowest accepted firmware version of the TPM, in its vendor's encoding. None: any.
     pub minimum_firmware_version: Option<u64>,
 }
@@ -66,6 +73,7 @@ impl Policy {
             verdict.decide("measurement", one_of(&self.measurements), found, accepted);
         }
         check_pcrs(&self.pcrs, &facts.pcrs, verdict);
+        self.check_secure_boot(facts, verdict);
         let quoted = &facts.quoted;
         let version = format!("{:#018x}", quoted.firmware_version);
         match self.minimum_firmware_version {
@@ -77,6 +85,19 @@ impl Policy {
         }
         let (resets, restarts) = (quoted.reset_count, quoted.restart_count);
         verdict.info("tpm clock", format!("{resets} resets, {restarts} restarts since, {} ms", quoted.clock));
+    }
+
+    fn check_secure_boot(&self, facts: &Facts, verdict: &mut Verdict) {
+        let found = match facts.secure_boot {
+            SecureBoot::On => "on",
+            SecureBoot::Off => "off",
+            SecureBoot::Unknown => "unknown: no event log says it",
+        };
+        match (self.secure_boot, facts.secure_boot) {
+            (false, _) => verdict.info("secure boot", found),
+            (true, SecureBoot::Unknown) => verdict.undecided("secure boot", "on", found),
+            (true, _) => verdict.equal("secure boot", "on", found),
+        }
     }
 
     fn check_ak(&self, facts: &Facts, verdict: &mut Verdict) {

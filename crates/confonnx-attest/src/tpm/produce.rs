@@ -7,13 +7,14 @@ use der::{Decode, Header, Reader as _, SliceReader};
 use sha2::{Digest as _, Sha256};
 
 use super::command::{CommandError, Handle, Tpm};
-use super::{AkPublic, Evidence};
+use super::{AkPublic, Evidence, MAX_LOG_BYTES};
 use crate::x509::Certificate;
 
 /// This machine's TPM, through the kernel's resource manager.
 #[derive(Debug)]
 pub struct Device {
     path: PathBuf,
+    event_log: PathBuf,
     /// Until a command fails: making a key takes TPMs up to a second.
     open: Mutex<Option<Open>>,
 }
@@ -35,7 +36,7 @@ impl Device {
             return Ok(None);
         }
         let open = Mutex::new(Some(Open::start(&path)?));
-        Ok(Some(Self { path, open }))
+        Ok(Some(Self { path, event_log: root.join(EVENT_LOG), open }))
     }
 
     /// A quote that carries the SHA-256 of `report_data`. Blocks for as long as the TPM takes, usually some 100 ms.
@@ -49,7 +50,15 @@ impl Device {
         let (quote, pcrs) = open.tpm.quote_with_values(open.handle, &data, &QUOTED_PCRS)?;
         let (ak, ak_chain) = (open.ak.clone(), open.ak_chain.clone());
         *slot = Some(open);
-        Ok(Evidence { ak, ak_chain, quote: Box::new(quote), pcrs })
+        let event_log = self.event_log();
+        Ok(Evidence { ak, ak_chain, quote: Box::new(quote), pcrs, event_log })
+    }
+
+    /// The firmware's log, which proves nothing by itself: without one, or with one that is too long to send, a client
+    /// sees the PCRs all the same.
+    fn event_log(&self) -> Option<Vec<u8>> {
+        let log = std::fs::read(&self.event_log).ok()?;
+        (!log.is_empty() && log.len() <= MAX_LOG_BYTES).then_some(log)
     }
 }
 
@@ -92,6 +101,8 @@ fn first_certificate(padded: &[u8]) -> Option<Certificate> {
 
 /// The resource manager, so that programs do not disturb each other.
 pub(crate) const DEVICE: &str = "dev/tpmrm0";
+/// Where Linux shows the log; only root may read it.
+const EVENT_LOG: &str = "sys/kernel/security/tpm0/binary_bios_measurements";
 /// All that software cannot reset, but 10: Linux's integrity measurements extend it with every program that starts.
 pub(crate) const QUOTED_PCRS: [u8; 15] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15];
 /// NV indices of certificates of attestation keys: of Google Compute Engine (P-256), of Azure (RSA).

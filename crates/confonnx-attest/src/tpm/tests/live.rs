@@ -44,6 +44,55 @@ fn a_tpm_quotes_its_boot_and_a_policy_names_its_key() {
     assert!(verdict.failed().map(|check| check.name).eq(["report data"]), "{verdict}");
 }
 
+/// A log in the crypto-agile format, SHA-256 only, and the digests it is about.
+fn event_log(events: &[(u8, u32, &[u8])]) -> Vec<u8> {
+    let spec_id =
+        [b"Spec ID Event03\0".as_slice(), &[0; 4], &[0, 2, 0, 2], &[1, 0, 0, 0, 0x0b, 0, 32, 0, 0]].concat();
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
+    let mut log = [&[0; 4], &[3, 0, 0, 0], [0; 20].as_slice(), &len(&spec_id), &spec_id].concat();
+    for (pcr, kind, data) in events {
+        log.extend(u32::from(*pcr).to_le_bytes());
+        log.extend(kind.to_le_bytes());
+        log.extend([1, 0, 0, 0, 0x0b, 0]);
+        log.extend(Sha256::digest(data));
+        log.extend(len(data));
+        log.extend(*data);
+    }
+    log
+}
+
+#[test]
+fn an_event_log_counts_when_the_tpm_measured_the_same() {
+    let Some(emulator) = Emulator::start() else { return };
+    let variable = |value| {
+        let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let guid =
+            [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
+        [&guid[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[value]].concat()
+    };
+    let (on, off) = (variable(1), variable(0));
+    let mut tpm = Tpm::open(&emulator.device()).unwrap();
+    tpm.pcr_extend(7, &Sha256::digest(&on).into()).unwrap();
+    tpm.pcr_extend(4, &Sha256::digest("a loader").into()).unwrap();
+    drop(tpm);
+    let folder = emulator.file("sys/kernel/security/tpm0");
+    std::fs::create_dir_all(&folder).unwrap();
+    let device = Device::find(emulator.root()).unwrap().unwrap();
+    let mut outcomes = Vec::new();
+    for state in [&on, &off] {
+        let log = event_log(&[(7, 0x8000_0001, state), (4, 0x8000_0003, b"a loader")]);
+        std::fs::write(folder.join("binary_bios_measurements"), log).unwrap();
+        let evidence = device.evidence(&REPORT_DATA).unwrap();
+        assert_eq!(evidence, Evidence::parse(&evidence.report(), &evidence.endorsements()).unwrap());
+        let (measured, verdict) = verified(&evidence, &REPORT_DATA);
+        let failed: Vec<_> = verdict.failed().map(|check| check.name).collect();
+        let policy = policy(&format!("secure_boot = true\naks = [\"{}\"]", Hex(evidence.ak.name().unwrap())));
+        outcomes.push((failed, policy.failures(&measured.unwrap())));
+    }
+    let expected = [(vec![], vec![]), (vec!["event log"], vec!["? secure boot".to_owned()])];
+    assert_eq!(outcomes, expected);
+}
+
 #[test]
 fn quotes_go_on_after_the_tpm_restarts_with_the_same_key() {
     let Some(mut emulator) = Emulator::start() else { return };
@@ -127,7 +176,7 @@ fn our_verifier_takes_quotes_of_tpm2_tools_with_every_kind_of_key() {
         let ak = AkPublic::from_tpmt(&public[2..]).unwrap_or_else(|err| panic!("{kind} {scheme}: {err}"));
         let quote = Quote::parse(&emulator.read("q.msg"), &emulator.read("q.sig")).unwrap();
         let pcrs = super::tools_pcrs(&emulator.read("q.pcrs"), &BOOT_PCRS);
-        let evidence = Evidence { ak, ak_chain: Vec::new(), quote: Box::new(quote), pcrs };
+        let evidence = Evidence { ak, ak_chain: Vec::new(), quote: Box::new(quote), pcrs, event_log: None };
         let (measured, verdict) = verified(&evidence, &REPORT_DATA);
         assert!(measured.is_some(), "{kind} {hash} {scheme}:\n{verdict}");
     }
@@ -148,7 +197,7 @@ fn a_key_that_signs_anything_is_none_for_attestation() {
     let pcrs = super::tools_pcrs(&emulator.read("q.pcrs"), &BOOT_PCRS);
     let mut verdict = Verdict::default();
     assert!(quote.verify(&ak, &Sha256::digest(REPORT_DATA), &pcrs, NAMES, &mut verdict).is_some());
-    let evidence = Evidence { ak, ak_chain: Vec::new(), quote: Box::new(quote), pcrs };
+    let evidence = Evidence { ak, ak_chain: Vec::new(), quote: Box::new(quote), pcrs, event_log: None };
     let (_, verdict) = verified(&evidence, &REPORT_DATA);
     assert!(verdict.failed().map(|check| check.name).eq(["ak attributes"]), "{verdict}");
 }

@@ -1,0 +1,184 @@
+use std::process::Command;
+
+use super::*;
+use crate::measure::uki;
+
+/// An image with those sections: 512 bytes of headers, everything aligned to 512.
+fn image(sections: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![0; 1024];
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c] = 0x40;
+    let put = |bytes: &mut Vec<u8>, at: usize, value: u32, len: usize| {
+        bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+    };
+    bytes[0x40..0x44].copy_from_slice(b"PE\0\0");
+    put(&mut bytes, 0x44, 0x8664, 2);
+    put(&mut bytes, 0x46, sections.len() as u32, 2);
+    put(&mut bytes, 0x54, 240, 2);
+    put(&mut bytes, 0x56, 0x0002, 2);
+    let optional = 0x58;
+    put(&mut bytes, optional, 0x20b, 2);
+    put(&mut bytes, optional + 16, 0x1000, 4);
+    put(&mut bytes, optional + 32, 0x1000, 4);
+    put(&mut bytes, optional + 36, 512, 4);
+    put(&mut bytes, optional + 60, 1024, 4);
+    put(&mut bytes, optional + 68, 10, 2);
+    put(&mut bytes, optional + 108, 16, 4);
+    let mut address = 0x1000;
+    for (i, (name, contents)) in sections.iter().enumerate() {
+        let header = optional + 240 + 40 * i;
+        bytes[header..header + name.len()].copy_from_slice(name.as_bytes());
+        let start = bytes.len() as u32;
+        let aligned = contents.len().next_multiple_of(512);
+        put(&mut bytes, header + 8, contents.len() as u32, 4);
+        put(&mut bytes, header + 12, address, 4);
+        put(&mut bytes, header + 16, aligned as u32, 4);
+        put(&mut bytes, header + 20, start, 4);
+        bytes.extend_from_slice(contents);
+        bytes.resize(start as usize + aligned, 0);
+        address += (aligned as u32).next_multiple_of(0x1000);
+    }
+    put(&mut bytes, optional + 56, address, 4);
+    bytes
+}
+
+const SDMAGIC: (&str, &[u8]) = (".sdmagic", b"#### LoaderInfo: systemd-stub 252.39-1~deb12u2 ####\0");
+
+fn sample() -> Vec<u8> {
+    let kernel = image(&[(".text", b"the kernel")]);
+    // The order in the file is not that of measuring.
+    image(&[
+        (".initrd", &[7; 3000]),
+        SDMAGIC,
+        (".osrel", b"ID=confonnx\n"),
+        (".cmdline", b"console=ttyS0 quiet\0"),
+        (".linux", &kernel),
+        (".pcrpkey", b"a public key"),
+        (".pcrsig", b"a signature"),
+        (".sbat", b"sbat,1,..."),
+    ])
+}
+
+fn contents(image: &[u8], name: &str) -> Vec<u8> {
+    Image::parse(image).unwrap().section(name).unwrap().unwrap().into_owned()
+}
+
+#[test]
+fn pcr_11_is_what_systemd_measure_says() {
+    let values = uki(&sample()).unwrap().pcr11;
+    let values: Vec<_> = values.iter().map(|value| value.value.to_string()).collect();
+    // By systemd-measure 252.39, without phases and after each.
+    let expected = [
+        "68ed24f40eac719e162ec5b867668ae11645cb4f5cf6ad1621ba0a124fe0c0c1",
+        "441f33cfdfedad2a3b485c0d5f7a72a18c6aa852ecc031e73a96740e3e2ebc8d",
+        "f9d835428131c0f40f59fab9aa3ff573c7463a57a1af2636bb53c5a831bde8a1",
+        "dcadbc773bdd64904db62a09724bc1d332cc8ad005ff983d2bb95ddcaa1b2664",
+        "ffc59aa2729c1e961bc755602b8eba9ed7a692561eb182e6a6231fa8dc0d110c",
+    ];
+    assert_eq!(values, expected);
+    if let Some(found) = systemd_measure(&sample()) {
+        assert_eq!(values, found);
+    }
+}
+
+#[test]
+fn the_authenticode_digest_is_what_pesign_says_signed_or_not() {
+    let digest = |bytes: &[u8]| Hex(Image::parse(bytes).unwrap().authenticode()).to_string();
+    // By `pesign -h` 0.112, which also agrees on Debian's linuxx64.efi.stub.
+    let expected = "d9945382ce6c799c468124f4230293944cbf5a6b3ef4849e7676007dab64c256";
+    assert_eq!(digest(&sample()), expected);
+    let mut signed = sample();
+    let (entry, len) = (0x58 + 112 + 32, u32::try_from(signed.len()).unwrap());
+    signed[entry..entry + 4].copy_from_slice(&len.to_le_bytes());
+    signed[entry + 4] = 16;
+    signed[0x58 + 64] = 0xaa;
+    signed.extend([0x5a; 16]);
+    assert_eq!(digest(&signed), expected);
+    // What is after the sections counts, unless it is the signature.
+    assert_ne!(digest(&[sample(), vec![0; 16]].concat()), expected);
+}
+
+#[test]
+fn pcr_4_has_the_image_and_may_have_the_kernel_in_it() {
+    let values = uki(&sample()).unwrap().pcr4;
+    let extend =
+        |pcr: [u8; 32], digest: [u8; 32]| -> [u8; 32] { Sha256::digest([pcr, digest].concat()).into() };
+    let action = Sha256::digest("Calling EFI Application from Boot Option").into();
+    let started = extend(extend([0; 32], action), Sha256::digest([0; 4]).into());
+    let loaded = extend(started, Image::parse(&sample()).unwrap().authenticode());
+    let kernel = Image::parse(&contents(&sample(), ".linux")).unwrap().authenticode();
+    assert_eq!(
+        values.iter().map(|value| value.value.0).collect::<Vec<_>>(),
+        [loaded, extend(loaded, kernel)]
+    );
+    // A kernel that is no EFI program is never loaded as one.
+    let plain = image(&[(".linux", b"an ELF file"), SDMAGIC]);
+    assert_eq!(uki(&plain).unwrap().pcr4.len(), 1);
+}
+
+#[test]
+fn sections_count_from_the_version_of_the_stub_that_measures_them() {
+    let with = |version: &str, more: &[(&str, &[u8])]| {
+        let magic = format!("#### LoaderInfo: systemd-stub {version} ####");
+        let mut sections: Vec<(&str, &[u8])> = vec![(".linux", b"kernel"), (".sdmagic", magic.as_bytes())];
+        sections.extend(more);
+        uki(&image(&sections)).map(|measurement| measurement.pcr11[0].value)
+    };
+    let sbat: &[(&str, &[u8])] = &[(".sbat", b"sbat,1")];
+    assert_eq!(with("252.39", &[]), with("252.39", sbat));
+    assert_eq!(with("252.39", &[]), with("257", &[]));
+    assert_ne!(with("257", &[]), with("257", sbat));
+    for version in ["251", "253.1", ""] {
+        assert!(matches!(with(version, &[]), Err(MeasureError::Malformed { .. })), "{version}");
+    }
+    for name in VARYING {
+        assert!(with("257", &[(name, b"x")]).is_err(), "{name}");
+    }
+    assert!(with("257", &[(".linux", b"another")]).is_err());
+}
+
+#[test]
+fn zeros_that_the_file_leaves_out_are_measured() {
+    let mut bytes = image(&[(".linux", &[1; 512]), SDMAGIC]);
+    let header = 0x58 + 240;
+    bytes[header + 8..header + 12].copy_from_slice(&600_u32.to_le_bytes());
+    assert_eq!(contents(&bytes, ".linux"), [[1; 512].as_slice(), &[0; 88]].concat());
+    bytes[header + 11] = 0xff;
+    assert!(uki(&bytes).is_err());
+}
+
+#[test]
+fn damaged_images_are_refused_without_panic() {
+    let good = sample();
+    for len in 0..good.len() {
+        assert!(uki(&good[..len]).is_err(), "{len}");
+    }
+    for (byte, bit) in (0..1024).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
+        let mut bad = good.clone();
+        bad[byte] ^= 1 << bit;
+        let _ = uki(&bad);
+    }
+}
+
+/// The same by systemd's own tool, if this machine has it.
+fn systemd_measure(image: &[u8]) -> Option<Vec<String>> {
+    const TOOL: &str = "/usr/lib/systemd/systemd-measure";
+    if !std::path::Path::new(TOOL).exists() {
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(TOOL);
+    command.args(["calculate", "--bank=sha256", "--phase=:"]);
+    for end in 1..=PHASES.len() {
+        command.arg(format!("--phase={}", PHASES[..end].join(":")));
+    }
+    for name in ["linux", "osrel", "cmdline", "initrd", "pcrpkey"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, contents(image, &format!(".{name}"))).unwrap();
+        command.arg(format!("--{name}={}", path.display()));
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    Some(text.lines().filter_map(|line| line.strip_prefix("11:sha256=")).map(str::to_owned).collect())
+}
