@@ -5,8 +5,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use confonnx_client::{
-    Aead, ClientError, Expectations, Kem, Options, Policy, SigningKey, load_enclave_hash, load_policy,
+    Aead, ClientError, Expectations, Kem, Options, Policy, Secret, SigningKey, load_enclave_hash, load_policy,
 };
+use confonnx_model::encrypted::ModelKey;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
@@ -116,6 +117,19 @@ impl Client {
             describe(metadata.inputs),
             describe(metadata.outputs),
         ))
+    }
+
+    fn provision_model_key(
+        &self,
+        py: Python<'_>,
+        key: String,
+        model: Option<&str>,
+    ) -> PyResult<Option<String>> {
+        // Looked at here, so that what is no key is never sent.
+        let key: ModelKey = key.parse().map_err(error::model_key)?;
+        let key = Secret::from(key.expose().to_string());
+        let claim = self.wait(py, self.inner.provision_model_key(model, &key))?;
+        Ok(claim.sha256.map(|hash| hash.to_string()))
     }
 
     #[getter]

@@ -5,6 +5,7 @@ use std::io;
 
 use confonnx_client::json::JsonError;
 use confonnx_client::{Check, ClientError, Outcome, PolicyBuildError};
+use confonnx_model::encrypted::{EncryptFileError, KeyError};
 use confonnx_model::{HashError, ModelError, TensorProtoError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -64,6 +65,17 @@ pub(crate) fn expectation(name: &str, error: impl Display) -> PyErr {
 
 pub(crate) fn policy(error: PolicyBuildError) -> PyErr {
     PolicyError::new_err(error.to_string())
+}
+
+pub(crate) fn model_key(error: KeyError) -> PyErr {
+    argument("key", error)
+}
+
+pub(crate) fn encrypt(error: EncryptFileError) -> PyErr {
+    match error {
+        EncryptFileError::File { path, error } => file(&path.to_string_lossy(), error),
+        error => PyValueError::new_err(error.to_string()),
+    }
 }
 
 pub(crate) fn json(error: JsonError) -> PyErr {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use confonnx_client::json;
+use confonnx_model::encrypted::{ModelKey, encrypt_file};
 use confonnx_model::{Dim, ValueInfo};
 use pyo3::prelude::*;
 
@@ -26,6 +27,29 @@ pub(crate) fn model_hash(py: Python<'_>, path: &str) -> PyResult<String> {
     let hash =
         py.detach(|| confonnx_model::model_hash(Path::new(path))).map_err(|err| error::hash(path, err))?;
     Ok(confonnx_client::Digest(hash).to_string())
+}
+
+/// A fresh key for encrypted models, as text.
+#[pyfunction]
+pub(crate) fn generate_model_key() -> PyResult<String> {
+    let key = ModelKey::generate().ok_or_else(|| std::io::Error::other("no random bytes from the system"))?;
+    Ok(key.expose().to_string())
+}
+
+/// The public half of a key.
+#[pyfunction]
+pub(crate) fn model_key_recipient(key: &str) -> PyResult<String> {
+    key.parse::<ModelKey>().map(|key| key.recipient()).map_err(error::model_key)
+}
+
+/// The hashes of the model and of its encrypted form.
+#[pyfunction]
+pub(crate) fn encrypt_model(py: Python<'_>, model: &str, out: &str, key: &str) -> PyResult<(String, String)> {
+    let key: ModelKey = key.parse().map_err(error::model_key)?;
+    let digests =
+        py.detach(|| encrypt_file(&key, Path::new(model), Path::new(out))).map_err(error::encrypt)?;
+    let hex = |digest| confonnx_client::Digest(digest).to_string();
+    Ok((hex(digests.plaintext), hex(digests.ciphertext)))
 }
 
 /// Inputs and outputs.

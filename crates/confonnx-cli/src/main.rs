@@ -4,6 +4,7 @@ mod args;
 mod measure;
 mod model;
 mod predict;
+mod protect;
 mod test_inputs;
 mod verify;
 
@@ -26,6 +27,8 @@ enum Command {
     Predict(predict::Predict),
     Verify(verify::Verify),
     Measure(measure::Measure),
+    Provision(protect::Provision),
+    EncryptModel(protect::EncryptModel),
     HashModel(model::HashModel),
     ModelInfo(model::ModelInfo),
     CreateTestInputs(test_inputs::CreateTestInputs),
@@ -36,6 +39,8 @@ fn main() -> ExitCode {
         Command::Predict(command) => command.run(),
         Command::Verify(command) => return exit(command.run(), UNDECIDED),
         Command::Measure(command) => command.run(),
+        Command::Provision(command) => command.run(),
+        Command::EncryptModel(command) => command.run(),
         Command::HashModel(command) => command.run(),
         Command::ModelInfo(command) => command.run(),
         Command::CreateTestInputs(command) => command.run(),

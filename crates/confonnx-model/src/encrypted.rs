@@ -4,6 +4,7 @@
 //! never in memory for being encrypted. The primitives are aws-lc's; docs/decisions/0007 says why the format is read
 //! here.
 
+mod file;
 mod header;
 mod key;
 mod stream;
@@ -13,6 +14,7 @@ use std::io::{self, Read, Write};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+pub use file::{EncryptFileError, encrypt_file};
 pub use key::{KeyError, ModelKey};
 
 /// SHA-256 of a model file and of its encrypted form.

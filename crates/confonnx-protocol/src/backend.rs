@@ -1,4 +1,4 @@
-//! Bulk ciphers and X-Wing decapsulation over aws-lc-rs. Nothing else names that library, so that a target without
+//! Bulk ciphers and X-Wing over aws-lc-rs. Nothing else names that library, so that a target without
 //! it needs another version of this module alone.
 
 mod xwing;

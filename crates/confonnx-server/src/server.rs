@@ -235,7 +235,7 @@ fn banner(config: &Config, slot: &Slot, runtime: &RuntimeClaim, tee: &str, addre
         runtime.sha256
     );
     for model in slot.claims() {
-        info!("model {model} from {}", config.model_path.display());
+        info!("model {} from {}: {model}", model.name, config.model_path.display());
     }
     if slot.served().is_none() {
         info!("the model is locked: its owner unlocks it with `confonnx provision`");

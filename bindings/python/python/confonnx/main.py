@@ -23,6 +23,9 @@ def main(argv: Sequence[str]) -> None:
     try:
         if args.mode == "verify":
             print(_client(args).attest())
+        elif args.mode == "provision-model-key":
+            key = args.model_key or Path(args.model_key_file).read_text()
+            print(f"Unlocked, model hash {_client(args).provision_model_key(key)}")
         else:
             _predict(args)
     except (ConfonnxError, OSError, TypeError, ValueError) as error:
@@ -102,7 +105,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m confonnx.main", description="Test client for sending inference requests"
     )
     add = parser.add_argument
-    add("--mode", choices=["predict", "verify"], default="predict", help="Run the model, or only check the server's proof")
+    add("--mode", choices=["predict", "verify", "provision-model-key"], default="predict",
+        help="Run the model, only check the server's proof, or give an encrypted model its key")
     add("--url", default="http://localhost:8888/", help="Server URL (default: %(default)s)")
     add("--auth-key", help="Authentication key, sent inside the seal")
     add("--auth-user", default="api", help="Authentication username (HTTP Basic, for an ingress; default: %(default)s)")
@@ -113,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--enclave-model-hash", help="Expected enclave model hash (hex encoded)")
     add("--enclave-model-hash-file", help="Path to expected enclave model hash (hex encoded)")
     add("--enclave-allow-debug", action="store_true", help="Allow debug-enabled and insecure enclaves")
+    add("--model-key", help="Key of an encrypted model, a secret (AGE-SECRET-KEY-1…)")
+    add("--model-key-file", help="Path to key of an encrypted model")
     add("--pb-in", nargs="+", help="TensorProto input files")
     add("--pb-in-names", nargs="+", help="Graph input name for each TensorProto input file")
     add("--pb-out", help="Folder where TensorProto output files should be stored")
@@ -129,7 +135,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("Only one of --enclave-model-hash/--enclave-model-hash-file can be specified")
     if args.policy and args.enclave_allow_debug:
         parser.error("Only one of --policy/--enclave-allow-debug can be specified: a policy says itself whether debug is allowed")
-    if args.mode == "verify":
+    if args.mode == "provision-model-key" and bool(args.model_key) == bool(args.model_key_file):
+        parser.error("One of --model-key/--model-key-file must be specified")
+    if args.mode != "predict":
         return
     if args.pb_in and args.json_in:
         parser.error("Only one of --pb-in/--json-in can be specified")

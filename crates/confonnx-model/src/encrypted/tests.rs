@@ -1,3 +1,5 @@
+#![allow(clippy::print_stdout, reason = "says why a test is skipped")]
+
 use std::{fs, path::Path, process::Command};
 
 use super::*;

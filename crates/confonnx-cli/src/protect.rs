@@ -1,0 +1,106 @@
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use confonnx_client::{Secret, blocking::Client};
+use confonnx_model::encrypted::{ModelKey, encrypt_file};
+
+use crate::args::{Connection, Expected, bytes};
+use crate::print;
+
+/// Encrypt a model, so that only a TEE that its owner trusts can run it
+///
+/// The file is in the age format: `age -d -i KEY` opens it too. Serve it with --use-model-key-provisioning, then give the
+/// key with `confonnx provision`.
+#[derive(Args)]
+pub(crate) struct EncryptModel {
+    /// The .onnx file; it has to hold all of its data
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// The key's file, as age-keygen writes it. Made anew if there is none: keep it, and keep it secret
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The encrypted file [default: MODEL.age]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Give an encrypted model's key to a server
+///
+/// The server is verified first: the key goes, sealed, only to what you expect. Give the enclave hash, and as
+/// --enclave-model-hash the hash of the encrypted file.
+#[derive(Args)]
+pub(crate) struct Provision {
+    /// The server
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// The model; may be left out when the server has only one
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// The key's file
+    #[arg(long, value_name = "FILE")]
+    model_key_file: PathBuf,
+    #[command(flatten)]
+    expected: Expected,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl EncryptModel {
+    pub(crate) fn run(&self) -> Result<()> {
+        let (key, made) = key(&self.key)?;
+        let out = self.out.clone().unwrap_or_else(|| {
+            let mut name = self.model.clone().into_os_string();
+            name.push(".age");
+            name.into()
+        });
+        let digests = encrypt_file(&key, &self.model, &out)?;
+        let mut text = String::new();
+        if made {
+            text += &format!("key               {} (new: keep it, and keep it secret)\n", self.key.display());
+        }
+        text += &format!("encrypted model   {}\n", out.display());
+        text += &format!("model hash        {}\n", hex(&digests.plaintext));
+        text += &format!("hash when locked  {}", hex(&digests.ciphertext));
+        Ok(print(&text)?)
+    }
+}
+
+impl Provision {
+    pub(crate) fn run(&self) -> Result<()> {
+        let policy = self.expected.policy(None)?;
+        let text = bytes(&self.model_key_file)?;
+        let text = String::from_utf8(text).ok().context("the key file is not text")?;
+        // Looked at here, so that a wrong file is never sent.
+        let key: ModelKey =
+            text.parse().with_context(|| format!("cannot use {}", self.model_key_file.display()))?;
+        let client = Client::new(&self.url, policy, self.connection.options()?)?;
+        let claim =
+            client.provision_model_key(self.model.as_deref(), &Secret::from(key.expose().to_string()))?;
+        Ok(print(&format!("Unlocked: {claim}"))?)
+    }
+}
+
+/// The key in that file, or a new one, written there; whether it is new.
+fn key(path: &Path) -> Result<(ModelKey, bool)> {
+    if path.exists() {
+        let text = String::from_utf8(bytes(path)?).ok().context("the key file is not text")?;
+        return Ok((text.parse().with_context(|| format!("cannot use {}", path.display()))?, false));
+    }
+    let key = ModelKey::generate().context("the operating system gives no random bytes")?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    writeln!(file, "# public key: {}\n{}", key.recipient(), *key.expose())?;
+    Ok((key, true))
+}
+
+fn hex(digest: &[u8; 32]) -> String {
+    confonnx_client::Digest(*digest).to_string()
+}
