@@ -1,7 +1,7 @@
 //! Intel's Data Center Attestation Primitives, which SGX and TDX share: quotes, the chain of a platform's key (PCK) to
 //! Intel's root, and what Intel says of platforms (TCB info) and of the enclave that makes quotes (QE identity).
 //!
-//! Verification is `dcap-qvl`'s. Its answer is one error or none, so [`verify`] also makes each check by itself, in
+//! Verification is `dcap-qvl`'s. Its answer is one error or none, so [`verify()`] also makes each check by itself, in
 //! order to name them all; evidence is genuine only when every check passes and `dcap-qvl` agrees.
 
 mod checks;

@@ -57,11 +57,7 @@ fn seal_and_open(criterion: &mut Criterion, ring: &KeyRing) {
             group.throughput(Throughput::Bytes(size as u64));
             group.bench_function(name, |bencher| {
                 let draft = || Draft::from(&message);
-                bencher.iter_batched(
-                    draft,
-                    |draft| exchange(ring, &key, aead, draft),
-                    BatchSize::LargeInput,
-                );
+                bencher.iter_batched(draft, |draft| exchange(ring, &key, aead, draft), BatchSize::LargeInput);
             });
         }
         group.finish();
