@@ -18,11 +18,15 @@ use crate::{Hex, UnixTime, Verdict};
 mod chain;
 mod document;
 mod policy;
+#[cfg(feature = "produce")]
+mod produce;
 
 use chain::Chain;
 pub use document::ParseError;
 use document::{Document, Pcr};
 pub use policy::{Policy, SigningCertificate, SigningCertificateError};
+#[cfg(feature = "produce")]
+pub use produce::{Device, DeviceError};
 
 /// Evidence as received or produced.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 #[cfg(feature = "insecure-dev")]
 use crate::insecure;
-use crate::{Digest, Evidence, Tee, azure, sgx, snp, tdx, tpm};
+use crate::{Digest, Evidence, Tee, azure, nitro, sgx, snp, tdx, tpm};
 
 mod tsm;
 
@@ -27,6 +27,8 @@ pub enum Attester {
         /// What it reports as measurement.
         measurement: Digest,
     },
+    /// An AWS Nitro enclave.
+    Nitro(nitro::Device),
     /// An Intel SGX enclave.
     Sgx(sgx::Device),
     /// An AMD SEV-SNP guest.
@@ -51,6 +53,9 @@ pub enum ProduceError {
     /// An Azure confidential VM gives no evidence.
     #[error(transparent)]
     Azure(#[from] azure::DeviceError),
+    /// An AWS Nitro enclave gives no document.
+    #[error(transparent)]
+    Nitro(#[from] nitro::DeviceError),
     /// An Intel SGX enclave gives no quote.
     #[error(transparent)]
     Sgx(#[from] sgx::DeviceError),
@@ -78,6 +83,7 @@ impl Attester {
             Self::Azure(_) => Tee::Azure,
             #[cfg(feature = "insecure-dev")]
             Self::Insecure { .. } => Tee::Insecure,
+            Self::Nitro(_) => Tee::Nitro,
             Self::Sgx(_) => Tee::Sgx,
             Self::Snp(_) => Tee::Snp,
             Self::Tdx(_) => Tee::Tdx,
@@ -93,6 +99,7 @@ impl Attester {
             Self::Insecure { measurement } => {
                 Ok(Evidence::Insecure(insecure::Report { report_data: *report_data, measurement }))
             }
+            Self::Nitro(ref device) => Ok(Evidence::Nitro(device.evidence(report_data)?)),
             Self::Sgx(ref device) => Ok(Evidence::Sgx(device.evidence(report_data)?)),
             Self::Snp(ref device) => Ok(Evidence::Snp(device.evidence(report_data)?)),
             Self::Tdx(ref device) => Ok(Evidence::Tdx(device.evidence(report_data)?)),

@@ -14,11 +14,11 @@ mod real;
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 /// An instant at which everything a [`Made`] document needs is valid.
-const NOW: UnixTime = UnixTime(1_795_426_200);
-const REPORT_DATA: [u8; 64] = [0x5a; 64];
+pub(super) const NOW: UnixTime = UnixTime(1_795_426_200);
+pub(super) const REPORT_DATA: [u8; 64] = [0x5a; 64];
 
 /// How a document is made; as the hypervisor does unless changed.
-struct Made {
+pub(super) struct Made {
     root: Issuer,
     /// Path length constraints of the authorities below the root, the first signed by it.
     authorities: Vec<Option<u8>>,
@@ -36,7 +36,7 @@ struct Made {
 }
 
 impl Made {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             root: root(),
             authorities: vec![Some(2), Some(1), Some(0)],
@@ -53,7 +53,7 @@ impl Made {
         }
     }
 
-    fn report(&self) -> Vec<u8> {
+    pub(super) fn report(&self) -> Vec<u8> {
         let mut bundle = vec![self.root.der().to_vec()];
         let mut last: Option<Issuer> = None;
         for (i, &path_len) in self.authorities.iter().enumerate() {
@@ -112,6 +112,11 @@ impl Made {
         ]))
     }
 
+    /// The root's certificate.
+    pub(super) fn root(&self) -> &[u8] {
+        self.root.der()
+    }
+
     fn evidence(&self) -> Evidence {
         Evidence::parse(&self.report(), &Map::new()).unwrap()
     }
@@ -151,7 +156,7 @@ fn authority(name: &str, path_len: Option<u8>, usage: KeyUsagePurpose) -> Certif
     params
 }
 
-fn encode_cbor(value: &Cbor) -> Vec<u8> {
+pub(super) fn encode_cbor(value: &Cbor) -> Vec<u8> {
     let mut bytes = Vec::new();
     ciborium::into_writer(value, &mut bytes).unwrap();
     bytes
