@@ -6,6 +6,7 @@ use super::*;
 pub(crate) mod emulator;
 #[cfg(feature = "produce")]
 mod live;
+mod made;
 
 const NOW: UnixTime = UnixTime(1_795_426_200);
 
@@ -145,4 +146,26 @@ fn structures_are_exact() {
 fn indices_are_written_as_ranges() {
     assert_eq!(quote::list(&[0, 1, 2, 4, 7, 8, 11]), "0-2, 4, 7-8, 11");
     assert_eq!(quote::list(&[]), "");
+}
+
+/// Evidence of another project, for a challenge of its own: its key comes without description, so it shows that the
+/// quote is sound and not whose.
+#[test]
+fn a_quote_of_a_physical_tpm_verifies() {
+    let Some(file) = crate::testing::shared("tpm/trustee_tpm_evidence.json") else { return };
+    let file: Value = serde_json::from_slice(&file).unwrap();
+    let bytes = |value: &Value| base64ct::Base64::decode_vec(value.as_str().unwrap()).unwrap();
+    let quoted = &file["tpm_quote"];
+    let pcr = |(index, value): (usize, &Value)| {
+        (u8::try_from(index).unwrap(), value.as_str().unwrap().parse::<crate::Hex<32>>().unwrap().0)
+    };
+    let sample = Sample {
+        message: bytes(&quoted["message"]),
+        signature: bytes(&quoted["signature"]),
+        ak: AkPublic::from_spki(&bytes(&file["ak_public"])).unwrap(),
+        data: bytes(&quoted["message"])[44..108].to_vec(),
+        pcrs: Pcrs(quoted["pcrs"].as_array().unwrap().iter().enumerate().map(pcr).collect()),
+    };
+    let (quoted, verdict) = sample.verdict().unwrap();
+    assert!(quoted.is_some(), "{verdict}");
 }
