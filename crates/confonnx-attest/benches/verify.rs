@@ -12,6 +12,7 @@ const NOW: UnixTime = UnixTime(1_767_225_600);
 
 fn verify(criterion: &mut Criterion) {
     measure(criterion, "snp", snp());
+    measure(criterion, "tpm", tpm());
 }
 
 fn measure(criterion: &mut Criterion, tee: &str, evidence: Evidence) {
@@ -28,6 +29,11 @@ fn snp() -> Evidence {
     let report = hex(include_str!("../../../vectors/evidence/snp/report_milan.hex"));
     let vcek = base64(include_bytes!("../../../vectors/evidence/snp/vcek_milan.der"));
     Evidence::parse("snp", &report, &Map::from_iter([("vcek".into(), Value::from(vcek))])).unwrap()
+}
+
+fn tpm() -> Evidence {
+    let report = include_bytes!("../../../vectors/evidence/tpm/evidence.json");
+    Evidence::parse("tpm", report, &Map::new()).unwrap()
 }
 
 fn hex(text: &str) -> Vec<u8> {

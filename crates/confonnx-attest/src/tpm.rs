@@ -1,4 +1,4 @@
-//! TPM 2.0 with measured boot (protocol.md 2.x, docs/attestation.md).
+//! TPM 2.0 with measured boot (protocol.md 2.12).
 //!
 //! A quote is signed by an attestation key (AK) of the TPM over the PCRs, into which firmware, boot loader and kernel
 //! measured what they started. It is worth what the AK is worth, so a policy has to name it or who certified it.

@@ -230,3 +230,32 @@ fn tpm2_tools_make_the_same_key_and_enroll_it() {
         .tool("tpm2_activatecredential -c ak.ctx -C ek.ctx -i credential -o released -P session:session.ctx");
     assert_eq!(emulator.read("released"), b"a secret");
 }
+
+#[test]
+fn a_key_that_the_cloud_certified_comes_first() {
+    let Some(emulator) = Emulator::start() else { return };
+    let own = Device::find(emulator.root()).unwrap().unwrap().evidence(&REPORT_DATA).unwrap().ak;
+    // A template of another key (noDA), as Google's machines have it in NV index 0x01c10003.
+    let mut template = own.tpmt().unwrap()[..own.tpmt().unwrap().len() - 68].to_vec();
+    template[6] |= 0x04;
+    template.extend([0; 4]);
+    let certified = Tpm::open(&emulator.device()).unwrap().create_primary(&template).unwrap().1;
+    assert_ne!(certified, own);
+    let root = super::made::authority("cloud");
+    let certificate = super::made::certificate_of(&certified, &root);
+    emulator.write("template", &template);
+    // Indices are longer than what is in them.
+    emulator.write("certificate", [certificate.der(), &[0; 100]].concat());
+    for (index, file) in [("0x01c10003", "template"), ("0x01c10002", "certificate")] {
+        let len = emulator.read(file).len();
+        let attributes = "ownerread|authread|ownerwrite|authwrite|no_da";
+        emulator.tool(&format!("tpm2_nvdefine {index} -C o -s {len} -a {attributes}"));
+        emulator.tool(&format!("tpm2_nvwrite {index} -C o -i {file}"));
+    }
+    let device = Device::find(emulator.root()).unwrap().unwrap();
+    let evidence = device.evidence(&REPORT_DATA).unwrap();
+    assert_eq!((&evidence.ak, evidence.ak_chain.as_slice()), (&certified, [certificate].as_slice()));
+    let (measured, verdict) = verified(&evidence, &REPORT_DATA);
+    assert!(verdict.passes(), "{verdict}");
+    assert!(super::made::trusting(&root).failures(&measured.unwrap()).is_empty());
+}

@@ -11,7 +11,7 @@ use super::{policy, verified};
 use crate::tpm::*;
 use crate::{Hex, Outcome};
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 const REPORT_DATA: [u8; 64] = [0x5a; 64];
 const AK_ATTRIBUTES: u32 = 0x0005_0072;
@@ -73,7 +73,7 @@ impl Key {
     }
 }
 
-fn authority(name: &str) -> Issuer {
+pub(super) fn authority(name: &str) -> Issuer {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -88,16 +88,39 @@ fn intermediate(name: &str, issuer: &Issuer) -> Issuer {
     CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), issuer).unwrap()
 }
 
+/// A certificate for a key whose secret is elsewhere.
+pub(super) fn certificate_of(ak: &AkPublic, issuer: &Issuer) -> Certificate {
+    struct Public(Vec<u8>);
+    impl rcgen::PublicKeyData for Public {
+        fn der_bytes(&self) -> &[u8] {
+            &self.0
+        }
+        fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+            &rcgen::PKCS_ECDSA_P256_SHA256
+        }
+    }
+    let area = ak.tpmt().unwrap();
+    let (x, y) = area[area.len() - 68..].split_at(34);
+    params(|_| {})
+        .signed_by(&Public([&[4], &x[2..], &y[2..]].concat()), issuer)
+        .map(|certificate| Certificate::from_der(certificate.der()).unwrap())
+        .unwrap()
+}
+
 fn certificate(key: &Key, issuer: &Issuer, change: impl FnOnce(&mut CertificateParams)) -> Certificate {
+    Certificate::from_der(params(change).signed_by(&key.rcgen, issuer).unwrap().der()).unwrap()
+}
+
+fn params(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "an attestation key");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(AIK.to_vec())];
     (params.not_before, params.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(2030, 1, 1));
     change(&mut params);
-    Certificate::from_der(params.signed_by(&key.rcgen, issuer).unwrap().der()).unwrap()
+    params
 }
 
-fn trusting(root: &Issuer) -> Policy {
+pub(super) fn trusting(root: &Issuer) -> Policy {
     let body = base64ct::Base64::encode_string(root.der());
     policy(&format!("ak_roots = '''-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----'''"))
 }
