@@ -6,6 +6,7 @@ mod harness;
 mod inner;
 mod keys;
 mod lifecycle;
+mod memory;
 mod problems;
 mod program;
 mod protected;

@@ -1,0 +1,127 @@
+//! What is left in the process's memory once it should be gone: its pages are read from outside and searched.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
+    os::unix::fs::FileExt,
+    process::{Child, Command, Stdio},
+};
+
+use confonnx_attest::{Expectations, Policy};
+use confonnx_client::{Client, Options, Secret};
+use confonnx_model::encrypted::{self, ModelKey};
+
+use crate::harness::{library, model};
+
+/// A server in a process of its own.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(flags: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_confonnx-server"))
+            .env_clear()
+            .arg("--onnxruntime-library")
+            .arg(library())
+            .args(["--address", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--debug"])
+            .args(["--num-sessions", "1"])
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let url = loop {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended");
+            if let Some((_, url)) = line.split_once("serving on ") {
+                break url.trim().to_owned();
+            }
+        };
+        std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+        Self { child, url }
+    }
+
+    /// How often each needle occurs in the memory the process can write; `None` when this one may not read it.
+    fn count(&self, needles: &[&[u8]]) -> Option<Vec<usize>> {
+        let pid = self.child.id();
+        let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+        let mut counts = vec![0; needles.len()];
+        let mut read = 0_u64;
+        for line in maps.lines() {
+            let mut fields = line.split_ascii_whitespace();
+            let (range, flags) = (fields.next()?, fields.next()?);
+            if !flags.starts_with("rw") {
+                continue;
+            }
+            let (start, end) = range.split_once('-')?;
+            let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+            let mut region = vec![0; usize::try_from(end - start).ok()?];
+            // Some special mappings cannot be read.
+            if memory.read_exact_at(&mut region, start).is_err() {
+                continue;
+            }
+            read += end - start;
+            for (count, needle) in counts.iter_mut().zip(needles) {
+                *count += region.windows(needle.len()).filter(|window| window == needle).count();
+            }
+        }
+        assert!(read > 1 << 20, "only {read} octets of memory could be read");
+        Some(counts)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn neither_the_models_key_nor_its_file_stays_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mlp.onnx.age");
+    let key = ModelKey::generate().unwrap();
+    encrypted::encrypt(&key, File::open(model("mlp")).unwrap(), File::create(&path).unwrap()).unwrap();
+    let server = Server::start(&["--use-model-key-provisioning", "--model-path", path.to_str().unwrap()]);
+    let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+    let client = Client::new(&server.url, policy, Options::default()).unwrap();
+    client.provision_model_key(None, &Secret::from(key.expose().to_string())).await.unwrap();
+    assert!(client.ready().await.unwrap());
+
+    let text = key.expose();
+    let secret = secret_octets(&text);
+    let mut onnx = Vec::new();
+    File::open(model("mlp")).unwrap().read_to_end(&mut onnx).unwrap();
+    // A piece of the file with the framing between two of its fields, which no loaded model has.
+    let piece = &onnx[..48];
+    // The hash of the encrypted file, which the claims have: shows that the search finds what is there.
+    let claimed = client.attest().await.unwrap().claims().models[0].ciphertext_sha256.unwrap().0;
+    let Some(found) = server.count(&[&claimed, text.as_bytes(), &text.as_bytes()[20..60], &secret, piece]) else {
+        println!("skipped: this process may not read another's memory (it needs CAP_SYS_PTRACE)");
+        return;
+    };
+    assert!(found[0] > 0, "the search finds nothing at all");
+    assert_eq!(found[1..], [0, 0, 0, 0], "key text, part of it, key, file");
+}
+
+/// The 32 octets that a key's text stands for.
+fn secret_octets(text: &str) -> Vec<u8> {
+    const ALPHABET: &str = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L";
+    let data = &text["AGE-SECRET-KEY-1".len()..text.len() - 6];
+    let (mut bits, mut count, mut octets) = (0_u32, 0, Vec::new());
+    for c in data.chars() {
+        bits = (bits << 5 | ALPHABET.find(c).unwrap() as u32) & 0xfff;
+        count += 5;
+        if count >= 8 {
+            count -= 8;
+            octets.push((bits >> count) as u8);
+        }
+    }
+    assert_eq!(octets.len(), 32);
+    octets
+}
