@@ -1,6 +1,7 @@
-//! Bulk ciphers and X-Wing over aws-lc-rs. Nothing else names that library, so that a target without
+//! Bulk ciphers and key encapsulation over aws-lc-rs. Nothing else names that library, so that a target without
 //! it needs another version of this module alone.
 
+mod dhkem;
 mod xwing;
 
 use std::{marker::PhantomData, sync::Arc};
@@ -13,6 +14,7 @@ use aead::{
 };
 use aws_lc_rs::aead as lc;
 
+pub(crate) use self::dhkem::{DhKem, P256, X25519};
 pub(crate) use self::xwing::{XWing, XWingPrivateKey};
 use crate::suite::{Aead, NONCE_LEN, TAG_LEN};
 
@@ -186,6 +188,11 @@ mod tests {
     fn ciphers_and_x_wing_agree_with_those_of_the_hpke_crate() {
         seal_and_open::<HpkeAead<Aes256Gcm>, XWing, AesGcm256, Theirs>();
         seal_and_open::<AesGcm256, Theirs, HpkeAead<Aes256Gcm>, XWing>();
+        use hpke::kem::{DhP256HkdfSha256, X25519HkdfSha256};
+        seal_and_open::<HpkeAead<Aes256Gcm>, DhKem<X25519>, AesGcm256, X25519HkdfSha256>();
+        seal_and_open::<AesGcm256, X25519HkdfSha256, HpkeAead<Aes256Gcm>, DhKem<X25519>>();
+        seal_and_open::<HpkeAead<Aes256Gcm>, DhKem<P256>, AesGcm256, DhP256HkdfSha256>();
+        seal_and_open::<AesGcm256, DhP256HkdfSha256, HpkeAead<Aes256Gcm>, DhKem<P256>>();
         seal_and_open::<HpkeAead<Aes128Gcm>, XWing, AesGcm128, Theirs>();
         seal_and_open::<AesGcm128, Theirs, HpkeAead<Aes128Gcm>, XWing>();
         seal_and_open::<HpkeAead<ChaCha20Poly1305>, XWing, HpkeChaCha, Theirs>();

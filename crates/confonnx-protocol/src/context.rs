@@ -5,7 +5,6 @@ use hpke::{
     Deserializable, Kem as HpkeKem, OpModeR, OpModeS, Serializable,
     aead::{AeadCtxR, AeadCtxS, AeadTag},
     kdf::HkdfSha256,
-    kem::{DhP256HkdfSha256, X25519HkdfSha256},
     setup_receiver, setup_sender_with_rng,
 };
 use rand_core::CryptoRng;
@@ -13,7 +12,8 @@ use thiserror::Error;
 
 use crate::{
     backend::{
-        Aes128Gcm, Aes256Gcm, ChaCha20Poly1305, Cipher, CipherFailure, HpkeAead, XWing, XWingPrivateKey,
+        Aes128Gcm, Aes256Gcm, ChaCha20Poly1305, Cipher, CipherFailure, DhKem, HpkeAead, P256, X25519, XWing,
+        XWingPrivateKey,
     },
     suite::{Aead, KDF_ID, Kem, TAG_LEN},
 };
@@ -67,17 +67,17 @@ impl<T: Open + Export> Receiver for T {}
 
 /// A parsed public key.
 pub(crate) enum PublicKey {
-    XWing(Box<<XWing as HpkeKem>::PublicKey>),
-    X25519(<X25519HkdfSha256 as HpkeKem>::PublicKey),
-    P256(Box<<DhP256HkdfSha256 as HpkeKem>::PublicKey>),
+    XWing(<XWing as HpkeKem>::PublicKey),
+    X25519(<DhKem<X25519> as HpkeKem>::PublicKey),
+    P256(<DhKem<P256> as HpkeKem>::PublicKey),
 }
 
 impl PublicKey {
     pub(crate) fn parse(kem: Kem, bytes: &[u8]) -> Option<Self> {
         Some(match kem {
-            Kem::XWing => Self::XWing(Box::new(Deserializable::from_bytes(bytes).ok()?)),
+            Kem::XWing => Self::XWing(Deserializable::from_bytes(bytes).ok()?),
             Kem::X25519 => Self::X25519(Deserializable::from_bytes(bytes).ok()?),
-            Kem::P256 => Self::P256(Box::new(Deserializable::from_bytes(bytes).ok()?)),
+            Kem::P256 => Self::P256(Deserializable::from_bytes(bytes).ok()?),
         })
     }
 
@@ -98,8 +98,8 @@ impl PublicKey {
     ) -> Result<(Vec<u8>, Box<dyn Sender>), SealError> {
         match self {
             Self::XWing(key) => sender::<XWing>(key, aead, info, rng),
-            Self::X25519(key) => sender::<X25519HkdfSha256>(key, aead, info, rng),
-            Self::P256(key) => sender::<DhP256HkdfSha256>(key, aead, info, rng),
+            Self::X25519(key) => sender::<DhKem<X25519>>(key, aead, info, rng),
+            Self::P256(key) => sender::<DhKem<P256>>(key, aead, info, rng),
         }
         .map_err(|_| SealError::Encapsulate(self.kem()))
     }
@@ -108,8 +108,8 @@ impl PublicKey {
 /// A private key, erased on drop.
 pub(crate) enum PrivateKey {
     XWing(XWingPrivateKey),
-    X25519(<X25519HkdfSha256 as HpkeKem>::PrivateKey),
-    P256(<DhP256HkdfSha256 as HpkeKem>::PrivateKey),
+    X25519(<DhKem<X25519> as HpkeKem>::PrivateKey),
+    P256(<DhKem<P256> as HpkeKem>::PrivateKey),
 }
 
 impl PrivateKey {
@@ -121,11 +121,11 @@ impl PrivateKey {
                 (Self::XWing(private), public.to_bytes().to_vec())
             }
             Kem::X25519 => {
-                let (private, public) = X25519HkdfSha256::derive_keypair(ikm);
+                let (private, public) = DhKem::<X25519>::derive_keypair(ikm);
                 (Self::X25519(private), public.to_bytes().to_vec())
             }
             Kem::P256 => {
-                let (private, public) = DhP256HkdfSha256::derive_keypair(ikm);
+                let (private, public) = DhKem::<P256>::derive_keypair(ikm);
                 (Self::P256(private), public.to_bytes().to_vec())
             }
         }
@@ -140,8 +140,8 @@ impl PrivateKey {
     ) -> Result<Box<dyn Receiver>, CipherFailure> {
         match self {
             Self::XWing(key) => receiver::<XWing>(key, aead, encapsulated, info),
-            Self::X25519(key) => receiver::<X25519HkdfSha256>(key, aead, encapsulated, info),
-            Self::P256(key) => receiver::<DhP256HkdfSha256>(key, aead, encapsulated, info),
+            Self::X25519(key) => receiver::<DhKem<X25519>>(key, aead, encapsulated, info),
+            Self::P256(key) => receiver::<DhKem<P256>>(key, aead, encapsulated, info),
         }
         .map_err(|_| CipherFailure)
     }
