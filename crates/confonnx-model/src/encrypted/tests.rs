@@ -39,7 +39,7 @@ fn models_of_every_size_around_a_chunk_come_back() {
 }
 
 #[test]
-fn no_two_files_of_a_model_are_alike() {
+fn flaw_9_no_two_files_of_a_model_share_key_and_nonce() {
     let ((first, _), (second, _)) = (encrypted(&model(100)), encrypted(&model(100)));
     let tail = |file: &[u8]| file[file.len() - 116..].to_vec();
     assert_ne!(tail(&first), tail(&second));
