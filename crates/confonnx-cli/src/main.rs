@@ -37,7 +37,10 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Predict(command) => command.run(),
-        Command::Verify(command) => return exit(command.run(), UNDECIDED),
+        Command::Verify(command) => match command.run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(err) => return exit(Err(err), UNDECIDED),
+        },
         Command::Measure(command) => command.run(),
         Command::Provision(command) => command.run(),
         Command::EncryptModel(command) => command.run(),
@@ -55,6 +58,11 @@ fn exit(result: anyhow::Result<()>, otherwise: u8) -> ExitCode {
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(stderr, "confonnx: {}", told(&err));
     ExitCode::from(code(&err, otherwise))
+}
+
+fn complain(text: &str) {
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "confonnx: {text}");
 }
 
 fn code(err: &anyhow::Error, otherwise: u8) -> u8 {

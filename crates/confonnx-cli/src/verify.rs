@@ -8,7 +8,7 @@ use confonnx_client::{ClientError, Document, Nonce, Policy, Trusted, UnixTime, V
 use serde_json::json;
 
 use crate::args::{Connection, Expected, bytes};
-use crate::{print, table};
+use crate::{UNDECIDED, code, complain, print, table};
 
 /// Ask a server what it is, and check the evidence against what you expect
 ///
@@ -46,7 +46,8 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
-    pub(crate) fn run(&self) -> Result<()> {
+    /// The exit code, or an error when there is no verdict to show.
+    pub(crate) fn run(&self) -> Result<u8> {
         let policy = self.expected.policy(self.max_age.map(Duration::from_secs))?;
         let (document, nonce) = self.received()?;
         if let Some(path) = &self.save {
@@ -60,20 +61,20 @@ impl Verify {
         };
         if self.json {
             print(&report(&result, verdict, nonce, at)?)?;
-        } else if let Some(verdict) = verdict {
-            print(&table(verdict))?;
-            match (&self.save, nonce) {
-                (Some(path), Some(nonce)) => {
-                    print(&format!(
-                        "Saved; check it again with --document {} --nonce {nonce}",
-                        path.display()
-                    ))?;
-                }
-                _ if result.is_ok() => print("Trusted.")?,
-                _ => {}
-            }
+            return Ok(result.map(|_| 0)?);
         }
-        Ok(result.map(drop)?)
+        let Some(verdict) = verdict else { return Ok(result.map(|_| 0)?) };
+        print(&table(verdict))?;
+        if let (Some(path), Some(nonce)) = (&self.save, nonce) {
+            print(&format!("Saved; check it again with --document {} --nonce {nonce}", path.display()))?;
+        } else if result.is_ok() {
+            print("Trusted.")?;
+        }
+        // Expected and found are in the table.
+        let names = verdict.failed().map(|check| check.name).collect::<Vec<_>>().join(", ");
+        let Err(err) = result else { return Ok(0) };
+        complain(&format!("{}: {names}", conclusion(&err)));
+        Ok(code(&err.into(), UNDECIDED))
     }
 
     fn received(&self) -> Result<(Vec<u8>, Option<Nonce>)> {
@@ -96,6 +97,17 @@ fn decide(
     at: UnixTime,
 ) -> Result<Trusted, ClientError> {
     Ok(Document::parse(document)?.verify(nonce, at)?.appraise(policy, at)?)
+}
+
+fn conclusion(err: &ClientError) -> &'static str {
+    match (err, err.verdict().is_some_and(Verdict::is_undecided)) {
+        (ClientError::NotTrusted(_), true) => {
+            "genuine, but whether it is what was asked for cannot be decided"
+        }
+        (ClientError::NotTrusted(_), false) => "genuine, but not what was asked for",
+        (_, true) => "whether the evidence is genuine cannot be decided",
+        (_, false) => "the evidence is not genuine",
+    }
 }
 
 fn now() -> UnixTime {
