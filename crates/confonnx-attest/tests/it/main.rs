@@ -3,6 +3,7 @@
 mod document;
 mod flaws;
 mod policy;
+mod samples;
 mod vectors;
 
 use confonnx_attest::merkle::Tree;
