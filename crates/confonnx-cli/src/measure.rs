@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use confonnx_client::measure::{nitro, sgx, snp, tdx};
+use confonnx_client::measure::{Predicted, UkiMeasurement, nitro, sgx, snp, tdx, uki};
 use confonnx_client::{EnclaveInfo, Hex, Tee};
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,8 @@ use crate::print;
 
 /// Predict what hardware will report of a server, for --enclave-hash
 ///
-/// Needs no hardware, no network and no trust in the host that will run the server. Prints an enclave_info.json.
+/// Needs no hardware, no network and no trust in the host that will run the server. Prints an enclave_info.json; for a
+/// unified kernel image a section of a policy.
 #[derive(Args)]
 pub(crate) struct Measure {
     #[command(subcommand)]
@@ -30,6 +31,14 @@ enum Of {
     Sgx {
         /// The .sig file that gramine-sgx-sign writes, or gramine-sgx-sigstruct-view's JSON
         file: PathBuf,
+    },
+    /// A unified kernel image: PCRs 4 and 11, as a section of a policy for TPMs
+    ///
+    /// The firmware has to start the image itself, and nothing may accompany it (drop-ins, add-ons, credentials). The enclave
+    /// hash of a TPM is over more PCRs, which depend on the machine.
+    Uki {
+        /// The image, an .efi file made with systemd-stub
+        image: PathBuf,
     },
     /// An AWS Nitro enclave: the registers that its build computed
     Nitro {
@@ -102,18 +111,19 @@ enum Order {
 
 impl Measure {
     pub(crate) fn run(&self) -> Result<()> {
-        let json = match &self.of {
+        let text = match &self.of {
             Of::Snp(snp) => snp.info()?.to_json(),
             Of::Tdx(tdx) => tdx.json()?,
             Of::Sgx { file } => sgx::enclave_info(&bytes(file)?).with_context(|| unusable(file))?.to_json(),
+            Of::Uki { image } => section(&uki(&bytes(image)?).with_context(|| unusable(image))?)?,
             Of::Nitro { file } => {
                 let text = String::from_utf8(bytes(file)?).with_context(|| unusable(file))?;
                 nitro::enclave_info(&text).with_context(|| unusable(file))?.to_json()
             }
         };
         match &self.out {
-            Some(path) => fs::write(path, json).with_context(|| format!("cannot write {}", path.display())),
-            None => Ok(print(json.trim_end())?),
+            Some(path) => fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),
+            None => Ok(print(text.trim_end())?),
         }
     }
 }
@@ -176,6 +186,21 @@ impl Tdx {
             EnclaveInfo { tee: Some(Tee::Tdx), enclave_hash, mrenclave: None, details: members(details) };
         Ok(info.to_json())
     }
+}
+
+/// A section of a policy, which takes any value of each list.
+fn section(measured: &UkiMeasurement) -> Result<String> {
+    use std::fmt::Write;
+
+    let mut text = String::from("# Any of them; [azure.pcrs] takes them too.\n[tpm.pcrs]\n");
+    for (index, values) in [(4, &measured.pcr4), (11, &measured.pcr11)] {
+        writeln!(text, "{index} = [")?;
+        for Predicted { when, value } in values {
+            writeln!(text, "    \"{value}\", # {when}")?;
+        }
+        writeln!(text, "]")?;
+    }
+    Ok(text)
 }
 
 fn members(object: Value) -> Map<String, Value> {

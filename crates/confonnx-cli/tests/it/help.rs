@@ -16,6 +16,7 @@ fn help_is_as_recorded() {
         "measure tdx",
         "measure sgx",
         "measure nitro",
+        "measure uki",
         "hash-model",
         "model-info",
         "create-test-inputs",
