@@ -184,3 +184,23 @@ fn a_quote_in_the_evidence_of_another_project_verifies() {
     let (quoted, verdict) = sample.verdict().unwrap();
     assert!(quoted.is_some(), "{verdict}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_read_is_written_the_same(len in 0_usize..150, bytes in proptest::collection::vec(0_u8.., 0..200)) {
+        // Arbitrary bytes in place of the end of good ones, so that parsing gets somewhere.
+        let good = Sample::new();
+        let message = [&good.message[..len.min(good.message.len())], &bytes].concat();
+        if let Ok(quote) = Quote::parse(&message, &good.signature) {
+            assert_eq!((quote.message(), quote.signature()), (&message[..], &good.signature[..]));
+        }
+        let signature = [&good.signature[..len.min(good.signature.len())], &bytes].concat();
+        let _ = Quote::parse(&good.message, &signature);
+        let area = Evidence::parse(&vector("evidence.json"), &Map::new()).unwrap().ak.tpmt().unwrap().to_vec();
+        let area = [&area[..len.min(area.len())], &bytes].concat();
+        if let Ok(ak) = AkPublic::from_tpmt(&area) {
+            assert_eq!(ak.tpmt(), Some(&area[..]));
+        }
+        let _ = Evidence::parse(&bytes, &Map::new());
+    }
+}
