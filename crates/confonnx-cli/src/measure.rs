@@ -19,7 +19,7 @@ pub(crate) struct Measure {
     #[command(subcommand)]
     of: Of,
     /// File to write instead of stdout, such as enclave_info.json
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, display_order = 100)]
     out: Option<PathBuf>,
 }
 

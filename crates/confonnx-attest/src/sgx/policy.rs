@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Facts;
 use crate::dcap::{PlatformPolicy, TcbStatus, check_list};
 use crate::evidence::Measured;
+use crate::policy::at_least_one;
 use crate::{Hex, Verdict, digest};
 
 /// The `[sgx]` section of a policy. In each list of values one has to match; an empty one expects nothing.
@@ -12,14 +13,18 @@ use crate::{Hex, Verdict, digest};
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// MRENCLAVE: the program.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_enclave: Vec<Hex<32>>,
     /// MRSIGNER: who signed the program. Names programs only together with `isv_prod_id` and `minimum_isv_svn`.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_signer: Vec<Hex<32>>,
     /// ISVPRODID: which of the signer's programs.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub isv_prod_id: Vec<u16>,
     /// Least ISVSVN: the signer's security version of the program.
     pub minimum_isv_svn: Option<u16>,
     /// CONFIGID: what the host says of the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub config_id: Vec<Hex<64>>,
     /// Least CONFIGSVN.
     pub minimum_config_svn: Option<u16>,
@@ -38,10 +43,13 @@ pub struct Policy {
     /// Accepts platforms with simultaneous multithreading.
     pub smt: bool,
     /// Families of processors.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub fmspc: Vec<Hex<6>>,
     /// Processor packages.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub ppid: Vec<Hex<16>>,
     /// Machines with several packages.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub platform_instance_id: Vec<Hex<16>>,
 }
 

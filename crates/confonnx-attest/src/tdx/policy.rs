@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Facts;
 use crate::dcap::{PlatformPolicy, TcbStatus, check_list};
 use crate::evidence::Measured;
+use crate::policy::at_least_one;
 use crate::{Hex, Verdict, digest};
 
 /// The `[tdx]` section of a policy. In each list of values one has to match; an empty one expects nothing.
@@ -12,27 +13,37 @@ use crate::{Hex, Verdict, digest};
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// MRTD: the virtual firmware as it was when the trust domain was built.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_td: Vec<Hex<48>>,
     /// RTMR0: the firmware's configuration, among it the ACPI tables, which the host makes.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub rtmr0: Vec<Hex<48>>,
     /// RTMR1: boot loader and kernel.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub rtmr1: Vec<Hex<48>>,
     /// RTMR2: kernel command line and initial RAM disk.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub rtmr2: Vec<Hex<48>>,
     /// RTMR3: for the running system.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub rtmr3: Vec<Hex<48>>,
     /// MRSEAM: Intel's TDX module.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_seam: Vec<Hex<48>>,
     /// MRCONFIGID: what the host says of the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_config_id: Vec<Hex<48>>,
     /// MROWNER: what the host says of the owner.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_owner: Vec<Hex<48>>,
     /// MROWNERCONFIG: what the host says of the owner's configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_owner_config: Vec<Hex<48>>,
     /// MR_SERVICETD: the service trust domains that may be bound to this one, and read and write it. With an empty list
     /// none may be.
     pub mr_service_td: Vec<Hex<48>>,
     /// Extended features that the trust domain may use (XFAM), as the quote has them: little-endian.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub xfam: Vec<Hex<8>>,
     /// Attributes that may be on besides SEPT_VE_DISABLE, which has to be.
     pub attributes: Vec<Attribute>,
@@ -54,10 +65,13 @@ pub struct Policy {
     /// Accepts platforms with simultaneous multithreading.
     pub smt: bool,
     /// Families of processors.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub fmspc: Vec<Hex<6>>,
     /// Processor packages.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub ppid: Vec<Hex<16>>,
     /// Machines with several packages.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub platform_instance_id: Vec<Hex<16>>,
 }
 

@@ -113,6 +113,26 @@ fn errors_name_key_line_and_what_was_expected() {
     assert!(error("model_hashes = []").starts_with("`model_hashes` is an empty list"));
 }
 
+/// Such a list would accept everything.
+#[test]
+fn lists_that_restrict_are_not_empty() {
+    for (section, key) in [
+        ("azure", "measurements"),
+        ("azure.snp", "measurements"),
+        ("nitro", "pcr0"),
+        ("sgx", "mr_enclave"),
+        ("sgx", "ppid"),
+        ("snp", "measurements"),
+        ("snp", "chips"),
+        ("tdx", "mr_td"),
+        ("tdx", "fmspc"),
+        ("tpm", "measurements"),
+    ] {
+        let error = error(&format!("[{section}]\n{key} = []"));
+        assert!(error.contains("line 2") && error.contains("at least one"), "{section}.{key}: {error}");
+    }
+}
+
 #[test]
 fn files_it_names_are_read() {
     let mut asked = Vec::new();
