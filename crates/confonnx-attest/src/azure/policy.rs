@@ -27,10 +27,10 @@ pub struct Policy {
     /// Accepted virtual machines, by `vmUniqueId`. Empty: any.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub vms: Vec<String>,
-    /// Accepts virtual machines without Secure Boot. What booted is in the PCRs all the same.
-    pub allow_secure_boot_off: bool,
+    /// Demands Secure Boot. What booted is in the PCRs all the same.
+    pub require_secure_boot: bool,
     /// Accepts a serial console into which the host can type.
-    pub allow_console: bool,
+    pub console: bool,
     /// What an SEV-SNP processor's report has to be; it is about the paravisor.
     pub snp: snp::Policy,
     /// What a TDX processor's quote has to be; it is about the paravisor.
@@ -44,8 +44,8 @@ impl Policy {
             measurements: Vec::new(),
             pcrs: BTreeMap::new(),
             vms: Vec::new(),
-            allow_secure_boot_off: false,
-            allow_console: false,
+            require_secure_boot: true,
+            console: false,
             snp: snp::Policy::strict(),
             tdx: tdx::Policy::strict(),
         }
@@ -55,8 +55,8 @@ impl Policy {
     /// turns on: the host can then type at it what a login there lets it.
     pub fn cloud() -> Self {
         Self {
-            allow_secure_boot_off: true,
-            allow_console: true,
+            require_secure_boot: false,
+            console: true,
             snp: snp::Policy::cloud(),
             tdx: tdx::Policy::cloud(),
             ..Self::strict()
@@ -132,16 +132,16 @@ impl Policy {
             Some(false) => "off",
             None => "unknown",
         };
-        let expected = if self.allow_secure_boot_off { "off, allowed" } else { "on" };
-        let secure = self.allow_secure_boot_off || vm.secure_boot == Some(true);
+        let expected = if self.require_secure_boot { "on" } else { "off, allowed" };
+        let secure = !self.require_secure_boot || vm.secure_boot == Some(true);
         verdict.decide("secure boot", expected, on(vm.secure_boot), secure);
         // A paravisor that does not say whether a console is interactive may have one that is.
         let console = match vm.console_enabled {
             Some(false) => Some(false),
             _ => vm.interactive_console_enabled.or(vm.console_enabled),
         };
-        let expected = if self.allow_console { "on, allowed" } else { "off" };
-        verdict.decide("console", expected, on(console), self.allow_console || console == Some(false));
+        let expected = if self.console { "on, allowed" } else { "off" };
+        verdict.decide("console", expected, on(console), self.console || console == Some(false));
     }
 }
 

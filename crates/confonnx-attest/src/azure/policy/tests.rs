@@ -186,7 +186,7 @@ fn the_section_is_part_of_a_policy_file() {
     let azure = expected.platforms.azure.as_ref().unwrap();
     assert_eq!((azure.measurements.len(), azure.snp.id_keys.len()), (1, 1));
     // The preset's other values are kept, in the nested section too.
-    assert!(azure.allow_console);
+    assert!(azure.console && !azure.require_secure_boot);
     assert_eq!(azure.snp.smt, snp::Policy::cloud().smt);
     assert_eq!(expected.platforms.accepted(), [Tee::Azure]);
 }
