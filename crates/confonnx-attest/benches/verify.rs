@@ -23,6 +23,8 @@ fn verify(criterion: &mut Criterion) {
     if let Some(evidence) = nitro() {
         measure(criterion, "nitro", evidence, NITRO_NOW);
     }
+    measure(criterion, "sgx", dcap("sgx", SGX_QUOTE, SGX_COLLATERAL), UnixTime(1_750_334_171));
+    measure(criterion, "tdx", dcap("tdx", TDX_QUOTE, TDX_COLLATERAL), UnixTime(1_750_332_747));
 }
 
 fn measure(criterion: &mut Criterion, tee: &str, evidence: Evidence, now: UnixTime) {
@@ -33,6 +35,12 @@ fn measure(criterion: &mut Criterion, tee: &str, evidence: Evidence, now: UnixTi
     criterion.bench_function(&format!("verify/{tee}"), |bencher| {
         bencher.iter(|| Document::parse(black_box(&document)).unwrap().verify(None, now).is_err());
     });
+}
+
+/// A quote and Intel's collateral, of which a member `collateral` is made.
+fn dcap(tee: &str, quote: &[u8], collateral: &str) -> Evidence {
+    let collateral = serde_json::from_str(collateral).unwrap();
+    Evidence::parse(tee, quote, &Map::from_iter([("collateral".into(), collateral)])).unwrap()
 }
 
 fn snp() -> Evidence {
@@ -100,6 +108,11 @@ fn unbase64(text: &str) -> Vec<u8> {
     use base64ct::{Base64UrlUnpadded, Encoding};
     Base64UrlUnpadded::decode_vec(text).unwrap()
 }
+
+const SGX_QUOTE: &[u8] = include_bytes!("../../../vectors/evidence/sgx/sgx_quote");
+const SGX_COLLATERAL: &str = include_str!("../../../vectors/evidence/sgx/sgx_quote_collateral.json");
+const TDX_QUOTE: &[u8] = include_bytes!("../../../vectors/evidence/tdx/tdx_quote");
+const TDX_COLLATERAL: &str = include_str!("../../../vectors/evidence/tdx/tdx_quote_collateral.json");
 
 criterion_group!(benches, verify);
 criterion_main!(benches);
