@@ -1,5 +1,7 @@
 //! Quotes of real platforms, at instants when Intel's collateral for them was valid.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::dcap::{Kind, Quote, QuoteError, TcbStatus};
 use crate::evidence::{Facts, Measured};
@@ -349,6 +351,41 @@ fn a_quote_from_azure_has_everything_but_collateral() {
     }
     assert_eq!(verdict.check("td attributes").unwrap().found, "no SEPT_VE_DISABLE");
     assert_eq!(evidence.collateral_requests()[0].path, "/tdx/certification/v4/tcb?fmspc=00806F050000");
+}
+
+proptest! {
+    /// What is read is read as a whole: written again, it is the same but for padding.
+    #[test]
+    fn no_bytes_make_reading_a_quote_panic(at in 0..TDX.len(), bytes: [u8; 8], cut in 0..TDX.len()) {
+        let mut quote = TDX.to_vec();
+        quote.splice(at..(at + 8).min(TDX.len()), bytes);
+        for quote in [&quote[..], &quote[..cut], &quote[cut..]] {
+            if let Ok(read) = Quote::parse(quote, Kind::Tdx) {
+                let padding = quote.strip_prefix(read.bytes()).unwrap();
+                prop_assert!(padding.iter().all(|&byte| byte == 0));
+            }
+        }
+    }
+}
+
+/// Across both steps, so that tools can look checks up by name.
+#[test]
+fn no_name_is_used_twice() {
+    let (mut verdict, measured) = verify_tdx(TDX, TDX_COLLATERAL, TDX_THEN);
+    let measured = measured.unwrap();
+    let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
+    tdx::Policy::strict().check(facts, &measured, &mut verdict);
+    let (mut other, measured) = verify_sgx(SGX, SGX_COLLATERAL, SGX_THEN);
+    let measured = measured.unwrap();
+    let Facts::Sgx(facts) = &measured.facts else { panic!("not of an enclave") };
+    sgx::Policy::strict().check(facts, &measured, &mut other);
+    for verdict in [verdict, other] {
+        let mut names: Vec<_> = verdict.checks.iter().map(|check| check.name).collect();
+        let made = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), made, "{verdict}");
+    }
 }
 
 #[test]
