@@ -5,9 +5,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use confonnx_client::{
-    Aead, ClientError, Expectations, Kem, Options, Policy, Secret, SigningKey, load_enclave_hash, load_policy,
+    Aead, ClientError, Expectations, Kem, Options, Policy, SigningKey, load_enclave_hash, load_policy,
 };
-use confonnx_model::encrypted::ModelKey;
+use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
@@ -122,13 +122,15 @@ impl Client {
     fn provision_model_key(
         &self,
         py: Python<'_>,
-        key: String,
+        key: &str,
         model: Option<&str>,
+        owner_key: Option<&str>,
     ) -> PyResult<Option<String>> {
         // Looked at here, so that what is no key is never sent.
-        let key: ModelKey = key.parse().map_err(error::model_key)?;
-        let key = Secret::from(key.expose().to_string());
-        let claim = self.wait(py, self.inner.provision_model_key(model, &key))?;
+        let key: ModelKey = key.parse().map_err(|err| error::argument("key", err))?;
+        let owner = owner_key.map(OwnerKey::from_pem).transpose();
+        let owner = owner.map_err(|err| error::argument("owner_key", err))?;
+        let claim = self.wait(py, self.inner.provision_model_key(model, &key, owner.as_ref()))?;
         Ok(claim.sha256.map(|hash| hash.to_string()))
     }
 

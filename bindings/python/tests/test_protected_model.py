@@ -103,6 +103,23 @@ def test_by_the_command(start_server: Callable[..., Server], tmp_path: Path, sto
     assert done.returncode == 0 and "Unlocked" in done.stdout, done.stderr
 
 
+def test_an_owner_has_to_sign(
+    start_server: Callable[..., Server], tmp_path: Path, stored: Path, encrypted: EncryptedModel, key: str
+) -> None:
+    private, public = tmp_path / "owner", tmp_path / "owner.pub"
+    curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    subprocess.run(["openssl", "genpkey", *curve, "-out", private], check=True, capture_output=True)
+    subprocess.run(["openssl", "pkey", "-pubout", "-in", private, "-out", public], check=True, capture_output=True)
+    server = start_server("--use-model-key-provisioning", "--model-owner-key-file", str(public), model=stored)
+    client = Client(server.url, enclave_allow_debug=True, enclave_model_hash=encrypted.ciphertext_hash)
+    with pytest.raises(RequestError, match="owner did not sign"):
+        client.provision_model_key(key)
+    with pytest.raises(ValueError, match="owner_key: expected a PEM file"):
+        client.provision_model_key(key, owner_key="")
+    assert client.provision_model_key(key, owner_key=private.read_text()) == encrypted.model_hash
+    assert right(client)
+
+
 def test_a_server_says_what_to_do_with_an_encrypted_model(stored: Path, encrypted: EncryptedModel) -> None:
     for flags, model, said in (
         ([], stored, "--use-model-key-provisioning"),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use confonnx_client::{Secret, blocking::Client};
-use confonnx_model::encrypted::{ModelKey, encrypt_file};
+use confonnx_client::blocking::Client;
+use confonnx_model::encrypted::{ModelKey, OwnerKey, encrypt_file};
 
 use crate::args::{Connection, Expected, bytes};
 use crate::print;
@@ -43,6 +43,9 @@ pub(crate) struct Provision {
     /// The key's file
     #[arg(long, value_name = "FILE")]
     model_key_file: PathBuf,
+    /// The owner's private key (PEM; Ed25519 or P-256), for a server that was told whose model it is
+    #[arg(long, value_name = "FILE")]
+    owner_key_file: Option<PathBuf>,
     #[command(flatten)]
     expected: Expected,
     #[command(flatten)]
@@ -72,14 +75,10 @@ impl EncryptModel {
 impl Provision {
     pub(crate) fn run(&self) -> Result<()> {
         let policy = self.expected.policy(None)?;
-        let text = bytes(&self.model_key_file)?;
-        let text = String::from_utf8(text).ok().context("the key file is not text")?;
-        // Looked at here, so that a wrong file is never sent.
-        let key: ModelKey =
-            text.parse().with_context(|| format!("cannot use {}", self.model_key_file.display()))?;
+        let key: ModelKey = read(&self.model_key_file, str::parse)?;
+        let owner = self.owner_key_file.as_deref().map(|path| read(path, OwnerKey::from_pem)).transpose()?;
         let client = Client::new(&self.url, policy, self.connection.options()?)?;
-        let claim =
-            client.provision_model_key(self.model.as_deref(), &Secret::from(key.expose().to_string()))?;
+        let claim = client.provision_model_key(self.model.as_deref(), &key, owner.as_ref())?;
         Ok(print(&format!("Unlocked: {claim}"))?)
     }
 }
@@ -87,8 +86,7 @@ impl Provision {
 /// The key in that file, or a new one, written there; whether it is new.
 fn key(path: &Path) -> Result<(ModelKey, bool)> {
     if path.exists() {
-        let text = String::from_utf8(bytes(path)?).ok().context("the key file is not text")?;
-        return Ok((text.parse().with_context(|| format!("cannot use {}", path.display()))?, false));
+        return Ok((read(path, str::parse)?, false));
     }
     let key = ModelKey::generate().context("the operating system gives no random bytes")?;
     let mut file = OpenOptions::new()
@@ -99,6 +97,16 @@ fn key(path: &Path) -> Result<(ModelKey, bool)> {
         .with_context(|| format!("cannot write {}", path.display()))?;
     writeln!(file, "# public key: {}\n{}", key.recipient(), *key.expose())?;
     Ok((key, true))
+}
+
+/// A key in a file. The file's content is no part of any error.
+fn read<T, E: std::error::Error + Send + Sync + 'static>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T> {
+    let text =
+        String::from_utf8(bytes(path)?).ok().with_context(|| format!("{} is not text", path.display()))?;
+    parse(&text).with_context(|| format!("cannot use {}", path.display()))
 }
 
 fn hex(digest: &[u8; 32]) -> String {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use confonnx_attest::{ModelClaim, Nonce, Policy, Trusted};
+use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use confonnx_protocol::oip::{ModelMetadata, ServerMetadata};
 use confonnx_tensor::Tensor;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{ClientError, Options, Secret};
+use crate::{ClientError, Options};
 
 /// See [`crate::Client`]; every method here blocks until its work is done.
 #[derive(Debug)]
@@ -90,7 +91,12 @@ impl Client {
     }
 
     /// See [`crate::Client::provision_model_key`].
-    pub fn provision_model_key(&self, model: Option<&str>, key: &Secret) -> Result<ModelClaim, ClientError> {
-        self.runtime.block_on(self.inner.provision_model_key(model, key))
+    pub fn provision_model_key(
+        &self,
+        model: Option<&str>,
+        key: &ModelKey,
+        owner: Option<&OwnerKey>,
+    ) -> Result<ModelClaim, ClientError> {
+        self.runtime.block_on(self.inner.provision_model_key(model, key, owner))
     }
 }

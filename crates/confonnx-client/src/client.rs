@@ -5,7 +5,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::{MAX_DOCUMENT_BYTES, ModelClaim, Nonce, Policy, Trusted, UnixTime};
+use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use confonnx_protocol::oip::{
     self, InferRequest, InferResponse, ModelMetadata, RequestedOutput, ServerMetadata,
 };
@@ -18,7 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::call::{Answer, Call, ClockOffset};
 use crate::session::Session;
 use crate::transport::{Base, Transport};
-use crate::{ClientError, Options, Secret};
+use crate::{ClientError, Options};
 
 /// A client of one server. Cheap to share: all methods take `&self`.
 pub struct Client {
@@ -148,26 +150,51 @@ impl Client {
         .await
     }
 
-    /// Gives an encrypted `model` its key, as a file of `confonnx encrypt-model` or `age-keygen` holds it; `model` may be
-    /// `None` when the server has exactly one. Returns what the server's claims say of the model from now on.
+    /// Gives an encrypted `model` its key; `model` may be `None` when the server has exactly one. A server that was told
+    /// who owns the model wants the `owner`'s signature too. Returns what the claims say of the model from now on.
     ///
     /// The key goes to whatever the policy accepts, sealed: the policy should name the program, and the model by the
     /// hash of its encrypted form.
     pub async fn provision_model_key(
         &self,
         model: Option<&str>,
-        key: &Secret,
+        key: &ModelKey,
+        owner: Option<&OwnerKey>,
     ) -> Result<ModelClaim, ClientError> {
         self.bounded(async {
             let path = format!("{}/key", self.model_path(model).await?);
-            let fields = vec![("content-type", "text/plain".into())];
-            let body = vec![key.expose().as_bytes()];
+            let mut fields = vec![("content-type", "text/plain".into())];
+            if let Some(owner) = owner {
+                let signature = self.owner_signature(model, key, owner).await?;
+                fields.push((OWNER_SIGNATURE, Base64UrlUnpadded::encode_string(&signature)));
+            }
+            let text = key.expose();
+            let body = vec![text.as_bytes()];
             let answer = self.call(&Call { method: "POST", path, fields, body, json_len: None }).await?;
             // The claims have changed with the model: whoever calls next looks at them again.
             self.state().session = None;
             serde_json::from_slice(answer.body()).map_err(ClientError::reply)
         })
         .await
+    }
+
+    async fn owner_signature(
+        &self,
+        model: Option<&str>,
+        key: &ModelKey,
+        owner: &OwnerKey,
+    ) -> Result<Vec<u8>, ClientError> {
+        let trusted = Arc::clone(&self.session(None).await?.trusted);
+        let models = &trusted.claims().models;
+        let claimed = models.iter().find(|claim| model.is_none_or(|name| claim.name == name));
+        let Some(ciphertext) = claimed.and_then(|claim| claim.ciphertext_sha256) else {
+            let available = models.iter().filter(|claim| claim.ciphertext_sha256.is_some());
+            return Err(ClientError::Model {
+                available: available.map(|claim| claim.name.clone()).collect(),
+            });
+        };
+        let failed = || ClientError::System { source: "the cryptographic library failed".into() };
+        owner.sign(&ciphertext.0, key).ok_or_else(failed)
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -327,6 +354,9 @@ impl fmt::Debug for Client {
             .finish_non_exhaustive()
     }
 }
+
+/// Carries the owner's signature, inside the seal.
+const OWNER_SIGNATURE: &str = "confonnx-owner-signature";
 
 fn seal_failed(err: SealError) -> ClientError {
     ClientError::Seal { source: err.into() }

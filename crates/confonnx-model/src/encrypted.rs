@@ -7,6 +7,7 @@
 mod file;
 mod header;
 mod key;
+mod owner;
 mod stream;
 
 use std::io::{self, Read, Write};
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 
 pub use file::{EncryptFileError, encrypt_file};
 pub use key::{KeyError, ModelKey};
+pub use owner::{NotSigned, OwnerKey, OwnerKeyError, OwnerPublicKey};
 
 /// SHA-256 of a model file and of its encrypted form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

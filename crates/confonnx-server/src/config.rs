@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// Whether the model is encrypted and its owner brings the key.
     pub use_model_key_provisioning: bool,
+    /// File with the public key of the model's owner.
+    pub model_owner_key_file: Option<PathBuf>,
     /// ONNX Runtime sessions: requests that are run at once.
     pub sessions: usize,
     /// Threads inside one operator.
@@ -215,6 +217,7 @@ impl Config {
                 idle_timeout: Duration::from_secs(request_timeout.saturating_mul(2)),
             },
             use_model_key_provisioning: settings.use_model_key_provisioning.unwrap_or(false),
+            model_owner_key_file: settings.model_owner_key_file,
             sessions: at_least_1("num-sessions", settings.num_sessions.unwrap_or(cores.min(4)))?,
             threads_per_session: settings.threads_per_session.unwrap_or(cores),
             shutdown_grace: Duration::from_secs(settings.shutdown_grace.unwrap_or(30)),

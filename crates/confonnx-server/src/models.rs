@@ -10,7 +10,11 @@ use std::{
 
 use confonnx_attest::{Digest, ModelClaim};
 use confonnx_engine::{EngineError, Model, ModelOptions, Runtime, TensorInfo};
-use confonnx_model::{HashError, ModelError, ModelInfo, encrypted, hash_files};
+use confonnx_model::{
+    HashError, ModelError, ModelInfo,
+    encrypted::{self, OwnerKeyError, OwnerPublicKey},
+    hash_files,
+};
 use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
 use sha2::{Digest as _, Sha256};
 
@@ -105,6 +109,17 @@ pub enum LoadError {
         /// The files it names.
         locations: Vec<String>,
     },
+    /// The owner's key cannot be used.
+    #[error("the model owner's key {}: {source}", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: OwnerKeyError,
+    },
+    /// An owner was named for a model that is not locked.
+    #[error("--model-owner-key-file says who may unlock the model, which needs --use-model-key-provisioning")]
+    OwnerOfNothing,
     /// There is no ONNX Runtime where one is looked for.
     #[error(
         "no ONNX Runtime library: looked for {}; run scripts/fetch-onnxruntime or give --onnxruntime-library",
@@ -150,6 +165,9 @@ pub fn open(config: &Config, runtime: &Runtime) -> Result<Slot, LoadError> {
     let mut file = File::open(path).map_err(read)?;
     let mut head = Vec::new();
     file.by_ref().take(64).read_to_end(&mut head).map_err(read)?;
+    if config.model_owner_key_file.is_some() && !config.use_model_key_provisioning {
+        return Err(LoadError::OwnerOfNothing);
+    }
     match (encrypted::is_encrypted(&head), config.use_model_key_provisioning) {
         (false, false) => load(config, runtime).map(Slot::serving),
         (true, false) => Err(LoadError::Encrypted { path: path.clone() }),
@@ -163,9 +181,18 @@ pub fn open(config: &Config, runtime: &Runtime) -> Result<Slot, LoadError> {
                     n => hash.update(buffer.get(..n).unwrap_or_default()),
                 }
             }
-            Ok(Slot::locked(Loader::new(config, runtime), Digest(hash.finalize().into())))
+            let ciphertext = Digest(hash.finalize().into());
+            Ok(Slot::locked(Loader::new(config, runtime), ciphertext, owner(config)?))
         }
     }
+}
+
+/// Who may unlock the model, if that is limited.
+fn owner(config: &Config) -> Result<Option<OwnerPublicKey>, LoadError> {
+    let Some(path) = &config.model_owner_key_file else { return Ok(None) };
+    let pem = String::from_utf8_lossy(&read(path)?).into_owned();
+    let owner = OwnerPublicKey::from_pem(&pem);
+    owner.map(Some).map_err(|source| LoadError::Owner { path: path.clone(), source })
 }
 
 /// Loads the model of `config`, which is not encrypted.

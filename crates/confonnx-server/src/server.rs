@@ -139,7 +139,7 @@ impl Server {
             runtime,
             slot: Arc::clone(&slot),
             client_auth: auth.kind(),
-            settings: settings(&config),
+            settings: settings(&config, &slot),
         };
         let attestation = Attestation::start(attester, statement, Arc::clone(&keys), Arc::clone(&metrics))
             .map_err(StartError::Thread)?;
@@ -211,7 +211,7 @@ async fn bind<T>(
 }
 
 /// Every host setting that touches trust, for the claims.
-fn settings(config: &Config) -> Map<String, Value> {
+fn settings(config: &Config, slot: &Slot) -> Map<String, Value> {
     let settings = json!({
         "date_window_s": DATE_WINDOW.as_secs(),
         "key_rollover_interval_s": config.keys.rollover.as_secs(),
@@ -220,6 +220,7 @@ fn settings(config: &Config) -> Map<String, Value> {
         "max_request_bytes": config.limits.request_bytes,
         "insecure": config.insecure,
         "use_model_key_provisioning": config.use_model_key_provisioning,
+        "model_owner_sha256": slot.owner(),
     });
     match settings {
         Value::Object(map) => map,

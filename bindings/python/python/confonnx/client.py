@@ -152,10 +152,17 @@ class Client:
         tee, claims, checks, table = self._client.attest()
         return Attestation(tee, json.loads(claims), [Check(*check) for check in checks], table)
 
-    def provision_model_key(self, key: str, *, model: str | None = None) -> str | None:
+    def provision_model_key(
+        self, key: str, *, model: str | None = None, owner_key: str | None = None
+    ) -> str | None:
         """Gives an encrypted model its key (`confonnx.encrypt_model`), sealed, to the server that was proved.
 
         Give the hash of the encrypted file as `enclave_model_hash`, so that the key opens your model and no other.
+
+        Args:
+            key: The key, `AGE-SECRET-KEY-1…`.
+            model: Name of the model, instead of the client's.
+            owner_key: The owner's private key (PEM; Ed25519 or P-256), for a server that was told whose model it is.
 
         Returns:
             The hash of the model that the server serves from now on.
@@ -164,7 +171,7 @@ class Client:
             ValueError: It is no such key; nothing was sent.
             RequestError: The key does not open the model, or the model is not locked (any more).
         """
-        return self._client.provision_model_key(key, model or self._model)
+        return self._client.provision_model_key(key, model or self._model, owner_key)
 
     def metadata(self, model: str | None = None) -> dict[str, Any]:
         """What the server says of the model, inside the seal, as the Open Inference Protocol does.
@@ -260,9 +267,11 @@ class AsyncClient:
         """See `Client.attest`."""
         return await asyncio.to_thread(self._client.attest)
 
-    async def provision_model_key(self, key: str, *, model: str | None = None) -> str | None:
+    async def provision_model_key(
+        self, key: str, *, model: str | None = None, owner_key: str | None = None
+    ) -> str | None:
         """See `Client.provision_model_key`."""
-        return await asyncio.to_thread(self._client.provision_model_key, key, model=model)
+        return await asyncio.to_thread(self._client.provision_model_key, key, model=model, owner_key=owner_key)
 
     async def metadata(self, model: str | None = None) -> dict[str, Any]:
         """See `Client.metadata`."""

@@ -25,7 +25,9 @@ def main(argv: Sequence[str]) -> None:
             print(_client(args).attest())
         elif args.mode == "provision-model-key":
             key = args.model_key or Path(args.model_key_file).read_text()
-            print(f"Unlocked, model hash {_client(args).provision_model_key(key)}")
+            owner_key = Path(args.owner_key_file).read_text() if args.owner_key_file else None
+            model_hash = _client(args).provision_model_key(key, owner_key=owner_key)
+            print(f"Unlocked, model hash {model_hash}")
         else:
             _predict(args)
     except (ConfonnxError, OSError, TypeError, ValueError) as error:
@@ -119,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--enclave-allow-debug", action="store_true", help="Allow debug-enabled and insecure enclaves")
     add("--model-key", help="Key of an encrypted model, a secret (AGE-SECRET-KEY-1…)")
     add("--model-key-file", help="Path to key of an encrypted model")
+    add("--owner-key-file", help="Path to the model owner's private key (PEM), for a server that knows its owner")
     add("--pb-in", nargs="+", help="TensorProto input files")
     add("--pb-in-names", nargs="+", help="Graph input name for each TensorProto input file")
     add("--pb-out", help="Folder where TensorProto output files should be stored")

@@ -123,5 +123,42 @@ fn the_age_tool_opens_our_files() {
     assert!(opened.stdout == model(100_000));
 }
 
+/// An owner's key pair by openssl, an implementation of neither end.
+fn owner(arguments: &[&str]) -> (String, String) {
+    let run = |arguments: &[&str], input: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in");
+        fs::write(&path, input).unwrap();
+        let output = Command::new("openssl").args(arguments).arg("-in").arg(&path).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let private = Command::new("openssl").arg("genpkey").args(arguments).output().unwrap();
+    let private = String::from_utf8(private.stdout).unwrap();
+    let public = run(&["pkey", "-pubout"], &private);
+    (private, public)
+}
+
+#[test]
+fn an_owner_signs_a_key_for_a_file_and_nothing_else() {
+    for arguments in
+        [&["-algorithm", "ed25519"][..], &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"][..]]
+    {
+        let (private, public) = owner(arguments);
+        let (ours, theirs) =
+            (OwnerKey::from_pem(&private).unwrap(), OwnerPublicKey::from_pem(&public).unwrap());
+        let signature = ours.sign(&[7; 32], &key()).unwrap();
+        assert_eq!(theirs.verify(&[7; 32], &key(), &signature), Ok(()));
+        assert_eq!(theirs.verify(&[8; 32], &key(), &signature), Err(NotSigned));
+        assert_eq!(theirs.verify(&[7; 32], &ModelKey::generate().unwrap(), &signature), Err(NotSigned));
+        assert_eq!(theirs.verify(&[7; 32], &key(), &[]), Err(NotSigned));
+        let other = OwnerPublicKey::from_pem(&owner(arguments).1).unwrap();
+        assert_eq!(other.verify(&[7; 32], &key(), &signature), Err(NotSigned));
+    }
+    let (private, public) = owner(&["-algorithm", "RSA"]);
+    assert_eq!(OwnerKey::from_pem(&private).map(drop).unwrap_err(), OwnerKeyError::Kind);
+    assert_eq!(OwnerPublicKey::from_pem(&public).unwrap_err(), OwnerKeyError::Kind);
+    assert_eq!(OwnerPublicKey::from_pem(&private).unwrap_err(), OwnerKeyError::NoBlock("PUBLIC KEY"));
+}
+
 const KEY: &str = "AGE-SECRET-KEY-1Z6WMGV03777U8YMW67G2T3HSC3NKN2TNH3APMDYRW6J4FAUWKTTS6DHQ3S";
 const RECIPIENT: &str = "age10kg7v3234qvyz69pf9ehguc5604sacjnjfr8rmtg5vjkwlwzqpnqj6e6p5";

@@ -26,6 +26,10 @@ pub struct Settings {
     /// The model is encrypted (`confonnx encrypt-model`): wait for its owner to give the key (`confonnx provision`).
     #[arg(long, env = "CONFONNX_USE_MODEL_KEY_PROVISIONING", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub use_model_key_provisioning: Option<bool>,
+    /// Only who has the private half of this key may unlock the model (PEM; Ed25519 or P-256). Clients see whose it is in
+    /// the claims [default: anyone who has the model's key].
+    #[arg(long, env = "CONFONNX_MODEL_OWNER_KEY_FILE", value_name = "FILE")]
+    pub model_owner_key_file: Option<PathBuf>,
     /// Port for attestation and sealed requests; 0 takes a free one [default: 8888].
     #[arg(long, env = "CONFONNX_HTTP_PORT", value_name = "PORT")]
     pub http_port: Option<u16>,
@@ -131,6 +135,7 @@ impl Settings {
             model_path,
             model_name,
             use_model_key_provisioning,
+            model_owner_key_file,
             http_port,
             address,
             admin_port,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use confonnx_attest::{Digest, ModelClaim};
-use confonnx_model::encrypted::{self, DecryptError, ModelKey};
+use confonnx_model::encrypted::{self, DecryptError, ModelKey, NotSigned, OwnerPublicKey};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{LoadError, Loader, Served, VERSION};
@@ -30,6 +30,8 @@ pub(super) struct Locked {
     loader: Loader,
     /// SHA-256 of the encrypted file, as it was at the start.
     ciphertext: Digest,
+    /// Who may unlock it, if that is limited.
+    owner: Option<OwnerPublicKey>,
 }
 
 /// Why a model stays locked.
@@ -41,6 +43,11 @@ pub enum UnlockError {
         /// Its name.
         model: String,
     },
+    /// Its owner did not sign the key.
+    #[error(
+        "{0}; this server takes the model's key only with its owner's signature (`confonnx provision --owner-key-file`)"
+    )]
+    Owner(#[from] NotSigned),
     /// The file cannot be opened with this key.
     #[error("the model does not open: {0}")]
     Decrypt(#[from] DecryptError),
@@ -66,8 +73,8 @@ impl Slot {
     }
 
     /// An encrypted model that waits for its key.
-    pub(super) fn locked(loader: Loader, ciphertext: Digest) -> Self {
-        Self::new(loader.name.clone(), State::Locked(Arc::new(Locked { loader, ciphertext })))
+    pub(super) fn locked(loader: Loader, ciphertext: Digest, owner: Option<OwnerPublicKey>) -> Self {
+        Self::new(loader.name.clone(), State::Locked(Arc::new(Locked { loader, ciphertext, owner })))
     }
 
     fn new(name: String, state: State) -> Self {
@@ -101,17 +108,29 @@ impl Slot {
         vec![claim]
     }
 
-    /// Opens the model with its key and serves it from now on. The key is not kept; after an error the model is as
+    /// SHA-256 of the public key of who may unlock the model, as SubjectPublicKeyInfo, if it is locked and that is
+    /// limited.
+    pub fn owner(&self) -> Option<Digest> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Locked(locked) => locked.owner.as_ref().map(|owner| Digest(owner.fingerprint())),
+            State::Serving(_) => None,
+        }
+    }
+
+    /// Opens the model with its key, which its owner signed if that is asked for, and serves it from now on. The key is not kept; after an error the model is as
     /// locked as before. Blocks while the model loads.
     ///
     /// # Errors
     /// [`UnlockError`]
-    pub fn unlock(&self, key: &ModelKey) -> Result<ModelClaim, UnlockError> {
+    pub fn unlock(&self, key: &ModelKey, signature: &[u8]) -> Result<ModelClaim, UnlockError> {
         let _alone = self.unlocking.lock().unwrap_or_else(PoisonError::into_inner);
         let locked = match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Locked(locked) => Arc::clone(locked),
             State::Serving(_) => return Err(UnlockError::NotLocked { model: self.name.clone() }),
         };
+        if let Some(owner) = &locked.owner {
+            owner.verify(&locked.ciphertext.0, key, signature)?;
+        }
         let served = locked.open(key)?;
         let claim = served.claim.clone();
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Serving(Arc::new(served));

@@ -63,6 +63,7 @@ impl InnerError {
             Self::ModelKey(_) | Self::Unlock(UnlockError::Decrypt(DecryptError::WrongKey)) => {
                 (400, "model-key-invalid")
             }
+            Self::Unlock(UnlockError::Owner(_)) => (403, "owner-signature-invalid"),
             Self::Unlock(UnlockError::NotLocked { .. }) => (409, "model-not-locked"),
             Self::Unlock(_) => (500, "model-unusable"),
             Self::Method { .. } => (405, "method-not-allowed"),

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::{ModelClaim, UnixTime};
 use confonnx_model::encrypted::KeyError;
 use confonnx_protocol::{
@@ -72,7 +73,7 @@ fn respond(service: &Service, opened: &Opened) -> Result<Answer, InnerError> {
             json_answer(&json!({ "name": model()?.metadata.name, "ready": true }), outdated)
         }
         Resource::Infer => infer(model()?.as_ref(), &head.fields, body.bytes(message), outdated),
-        Resource::ModelKey => json_answer(&unlock(service, body.bytes(message))?, outdated),
+        Resource::ModelKey => json_answer(&unlock(service, &head.fields, body.bytes(message))?, outdated),
     }?;
     Ok(Answer { message, outcome: "ok" })
 }
@@ -165,9 +166,12 @@ fn infer(served: &Served, fields: &Fields, body: &[u8], outdated: bool) -> Resul
 }
 
 /// Opens the model with the key in `body`, as a key file holds it; the claim it then has.
-fn unlock(service: &Service, body: &[u8]) -> Result<ModelClaim, InnerError> {
+fn unlock(service: &Service, fields: &Fields, body: &[u8]) -> Result<ModelClaim, InnerError> {
     let key = std::str::from_utf8(body).map_err(|_| KeyError::NoKey).and_then(str::parse)?;
-    let claim = service.slot.unlock(&key)?;
+    let signature = fields.get(OWNER_SIGNATURE).and_then(|value| std::str::from_utf8(value).ok());
+    // What is no signature verifies as none.
+    let signature = signature.and_then(|text| Base64UrlUnpadded::decode_vec(text).ok()).unwrap_or_default();
+    let claim = service.slot.unlock(&key, &signature)?;
     info!("model {claim} is unlocked");
     Ok(claim)
 }
@@ -184,6 +188,9 @@ impl Drop for Scrubbed<'_> {
         }
     }
 }
+
+/// Carries the signature of the model's owner, base64url.
+const OWNER_SIGNATURE: &str = "confonnx-owner-signature";
 
 fn server_metadata() -> ServerMetadata {
     ServerMetadata {

@@ -1,5 +1,7 @@
 //! What is left in the process's memory once it should be gone: its pages are read from outside and searched.
 
+#![allow(clippy::print_stdout, reason = "says why a test is skipped")]
+
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read},
@@ -8,7 +10,7 @@ use std::{
 };
 
 use confonnx_attest::{Expectations, Policy};
-use confonnx_client::{Client, Options, Secret};
+use confonnx_client::{Client, Options};
 use confonnx_model::encrypted::{self, ModelKey};
 
 use crate::harness::{library, model};
@@ -90,7 +92,7 @@ async fn neither_the_models_key_nor_its_file_stays_in_memory() {
     let server = Server::start(&["--use-model-key-provisioning", "--model-path", path.to_str().unwrap()]);
     let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
     let client = Client::new(&server.url, policy, Options::default()).unwrap();
-    client.provision_model_key(None, &Secret::from(key.expose().to_string())).await.unwrap();
+    client.provision_model_key(None, &key, None).await.unwrap();
     assert!(client.ready().await.unwrap());
 
     let text = key.expose();
@@ -101,7 +103,8 @@ async fn neither_the_models_key_nor_its_file_stays_in_memory() {
     let piece = &onnx[..48];
     // The hash of the encrypted file, which the claims have: shows that the search finds what is there.
     let claimed = client.attest().await.unwrap().claims().models[0].ciphertext_sha256.unwrap().0;
-    let Some(found) = server.count(&[&claimed, text.as_bytes(), &text.as_bytes()[20..60], &secret, piece]) else {
+    let Some(found) = server.count(&[&claimed, text.as_bytes(), &text.as_bytes()[20..60], &secret, piece])
+    else {
         println!("skipped: this process may not read another's memory (it needs CAP_SYS_PTRACE)");
         return;
     };

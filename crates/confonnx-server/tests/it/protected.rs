@@ -4,11 +4,11 @@ use std::fs;
 
 use confonnx_attest::{Digest, Expectations, Policy};
 use confonnx_client::{Client, ClientError, Options};
-use confonnx_model::encrypted::{self, ModelKey};
+use confonnx_model::encrypted::{self, ModelKey, OwnerKey, OwnerPublicKey};
 use confonnx_server::models::{self, LoadError};
 use confonnx_tensor::{DataType, Shape, Tensor};
 
-use crate::harness::{Running, config, model, runtime, start_with};
+use crate::harness::{Running, config, head, model, runtime, start_with};
 
 struct Protected {
     key: ModelKey,
@@ -72,7 +72,7 @@ async fn a_locked_model_answers_after_its_owner_gave_the_key() {
     assert!(!owner.ready().await.unwrap());
     assert!(owner.metadata(None).await.is_err());
 
-    let claim = owner.provision_model_key(None, &key_text(&protected.key)).await.unwrap();
+    let claim = owner.provision_model_key(None, &protected.key, None).await.unwrap();
     assert_eq!(claim.sha256, Some(Digest(protected.digests.plaintext)));
     assert!(owner.ready().await.unwrap());
     let answer = predict(&owner).await.unwrap();
@@ -90,16 +90,15 @@ async fn a_wrong_key_leaves_it_waiting_and_a_second_key_is_refused() {
     let protected = Protected::new();
     let server = protected.start().await;
     let owner = client(&server, protected.digests.ciphertext);
-    let wrong = key_text(&ModelKey::generate().unwrap());
-    for bad in [wrong, "not a key".to_owned().into()] {
-        let err = owner.provision_model_key(None, &bad).await.unwrap_err();
-        assert!(!err.to_string().contains(&bad.expose()[4..]), "{err}");
-        assert_eq!(inner_code(err), (400, "model-key-invalid".into()));
-    }
+    let wrong = ModelKey::generate().unwrap();
+    let err = owner.provision_model_key(None, &wrong, None).await.unwrap_err();
+    assert!(!err.to_string().contains(&wrong.expose()[17..]), "{err}");
+    assert_eq!(inner_code(err), (400, "model-key-invalid".into()));
+    let answer = server.ask(&head("POST", "/v2/models/mlp/key"), b"not a key").await;
+    assert_eq!(answer.error(), (400, "model-key-invalid".into()));
     assert!(!owner.ready().await.unwrap());
-    let key = key_text(&protected.key);
-    owner.provision_model_key(None, &key).await.unwrap();
-    let err = owner.provision_model_key(None, &key).await.unwrap_err();
+    owner.provision_model_key(None, &protected.key, None).await.unwrap();
+    let err = owner.provision_model_key(None, &protected.key, None).await.unwrap_err();
     assert_eq!(inner_code(err), (409, "model-not-locked".into()));
     assert!(predict(&owner).await.is_ok());
 }
@@ -109,8 +108,7 @@ async fn of_several_keys_at_once_one_is_taken() {
     let protected = Protected::new();
     let server = protected.start().await;
     let owner = client(&server, protected.digests.ciphertext);
-    let key = key_text(&protected.key);
-    let tries = [(); 4].map(|()| owner.provision_model_key(None, &key));
+    let tries = [(); 4].map(|()| owner.provision_model_key(None, &protected.key, None));
     let [a, b, c, d] = tries;
     let (a, b, c, d) = tokio::join!(a, b, c, d);
     assert_eq!([a, b, c, d].iter().filter(|found| found.is_ok()).count(), 1);
@@ -125,9 +123,45 @@ async fn a_file_exchanged_after_the_start_is_not_opened() {
     // The host knows the recipient, so it can encrypt a model of its own to it.
     let other = fs::File::create(protected.path()).unwrap();
     encrypted::encrypt(&protected.key, fs::File::open(model("mlp")).unwrap(), other).unwrap();
-    let err = owner.provision_model_key(None, &key_text(&protected.key)).await.unwrap_err();
+    let err = owner.provision_model_key(None, &protected.key, None).await.unwrap_err();
     assert_eq!(inner_code(err), (500, "model-unusable".into()));
     assert!(!owner.ready().await.unwrap());
+}
+
+/// Key pairs by openssl, an implementation of neither end.
+fn owner_keys(folder: &std::path::Path) -> (OwnerKey, std::path::PathBuf) {
+    let (private, public) = (folder.join("owner"), folder.join("owner.pub"));
+    let openssl = |arguments: &[&str]| {
+        assert!(std::process::Command::new("openssl").args(arguments).status().unwrap().success());
+    };
+    let (private_path, public_path) = (private.to_str().unwrap(), public.to_str().unwrap());
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", private_path]);
+    openssl(&["pkey", "-pubout", "-in", private_path, "-out", public_path]);
+    (OwnerKey::from_pem(&fs::read_to_string(&private).unwrap()).unwrap(), public)
+}
+
+#[tokio::test]
+async fn with_an_owner_named_the_key_alone_is_not_enough() {
+    let protected = Protected::new();
+    let (owner_key, public) = owner_keys(protected.folder.path());
+    let other = tempfile::tempdir().unwrap();
+    let (stranger, _) = owner_keys(other.path());
+    let fingerprint = OwnerPublicKey::from_pem(&fs::read_to_string(&public).unwrap()).unwrap().fingerprint();
+    let server = start_with(config("mlp", |settings| {
+        settings.model_path = Some(protected.path());
+        settings.use_model_key_provisioning = Some(true);
+        settings.model_owner_key_file = Some(public);
+    }))
+    .await;
+    let client = client(&server, protected.digests.ciphertext);
+    let claims = client.attest().await.unwrap().claims().settings["model_owner_sha256"].clone();
+    assert_eq!(claims, Digest(fingerprint).to_string());
+    for signer in [None, Some(&stranger)] {
+        let err = client.provision_model_key(None, &protected.key, signer).await.unwrap_err();
+        assert_eq!(inner_code(err), (403, "owner-signature-invalid".into()));
+    }
+    client.provision_model_key(None, &protected.key, Some(&owner_key)).await.unwrap();
+    assert!(predict(&client).await.is_ok());
 }
 
 #[test]
@@ -142,8 +176,4 @@ fn encryption_and_the_setting_have_to_agree() {
     };
     assert!(matches!(open(protected.path(), false), LoadError::Encrypted { .. }));
     assert!(matches!(open(model("mlp"), true), LoadError::NotEncrypted { .. }));
-}
-
-fn key_text(key: &ModelKey) -> confonnx_client::Secret {
-    key.expose().to_string().into()
 }
