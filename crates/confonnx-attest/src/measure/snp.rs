@@ -199,15 +199,17 @@ fn sections(firmware: &Firmware<'_>) -> Result<Vec<Section>, MeasureError> {
     if count > MAX_SECTIONS {
         return Err(malformed("number of SEV metadata sections", format!("{MAX_SECTIONS} at most"), count));
     }
+    let mut total = 0_u32;
     (0..count)
         .map(|_| {
             let address = cursor.u32("address").map_err(truncated)?;
             let size = cursor.u32("size").map_err(truncated)?;
             let kind = kind(cursor.u32("type").map_err(truncated)?)?;
             let whole = |value: u32| usize::try_from(value).is_ok_and(|value| value.is_multiple_of(PAGE));
-            if !whole(address) || !whole(size) || size > MAX_SECTION {
+            total = total.saturating_add(size);
+            if !whole(address) || !whole(size) || total > MAX_TOTAL {
                 let found = format!("{size:#x} bytes at {address:#x}");
-                return Err(malformed("SEV metadata section", "whole pages, 256 MiB at most", found));
+                return Err(malformed("SEV metadata section", "whole pages, all 128 MiB at most", found));
             }
             Ok(Section { address, size, kind })
         })
@@ -278,8 +280,8 @@ const VMSA_ADDRESS: u64 = 0xffff_ffff_f000;
 const MAX_VCPUS: u32 = 4096;
 /// OVMF has six.
 const MAX_SECTIONS: u32 = 64;
-/// Bytes; OVMF's longest has some 60 KiB.
-const MAX_SECTION: u32 = 256 << 20;
+/// Bytes of all sections; OVMF's have less than 1 MiB.
+const MAX_TOTAL: u32 = 128 << 20;
 
 const NO_METADATA: MeasureError = MeasureError::Absent {
     file: "firmware",

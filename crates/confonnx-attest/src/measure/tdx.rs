@@ -118,7 +118,25 @@ fn sections<'a>(firmware: &Firmware<'a>) -> Result<Vec<Section<'a>>, MeasureErro
     if count > MAX_SECTIONS {
         return Err(malformed("number of TDX metadata sections", format!("{MAX_SECTIONS} at most"), count));
     }
-    (0..count).map(|_| section(firmware, cursor.take("section", 32).map_err(truncated)?)).collect()
+    let mut total = 0_u64;
+    let mut sections = Vec::new();
+    for _ in 0..count {
+        let section = section(firmware, cursor.take("section", 32).map_err(truncated)?)?;
+        if section.attributes & (MR_EXTEND | PAGE_AUG) == PAGE_AUG {
+            // Nothing of it is measured, and there may be much of it.
+            continue;
+        }
+        total = total.saturating_add(section.size);
+        if total > MAX_TOTAL {
+            return Err(malformed(
+                "size of all TDX metadata sections",
+                "128 MiB at most",
+                format!("{total:#x} bytes"),
+            ));
+        }
+        sections.push(section);
+    }
+    Ok(sections)
 }
 
 fn section<'a>(firmware: &Firmware<'a>, entry: &[u8]) -> Result<Section<'a>, MeasureError> {
@@ -133,17 +151,9 @@ fn section<'a>(firmware: &Firmware<'a>, entry: &[u8]) -> Result<Section<'a>, Mea
     let attributes = cursor.u32("attributes").map_err(truncated)?;
 
     let page = PAGE as u64;
-    if !address.is_multiple_of(page)
-        || !size.is_multiple_of(page)
-        || u64::from(length) > size
-        || size > MAX_SECTION
-    {
+    if !address.is_multiple_of(page) || !size.is_multiple_of(page) || u64::from(length) > size {
         let found = format!("{length:#x} bytes of data for {size:#x} bytes at {address:#x}");
-        return Err(malformed(
-            "TDX metadata section",
-            "whole pages that hold the data, 256 MiB at most",
-            found,
-        ));
+        return Err(malformed("TDX metadata section", "whole pages that hold the data", found));
     }
     let range = usize::try_from(offset).ok().zip(usize::try_from(length).ok());
     let data = range.and_then(|(start, len)| firmware.image().get(start..start.checked_add(len)?));
@@ -167,8 +177,8 @@ const PAGE_AUG: u32 = 2;
 const CHUNK: usize = 256;
 /// OVMF has six.
 const MAX_SECTIONS: u32 = 64;
-/// Bytes; OVMF's longest has a few MiB.
-const MAX_SECTION: u64 = 256 << 20;
+/// Bytes of all sections; OVMF's have a few MiB.
+const MAX_TOTAL: u64 = 128 << 20;
 
 const NO_METADATA: MeasureError = MeasureError::Absent {
     file: "firmware",

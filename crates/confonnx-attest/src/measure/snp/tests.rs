@@ -139,7 +139,7 @@ fn firmware_that_cannot_start_such_guests_is_refused_with_a_reason() {
         ((0x80_0000, 0x1000, 7), "type: expected 1 to 4 or 16, found 7"),
         ((0x80_0001, 0x1000, 1), "whole pages"),
         ((0x80_0000, 0x1001, 1), "whole pages"),
-        ((0x80_0000, 0xffff_f000, 1), "256 MiB at most"),
+        ((0x80_0000, 0xffff_f000, 1), "128 MiB at most"),
         ((0x80_0000, 0x2000, 0x10), "kernel hashes: expected 4096, found 8192"),
     ] {
         let found = error(&firmware_with(&[section, (0x81_0000, 0x1000, 0x10)], &all));

@@ -80,7 +80,7 @@ fn firmware_that_cannot_start_such_guests_is_refused_with_a_reason() {
         ((0, 0, 1, 0x1000, 0, 1), "whole pages"),
         ((0, 0, 0, 0x1001, 0, 1), "whole pages"),
         ((0, 0x1001, 0, 0x1000, 0, 1), "that hold the data"),
-        ((0, 0, 0, 0x2000_0000, 0, 1), "256 MiB at most"),
+        ((0, 0, 0, 0x2000_0000, 0, 1), "128 MiB at most"),
         ((0x3fff, 2, 0, 0x1000, 0, 1), "within the image"),
         ((u32::MAX, 2, 0, 0x1000, 0, 1), "within the image"),
     ] {
