@@ -237,7 +237,6 @@ pub(crate) struct Measured {
 }
 
 /// What only one kind of TEE says.
-#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) enum Facts {
     #[cfg(feature = "insecure-dev")]

@@ -66,8 +66,6 @@ pub mod tdx;
 mod testing;
 pub mod tpm;
 mod verdict;
-// Each TEE uses the part that its chain needs.
-#[allow(dead_code, unused_imports)]
 mod x509;
 
 pub use binding::{Nonce, TimeError, UnixTime, report_data};

@@ -3,7 +3,7 @@
 //! No path building: each TEE's chain has a fixed shape, which its module spells out. Signatures are `ring`'s.
 
 use der::asn1::ObjectIdentifier;
-use der::{Decode, Encode, Header, Reader, SliceReader, Tag};
+use der::{Decode, Header, Reader, SliceReader, Tag};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::time::Time;
 
@@ -13,7 +13,7 @@ mod crl;
 mod key;
 mod pem;
 
-pub(crate) use crl::{Crl, CrlError};
+pub(crate) use crl::Crl;
 pub(crate) use key::{Algorithm, Hash, KeyError, PublicKey, SignatureError};
 pub(crate) use pem::{PemError, certificates_from_pem};
 
@@ -120,12 +120,6 @@ impl Certificate {
     /// The subject's key.
     pub(crate) fn public_key(&self) -> Result<PublicKey, KeyError> {
         PublicKey::from_info(self.inner.tbs_certificate().subject_public_key_info())
-    }
-
-    /// DER of the subject's SubjectPublicKeyInfo.
-    pub(crate) fn public_key_der(&self) -> Vec<u8> {
-        // It was just decoded, so it has an encoding.
-        self.inner.tbs_certificate().subject_public_key_info().to_der().unwrap_or_default()
     }
 
     /// The value of an extension: the contents of its octet string. `None` if absent or there twice.

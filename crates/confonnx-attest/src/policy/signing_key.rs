@@ -26,7 +26,6 @@ pub enum SigningKeyError {
 }
 
 /// Who signed a program, as the TEE reports it.
-#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) enum Signer {
     /// MRSIGNER: SHA-256 of the RSA modulus.

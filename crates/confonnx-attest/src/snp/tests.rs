@@ -505,3 +505,21 @@ fn id_keys_are_named_as_reports_name_them() {
     assert_eq!(signer_of(&rcgen::PublicKeyData::subject_public_key_info(&other)), None);
     assert_eq!(signer_of(&[]), None);
 }
+
+proptest::proptest! {
+    /// Any bytes of a report's length are read, verified and appraised without a panic, and are not genuine.
+    #[test]
+    fn no_report_panics(
+        version in 0u8..8,
+        rest in proptest::collection::vec(proptest::num::u8::ANY, REPORT_BYTES - 4),
+    ) {
+        let report = [&[version, 0, 0, 0], &rest[..]].concat();
+        let endorsements = Made::crl().evidence().1.endorsements;
+        let evidence = Evidence::new(&report, *endorsements).unwrap();
+        let mut verdict = Verdict::default();
+        let facts = evidence.verify_report(&REPORT_DATA, NOW, &mut verdict);
+        proptest::prop_assert!(!verdict.passes());
+        proptest::prop_assert_eq!(facts.is_some(), (2..=5).contains(&evidence.report.version));
+        evidence.collateral_requests();
+    }
+}

@@ -4,6 +4,7 @@ use rcgen::{
     RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
+use super::crl::CrlError;
 use super::*;
 use crate::Outcome;
 

@@ -5,8 +5,8 @@ use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser;
 
 use super::*;
-use crate::digest;
 use crate::testing;
+use crate::{Claims, Expectations, Genuine, Platforms, Tee, digest};
 
 /// 2026-01-01: within the validity of every VCEK here.
 const THEN: UnixTime = UnixTime(1_767_225_600);
@@ -178,12 +178,22 @@ fn shared_reports_have_their_verdict() {
 }
 
 #[test]
-fn a_shared_debug_report_says_so() {
+fn a_shared_debug_report_is_genuine_and_refused() {
     let (Some(report), Some(vcek)) = (shared("gosev_attestation_DEBUG.bin"), shared("gosev_vcek.der")) else {
         return;
     };
-    let measured = verify(&with_vcek(&report, &vcek), THEN).1.unwrap().into_measured();
-    assert!(measured.debug);
+    let (verdict, facts) = verify(&with_vcek(&report, &vcek), THEN);
+    let measured = facts.unwrap().into_measured();
+    let expected = Expectations {
+        enclave_hashes: vec![measured.enclave_hash.clone()],
+        platforms: Platforms::cloud(),
+        ..Expectations::default()
+    };
+    let claims = Claims::example(THEN);
+    let genuine = Genuine { key_configs: vec![], claims, tee: Tee::Snp, measured, fresh: true, verdict };
+    let refused = genuine.appraise(&crate::Policy::new(expected).unwrap(), THEN).unwrap_err();
+    let failed: Vec<_> = refused.verdict.failed().map(|check| check.name).collect();
+    assert_eq!(failed, ["debug"]);
 }
 
 #[test]
