@@ -9,10 +9,10 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint fmt bench bench-crypto fuzz digits wheel tcb clean
+.PHONY: help demo test test-rust test-python lint fmt bench bench-attestation bench-crypto fuzz digits wheel tcb clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888)
 	@scripts/venv runtime
@@ -51,6 +51,10 @@ bench: need-cargo ## Measure the whole path beside bare ONNX Runtime; writes tar
 	@{ test -f .cache/bench/tiny.onnx && test -f .cache/bench/squeezenet.onnx; } || $(VENV)/python bench/models.py .cache/bench
 	$(CARGO) build --locked --release -p confonnx-server
 	$(CARGO) run --locked --release -p confonnx-bench -- $(BENCH)
+
+bench-attestation: need-cargo ## Measure attestation: 10000 fresh nonces, 64 clients, 100 ms a quote (BENCH=FLAGS)
+	@scripts/fetch-onnxruntime
+	$(CARGO) run --locked --release -p confonnx-bench -- attestation $(BENCH)
 
 bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 	$(CARGO) bench --locked -p confonnx-protocol

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose output is its result")]
 
+mod attestation;
 mod cost;
 mod load;
 mod report;
@@ -30,8 +31,10 @@ use crate::{
 
 /// Measure sealed requests beside bare ONNX Runtime.
 #[derive(Parser)]
-#[command(max_term_width = 100)]
+#[command(max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Rounds of each measurement; medians are over these.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -52,8 +55,18 @@ struct Args {
     server: Option<PathBuf>,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Measure attestation with a slow device and many clients.
+    Attestation(attestation::Args),
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(Command::Attestation(args)) = &args.command {
+        ensure!(!cfg!(debug_assertions), "this is a debug build; run `make bench-attestation`");
+        return attestation::run(args);
+    }
     let length = Duration::try_from_secs_f64(args.seconds).context("--seconds")?;
     // Clients rest for up to two rounds, and the server closes connections that rest for 30 s.
     ensure!(!length.is_zero() && args.seconds <= 10.0, "--seconds is {}; expected up to 10", args.seconds);

@@ -1,5 +1,7 @@
 //! Medians and spreads: what a shared machine disturbs least.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// The median of some rounds, with the least and the most.
@@ -31,6 +33,13 @@ pub(crate) fn percentile(values: impl IntoIterator<Item = f64>, percent: u32) ->
     let values = sorted(values);
     let rank = (values.len() * percent as usize).div_ceil(100);
     values.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+/// The most of the ascending `times` that lie within any `length`.
+pub(crate) fn window(times: &[Duration], length: Duration) -> usize {
+    let within =
+        |start: usize| times[start..].iter().take_while(|time| **time - times[start] < length).count();
+    (0..times.len()).map(within).max().unwrap_or_default()
 }
 
 fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
@@ -78,5 +87,13 @@ mod tests {
     fn spread_has_both_ends() {
         assert_eq!(Spread::of([2.0, 9.0, 1.0]), Spread { median: 2.0, min: 1.0, max: 9.0 });
         assert_eq!(Spread::of([]), Spread { median: 0.0, min: 0.0, max: 0.0 });
+    }
+
+    #[test]
+    fn the_busiest_window_counts() {
+        let times: Vec<_> = [0, 900, 1000, 1100, 1899, 5000].map(Duration::from_millis).into();
+        assert_eq!(window(&times, Duration::from_secs(1)), 4);
+        assert_eq!(window(&times, Duration::from_millis(100)), 1);
+        assert_eq!(window(&[], Duration::from_secs(1)), 0);
     }
 }

@@ -24,6 +24,13 @@ pub struct Document {
     proof: Option<InclusionProof>,
 }
 
+/// The documents for the nonces of one tree, encoded once for all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Documents {
+    /// Up to where the proof belongs.
+    shared: Vec<u8>,
+}
+
 /// Bytes that are not an attestation document.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -104,22 +111,8 @@ impl Document {
 
     /// The document as the server sends it.
     pub fn to_json(&self) -> Vec<u8> {
-        let wire = Wire {
-            version: VERSION,
-            key_configs: Base64UrlUnpadded::encode_string(&self.key_configs),
-            claims: Base64UrlUnpadded::encode_string(&self.claims),
-            evidence: WireEvidence {
-                tee: self.evidence.tee().name().into(),
-                report: Base64UrlUnpadded::encode_string(&self.evidence.report()),
-                endorsements: self.evidence.endorsements(),
-            },
-            freshness: WireFreshness {
-                root: digest::encode(&self.root),
-                proof: self.proof.as_ref().map(WireProof::write),
-            },
-        };
-        // Strings, numbers and string-keyed maps only: serializing them cannot fail.
-        serde_json::to_vec(&wire).unwrap_or_default()
+        Documents::new(&self.key_configs, &self.claims, &self.evidence, self.root)
+            .to_json(self.proof.as_ref())
     }
 
     /// The TEE the document says it comes from.
@@ -161,6 +154,40 @@ impl Document {
             Some(Err(err)) => verdict.decide("nonce", expected, err.to_string(), false),
             None => verdict.decide("nonce", expected, "no inclusion proof", false),
         }
+    }
+}
+
+impl Documents {
+    /// The documents that differ in nothing but their proof; see [`Document::new`].
+    pub fn new(key_configs: &[u8], claims: &[u8], evidence: &Evidence, root: [u8; 32]) -> Self {
+        let wire = Wire {
+            version: VERSION,
+            key_configs: Base64UrlUnpadded::encode_string(key_configs),
+            claims: Base64UrlUnpadded::encode_string(claims),
+            evidence: WireEvidence {
+                tee: evidence.tee().name().into(),
+                report: Base64UrlUnpadded::encode_string(&evidence.report()),
+                endorsements: evidence.endorsements(),
+            },
+            freshness: WireFreshness { root: digest::encode(&root), proof: None },
+        };
+        // Strings, numbers and string-keyed maps only: serializing them cannot fail.
+        let mut shared = serde_json::to_vec(&wire).unwrap_or_default();
+        // The proof is the last member of the last member.
+        shared.truncate(shared.len().saturating_sub(CLOSING.len()));
+        Self { shared }
+    }
+
+    /// The one with `proof`, as the server sends it.
+    pub fn to_json(&self, proof: Option<&InclusionProof>) -> Vec<u8> {
+        let mut json = self.shared.clone();
+        if let Some(proof) = proof {
+            json.extend_from_slice(b",\"proof\":");
+            // The same: it cannot fail.
+            json.append(&mut serde_json::to_vec(&WireProof::write(proof)).unwrap_or_default());
+        }
+        json.extend_from_slice(CLOSING);
+        json
     }
 }
 
@@ -236,5 +263,7 @@ fn hash(member: &'static str, text: &str) -> Result<[u8; 32], DocumentError> {
     digest::decode_array(text).map_err(|source| DocumentError::Hex { member, source })
 }
 
+/// Of `freshness` and of the document.
+const CLOSING: &[u8] = b"}}";
 const VERSION: u64 = 1;
 const CLAIMS: &str = "a claims object";

@@ -73,7 +73,7 @@ pub use claims::{
     Build, Claims, ClaimsError, ClientAuth, KeyClaim, KeySource, ModelClaim, PROTOCOL, Runtime,
 };
 pub use digest::{Digest, EnclaveHash, Hex, HexError};
-pub use document::{Document, DocumentError, MAX_DOCUMENT_BYTES, VerifyError};
+pub use document::{Document, DocumentError, Documents, MAX_DOCUMENT_BYTES, VerifyError};
 pub use enclave_info::{EnclaveInfo, EnclaveInfoError};
 pub use evidence::{Evidence, EvidenceError, Tee};
 pub use policy::{

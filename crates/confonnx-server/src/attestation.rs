@@ -1,6 +1,9 @@
 //! Attestation documents. The TEE makes one quote at a time; all nonces that arrive meanwhile share the next.
+//!
+//! Each of their documents has the same bytes up to the proof that its nonce was among them, so those are made once.
 
 use std::{
+    fmt,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread,
     time::{Duration, Instant},
@@ -8,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{
-    Build, Claims, ClientAuth, Document, Evidence, KeySource, ModelClaim, Nonce, PROTOCOL, Runtime,
-    merkle::{InclusionProof, MAX_LEAVES, Tree, TreeError},
+    Build, Claims, ClientAuth, Documents, Evidence, KeySource, ModelClaim, Nonce, PROTOCOL, Runtime, Tee,
+    merkle::{MAX_LEAVES, Tree, TreeError},
     produce::{Attester, ProduceError},
     report_data,
 };
@@ -17,12 +20,25 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::{clock, keys::Keys, metrics::Metrics, models::Slot};
+use crate::{clock, collateral::Collateral, keys::Keys, metrics::Metrics, models::Slot};
 
 /// Gives out documents.
 pub struct Attestation {
     waiting: mpsc::SyncSender<Waiting>,
 }
+
+/// What makes evidence: a TEE's device, or what stands for one in a test or measurement.
+pub struct Source {
+    /// The TEE it is part of.
+    pub tee: Tee,
+    /// Asks it. May block for some 100 ms.
+    pub evidence: Box<Produce>,
+    /// The least time from one quote's start to the next. Devices are often shared with other guests.
+    pub interval: Duration,
+}
+
+/// Makes evidence that carries the 64 bytes.
+pub type Produce = dyn FnMut(&[u8; 64]) -> Result<Evidence, ProduceError> + Send;
 
 /// What the claims say besides time and keys.
 pub struct Statement {
@@ -43,19 +59,34 @@ pub struct Statement {
 #[error("no attestation")]
 pub struct Unavailable;
 
+/// Why the TEE is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestationError {
+    /// It gave no first evidence.
+    #[error("the TEE gives no evidence: {0}")]
+    Quote(#[from] QuoteError),
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
 impl Attestation {
-    /// Starts the thread that talks to the TEE.
+    /// Makes the first quote, then starts the thread that talks to the TEE.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// See [`AttestationError`].
     pub fn start(
-        attester: Attester,
+        source: Source,
         statement: Statement,
         keys: Arc<Keys>,
+        collateral: Arc<Collateral>,
         metrics: Arc<Metrics>,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, AttestationError> {
         let (waiting, queue) = mpsc::sync_channel(MAX_WAITING);
-        let mut producer = Producer { attester, statement, keys, metrics, cached: None };
+        let mut producer =
+            Producer { source, statement, keys, collateral, metrics, cached: None, last_quote: None };
+        // Shows what collateral is needed, and a device that does not work while somebody looks.
+        producer.cache()?;
         thread::Builder::new().name("attestation".into()).spawn(move || producer.run(&queue))?;
         Ok(Self { waiting })
     }
@@ -77,27 +108,35 @@ struct Waiting {
 }
 
 struct Producer {
-    attester: Attester,
+    source: Source,
     statement: Statement,
     keys: Arc<Keys>,
+    collateral: Arc<Collateral>,
     metrics: Arc<Metrics>,
     cached: Option<Cached>,
+    last_quote: Option<Instant>,
 }
 
-/// The latest document without a nonce, and the keys and models it lists.
+/// The latest document without a nonce, and what it was made of.
 struct Cached {
     made: Instant,
     key_configs: Vec<u8>,
     models: Vec<ModelClaim>,
+    /// The [`version`](Collateral::version) of what is stapled.
+    collateral: u64,
     document: Bytes,
 }
 
+/// Why there is no quote.
 #[derive(Debug, thiserror::Error)]
-enum QuoteError {
+pub enum QuoteError {
+    /// The device.
     #[error(transparent)]
     Produce(#[from] ProduceError),
+    /// The nonces make no tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// No nonce of our own.
     #[error("no random bytes from the system: {0}")]
     Random(#[from] getrandom::Error),
 }
@@ -105,6 +144,10 @@ enum QuoteError {
 impl Producer {
     fn run(&mut self, queue: &mpsc::Receiver<Waiting>) {
         while let Ok(first) = queue.recv() {
+            // Whoever comes while the device rests shares the next quote, too.
+            if let Some(last) = self.last_quote {
+                thread::sleep(self.source.interval.saturating_sub(last.elapsed()));
+            }
             let batch: Vec<Waiting> =
                 std::iter::once(first).chain(queue.try_iter()).take(MAX_WAITING).collect();
             let (with_nonce, without): (Vec<_>, Vec<_>) = batch.into_iter().partition(|w| w.nonce.is_some());
@@ -125,7 +168,8 @@ impl Producer {
         match self.quote(nonces) {
             Ok(quote) => {
                 for (index, caller) in callers.into_iter().enumerate() {
-                    self.give(caller, Ok(quote.document(quote.tree.proof(index))));
+                    let document = quote.documents.to_json(quote.tree.proof(index).as_ref());
+                    self.give(caller, Ok(document.into()));
                 }
             }
             Err(err) => {
@@ -136,40 +180,49 @@ impl Producer {
     }
 
     fn latest(&mut self) -> Result<Bytes, Unavailable> {
-        let configs = self.keys.published().configs;
+        let (configs, collateral) = (self.keys.published().configs, self.collateral.version());
         let models = self.statement.slot.claims();
         let current = |cached: &&Cached| {
-            cached.made.elapsed() < MAX_CACHE_AGE && cached.key_configs == configs && cached.models == models
+            cached.made.elapsed() < MAX_CACHE_AGE
+                && cached.key_configs == configs
+                && cached.models == models
+                && cached.collateral == collateral
         };
         if let Some(cached) = self.cached.as_ref().filter(current) {
             return Ok(cached.document.clone());
         }
-        let quoted = random_nonce().and_then(|nonce| self.quote(vec![nonce]));
-        match quoted {
-            Ok(quote) => {
-                let document = quote.document(None);
-                let (made, document_) = (Instant::now(), document.clone());
-                self.cached = Some(Cached { made, key_configs: configs, models, document: document_ });
-                Ok(document)
-            }
-            Err(err) => {
-                error!("the TEE gave no evidence: {err}");
-                Err(Unavailable)
-            }
-        }
+        self.cache().map_err(|err| {
+            error!("the TEE gave no evidence: {err}");
+            Unavailable
+        })
+    }
+
+    /// Makes the latest document.
+    fn cache(&mut self) -> Result<Bytes, QuoteError> {
+        let quote = self.quote(vec![random_nonce()?])?;
+        let document = Bytes::from(quote.documents.to_json(None));
+        self.cached = Some(Cached {
+            made: Instant::now(),
+            key_configs: quote.key_configs,
+            models: quote.models,
+            collateral: quote.collateral,
+            document: document.clone(),
+        });
+        Ok(document)
     }
 
     /// One quote for `nonces`.
-    fn quote(&self, nonces: Vec<Nonce>) -> Result<Quote, QuoteError> {
+    fn quote(&mut self, nonces: Vec<Nonce>) -> Result<Quote, QuoteError> {
         let tree = Tree::new(nonces)?;
         let root = tree.root();
         let keys = self.keys.published();
+        let models = self.statement.slot.claims();
         let claims = Claims {
             protocol: PROTOCOL.into(),
             issued_at: clock::now(),
             build: self.statement.build.clone(),
             runtime: self.statement.runtime.clone(),
-            models: self.statement.slot.claims(),
+            models: models.clone(),
             keys: keys.claims,
             key_source: KeySource { kind: "local".into() },
             client_auth: ClientAuth { kind: self.statement.client_auth.into() },
@@ -177,8 +230,11 @@ impl Producer {
         }
         .to_bytes();
         self.metrics.quotes.fetch_add(1, Relaxed);
-        let evidence = self.attester.evidence(&report_data(&root, &keys.configs, &claims))?;
-        Ok(Quote { tree, key_configs: keys.configs.clone(), claims, evidence })
+        self.last_quote = Some(Instant::now());
+        let mut evidence = (self.source.evidence)(&report_data(&root, &keys.configs, &claims))?;
+        let collateral = self.collateral.staple(&mut evidence);
+        let documents = Documents::new(&keys.configs, &claims, &evidence, root);
+        Ok(Quote { tree, key_configs: keys.configs, models, collateral, documents })
     }
 
     fn give(&self, caller: Waiting, document: Result<Bytes, Unavailable>) {
@@ -192,14 +248,22 @@ impl Producer {
 struct Quote {
     tree: Tree,
     key_configs: Vec<u8>,
-    claims: Vec<u8>,
-    evidence: Evidence,
+    models: Vec<ModelClaim>,
+    collateral: u64,
+    documents: Documents,
 }
 
-impl Quote {
-    fn document(&self, proof: Option<InclusionProof>) -> Bytes {
-        let (configs, claims) = (self.key_configs.clone(), self.claims.clone());
-        Document::new(configs, claims, self.evidence.clone(), self.tree.root(), proof).to_json().into()
+impl From<Attester> for Source {
+    fn from(attester: Attester) -> Self {
+        let tee = attester.tee();
+        let interval = if tee == Tee::Insecure { Duration::ZERO } else { DEVICE_REST };
+        Self { tee, evidence: Box::new(move |report_data| attester.evidence(report_data)), interval }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("tee", &self.tee).finish_non_exhaustive()
     }
 }
 
@@ -211,6 +275,9 @@ fn random_nonce() -> Result<Nonce, QuoteError> {
 
 /// How old a document without a nonce gets before it is made anew.
 pub const MAX_CACHE_AGE: Duration = Duration::from_secs(60);
+
+/// At most twelve quotes a second of a device. The first caller of an idle server waits for none.
+pub const DEVICE_REST: Duration = Duration::from_millis(85);
 
 /// Callers that can wait for the next quote.
 const MAX_WAITING: usize = 4096;

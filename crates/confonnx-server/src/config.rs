@@ -17,6 +17,11 @@ use clap::{CommandFactory, FromArgMatches};
 
 pub use settings::{LogLevel, Settings};
 
+use crate::{
+    collateral::{self, Bases},
+    tee::TeeName,
+};
+
 /// What the server runs with: [`Settings`] with every default filled in and every value checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -38,6 +43,10 @@ pub struct Config {
     pub auth_key_file: Option<PathBuf>,
     /// Run without a TEE.
     pub insecure: bool,
+    /// The TEE to use; `None` looks for one.
+    pub tee: Option<TeeName>,
+    /// Where collateral comes from and is kept.
+    pub collateral: collateral::Config,
     /// How long keys live.
     pub keys: KeyTimes,
     /// How many encapsulated keys the replay table holds.
@@ -200,6 +209,14 @@ impl Config {
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             auth_key_file: settings.auth_key_file,
             insecure: settings.debug.unwrap_or(false) || settings.simulation.unwrap_or(false),
+            tee: settings.tee,
+            collateral: collateral::Config {
+                bases: Bases {
+                    amd: base_url("collateral-url-amd", settings.collateral_url_amd)?,
+                    intel: base_url("collateral-url-intel", settings.collateral_url_intel)?,
+                },
+                cache: settings.collateral_cache,
+            },
             keys: KeyTimes {
                 rollover: Duration::from_secs(rollover),
                 grace: Duration::from_secs(grace),
@@ -242,6 +259,19 @@ fn at_least_1<T: Copy + Default + PartialEq + ToString>(
         return Err(ConfigError::Range { name, found: value.to_string(), expected: "1 or more" });
     }
     Ok(value)
+}
+
+fn base_url(name: &'static str, value: Option<String>) -> Result<Option<String>, ConfigError> {
+    let Some(url) = value else { return Ok(None) };
+    let usable = url.parse::<http::Uri>().is_ok_and(|uri| {
+        let authority = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        matches!(uri.scheme_str(), Some("http" | "https")) && authority && uri.query().is_none()
+    });
+    if usable {
+        return Ok(Some(url));
+    }
+    let expected = "a URL such as https://pccs.example:8081, without user name and query";
+    Err(ConfigError::Range { name, found: format!("{url:?}"), expected })
 }
 
 /// Whether `name` can stand in a request path as it is.

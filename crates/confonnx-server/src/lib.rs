@@ -6,6 +6,7 @@
 //! - [`config`]: settings, from the untrusted host.
 //! - [`tee`]: what attests this server.
 //! - [`keys`], [`attestation`]: the key epochs, and the proof that they were made here.
+//! - [`collateral`]: what the TEE's vendor says of it, so that clients can check the proof offline.
 //! - [`models`], [`auth`], [`service`]: what a sealed request meets.
 //! - [`http`], [`admin`], [`workers`], [`metrics`]: around it.
 //! - [`server`]: puts them together.
@@ -14,6 +15,7 @@ pub mod admin;
 pub mod attestation;
 pub mod auth;
 pub mod clock;
+pub mod collateral;
 pub mod config;
 pub mod hardening;
 pub mod http;

@@ -1,5 +1,7 @@
 //! Counters in the Prometheus text format (version 0.0.4). Labels are fixed words: nothing of a request is in them.
 
+mod collateral;
+
 use std::{
     collections::BTreeMap,
     fmt::Write,
@@ -9,6 +11,8 @@ use std::{
     },
     time::Duration,
 };
+
+pub use collateral::{CollateralMetrics, CollateralState};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -31,6 +35,8 @@ pub struct Metrics {
     pub documents: AtomicU64,
     /// Key epochs begun.
     pub epochs: AtomicU64,
+    /// What is stapled to attestation documents.
+    pub collateral: CollateralMetrics,
     /// How long opening took.
     pub open: Histogram,
     /// How long the inner API took: decoding, inference, encoding.
@@ -80,6 +86,9 @@ impl Metrics {
         family("quotes_total", "counter", "Quotes asked of the TEE.", &counter(&self.quotes));
         family("documents_total", "counter", "Attestation documents given out.", &counter(&self.documents));
         family("key_epochs_total", "counter", "Key epochs begun.", &counter(&self.epochs));
+        for (name, kind, help, samples) in self.collateral.samples() {
+            family(name, kind, help, &samples);
+        }
         let stages = [("open", &self.open), ("infer", &self.infer), ("seal", &self.seal)];
         let samples: Vec<_> = stages.iter().flat_map(|(stage, histogram)| histogram.samples(stage)).collect();
         family("stage_seconds", "histogram", "How long the stages of a sealed request took.", &samples);

@@ -1,11 +1,8 @@
 //! The whole server: everything loaded, wired and running.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use confonnx_attest::{
-    Build, Digest, Runtime as RuntimeClaim,
-    produce::{Attester, measure_executable},
-};
+use confonnx_attest::{Build, Digest, Runtime as RuntimeClaim, produce::measure_executable};
 use confonnx_engine::Runtime;
 use serde_json::{Map, Value, json};
 use tokio::{
@@ -17,8 +14,9 @@ use tracing::{info, warn};
 
 use crate::{
     admin,
-    attestation::{Attestation, Statement},
+    attestation::{Attestation, AttestationError, Source, Statement},
     auth::{Auth, AuthError},
+    collateral::{Collateral, StoreError},
     config::Config,
     http::{App, Listener, Stop},
     keys::{DATE_WINDOW, Keys, KeysError},
@@ -36,6 +34,7 @@ pub struct Server {
     admin: Option<(TcpListener, SocketAddr)>,
     app: Arc<App>,
     keys: Arc<Keys>,
+    collateral: Arc<Collateral>,
     grace: Duration,
 }
 
@@ -54,6 +53,12 @@ pub enum StartError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The TEE does not work.
+    #[error(transparent)]
+    Attestation(#[from] AttestationError),
+    /// The folder for collateral.
+    #[error("collateral-cache: {0}; choose another folder or leave it out")]
+    Store(#[from] StoreError),
     /// A port.
     #[error("cannot listen on {address}: {source}; choose another with --{port} or stop what uses it")]
     Bind {
@@ -72,7 +77,7 @@ pub enum StartError {
 /// What a server is made of, loaded and measured.
 pub struct Parts {
     /// What attests it.
-    pub attester: Attester,
+    pub source: Source,
     /// The model.
     pub slot: Slot,
     /// For the claims: ONNX Runtime.
@@ -86,7 +91,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`StartError::Tee`] and [`StartError::Load`].
-    pub fn load(config: &Config, attester: Attester, runtime: &Runtime) -> Result<Self, StartError> {
+    pub fn load(config: &Config, source: impl Into<Source>, runtime: &Runtime) -> Result<Self, StartError> {
         let slot = models::open(config, runtime)?;
         let sha256 = measure_executable().map_err(TeeError::from)?;
         let build = Build { version: env!("CARGO_PKG_VERSION").into(), sha256 };
@@ -95,7 +100,7 @@ impl Parts {
             version: runtime.version().into(),
             sha256: Digest(runtime.sha256()),
         };
-        Ok(Self { attester, slot, runtime, build })
+        Ok(Self { source: source.into(), slot, runtime, build })
     }
 }
 
@@ -106,7 +111,7 @@ impl Server {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         // The TEE first: without one there is nothing to load for.
-        let attester = tee::select(config.insecure)?;
+        let attester = tee::select(Path::new("/"), config.insecure, config.tee)?;
         let runtime = models::load_runtime(config.onnxruntime_library.as_deref())?;
         let parts = Parts::load(&config, attester, &runtime)?;
         Self::assemble(config, parts).await
@@ -117,7 +122,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn assemble(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts { attester, slot, runtime, build } = parts;
+        let Parts { source, slot, runtime, build } = parts;
         let slot = Arc::new(slot);
         let auth = config.auth_key_file.as_deref().map_or(Ok(Auth::Anyone), Auth::from_file)?;
         let metrics = Arc::new(Metrics::default());
@@ -133,7 +138,7 @@ impl Server {
                 Some((listener, address))
             }
         };
-        banner(&config, &slot, &runtime, attester.tee().name(), address, &keys);
+        banner(&config, &slot, &runtime, source.tee.name(), address, &keys);
         let statement = Statement {
             build,
             runtime,
@@ -141,13 +146,19 @@ impl Server {
             client_auth: auth.kind(),
             settings: settings(&config, &slot),
         };
-        let attestation = Attestation::start(attester, statement, Arc::clone(&keys), Arc::clone(&metrics))
-            .map_err(StartError::Thread)?;
+        let collateral = Arc::new(Collateral::new(&config.collateral, Arc::clone(&metrics))?);
+        let attestation = Attestation::start(
+            source,
+            statement,
+            Arc::clone(&keys),
+            Arc::clone(&collateral),
+            Arc::clone(&metrics),
+        )?;
         let service = Arc::new(Service::new(Arc::clone(&keys), slot, auth, Arc::clone(&metrics)));
         // One more than can run the model, so that opening and sealing go on meanwhile.
         let workers = Workers::start(config.sessions.saturating_add(1)).map_err(StartError::Thread)?;
         let app = Arc::new(App::new(service, attestation, workers, config.limits, metrics));
-        Ok(Self { listener, address, admin, app, keys, grace: config.shutdown_grace })
+        Ok(Self { listener, address, admin, app, keys, collateral, grace: config.shutdown_grace })
     }
 
     /// Where sealed requests are served.
@@ -171,12 +182,18 @@ impl Server {
     }
 
     /// Serves until `stop`, then finishes what was received.
-    pub async fn run(self, stop: Stop) {
+    pub async fn run(self, mut stop: Stop) {
         let rollover = tokio::spawn(Arc::clone(&self.keys).run());
+        let refresh = tokio::spawn(Arc::clone(&self.collateral).run());
         let admin =
             self.admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&self.app))));
+        tokio::select! {
+            () = self.collateral.settled(COLLATERAL_PATIENCE) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
         self.listener.serve(self.app, stop, self.grace).await;
         rollover.abort();
+        refresh.abort();
         if let Some(admin) = admin {
             admin.abort();
         }
@@ -254,3 +271,6 @@ fn banner(config: &Config, slot: &Slot, runtime: &RuntimeClaim, tee: &str, addre
         );
     }
 }
+
+/// How long the first clients wait for collateral, lest they get documents without.
+const COLLATERAL_PATIENCE: Duration = Duration::from_secs(10);

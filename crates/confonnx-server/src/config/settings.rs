@@ -5,6 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
+use crate::tee::TeeName;
+
 /// Serves an ONNX model to clients that need not trust whoever runs this machine.
 ///
 /// Every flag can also be set by the variable shown with it, or in a TOML file (`--config`) under the flag's name with
@@ -64,6 +66,18 @@ pub struct Settings {
     /// File with the bearer tokens that clients need, one a line [default: anyone may ask].
     #[arg(long, env = "CONFONNX_AUTH_KEY_FILE", value_name = "FILE")]
     pub auth_key_file: Option<PathBuf>,
+    /// What attests this server [default: what is found].
+    #[arg(long, env = "CONFONNX_TEE", value_name = "NAME")]
+    pub tee: Option<TeeName>,
+    /// Folder that keeps the TEE vendor's certificates and revocation lists over a restart [default: memory only].
+    #[arg(long, env = "CONFONNX_COLLATERAL_CACHE", value_name = "FOLDER")]
+    pub collateral_cache: Option<PathBuf>,
+    /// A service with the API of AMD's Key Distribution Service [default: https://kdsintf.amd.com].
+    #[arg(long, env = "CONFONNX_COLLATERAL_URL_AMD", value_name = "URL")]
+    pub collateral_url_amd: Option<String>,
+    /// A PCCS, to ask instead of Intel [default: https://api.trustedservices.intel.com].
+    #[arg(long, env = "CONFONNX_COLLATERAL_URL_INTEL", value_name = "URL")]
+    pub collateral_url_intel: Option<String>,
     /// Least serious kind of message to log [default: info].
     #[arg(long, env = "CONFONNX_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
@@ -147,6 +161,10 @@ impl Settings {
             key_sync_interval,
             key_error_retry_interval,
             auth_key_file,
+            tee,
+            collateral_cache,
+            collateral_url_amd,
+            collateral_url_intel,
             log_level,
             onnxruntime_library,
             num_sessions,

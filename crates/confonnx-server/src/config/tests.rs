@@ -63,6 +63,28 @@ fn what_cannot_work_is_refused() {
 }
 
 #[test]
+fn services_for_collateral_are_urls() {
+    let with = |url: &str| load(&["--model-path", "m.onnx", "--collateral-url-intel", url]);
+    for url in ["https://pccs.example:8081", "http://127.0.0.1:1/prefix/"] {
+        assert_eq!(with(url).unwrap().collateral.bases.intel.as_deref(), Some(url));
+    }
+    for url in
+        ["", "pccs.example", "ftp://pccs.example", "https://user:word@pccs.example", "http://a/?b", "/path"]
+    {
+        let error = with(url).unwrap_err().to_string();
+        assert!(error.starts_with("collateral-url-intel is ") && error.contains("expected a URL"), "{error}");
+    }
+}
+
+#[test]
+fn a_tee_is_one_of_those_there_are() {
+    assert_eq!(load(&["--model-path", "m.onnx", "--tee", "tpm"]).unwrap().tee, Some(TeeName::Tpm));
+    // It has flags of its own, which say what it is.
+    let error = load(&["--model-path", "m.onnx", "--tee", "insecure"]).unwrap_err().to_string();
+    assert!(error.contains("possible values: azure,"), "{error}");
+}
+
+#[test]
 fn variables_nobody_reads_are_reported() {
     let names = ["CONFONNX_HTTP_PORT", "CONFONNX_HTTP_PROT", "HOME", "CONFONNX_CONFIG"];
     let unknown = unknown_variables(names.map(OsString::from));

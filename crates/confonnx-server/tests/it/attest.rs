@@ -1,10 +1,24 @@
 //! Attestation documents.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use confonnx_attest::{Digest, Nonce, UnixTime};
+use confonnx_attest::{
+    Digest, Nonce, Tee, UnixTime,
+    produce::{Attester, ProduceError},
+};
 use confonnx_protocol::{Kem, KeyConfig};
+use confonnx_server::{
+    attestation::Source,
+    server::{Parts, Server},
+};
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 
@@ -62,6 +76,55 @@ async fn each_of_many_callers_gets_a_proof_of_its_own_nonce() {
         trust(&document, Some(&nonce)).unwrap();
         trust(&document, Some(&Nonce([200; 32]))).unwrap_err();
     }
+}
+
+#[tokio::test]
+async fn all_who_wait_for_the_device_share_its_next_quote() {
+    let (go, wait) = mpsc::channel();
+    let attester = Attester::insecure(Digest([7; 32]));
+    let evidence = move |report_data: &[u8; 64]| {
+        // Each quote takes until the test says so.
+        wait.recv().unwrap();
+        attester.evidence(report_data)
+    };
+    let source = Source { tee: Tee::Insecure, evidence: Box::new(evidence), interval: Duration::ZERO };
+    // For the quote that the server makes to begin with.
+    go.send(()).unwrap();
+    let server = start_from(config("mlp", |_| {}), source).await;
+    let quotes = || server.app.metrics().quotes.load(Ordering::Relaxed);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let ask = |i: u8| {
+        let (app, nonce, asked) = (Arc::clone(&server.app), Nonce([i; 32]), Arc::clone(&asked));
+        tokio::spawn(async move {
+            let request = Request::get(format!("{ATTESTATION}?nonce={nonce}"));
+            asked.fetch_add(1, Ordering::Relaxed);
+            let response = app.answer(request.body(Empty::<Bytes>::new()).unwrap()).await;
+            trust(&response.into_body().collect().await.unwrap().to_bytes(), Some(&nonce)).unwrap();
+        })
+    };
+    let mut tasks = vec![ask(0)];
+    until(|| quotes() == 2).await;
+    tasks.extend((1..=200).map(ask));
+    // This test has one thread: who has been counted has run on until it waits.
+    until(|| asked.load(Ordering::Relaxed) == 201).await;
+    for _ in 0..2 {
+        go.send(()).unwrap();
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(quotes(), 3, "one to begin with, one for the first, one for all others");
+}
+
+#[tokio::test]
+async fn a_device_without_evidence_keeps_the_server_from_starting() {
+    let error = || ProduceError::Executable { path: "device", source: std::io::ErrorKind::TimedOut.into() };
+    let source =
+        Source { tee: Tee::Insecure, evidence: Box::new(move |_| Err(error())), interval: Duration::ZERO };
+    let config = config("mlp", |_| {});
+    let parts = Parts::load(&config, source, runtime()).unwrap();
+    let error = Server::assemble(config, parts).await.err().unwrap().to_string();
+    assert!(error.starts_with("the TEE gives no evidence: "), "{error}");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use confonnx_protocol::{
     padding,
 };
 use confonnx_server::{
+    attestation::Source,
     clock,
     config::{Config, Settings},
     http::App,
@@ -90,7 +91,11 @@ pub(crate) async fn start(name: &str) -> Running {
 }
 
 pub(crate) async fn start_with(config: Config) -> Running {
-    let parts = Parts::load(&config, Attester::insecure(Digest([7; 32])), runtime()).unwrap();
+    start_from(config, Attester::insecure(Digest([7; 32]))).await
+}
+
+pub(crate) async fn start_from(config: Config, source: impl Into<Source>) -> Running {
+    let parts = Parts::load(&config, source, runtime()).unwrap();
     let server = Server::assemble(config, parts).await.unwrap();
     let (stop, stopping) = watch::channel(false);
     Running {

@@ -88,7 +88,7 @@ async fn the_operator_sees_counts_and_health() {
     for line in [
         "confonnx_requests_total{outcome=\"ok\"} 2",
         "confonnx_requests_total{outcome=\"request-invalid\"} 1",
-        "confonnx_quotes_total 1",
+        "confonnx_quotes_total 2",
         "confonnx_key_epochs_total 1",
         "confonnx_in_flight 0",
         "confonnx_stage_seconds_count{stage=\"infer\"} 1",

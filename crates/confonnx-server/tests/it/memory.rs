@@ -84,6 +84,7 @@ impl Drop for Server {
 }
 
 #[tokio::test]
+#[allow(clippy::print_stdout, reason = "a skipped test says so")]
 async fn neither_the_models_key_nor_its_file_stays_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mlp.onnx.age");
