@@ -72,10 +72,10 @@ pub struct Settings {
     /// Folder that keeps the TEE vendor's certificates and revocation lists over a restart [default: memory only].
     #[arg(long, env = "CONFONNX_COLLATERAL_CACHE", value_name = "FOLDER")]
     pub collateral_cache: Option<PathBuf>,
-    /// A service with the API of AMD's Key Distribution Service [default: https://kdsintf.amd.com].
+    /// A service with the API of AMD's Key Distribution Service [default: AMD's own].
     #[arg(long, env = "CONFONNX_COLLATERAL_URL_AMD", value_name = "URL")]
     pub collateral_url_amd: Option<String>,
-    /// A PCCS, to ask instead of Intel [default: https://api.trustedservices.intel.com].
+    /// A PCCS, to ask instead of Intel [default: Intel's own].
     #[arg(long, env = "CONFONNX_COLLATERAL_URL_INTEL", value_name = "URL")]
     pub collateral_url_intel: Option<String>,
     /// Least serious kind of message to log [default: info].
