@@ -78,6 +78,28 @@ fn complete(state: CollateralState) -> bool {
 }
 
 #[tokio::test]
+async fn a_quote_gets_intels_collateral_from_a_caching_service() {
+    let service = Service::start().await;
+    service.set(Mode::Intel);
+    // When this collateral was valid.
+    let then = Pace { now: || UnixTime(1_791_421_786), ..pace() };
+    let under = start(&service.url, None, then);
+    let mut quote = evidence::quote();
+    under.collateral.staple(&mut quote);
+    assert_eq!(stapled(&quote), none());
+    under.until(|state| state.needed == 4 && state.missing == 0 && state.stale == 0).await;
+    assert_eq!(service.asked().len(), 4, "{:?}", service.asked());
+    let mut quote = evidence::quote();
+    under.collateral.staple(&mut quote);
+    let (found, expected) = (evidence::endorsement(&quote, "collateral"), evidence::quote_collateral());
+    for member in
+        ["tcb_info", "tcb_info_signature", "qe_identity", "pck_crl", "root_ca_crl", "pck_crl_issuer_chain"]
+    {
+        assert_eq!(found[member], expected[member], "{member}");
+    }
+}
+
+#[tokio::test]
 async fn what_evidence_needs_is_fetched_and_stapled() {
     let service = Service::start().await;
     let server = start(&service.url, None, pace());

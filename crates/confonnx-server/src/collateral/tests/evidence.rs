@@ -45,3 +45,50 @@ pub(super) fn list(outdated: bool) -> Vec<u8> {
     let collateral: Value = serde_json::from_slice(&vector("tdx/tdx_quote_td15ex_collateral.json")).unwrap();
     unhex(collateral[if outdated { "pck_crl" } else { "root_ca_crl" }].as_str().unwrap())
 }
+
+/// A real quote without endorsements, for which [`intel`] has the collateral.
+pub(super) fn quote() -> Evidence {
+    Evidence::parse("tdx", &vector("tdx/tdx_quote_td15ex"), &Map::new()).unwrap()
+}
+
+pub(super) fn quote_collateral() -> Value {
+    serde_json::from_slice(&vector("tdx/tdx_quote_td15ex_collateral.json")).unwrap()
+}
+
+/// What a PCCS answers to a path: header field and body.
+pub(super) fn intel(path: &str) -> (String, Vec<u8>) {
+    let collateral = quote_collateral();
+    let text = |member: &str| collateral[member].as_str().unwrap().to_owned();
+    let chain = |field: &str, member: &str| {
+        let encoded = text(member);
+        let encoded = encoded.bytes().map(|octet| match octet {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(octet).to_string(),
+            other => format!("%{other:02X}"),
+        });
+        format!("{field}: {}\r\n", encoded.collect::<String>())
+    };
+    let signed = |name: &str, member: &str| {
+        let signature = text(&format!("{member}_signature"));
+        format!("{{\"{name}\":{},\"signature\":\"{signature}\"}}", text(member)).into_bytes()
+    };
+    match path {
+        path if path.starts_with("/tdx/certification/v4/tcb?fmspc=") => {
+            (chain("TCB-Info-Issuer-Chain", "tcb_info_issuer_chain"), signed("tcbInfo", "tcb_info"))
+        }
+        "/tdx/certification/v4/qe/identity" => (
+            chain("SGX-Enclave-Identity-Issuer-Chain", "qe_identity_issuer_chain"),
+            signed("enclaveIdentity", "qe_identity"),
+        ),
+        path if path.starts_with("/sgx/certification/v4/pckcrl?ca=platform") => {
+            (chain("SGX-PCK-CRL-Issuer-Chain", "pck_crl_issuer_chain"), unhex(&text("pck_crl")))
+        }
+        "/sgx/certification/v4/rootcacrl" => (String::new(), text("root_ca_crl").into_bytes()),
+        other => panic!("nobody asks a PCCS for {other}"),
+    }
+}
+
+/// The endorsement of that name.
+pub(super) fn endorsement(evidence: &Evidence, name: &str) -> Value {
+    let document = Document::new(Vec::new(), Vec::new(), evidence.clone(), [0; 32], None).to_json();
+    serde_json::from_slice::<Value>(&document).unwrap()["evidence"]["endorsements"][name].clone()
+}

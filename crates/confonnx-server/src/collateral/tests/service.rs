@@ -11,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::evidence::{certificate, list};
+use super::evidence::{certificate, intel, list};
 
 /// What it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(super) enum Mode {
     Good,
     /// Answers with this status and `retry-after`.
     Status(u16, Option<&'static str>),
+    /// Answers as a PCCS.
+    Intel,
     /// Accepts and says nothing.
     Silent,
     /// Sends one octet after the other.
@@ -94,14 +96,19 @@ async fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<
     let is_list = path.ends_with("/crl");
     let mode = {
         let mut state = state.lock().unwrap();
-        if state.mode == Mode::Good {
-            state.asked.push(path);
+        if matches!(state.mode, Mode::Good | Mode::Intel) {
+            state.asked.push(path.clone());
         }
         state.mode
     };
     let ok = |body: Vec<u8>| (head(200, None, body.len()), body);
     let (head, body) = match mode {
         Mode::Good if is_list => ok(list(false)),
+        Mode::Intel => {
+            let (field, body) = intel(&path);
+            let head = head(200, None, body.len());
+            (head.replacen("\r\n", &format!("\r\n{field}"), 1), body)
+        }
         Mode::Outdated if is_list => ok(list(true)),
         Mode::Swapped if !is_list => ok(list(false)),
         Mode::Good | Mode::Outdated | Mode::Swapped => ok(certificate()),
