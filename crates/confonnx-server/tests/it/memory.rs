@@ -106,6 +106,7 @@ async fn neither_the_models_key_nor_its_file_stays_in_memory() {
     let claimed = client.attest().await.unwrap().claims().models[0].ciphertext_sha256.unwrap().0;
     let Some(found) = server.count(&[&claimed, text.as_bytes(), &text.as_bytes()[20..60], &secret, piece])
     else {
+        assert!(std::env::var_os("CI").is_none(), "CI has to be able to read another process's memory");
         println!("skipped: this process may not read another's memory (it needs CAP_SYS_PTRACE)");
         return;
     };
