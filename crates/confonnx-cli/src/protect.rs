@@ -17,7 +17,7 @@ use crate::print;
 /// key with `confonnx provision`.
 #[derive(Args)]
 pub(crate) struct EncryptModel {
-    /// The .onnx file; it has to hold all of its data
+    /// The .onnx file; its external data, if any, lies beside it and is encrypted with it
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// The key's file, as age-keygen writes it. Made anew if there is none: keep it, and keep it secret

@@ -8,7 +8,10 @@ mod file;
 mod header;
 mod key;
 mod owner;
+mod pack;
 mod stream;
+mod tar;
+mod unpack;
 
 use std::io::{self, Read, Write};
 
@@ -18,13 +21,14 @@ use zeroize::Zeroizing;
 pub use file::{EncryptFileError, encrypt_file};
 pub use key::{KeyError, ModelKey};
 pub use owner::{NotSigned, OwnerKey, OwnerKeyError, OwnerPublicKey};
+pub use unpack::{Erased, OpenModelError, OpenedModel, UnpackError, Unpacker, open_model};
 
-/// SHA-256 of a model file and of its encrypted form.
+/// The digests of a model and of its encrypted form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests {
-    /// Of the `.onnx` file.
+    /// SHA-256 of what was encrypted; of a file with its data files, the model hash.
     pub plaintext: [u8; 32],
-    /// Of the encrypted file.
+    /// SHA-256 of the encrypted file.
     pub ciphertext: [u8; 32],
 }
 

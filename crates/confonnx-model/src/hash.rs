@@ -45,22 +45,35 @@ pub fn model_hash(path: &Path) -> Result<[u8; 32], HashError> {
         move |error| HashError::Read { path, error }
     };
     let onnx = fs::read(path).map_err(read_error(path))?;
-    let locations = ModelInfo::parse(&onnx)?.external_data;
     let mut external = BTreeMap::new();
-    if !locations.is_empty() {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = folder.canonicalize().map_err(read_error(folder))?;
-        for location in locations {
-            let joined = folder.join(&location);
-            // Resolves links first: one may point anywhere.
-            let resolved = joined.canonicalize().map_err(read_error(&joined))?;
-            if !resolved.starts_with(&folder) || !resolved.is_file() {
-                return Err(HashError::Outside { path: joined });
-            }
-            external.insert(location, file_hash(&resolved).map_err(read_error(&joined))?);
-        }
+    for (location, file) in data_files(path, &ModelInfo::parse(&onnx)?.external_data)? {
+        let hash = file_hash(&file).map_err(read_error(&file))?;
+        external.insert(location, hash);
     }
     Ok(hash_files(&onnx, &external))
+}
+
+/// Where the data files of the model at `path` are, by location.
+///
+/// # Errors
+/// [`HashError::Read`] and [`HashError::Outside`].
+pub fn data_files(path: &Path, locations: &[String]) -> Result<BTreeMap<String, PathBuf>, HashError> {
+    if locations.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let resolve =
+        |path: &Path| path.canonicalize().map_err(|error| HashError::Read { path: path.to_owned(), error });
+    let folder = resolve(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    let file = |location: &String| {
+        let joined = folder.join(location);
+        // Resolves links first: one may point anywhere.
+        let resolved = resolve(&joined)?;
+        if !resolved.starts_with(&folder) || !resolved.is_file() {
+            return Err(HashError::Outside { path: joined });
+        }
+        Ok((location.clone(), resolved))
+    };
+    locations.iter().map(file).collect()
 }
 
 /// The model hash of a model that is all in `onnx`; an error if it names other files.
@@ -73,7 +86,11 @@ pub fn hash_bytes(onnx: &[u8]) -> Result<[u8; 32], HashError> {
 
 /// The model hash from the bytes of the `.onnx` file and the SHA-256 of each external file, by its location.
 pub fn hash_files(onnx: &[u8], external: &BTreeMap<String, [u8; 32]>) -> [u8; 32] {
-    let model = Sha256::digest(onnx).into();
+    hash_parts(Sha256::digest(onnx).into(), external)
+}
+
+/// The same, from the SHA-256 of the `.onnx` file.
+pub(crate) fn hash_parts(model: [u8; 32], external: &BTreeMap<String, [u8; 32]>) -> [u8; 32] {
     if external.is_empty() {
         return model;
     }

@@ -162,7 +162,7 @@ fn value_info(kind: &'static str, value: &ValueInfoProto) -> Result<ValueInfo, M
 }
 
 /// Whether a location is safe to join to a folder, and has only one spelling.
-fn is_plain(location: &str) -> bool {
+pub(crate) fn is_plain(location: &str) -> bool {
     // ONNX Runtime takes "*/_ORT_MEM_ADDR_/*" for an address in its own memory.
     let allowed = |c: char| !c.is_control() && !matches!(c, '\\' | ':' | '*');
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";

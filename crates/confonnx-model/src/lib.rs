@@ -39,6 +39,6 @@ mod proto;
 mod tensor_proto;
 
 pub use elem_type::{dtype_from_elem_type, elem_type};
-pub use hash::{HashError, hash_bytes, hash_files, model_hash};
+pub use hash::{HashError, data_files, hash_bytes, hash_files, model_hash};
 pub use info::{Dim, ModelError, ModelInfo, Opset, ValueInfo};
 pub use tensor_proto::{TensorProtoError, read_tensor_proto, write_tensor_proto};

@@ -11,12 +11,13 @@ use std::{
 use confonnx_attest::{Digest, ModelClaim};
 use confonnx_engine::{EngineError, Model, ModelOptions, Runtime, TensorInfo};
 use confonnx_model::{
-    HashError, ModelError, ModelInfo,
-    encrypted::{self, OwnerKeyError, OwnerPublicKey},
+    HashError, ModelError, ModelInfo, data_files,
+    encrypted::{self, Erased, OpenedModel, OwnerKeyError, OwnerPublicKey},
     hash_files,
 };
 use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroize;
 
 use crate::config::Config;
 
@@ -97,17 +98,21 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
-    /// It is encrypted and has its data in other files.
+    /// What came encrypted with it is not the data that it names.
     #[error(
-        "model {} is encrypted and keeps data in other files ({}); an encrypted model has to be one file",
+        "model {}: its encrypted file has the data files {}, but the model names {}; encrypt it again, with its data \
+         beside it",
         path.display(),
-        locations.join(", ")
+        Names(found),
+        Names(expected)
     )]
-    EncryptedExternal {
+    EncryptedData {
         /// The file.
         path: PathBuf,
-        /// The files it names.
-        locations: Vec<String>,
+        /// The data files it names.
+        expected: Vec<String>,
+        /// Those that are there.
+        found: Vec<String>,
     },
     /// The owner's key cannot be used.
     #[error("the model owner's key {}: {source}", path.display())]
@@ -202,8 +207,8 @@ fn owner(config: &Config) -> Result<Option<OwnerPublicKey>, LoadError> {
 /// # Errors
 /// See [`LoadError`].
 pub fn load(config: &Config, runtime: &Runtime) -> Result<Served, LoadError> {
-    let onnx = read(&config.model_path)?;
-    Loader::new(config, runtime).load(&onnx, None)
+    let onnx = Erased::from(read(&config.model_path)?);
+    Loader::new(config, runtime).load_plain(&onnx)
 }
 
 /// What it takes to load a model from its bytes.
@@ -226,26 +231,56 @@ impl Loader {
         }
     }
 
-    /// Loads `onnx`, the content of the model's file, which was stored encrypted if that has a hash.
-    fn load(&self, onnx: &[u8], ciphertext: Option<Digest>) -> Result<Served, LoadError> {
+    /// Loads `onnx`, the content of the model's file, with the data files beside it.
+    fn load_plain(&self, onnx: &[u8]) -> Result<Served, LoadError> {
         let path = || self.path.clone();
         let info = ModelInfo::parse(onnx).map_err(|source| LoadError::Model { path: path(), source })?;
-        if ciphertext.is_some() && !info.external_data.is_empty() {
-            return Err(LoadError::EncryptedExternal { path: path(), locations: info.external_data });
+        let files = data_files(&self.path, &info.external_data).map_err(|error| match error {
+            HashError::Read { path, error } => LoadError::Read { path, source: error },
+            source => LoadError::Data { path: path(), source },
+        })?;
+        let data =
+            files.into_iter().map(|(location, path)| Ok((location, SharedOctets(read(&path)?.into()))));
+        self.load(onnx, data.collect::<Result<_, LoadError>>()?, None)
+    }
+
+    /// Loads a model that was stored encrypted, with the data files that came with it.
+    fn load_encrypted(&self, opened: OpenedModel) -> Result<Served, LoadError> {
+        let OpenedModel { onnx, external, ciphertext } = opened;
+        let info =
+            ModelInfo::parse(&onnx).map_err(|source| LoadError::Model { path: self.path.clone(), source })?;
+        if !external.iter().map(|(name, _)| name).eq(&info.external_data) {
+            let found = external.into_iter().map(|(name, _)| name).collect();
+            let (path, expected) = (self.path.clone(), info.external_data);
+            return Err(LoadError::EncryptedData { path, expected, found });
         }
-        let (mut external_data, mut digests) = (Vec::new(), BTreeMap::new());
-        for location in info.external_data {
-            let data: Arc<[u8]> = read(&data_file(&self.path, &location)?)?.into();
-            digests.insert(location.clone(), Sha256::digest(&data).into());
-            external_data.push((location, data));
-        }
+        // One by one: each is copied, and its first copy erased, before the next.
+        let data = external.into_iter().map(|(name, octets)| (name, SharedOctets(Arc::from(&octets[..]))));
+        self.load(&onnx, data.collect(), Some(Digest(ciphertext)))
+    }
+
+    fn load(
+        &self,
+        onnx: &[u8],
+        data: Vec<(String, SharedOctets)>,
+        ciphertext: Option<Digest>,
+    ) -> Result<Served, LoadError> {
+        let path = || self.path.clone();
+        let digest = |(location, octets): &(String, SharedOctets)| {
+            (location.clone(), Sha256::digest(&octets.0).into())
+        };
+        let digests: BTreeMap<_, _> = data.iter().map(digest).collect();
+        let external_data =
+            data.iter().map(|(location, octets)| (location.clone(), Arc::clone(&octets.0))).collect();
         let options = ModelOptions {
             sessions: self.sessions,
             threads_per_session: self.threads_per_session,
             external_data,
         };
-        let model = Model::load(&self.runtime, onnx, &options)
-            .map_err(|source| LoadError::Engine { path: path(), source })?;
+        let loaded = Model::load(&self.runtime, onnx, &options);
+        // Before `data`, which is erased only if nobody else has it.
+        drop(options);
+        let model = loaded.map_err(|source| LoadError::Engine { path: path(), source })?;
         let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor_metadata).collect();
         let metadata = ModelMetadata {
             name: self.name.clone(),
@@ -264,18 +299,15 @@ impl Loader {
     }
 }
 
-/// Where external data is; links that lead out of the model's folder are refused, as the model hash does.
-fn data_file(model: &Path, location: &str) -> Result<PathBuf, LoadError> {
-    let folder = model.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let joined = folder.join(location);
-    let resolve =
-        |path: &Path| path.canonicalize().map_err(|source| LoadError::Read { path: path.to_owned(), source });
-    let resolved = resolve(&joined)?;
-    if !resolved.starts_with(resolve(folder)?) || !resolved.is_file() {
-        let source = HashError::Outside { path: joined };
-        return Err(LoadError::Data { path: model.to_owned(), source });
+/// What ONNX Runtime reads while it loads a model; erased when the last owner drops it.
+struct SharedOctets(Arc<[u8]>);
+
+impl Drop for SharedOctets {
+    fn drop(&mut self) {
+        if let Some(octets) = Arc::get_mut(&mut self.0) {
+            octets.zeroize();
+        }
     }
-    Ok(resolved)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
@@ -301,6 +333,14 @@ fn built_in_places() -> Vec<PathBuf> {
 
 const CACHE: &str = ".cache/onnxruntime";
 const LIBRARY: &str = "libonnxruntime.so.1.31.1";
+
+struct Names<'a>(&'a [String]);
+
+impl std::fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { f.write_str("none") } else { f.write_str(&self.0.join(", ")) }
+    }
+}
 
 struct Paths<'a>(&'a [PathBuf]);
 

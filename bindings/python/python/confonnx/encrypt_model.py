@@ -36,7 +36,8 @@ def encrypt_model(
 ) -> EncryptedModel:
     """Encrypts the `.onnx` file `model` into `out`, in the age format.
 
-    Give the key as text (`key`) or the path of its file (`key_path`). The model has to hold all of its data.
+    Give the key as text (`key`) or the path of its file (`key_path`). External data, which lies beside the model, is encrypted
+    with it.
 
     Raises `ValueError` when there is no usable key, or the file is not such a model; `OSError` when a file cannot be read
     or written.

@@ -1,13 +1,16 @@
 //! Encrypting a model file as a whole: all of it or nothing.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufWriter, Read},
+    io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
-use super::{Digests, EncryptError, ModelKey, encrypt, is_encrypted};
-use crate::{ModelError, ModelInfo};
+use sha2::{Digest, Sha256};
+
+use super::{Digests, EncryptError, ModelKey, encrypt, is_encrypted, pack::Pack, unpack::MODEL};
+use crate::{HashError, ModelError, ModelInfo, data_files, hash::hash_parts};
 
 /// Why there is no encrypted file.
 #[derive(Debug, thiserror::Error)]
@@ -34,17 +37,22 @@ pub enum EncryptFileError {
         /// Why not.
         error: ModelError,
     },
-    /// It has its data in other files.
-    #[error(
-        "{} keeps data in other files ({}); an encrypted model has to be one file: save it with its data inside",
-        path.display(),
-        locations.join(", ")
-    )]
-    External {
+    /// Its data files are not where they should be.
+    #[error("{}: {error}", path.display())]
+    Data {
         /// The file.
         path: PathBuf,
-        /// The files it names.
-        locations: Vec<String>,
+        /// What is wrong.
+        error: HashError,
+    },
+    /// A data file has a name that cannot be kept.
+    #[error(
+        "the model's data file {location:?} cannot be encrypted with it; give it a shorter name (100 octets without its \
+         folders), and not that of `{MODEL}`"
+    )]
+    Location {
+        /// Its name.
+        location: String,
     },
     /// It could not be encrypted.
     #[error("{}: {error}", path.display())]
@@ -56,7 +64,8 @@ pub enum EncryptFileError {
     },
 }
 
-/// Encrypts the `.onnx` file at `model` to `key`; `out` appears whole or not at all.
+/// Encrypts the `.onnx` file at `model`, with its data files if it has some, to `key`; `out` appears whole or not at all.
+/// Data files are read as they are encrypted, so they may be larger than the memory.
 ///
 /// # Errors
 /// [`EncryptFileError`]
@@ -65,14 +74,15 @@ pub fn encrypt_file(key: &ModelKey, model: &Path, out: &Path) -> Result<Digests,
         let path = path.to_owned();
         move |error| EncryptFileError::File { path, error }
     };
-    check(model)?;
-    let file = File::open(model).map_err(failed(model))?;
+    let (onnx, locations) = read(model)?;
+    let files = data_files(model, &locations)
+        .map_err(|error| EncryptFileError::Data { path: model.to_owned(), error })?;
     let mut partial = out.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
     let writer = BufWriter::new(File::create(&partial).map_err(failed(&partial))?);
-    let result = encrypt(key, file, writer)
-        .map_err(|error| EncryptFileError::Encrypt { path: model.to_owned(), error })
+    let result = write(key, onnx, files, writer)
+        .map_err(|error| error.of(model))
         .and_then(|digests| fs::rename(&partial, out).map(|()| digests).map_err(failed(out)));
     if result.is_err() {
         // What is half written is of no use to anyone.
@@ -81,20 +91,46 @@ pub fn encrypt_file(key: &ModelKey, model: &Path, out: &Path) -> Result<Digests,
     result
 }
 
-/// Whether it is a model in one file. One file is 2 GiB at most: protobuf has no longer messages.
-fn check(model: &Path) -> Result<(), EncryptFileError> {
+enum WriteError {
+    Pack(EncryptFileError),
+    Encrypt(EncryptError),
+}
+
+impl WriteError {
+    fn of(self, model: &Path) -> EncryptFileError {
+        match self {
+            Self::Pack(error) => error,
+            Self::Encrypt(error) => EncryptFileError::Encrypt { path: model.to_owned(), error },
+        }
+    }
+}
+
+fn write(
+    key: &ModelKey,
+    onnx: Vec<u8>,
+    files: BTreeMap<String, PathBuf>,
+    out: impl Write,
+) -> Result<Digests, WriteError> {
+    if files.is_empty() {
+        return encrypt(key, onnx.as_slice(), out).map_err(WriteError::Encrypt);
+    }
+    let model = Sha256::digest(&onnx).into();
+    let mut pack = Pack::new(onnx, files).map_err(WriteError::Pack)?;
+    let digests = encrypt(key, &mut pack, out).map_err(WriteError::Encrypt)?;
+    Ok(Digests { plaintext: hash_parts(model, &pack.hashes), ..digests })
+}
+
+/// A model, and where it keeps data. One file is 2 GiB at most: protobuf has no longer messages.
+fn read(model: &Path) -> Result<(Vec<u8>, Vec<String>), EncryptFileError> {
     let path = || model.to_owned();
     let failed = |error| EncryptFileError::File { path: path(), error };
     let mut file = File::open(model).map_err(failed)?;
     let mut onnx = Vec::new();
-    file.by_ref().take(64).read_to_end(&mut onnx).map_err(failed)?;
+    (&file).take(64).read_to_end(&mut onnx).map_err(failed)?;
     if is_encrypted(&onnx) {
         return Err(EncryptFileError::Encrypted { path: path() });
     }
     file.read_to_end(&mut onnx).map_err(failed)?;
     let info = ModelInfo::parse(&onnx).map_err(|error| EncryptFileError::Model { path: path(), error })?;
-    if !info.external_data.is_empty() {
-        return Err(EncryptFileError::External { path: path(), locations: info.external_data });
-    }
-    Ok(())
+    Ok((onnx, info.external_data))
 }

@@ -7,8 +7,7 @@ use std::{
 };
 
 use confonnx_attest::{Digest, ModelClaim};
-use confonnx_model::encrypted::{self, DecryptError, ModelKey, NotSigned, OwnerPublicKey};
-use zeroize::{Zeroize, Zeroizing};
+use confonnx_model::encrypted::{ModelKey, NotSigned, OpenModelError, OwnerPublicKey, open_model};
 
 use super::{LoadError, Loader, Served, VERSION};
 
@@ -50,7 +49,7 @@ pub enum UnlockError {
     Owner(#[from] NotSigned),
     /// The file cannot be opened with this key.
     #[error("the model does not open: {0}")]
-    Decrypt(#[from] DecryptError),
+    Open(#[from] OpenModelError),
     /// The file is not the one that the claims name.
     #[error(
         "the encrypted file changed since the server started: expected SHA-256 {expected}, found {found}"
@@ -144,24 +143,11 @@ impl Locked {
         let read = |source: io::Error| LoadError::Read { path: path.clone(), source };
         let file = File::open(path).map_err(read)?;
         let len = usize::try_from(file.metadata().map_err(read)?.len()).unwrap_or(usize::MAX);
-        // The plaintext is shorter than the file, so the buffer never moves and leaves no copy behind.
-        let mut onnx = Scrubbed(Zeroizing::new(Vec::new()));
-        onnx.0.try_reserve_exact(len).map_err(|_| read(io::ErrorKind::OutOfMemory.into()))?;
-        let digests = encrypted::decrypt(key, file, |piece| onnx.0.extend_from_slice(piece))?;
-        let found = Digest(digests.ciphertext);
+        let opened = open_model(key, file, len)?;
+        let found = Digest(opened.ciphertext);
         if found != self.ciphertext {
             return Err(UnlockError::Changed { expected: self.ciphertext, found });
         }
-        Ok(self.loader.load(&onnx.0, Some(self.ciphertext))?)
-    }
-}
-
-/// Erased at once, not octet by octet.
-struct Scrubbed(Zeroizing<Vec<u8>>);
-
-impl Drop for Scrubbed {
-    fn drop(&mut self) {
-        self.0.as_mut_slice().zeroize();
-        self.0.clear();
+        Ok(self.loader.load_encrypted(opened)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use confonnx_attest::UnixTime;
 use confonnx_engine::InferError;
-use confonnx_model::encrypted::{DecryptError, KeyError};
+use confonnx_model::encrypted::{DecryptError, KeyError, OpenModelError};
 use confonnx_protocol::{
     bhttp::BhttpError,
     oip::{HEADER_LENGTH, OipError},
@@ -60,7 +60,8 @@ impl InnerError {
             Self::NotFound { .. } => (404, "not-found"),
             Self::Model { .. } => (404, "model-not-found"),
             Self::Locked { .. } => (503, "model-locked"),
-            Self::ModelKey(_) | Self::Unlock(UnlockError::Decrypt(DecryptError::WrongKey)) => {
+            Self::ModelKey(_)
+            | Self::Unlock(UnlockError::Open(OpenModelError::Decrypt(DecryptError::WrongKey))) => {
                 (400, "model-key-invalid")
             }
             Self::Unlock(UnlockError::Owner(_)) => (403, "owner-signature-invalid"),

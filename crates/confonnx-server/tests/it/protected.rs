@@ -86,6 +86,47 @@ async fn a_locked_model_answers_after_its_owner_gave_the_key() {
 }
 
 #[tokio::test]
+async fn a_model_with_external_data_is_served_from_its_encrypted_file_alone() {
+    let (key, folder) = (ModelKey::generate().unwrap(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("external.onnx.age");
+    let digests = encrypted::encrypt_file(&key, &model("external"), &path).unwrap();
+    let server = start_with(config("external", |settings| {
+        settings.model_path = Some(path.clone());
+        settings.use_model_key_provisioning = Some(true);
+    }))
+    .await;
+    let owner = client(&server, digests.ciphertext);
+    let claim = owner.provision_model_key(None, &key, None).await.unwrap();
+    let hash = confonnx_model::model_hash(&model("external")).unwrap();
+    assert_eq!((claim.sha256, digests.plaintext), (Some(Digest(hash)), hash));
+    let ones =
+        Tensor::new(DataType::Fp32, Shape::new(vec![4]).unwrap(), 1_f32.to_le_bytes().repeat(4)).unwrap();
+    let answer = client(&server, hash).infer(None, vec![("x".into(), ones)], &[]).await.unwrap();
+    let expected: Vec<u8> = [1_f32, 2.0, 3.0, 4.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+    assert_eq!(answer[0].1.data(), expected);
+    let names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["external.onnx.age"], "nothing is written");
+}
+
+#[tokio::test]
+async fn data_that_the_model_does_not_name_is_refused() {
+    let (key, folder) = (ModelKey::generate().unwrap(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("external.onnx.age");
+    // The model alone, without the data it names.
+    encrypted::encrypt(&key, fs::File::open(model("external")).unwrap(), fs::File::create(&path).unwrap())
+        .unwrap();
+    let server = start_with(config("external", |settings| {
+        settings.model_path = Some(path.clone());
+        settings.use_model_key_provisioning = Some(true);
+    }))
+    .await;
+    let answer = server.ask(&head("POST", "/v2/models/external/key"), key.expose().as_bytes()).await;
+    assert_eq!(answer.error(), (500, "model-unusable".into()));
+    assert!(answer.json()["error"].as_str().unwrap().contains("external.bin"));
+}
+
+#[tokio::test]
 async fn a_wrong_key_leaves_it_waiting_and_a_second_key_is_refused() {
     let protected = Protected::new();
     let server = protected.start().await;
