@@ -88,8 +88,25 @@ pub struct KeyClaim {
 /// Where epoch secrets come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySource {
-    /// `local`: made in this TEE.
+    /// `local`: made in this TEE; `kbs`, `akv`: released by a service.
     pub kind: String,
+    /// The service that releases the secret that keys are derived from. Its operator can derive them, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<KeyService>,
+}
+
+/// A service that releases a secret against evidence, and what is taken for proof that it is this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyService {
+    /// Its base URL. With `https`, the name in it has a certificate.
+    pub url: String,
+    /// The secret's name there.
+    pub name: String,
+    /// The authorities that certify names: SHA-256 of the sorted SHA-256s of their certificates (DER).
+    pub roots_sha256: Digest,
+    /// The service that it believes about evidence, when that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation_url: Option<String>,
 }
 
 /// How clients authenticate themselves.
@@ -158,7 +175,7 @@ impl Claims {
                 not_after: later(86_400),
                 accepted_until: later(90_000),
             }],
-            key_source: KeySource { kind: "local".into() },
+            key_source: KeySource { kind: "local".into(), service: None },
             client_auth: ClientAuth { kind: "none".into() },
             settings: Map::new(),
         }

@@ -59,6 +59,7 @@ mod policy;
 #[cfg(feature = "produce")]
 pub mod produce;
 mod proof;
+pub mod release;
 pub mod sgx;
 pub mod snp;
 pub mod tdx;
@@ -70,15 +71,15 @@ mod x509;
 
 pub use binding::{Nonce, TimeError, UnixTime, report_data};
 pub use claims::{
-    Build, Claims, ClaimsError, ClientAuth, KeyClaim, KeySource, ModelClaim, PROTOCOL, Runtime,
+    Build, Claims, ClaimsError, ClientAuth, KeyClaim, KeyService, KeySource, ModelClaim, PROTOCOL, Runtime,
 };
 pub use digest::{Digest, EnclaveHash, Hex, HexError};
 pub use document::{Document, DocumentError, Documents, MAX_DOCUMENT_BYTES, VerifyError};
 pub use enclave_info::{EnclaveInfo, EnclaveInfoError};
 pub use evidence::{Evidence, EvidenceError, Tee};
 pub use policy::{
-    Expectations, Platforms, Policy, PolicyBuildError, PolicyError, PolicyFileError, Preset, SigningKey,
-    SigningKeyError,
+    AcceptedKeyService, Expectations, Platforms, Policy, PolicyBuildError, PolicyError, PolicyFileError,
+    Preset, SigningKey, SigningKeyError,
 };
 pub use proof::{Genuine, Trusted};
 pub use verdict::{Check, Outcome, Step, Verdict};

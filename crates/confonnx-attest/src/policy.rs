@@ -6,11 +6,13 @@ use std::time::Duration;
 use crate::{Digest, EnclaveHash, Genuine, ModelClaim, PROTOCOL, Tee, UnixTime, Verdict};
 
 mod file;
+mod key_source;
 mod list;
 mod platforms;
 mod signing_key;
 
 pub use file::{PolicyFileError, Preset};
+pub use key_source::AcceptedKeyService;
 pub(crate) use list::at_least_one;
 pub use platforms::Platforms;
 pub(crate) use signing_key::Signer;
@@ -36,6 +38,8 @@ pub struct Expectations {
     pub allow_debug: bool,
     /// Accepts documents without the caller's nonce when they say they are no older. That rests on the host's clock.
     pub max_age: Option<Duration>,
+    /// Services that may know the secret which the keys are derived from; without one, only TEEs may.
+    pub key_services: Vec<AcceptedKeyService>,
     /// What each kind of TEE has to be beyond that; [`Platforms::strict`] by default.
     pub platforms: Platforms,
 }
@@ -138,6 +142,7 @@ impl Policy {
         self.check_tee(genuine.tee, verdict);
         self.check_program(genuine, verdict);
         self.check_model(genuine, verdict);
+        key_source::check(&self.expected.key_services, &genuine.claims.key_source, verdict);
         self.check_age(genuine, now, verdict);
         verdict.equal("protocol", PROTOCOL, shown(&genuine.claims.protocol));
     }

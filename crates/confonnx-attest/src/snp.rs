@@ -17,6 +17,7 @@ mod id_key;
 mod policy;
 #[cfg(feature = "produce")]
 mod produce;
+mod release;
 mod report;
 #[cfg(feature = "produce")]
 mod table;

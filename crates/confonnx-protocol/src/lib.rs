@@ -8,6 +8,7 @@
 //! - `server`: the key ring, which opens requests, refuses replays, and seals each reply once.
 //! - [`bhttp`], [`padding`]: what is inside a sealed message (RFC 9292, Padmé).
 //! - [`oip`]: inference requests and responses (Open Inference Protocol v2).
+//! - `release`: what services that release secrets against evidence are told, and what they answer.
 //! - [`code`]: the problem codes of answers before opening.
 
 // Client and server share the modules between them, and neither uses all.
@@ -24,6 +25,8 @@ mod context;
 pub mod key_config;
 pub mod oip;
 pub mod padding;
+#[cfg(feature = "server")]
+pub mod release;
 mod reply_key;
 pub mod secret;
 #[cfg(feature = "server")]

@@ -224,7 +224,7 @@ impl Producer {
             runtime: self.statement.runtime.clone(),
             models: models.clone(),
             keys: keys.claims,
-            key_source: KeySource { kind: "local".into() },
+            key_source: KeySource { kind: "local".into(), service: None },
             client_auth: ClientAuth { kind: self.statement.client_auth.into() },
             settings: self.statement.settings.clone(),
         }

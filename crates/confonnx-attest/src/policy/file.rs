@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
-    Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, Platforms, SigningKey, SigningKeyError,
-    azure, nitro, sgx, snp, tdx, tpm,
+    AcceptedKeyService, Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, Platforms,
+    SigningKey, SigningKeyError, azure, nitro, sgx, snp, tdx, tpm,
 };
 
 /// Where the sections of a policy start from.
@@ -124,6 +124,7 @@ impl Expectations {
             signing_keys,
             model_hashes: list("model_hashes", file.model_hashes)?,
             allow_debug: file.allow_debug,
+            key_services: list("key_services", file.key_services)?,
             max_age: file.max_evidence_age_s.map(Duration::from_secs),
             platforms: refine(file.preset.platforms(), &sections)?,
         })
@@ -142,6 +143,7 @@ struct File {
     signing_key_files: Option<Vec<String>>,
     model_hashes: Option<Vec<Digest>>,
     allow_debug: bool,
+    key_services: Option<Vec<AcceptedKeyService>>,
     #[serde(rename = "azure")]
     _azure: Option<azure::Policy>,
     #[serde(rename = "nitro")]

@@ -16,6 +16,7 @@ use crate::{Hex, Outcome};
 mod appraise;
 mod collateral;
 mod real;
+mod release;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 

@@ -155,3 +155,17 @@ fn files_it_names_are_read() {
     assert!(error("signing_key_files = [\"a.json\"]").contains("expected a PEM file"));
     assert_eq!(asked, ["a.json", "key.pem", "b.pem", "key.pem", "a.json"]);
 }
+
+#[test]
+fn key_services_are_named_with_their_authorities() {
+    let text = format!(
+        "allow_debug = true\n[[key_services]]\nurl = \"https://kbs.example\"\nroots_sha256 = \"{HASH}\"\nname = \"a/b/c\"\n\
+         [[key_services]]\nurl = \"https://vault.example\"\nroots_sha256 = \"{HASH}\"\n"
+    );
+    let services = read(&text).unwrap().key_services;
+    assert_eq!((services[0].name.as_deref(), services[1].name.as_deref()), (Some("a/b/c"), None));
+    assert_eq!(services[1].url, "https://vault.example");
+    assert!(error("[[key_services]]\nurl = \"https://kbs.example\"").contains("roots_sha256"));
+    assert!(error(&format!("{text}\nother = 1\n")).contains("other"));
+    assert!(error("key_services = []").contains("key_services"));
+}

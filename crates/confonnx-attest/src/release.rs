@@ -1,0 +1,204 @@
+//! Evidence in the forms that services want which release secrets against it: the Key Broker Service of Confidential
+//! Containers Trustee, and Microsoft Azure Attestation, whose tokens Azure Key Vault takes.
+//!
+//! Whether they accept it is theirs to decide; nothing here is a verdict. A TEE whose form could not be checked against
+//! the service's own code or documents has none here.
+
+use base64ct::{Base64, Base64UrlUnpadded, Encoding};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256, Sha384};
+
+use crate::{Evidence, Tee};
+
+/// A request to Microsoft Azure Attestation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaaRequest {
+    /// Path and query, for the instance's base URL.
+    pub path: &'static str,
+    /// JSON to post.
+    pub body: Value,
+}
+
+/// Why evidence has no form for a service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// The form for this TEE is not known.
+    #[error("{service} is asked with evidence of {}, not of `{found}`: run the server there, or take another key provider", names(.expected))]
+    Tee {
+        /// The service.
+        service: &'static str,
+        /// What it can be asked with.
+        expected: &'static [Tee],
+        /// What this server has.
+        found: Tee,
+    },
+    /// The report is of a version that does not say its processor.
+    #[error(
+        "expected an attestation report of version 3 or later on a known processor, found {found}: update the host's firmware"
+    )]
+    Report {
+        /// Version and processor.
+        found: String,
+    },
+    /// What vouches for the report's key is missing.
+    #[error(
+        "the evidence has no certificate for the key that signed it (VCEK): expected it from the vendor's service, see --collateral-url-amd"
+    )]
+    Certificate,
+}
+
+impl Tee {
+    /// The name by which Trustee's `POST /kbs/v0/auth` knows it (crate `kbs-types` 0.18, `Tee`).
+    ///
+    /// # Errors
+    /// [`ReleaseError::Tee`]
+    pub fn trustee_name(self) -> Result<&'static str, ReleaseError> {
+        match self {
+            // Trustee's own stand-in, for tests: its default policies refuse it.
+            Self::Insecure => Ok("sample"),
+            Self::Snp => Ok("snp"),
+            Self::Tdx => Ok("tdx"),
+            Self::Sgx => Ok("sgx"),
+            Self::Azure | Self::Nitro | Self::Tpm => {
+                let expected = &[Self::Snp, Self::Tdx, Self::Sgx];
+                Err(ReleaseError::Tee { service: TRUSTEE, expected, found: self })
+            }
+        }
+    }
+}
+
+impl Evidence {
+    /// `primary_evidence` of Trustee's attestation payload: what the verifiers in its `deps/verifier` read.
+    ///
+    /// # Errors
+    /// See [`ReleaseError`].
+    pub fn trustee(&self) -> Result<Value, ReleaseError> {
+        self.tee().trustee_name()?;
+        match self {
+            #[cfg(feature = "insecure-dev")]
+            Self::Insecure(report) => {
+                // Its verifier compares the digest alone, without the zeros that fill the field of real hardware.
+                let (digest, _) = report.report_data.split_at_checked(TRUSTEE_DIGEST).unwrap_or_default();
+                Ok(json!({ "svn": "1", "report_data": Base64::encode_string(digest) }))
+            }
+            Self::Snp(evidence) => evidence.trustee(),
+            Self::Tdx(evidence) => {
+                Ok(json!({ "cc_eventlog": null, "quote": Base64::encode_string(&evidence.report()) }))
+            }
+            Self::Sgx(evidence) => Ok(json!({ "quote": Base64::encode_string(&evidence.report()) })),
+            Self::Azure(_) | Self::Nitro(_) | Self::Tpm(_) => self.tee().trustee_name().map(|_| Value::Null),
+        }
+    }
+
+    /// What Microsoft Azure Attestation is asked with (REST API, "Attest Sev Snp Vm" of 2022-08-01 and "Attest Tdx Vm" of
+    /// 2025-06-01). The evidence has to carry [`maa_report_data`] of `runtime_data`, a JSON object.
+    ///
+    /// # Errors
+    /// See [`ReleaseError`].
+    pub fn maa(&self, runtime_data: &[u8]) -> Result<MaaRequest, ReleaseError> {
+        let runtime = json!({ "data": Base64UrlUnpadded::encode_string(runtime_data), "dataType": "JSON" });
+        match self {
+            Self::Snp(evidence) => {
+                let report = json!({
+                    "SnpReport": Base64UrlUnpadded::encode_string(&evidence.report()),
+                    "VcekCertChain": Base64UrlUnpadded::encode_string(evidence.chain_pem()?.as_bytes()),
+                });
+                let report = Base64UrlUnpadded::encode_string(report.to_string().as_bytes());
+                let body = json!({ "report": report, "runtimeData": runtime });
+                Ok(MaaRequest { path: "/attest/SevSnpVm?api-version=2022-08-01", body })
+            }
+            Self::Tdx(evidence) => {
+                let quote = Base64UrlUnpadded::encode_string(&evidence.report());
+                let body = json!({ "quote": quote, "runtimeData": runtime });
+                Ok(MaaRequest { path: "/attest/TdxVm?api-version=2025-06-01", body })
+            }
+            other => {
+                let expected = &[Tee::Snp, Tee::Tdx];
+                Err(ReleaseError::Tee { service: MAA, expected, found: other.tee() })
+            }
+        }
+    }
+}
+
+/// What evidence for Trustee has to carry: SHA-384 of the runtime data as canonical JSON (RFC 8785), then zeros.
+pub fn trustee_report_data(runtime_data: &[u8]) -> [u8; 64] {
+    padded(&Sha384::digest(runtime_data))
+}
+
+/// What evidence for Microsoft Azure Attestation has to carry: SHA-256 of the runtime data, then zeros.
+pub fn maa_report_data(runtime_data: &[u8]) -> [u8; 64] {
+    padded(&Sha256::digest(runtime_data))
+}
+
+fn padded(digest: &[u8]) -> [u8; 64] {
+    let mut data = [0; 64];
+    data.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
+    data
+}
+
+fn names(tees: &[Tee]) -> String {
+    tees.iter().map(|tee| tee.name()).collect::<Vec<_>>().join(", ")
+}
+
+const TRUSTEE: &str = "a Key Broker Service";
+const MAA: &str = "Microsoft Azure Attestation";
+/// Octets of SHA-384.
+#[cfg(feature = "insecure-dev")]
+const TRUSTEE_DIGEST: usize = 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Digest, insecure};
+
+    const QUOTE: &[u8] = include_bytes!("../../../vectors/evidence/tdx/tdx_quote");
+
+    fn parse(tee: Tee, report: &[u8]) -> Evidence {
+        Evidence::parse(tee.name(), report, &serde_json::Map::new()).unwrap()
+    }
+
+    #[test]
+    fn the_stand_in_is_trustees_sample() {
+        let report_data = trustee_report_data(b"{}");
+        let report = insecure::Report { report_data, measurement: Digest([1; 32]) };
+        let evidence = Evidence::Insecure(report);
+        let expected = Base64::encode_string(&Sha384::digest(b"{}"));
+        assert_eq!(evidence.trustee().unwrap(), json!({ "svn": "1", "report_data": expected }));
+        assert_eq!(Tee::Insecure.trustee_name(), Ok("sample"));
+        let error = evidence.maa(b"{}").unwrap_err().to_string();
+        assert!(error.contains("snp, tdx") && error.contains("`insecure`"), "{error}");
+    }
+
+    #[test]
+    fn quotes_go_as_they_are() {
+        let evidence = parse(Tee::Tdx, QUOTE);
+        let sent = evidence.trustee().unwrap();
+        assert_eq!(sent["cc_eventlog"], Value::Null);
+        let quote = Base64::decode_vec(sent["quote"].as_str().unwrap()).unwrap();
+        assert!(QUOTE.starts_with(&quote) && quote.len() > 4000);
+        let asked = evidence.maa(br#"{"keys":[]}"#).unwrap();
+        assert_eq!(asked.path, "/attest/TdxVm?api-version=2025-06-01");
+        assert_eq!(asked.body["quote"], Base64UrlUnpadded::encode_string(&quote));
+        assert_eq!(asked.body["runtimeData"], json!({ "data": "eyJrZXlzIjpbXX0", "dataType": "JSON" }));
+
+        let quote = include_bytes!("../../../vectors/evidence/sgx/sgx_quote");
+        let sent = parse(Tee::Sgx, quote).trustee().unwrap();
+        assert_eq!(sent.as_object().unwrap().keys().collect::<Vec<_>>(), ["quote"]);
+    }
+
+    #[test]
+    fn a_tee_without_a_form_is_named() {
+        for tee in [Tee::Azure, Tee::Nitro, Tee::Tpm] {
+            let error = tee.trustee_name().unwrap_err().to_string();
+            assert!(error.contains(&format!("not of `{tee}`")) && error.contains("snp, tdx, sgx"), "{error}");
+        }
+    }
+
+    #[test]
+    fn digests_are_followed_by_zeros() {
+        let data = trustee_report_data(b"abc");
+        assert_eq!((&data[..4], &data[48..]), (&[0xcb, 0x00, 0x75, 0x3f][..], &[0; 16][..]));
+        let data = maa_report_data(b"abc");
+        assert_eq!((&data[..4], &data[32..]), (&[0xba, 0x78, 0x16, 0xbf][..], &[0; 32][..]));
+    }
+}

@@ -1,0 +1,73 @@
+//! Epoch secrets from a secret that a service released (`docs/protocol.md`, section 3).
+
+use std::fmt;
+
+use aws_lc_rs::hkdf;
+use zeroize::Zeroizing;
+
+use crate::secret::EpochSecret;
+
+/// A root secret, of which only what HKDF extracted is kept. aws-lc erases that when it is dropped.
+pub struct RootSecret(hkdf::Prk);
+
+/// A secret that is too short to derive others from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a secret of {MIN_ROOT} octets or more, found {0}: make one with `openssl rand {MIN_ROOT}`")]
+pub struct ShortRoot(usize);
+
+impl RootSecret {
+    /// From the octets that the service released.
+    ///
+    /// # Errors
+    /// [`ShortRoot`]
+    pub fn new(octets: &[u8]) -> Result<Self, ShortRoot> {
+        if octets.len() < MIN_ROOT {
+            return Err(ShortRoot(octets.len()));
+        }
+        Ok(Self(hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(octets)))
+    }
+
+    /// The secret of epoch `number`: `HKDF-Expand(PRK, "epoch" ‖ number as 8 octets, 32)`.
+    pub fn epoch(&self, number: u64) -> EpochSecret {
+        let mut secret = Zeroizing::new([0; 32]);
+        let info: [&[u8]; 2] = [b"epoch", &number.to_be_bytes()];
+        let filled = self.0.expand(&info, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(secret.as_mut_slice()));
+        debug_assert!(filled.is_ok(), "32 octets are fewer than HKDF's limit");
+        EpochSecret::new(*secret)
+    }
+}
+
+impl fmt::Debug for RootSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RootSecret")
+    }
+}
+
+/// Octets of the shortest root.
+pub const MIN_ROOT: usize = 32;
+const SALT: &[u8] = b"confonnx root v1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Computed by the Python package `cryptography`.
+    #[test]
+    fn epochs_are_those_of_hkdf() {
+        let root = RootSecret::new(&(0..48).collect::<Vec<u8>>()).unwrap();
+        let hex =
+            |secret: &EpochSecret| secret.expose().iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert_eq!(hex(&root.epoch(0)), "f03059268e227a9850e1398b50de9948bd95af4c44e6492c54a3dbf85c616c56");
+        assert_eq!(
+            hex(&root.epoch(20_780)),
+            "a57402c543082e05a6979c1face3caef1e37989c5873f8f42513a5fc9bae87bb"
+        );
+        assert_eq!(format!("{root:?}"), "RootSecret");
+    }
+
+    #[test]
+    fn a_short_root_is_refused() {
+        let error = RootSecret::new(&[7; 31]).unwrap_err();
+        assert!(error.to_string().contains("found 31"), "{error}");
+    }
+}
