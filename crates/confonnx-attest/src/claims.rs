@@ -112,8 +112,11 @@ pub struct KeyService {
 /// How clients authenticate themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientAuth {
-    /// `none` or `bearer`.
+    /// `none`, `bearer` (tokens), `oidc` (an issuer's JWTs) or `bearer+oidc`.
     pub kind: String,
+    /// Of the policy that says who may do what, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_sha256: Option<Digest>,
 }
 
 /// Bytes that are not claims.
@@ -136,6 +139,16 @@ impl fmt::Display for ModelClaim {
             (Some(hash), Some(ciphertext)) => write!(f, "{hash} ({name}, stored encrypted as {ciphertext})"),
             (None, Some(ciphertext)) => write!(f, "{ciphertext} ({name}, encrypted, waiting for its key)"),
             (None, None) => write!(f, "no hash ({name})"),
+        }
+    }
+}
+
+impl fmt::Display for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.kind))?;
+        match self.policy_sha256 {
+            Some(policy) => write!(f, ", policy {policy}"),
+            None => Ok(()),
         }
     }
 }
@@ -176,7 +189,7 @@ impl Claims {
                 accepted_until: later(90_000),
             }],
             key_source: KeySource { kind: "local".into(), service: None },
-            client_auth: ClientAuth { kind: "none".into() },
+            client_auth: ClientAuth { kind: "none".into(), policy_sha256: None },
             settings: Map::new(),
         }
     }

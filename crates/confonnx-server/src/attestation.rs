@@ -48,8 +48,8 @@ pub struct Statement {
     pub runtime: Runtime,
     /// The model.
     pub slot: Arc<Slot>,
-    /// `none` or `bearer`.
-    pub client_auth: &'static str,
+    /// How clients authenticate themselves.
+    pub client_auth: ClientAuth,
     /// Every host setting that touches trust.
     pub settings: Map<String, Value>,
 }
@@ -225,7 +225,7 @@ impl Producer {
             models: models.clone(),
             keys: keys.claims,
             key_source: KeySource { kind: "local".into(), service: None },
-            client_auth: ClientAuth { kind: self.statement.client_auth.into() },
+            client_auth: self.statement.client_auth.clone(),
             settings: self.statement.settings.clone(),
         }
         .to_bytes();

@@ -1,25 +1,174 @@
-//! Bearer tokens (RFC 6750), checked inside the TEE.
+//! Who may call: bearer tokens (RFC 6750) and JWTs (RFC 7519), checked inside the TEE from the sealed `authorization` field.
+//!
+//! What decides is read once, at the start, and its digest is in the claims: to change who may call is to restart.
 
-use std::path::{Path, PathBuf};
+mod file;
+pub mod jwks;
+pub mod jwt;
+mod limit;
+mod oidc;
 
-use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use confonnx_attest::{ClientAuth, Digest, UnixTime};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
+pub use file::{FileError, PolicyText, parse};
+
+use crate::metrics::Metrics;
+use jwt::JwtError;
+use limit::{Limiter, Rate};
+use oidc::Oidc;
+
 /// Who may ask.
-pub enum Auth {
+pub struct Auth {
+    who: Who,
+    /// For the callers of the file: bounded by their number.
+    callers: Limiter,
+    /// For those an issuer names.
+    subjects: Limiter,
+}
+
+enum Who {
     /// Anyone who can reach the server.
     Anyone,
     /// Whoever knows one of the tokens; these are their SHA-256.
-    Bearer(Vec<[u8; 32]>),
+    Tokens(Vec<[u8; 32]>),
+    /// Those of a policy file.
+    Policy(Policy),
 }
 
-/// Why there are no tokens.
+/// A policy file's content.
+struct Policy {
+    tokens: Vec<Token>,
+    oidc: Option<Oidc>,
+    /// Of everything that decides, as the claims have it.
+    digest: Digest,
+}
+
+struct Token {
+    sha256: [u8; 32],
+    caller: Caller,
+}
+
+/// Who asks, and what that allows.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// As the policy names it; none when the policy knows no names.
+    name: Option<Arc<str>>,
+    via: Via,
+    grant: Arc<Grant>,
+}
+
+/// How a caller proved to be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Not at all.
+    Nothing,
+    /// A bearer token of a file.
+    Token,
+    /// An issuer's JWT.
+    Oidc,
+}
+
+/// What a caller may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Grant {
+    models: Vec<Pattern>,
+    may: Vec<Action>,
+    rate: Option<Rate>,
+}
+
+/// What there is to be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Run a model, and see that it is there.
+    Infer,
+    /// Give an encrypted model its key.
+    Unlock,
+    /// Load and unload models.
+    Manage,
+}
+
+/// A name, or with a final `*` all that start alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern {
+    text: String,
+    prefix: bool,
+}
+
+/// Why a request is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It names no credentials.
+    #[error("this server needs to know its callers: send `authorization: Bearer <token>` inside the seal")]
+    Missing,
+    /// Its token is none of ours.
+    #[error("the token in the request's authorization field is not one that this server knows")]
+    Unknown,
+    /// Its JWT is not accepted.
+    #[error("the request's JWT is not accepted: {0}")]
+    Jwt(#[from] JwtError),
+    /// Its JWT cannot be judged.
+    #[error("the request's JWT cannot be checked: {reason}; try again in {} s", retry_after.as_secs())]
+    Unavailable {
+        /// What is missing.
+        reason: &'static str,
+        /// When it may be there.
+        retry_after: Duration,
+    },
+    /// It asks for what its caller may not.
+    #[error("{0}")]
+    Forbidden(#[from] Forbidden),
+    /// Its caller asks too often.
+    #[error("more than {per_minute} requests a minute from this caller; try again in {} s", seconds(*retry_after))]
+    RateLimited {
+        /// What is allowed.
+        per_minute: u32,
+        /// When the next one will be.
+        retry_after: Duration,
+    },
+    /// More callers have a limit to be kept than the server has room for.
+    #[error("more callers than this server can count requests of; try again in {} s", seconds(*retry_after))]
+    Crowded {
+        /// When there may be room.
+        retry_after: Duration,
+    },
+}
+
+/// What a caller may not do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Forbidden {
+    /// No rule is about this JWT.
+    #[error("the JWT is valid, but no rule of this server's policy matches its claims")]
+    NoRule,
+    /// The policy does not let it do this at all.
+    #[error("this caller may not {0}; the server's policy has to say `may = [\"{0}\"]`")]
+    Action(&'static str),
+    /// Not with this model, which may exist or not.
+    #[error("this caller may not use a model named {model:?}, whether or not there is one")]
+    Model {
+        /// The name asked for.
+        model: String,
+    },
+}
+
+/// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// The file cannot be read.
-    #[error("auth key file {}: {source}", path.display())]
+    #[error("{what} {}: {source}", path.display())]
     Read {
+        /// Which file it is.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -39,90 +188,260 @@ pub enum AuthError {
         /// From 1.
         line: usize,
     },
+    /// The policy file says what cannot be.
+    #[error("auth file {}: {source}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: FileError,
+    },
+    /// Both kinds of file are given.
+    #[error(
+        "auth-key-file and auth-file are both given; expected one of them: a policy file can list tokens by their hash"
+    )]
+    Both,
 }
 
 impl Auth {
-    /// The tokens in `path`, one a line; blank lines and spaces around them do not count.
+    /// What the settings say: a file of plain tokens, a policy file, or neither.
     ///
     /// # Errors
     /// See [`AuthError`].
-    pub fn from_file(path: &Path) -> Result<Self, AuthError> {
-        let path = path.to_owned();
-        let text = match std::fs::read(&path) {
-            Ok(bytes) => Zeroizing::new(bytes),
-            Err(source) => return Err(AuthError::Read { path, source }),
+    pub fn load(
+        tokens: Option<&Path>,
+        policy: Option<&Path>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, AuthError> {
+        let who = match (tokens, policy) {
+            (None, None) => Who::Anyone,
+            (Some(path), None) => Who::Tokens(plain_tokens(path)?),
+            (None, Some(path)) => Who::Policy(file::load(path, metrics)?),
+            (Some(_), Some(_)) => return Err(AuthError::Both),
         };
-        let mut digests = Vec::new();
-        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let token = line.trim_ascii();
-            if token.is_empty() {
-                continue;
-            }
-            if !token.iter().all(u8::is_ascii_graphic) {
-                return Err(AuthError::Token { path, line: index + 1 });
-            }
-            digests.push(Sha256::digest(token).into());
-        }
-        if digests.is_empty() {
-            return Err(AuthError::Empty { path });
-        }
-        Ok(Self::Bearer(digests))
+        let known = if let Who::Policy(policy) = &who { policy.tokens.len() } else { 0 };
+        Ok(Self { who, callers: Limiter::new(known), subjects: Limiter::new(MAX_SUBJECTS) })
     }
 
-    /// The name in the claims.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Anyone => "none",
-            Self::Bearer(_) => "bearer",
+    /// What the claims say of it.
+    pub fn claim(&self) -> ClientAuth {
+        let (kind, policy_sha256) = match &self.who {
+            Who::Anyone => ("none", None),
+            Who::Tokens(_) => ("bearer", None),
+            Who::Policy(policy) => {
+                let kind = match (&policy.oidc, policy.tokens.is_empty()) {
+                    (None, _) => "bearer",
+                    (Some(_), true) => "oidc",
+                    (Some(_), false) => "bearer+oidc",
+                };
+                (kind, Some(policy.digest))
+            }
+        };
+        ClientAuth { kind: kind.into(), policy_sha256 }
+    }
+
+    /// The issuer's keys, when they have to be fetched.
+    pub fn remote_keys(&self) -> Option<Arc<jwks::Remote>> {
+        let Who::Policy(Policy { oidc: Some(oidc), .. }) = &self.who else { return None };
+        oidc.remote_keys()
+    }
+
+    /// Who asks, by the value of the `authorization` field. For tokens of a file, how long it takes depends on the number
+    /// of tokens and the length of the value, not on their content.
+    ///
+    /// # Errors
+    /// Those of [`Refused`] that are about credentials.
+    pub fn identify(&self, authorization: Option<&[u8]>, now: UnixTime) -> Result<Caller, Refused> {
+        if let Who::Anyone = self.who {
+            return Ok(Caller::unnamed(Via::Nothing));
+        }
+        let token = bearer(authorization).ok_or(Refused::Missing)?;
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        match &self.who {
+            Who::Anyone => Ok(Caller::unnamed(Via::Nothing)),
+            Who::Tokens(known) => {
+                let found = known.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&digest));
+                if bool::from(found) { Ok(Caller::unnamed(Via::Token)) } else { Err(Refused::Unknown) }
+            }
+            Who::Policy(policy) => {
+                let mut caller = None;
+                for known in &policy.tokens {
+                    if bool::from(known.sha256.ct_eq(&digest)) {
+                        caller = Some(&known.caller);
+                    }
+                }
+                match (caller, &policy.oidc) {
+                    (Some(caller), _) => Ok(caller.clone()),
+                    (None, Some(oidc)) if jwt::looks_like_one(token) => oidc.identify(token, now),
+                    (None, _) => Err(Refused::Unknown),
+                }
+            }
         }
     }
 
-    /// Whether the value of an `authorization` field lets the request in. How long it takes depends on the number of
-    /// tokens and the length of the value, not on their content.
-    pub fn allows(&self, authorization: Option<&[u8]>) -> bool {
-        let Self::Bearer(tokens) = self else { return true };
-        let Some((scheme, token)) = authorization.and_then(|value| value.split_at_checked(7)) else {
-            return false;
-        };
-        if !scheme.eq_ignore_ascii_case(b"bearer ") {
-            return false;
+    /// Counts a request of `caller`.
+    ///
+    /// # Errors
+    /// [`Refused::RateLimited`] and [`Refused::Crowded`].
+    pub fn admit(&self, caller: &Caller, now: Instant) -> Result<(), Refused> {
+        let (Some(rate), Some(name)) = (caller.grant.rate, &caller.name) else { return Ok(()) };
+        match caller.via {
+            Via::Nothing | Via::Token => self.callers.admit(name, rate, now),
+            Via::Oidc => self.subjects.admit(name, rate, now),
         }
-        let digest: [u8; 32] = Sha256::digest(token.trim_ascii()).into();
-        let matches = tokens.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&digest));
-        matches.into()
     }
 }
+
+impl Caller {
+    /// One of those that the server does not tell apart.
+    fn unnamed(via: Via) -> Self {
+        Self { name: None, via, grant: Arc::new(Grant::usual()) }
+    }
+
+    /// The name to log.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// How it proved who it is.
+    pub fn via(&self) -> Via {
+        self.via
+    }
+
+    /// Whether it may do this with a model of that name, which need not exist: so ask before looking for it.
+    ///
+    /// # Errors
+    /// [`Forbidden`]
+    pub fn permit(&self, action: Action, model: &str) -> Result<(), Forbidden> {
+        self.permit_any(action)?;
+        if self.may_see(model) { Ok(()) } else { Err(Forbidden::Model { model: model.into() }) }
+    }
+
+    /// Whether it may do this with models at all.
+    ///
+    /// # Errors
+    /// [`Forbidden::Action`]
+    pub fn permit_any(&self, action: Action) -> Result<(), Forbidden> {
+        if self.grant.may.contains(&action) { Ok(()) } else { Err(Forbidden::Action(action.name())) }
+    }
+
+    /// Whether it may learn that a model of that name exists.
+    pub fn may_see(&self, model: &str) -> bool {
+        self.grant.models.iter().any(|pattern| pattern.matches(model))
+    }
+}
+
+impl Via {
+    /// A fixed word for the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "none",
+            Self::Token => "token",
+            Self::Oidc => "oidc",
+        }
+    }
+}
+
+impl Action {
+    /// As the policy file spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Infer => "infer",
+            Self::Unlock => "unlock",
+            Self::Manage => "manage",
+        }
+    }
+}
+
+impl Grant {
+    /// Without a policy: every model, at any rate. Not to load and unload: whoever may is to be named.
+    fn usual() -> Self {
+        let any = Pattern { text: String::new(), prefix: true };
+        Self { models: vec![any], may: vec![Action::Infer, Action::Unlock], rate: None }
+    }
+}
+
+impl Pattern {
+    fn matches(&self, name: &str) -> bool {
+        if self.prefix { name.starts_with(&self.text) } else { name == self.text }
+    }
+}
+
+impl Refused {
+    /// HTTP status and the body's `code`.
+    pub fn wire(&self) -> (u16, &'static str) {
+        match self {
+            Self::Missing | Self::Unknown | Self::Jwt(_) => (401, "unauthorized"),
+            Self::Forbidden(_) => (403, "forbidden"),
+            Self::RateLimited { .. } | Self::Crowded { .. } => (429, "rate-limited"),
+            Self::Unavailable { .. } => (503, "auth-unavailable"),
+        }
+    }
+
+    /// The value of `www-authenticate` (RFC 6750, section 3), for those that need one.
+    pub fn challenge(&self) -> Option<String> {
+        match self {
+            Self::Missing => Some("Bearer".into()),
+            Self::Unknown | Self::Jwt(_) => {
+                // All that the grammar of `error_description` has.
+                let allowed = |c| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '\'' };
+                let description: String = self.to_string().chars().map(allowed).collect();
+                Some(format!("Bearer error=\"invalid_token\", error_description=\"{description}\""))
+            }
+            Self::Forbidden(_) => Some("Bearer error=\"insufficient_scope\"".into()),
+            Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Crowded { .. } => None,
+        }
+    }
+
+    /// The value of `retry-after` in seconds, for those that have one.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Unavailable { retry_after, .. }
+            | Self::RateLimited { retry_after, .. }
+            | Self::Crowded { retry_after } => Some(seconds(*retry_after)),
+            Self::Missing | Self::Unknown | Self::Jwt(_) | Self::Forbidden(_) => None,
+        }
+    }
+}
+
+/// Whole seconds, at least one and not too few.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// The token of a field of that scheme.
+fn bearer(authorization: Option<&[u8]>) -> Option<&[u8]> {
+    let (scheme, token) = authorization?.split_at_checked(7)?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
+}
+
+/// The hashes of the tokens in `path`, one a line; blank lines and spaces around them do not count.
+fn plain_tokens(path: &Path) -> Result<Vec<[u8; 32]>, AuthError> {
+    let path = path.to_owned();
+    let text = match std::fs::read(&path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(source) => return Err(AuthError::Read { what: "auth key file", path, source }),
+    };
+    let mut digests = Vec::new();
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let token = line.trim_ascii();
+        if token.is_empty() {
+            continue;
+        }
+        if !token.iter().all(u8::is_ascii_graphic) {
+            return Err(AuthError::Token { path, line: index + 1 });
+        }
+        digests.push(Sha256::digest(token).into());
+    }
+    if digests.is_empty() {
+        return Err(AuthError::Empty { path });
+    }
+    Ok(digests)
+}
+
+/// Subjects of an issuer whose requests can be counted at a time.
+const MAX_SUBJECTS: usize = 1 << 16;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn from(text: &[u8]) -> Result<Auth, AuthError> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys");
-        std::fs::write(&path, text).unwrap();
-        Auth::from_file(&path)
-    }
-
-    #[test]
-    fn any_of_the_tokens_and_nothing_else() {
-        let auth = from(b"  battery \r\n\nstaple\n").unwrap();
-        let allows = |value: &str| auth.allows(Some(value.as_bytes()));
-        assert!(allows("Bearer battery") && allows("bearer staple") && allows("BEARER  staple"));
-        for value in ["", "Bearer", "Bearer ", "Bearer batter", "Bearer batteryx", "Basic battery", "battery"]
-        {
-            assert!(!allows(value), "{value}");
-        }
-        assert!(!auth.allows(None));
-        assert!(Auth::Anyone.allows(None));
-    }
-
-    #[test]
-    fn files_without_tokens_are_refused() {
-        assert!(matches!(from(b""), Err(AuthError::Empty { .. })));
-        assert!(matches!(from(b" \n\r\n"), Err(AuthError::Empty { .. })));
-        assert!(matches!(from(b"ok\ntwo words\n"), Err(AuthError::Token { line: 2, .. })));
-        let Err(error) = Auth::from_file(Path::new("/nowhere")) else { panic!("no such file") };
-        assert!(error.to_string().contains("/nowhere"));
-    }
-}
+mod tests;

@@ -41,6 +41,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// File with bearer tokens, one a line.
     pub auth_key_file: Option<PathBuf>,
+    /// File that says who may call.
+    pub auth_file: Option<PathBuf>,
     /// Run without a TEE.
     pub insecure: bool,
     /// The TEE to use; `None` looks for one.
@@ -208,6 +210,7 @@ impl Config {
             http_threads: at_least_1("num-http-threads", settings.num_http_threads.unwrap_or(cores.min(4)))?,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             auth_key_file: settings.auth_key_file,
+            auth_file: settings.auth_file,
             insecure: settings.debug.unwrap_or(false) || settings.simulation.unwrap_or(false),
             tee: settings.tee,
             collateral: collateral::Config {

@@ -8,7 +8,7 @@
 //! - [`keys`], [`attestation`]: the key epochs, and the proof that they were made here.
 //! - [`collateral`]: what the TEE's vendor says of it, so that clients can check the proof offline.
 //! - [`models`], [`auth`], [`service`]: what a sealed request meets.
-//! - [`http`], [`admin`], [`workers`], [`metrics`]: around it.
+//! - [`http`], [`admin`], [`https`], [`workers`], [`metrics`]: around it.
 //! - [`server`]: puts them together.
 
 pub mod admin;
@@ -19,6 +19,7 @@ pub mod collateral;
 pub mod config;
 pub mod hardening;
 pub mod http;
+pub mod https;
 pub mod keys;
 pub mod log;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! Counters in the Prometheus text format (version 0.0.4). Labels are fixed words: nothing of a request is in them.
 
+mod auth;
 mod collateral;
 
 use std::{
@@ -12,7 +13,11 @@ use std::{
     time::Duration,
 };
 
+pub use auth::{AuthMetrics, JwksState};
 pub use collateral::{CollateralMetrics, CollateralState};
+
+/// A family's name, kind, help text and samples.
+type Family = (&'static str, &'static str, &'static str, Vec<(String, String)>);
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -37,6 +42,8 @@ pub struct Metrics {
     pub epochs: AtomicU64,
     /// What is stapled to attestation documents.
     pub collateral: CollateralMetrics,
+    /// Who calls.
+    pub auth: AuthMetrics,
     /// How long opening took.
     pub open: Histogram,
     /// How long the inner API took: decoding, inference, encoding.
@@ -86,7 +93,7 @@ impl Metrics {
         family("quotes_total", "counter", "Quotes asked of the TEE.", &counter(&self.quotes));
         family("documents_total", "counter", "Attestation documents given out.", &counter(&self.documents));
         family("key_epochs_total", "counter", "Key epochs begun.", &counter(&self.epochs));
-        for (name, kind, help, samples) in self.collateral.samples() {
+        for (name, kind, help, samples) in self.collateral.samples().into_iter().chain(self.auth.samples()) {
             family(name, kind, help, &samples);
         }
         let stages = [("open", &self.open), ("infer", &self.infer), ("seal", &self.seal)];

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::{
     admin,
     attestation::{Attestation, AttestationError, Source, Statement},
-    auth::{Auth, AuthError},
+    auth::{Auth, AuthError, jwks::Remote},
     collateral::{Collateral, StoreError},
     config::Config,
     http::{App, Listener, Stop},
@@ -35,6 +35,7 @@ pub struct Server {
     app: Arc<App>,
     keys: Arc<Keys>,
     collateral: Arc<Collateral>,
+    issuer: Option<Arc<Remote>>,
     grace: Duration,
 }
 
@@ -47,7 +48,7 @@ pub enum StartError {
     /// The model or ONNX Runtime.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The bearer tokens.
+    /// Who may call.
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// The keys.
@@ -124,8 +125,8 @@ impl Server {
     pub async fn assemble(config: Config, parts: Parts) -> Result<Self, StartError> {
         let Parts { source, slot, runtime, build } = parts;
         let slot = Arc::new(slot);
-        let auth = config.auth_key_file.as_deref().map_or(Ok(Auth::Anyone), Auth::from_file)?;
         let metrics = Arc::new(Metrics::default());
+        let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
         let keys = Arc::new(Keys::new(&config, Arc::clone(&metrics))?);
         let listener =
             bind("http-port", config.http, Listener::bind(config.http, config.limits.connections)).await?;
@@ -139,11 +140,12 @@ impl Server {
             }
         };
         banner(&config, &slot, &runtime, source.tee.name(), address, &keys);
+        info!("client authentication: {}", auth.claim());
         let statement = Statement {
             build,
             runtime,
             slot: Arc::clone(&slot),
-            client_auth: auth.kind(),
+            client_auth: auth.claim(),
             settings: settings(&config, &slot),
         };
         let collateral = Arc::new(Collateral::new(&config.collateral, Arc::clone(&metrics))?);
@@ -154,11 +156,13 @@ impl Server {
             Arc::clone(&collateral),
             Arc::clone(&metrics),
         )?;
+        let issuer = auth.remote_keys();
         let service = Arc::new(Service::new(Arc::clone(&keys), slot, auth, Arc::clone(&metrics)));
         // One more than can run the model, so that opening and sealing go on meanwhile.
         let workers = Workers::start(config.sessions.saturating_add(1)).map_err(StartError::Thread)?;
         let app = Arc::new(App::new(service, attestation, workers, config.limits, metrics));
-        Ok(Self { listener, address, admin, app, keys, collateral, grace: config.shutdown_grace })
+        let grace = config.shutdown_grace;
+        Ok(Self { listener, address, admin, app, keys, collateral, issuer, grace })
     }
 
     /// Where sealed requests are served.
@@ -185,6 +189,7 @@ impl Server {
     pub async fn run(self, mut stop: Stop) {
         let rollover = tokio::spawn(Arc::clone(&self.keys).run());
         let refresh = tokio::spawn(Arc::clone(&self.collateral).run());
+        let issuer = self.issuer.map(|keys| tokio::spawn(keys.run()));
         let admin =
             self.admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&self.app))));
         tokio::select! {
@@ -194,8 +199,8 @@ impl Server {
         self.listener.serve(self.app, stop, self.grace).await;
         rollover.abort();
         refresh.abort();
-        if let Some(admin) = admin {
-            admin.abort();
+        for task in [admin, issuer].into_iter().flatten() {
+            task.abort();
         }
         info!("stopped");
     }

@@ -118,6 +118,11 @@ pub struct DateOutOfWindow {
 }
 
 impl Opened {
+    /// When the request was received, by a clock that never runs backwards.
+    pub fn received(&self) -> UnixTime {
+        self.received
+    }
+
     /// Whether the request's `date` was in the window when the request was received. What is not must not be served:
     /// how long the request is remembered depends on it.
     ///

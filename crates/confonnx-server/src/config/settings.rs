@@ -66,6 +66,10 @@ pub struct Settings {
     /// File with the bearer tokens that clients need, one a line [default: anyone may ask].
     #[arg(long, env = "CONFONNX_AUTH_KEY_FILE", value_name = "FILE")]
     pub auth_key_file: Option<PathBuf>,
+    /// Policy file: who may call, with which token or whose JWT, and what each may. Its digest is in the claims
+    /// [default: see --auth-key-file].
+    #[arg(long, env = "CONFONNX_AUTH_FILE", value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
     /// What attests this server [default: what is found].
     #[arg(long, env = "CONFONNX_TEE", value_name = "NAME")]
     pub tee: Option<TeeName>,
@@ -161,6 +165,7 @@ impl Settings {
             key_sync_interval,
             key_error_retry_interval,
             auth_key_file,
+            auth_file,
             tee,
             collateral_cache,
             collateral_url_amd,

@@ -7,8 +7,7 @@ use std::{
 
 use confonnx_attest::{UnixTime, collateral::Vendor};
 
-/// A family's name, kind, help text and samples.
-type Family = (&'static str, &'static str, &'static str, Vec<(String, String)>);
+use super::Family;
 
 /// Counters and gauges of collateral.
 #[derive(Debug, Default)]

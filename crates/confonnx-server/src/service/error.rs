@@ -8,7 +8,10 @@ use confonnx_protocol::{
     oip::{HEADER_LENGTH, OipError},
 };
 
-use crate::models::UnlockError;
+use crate::{
+    auth::{Forbidden, Refused},
+    models::UnlockError,
+};
 
 /// Why an opened request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -21,12 +24,12 @@ pub(super) enum InnerError {
         "the request's date is more than {window_s} s from the server's clock; see the date field of this answer"
     )]
     DateOutOfWindow { window_s: u64, now: UnixTime },
-    #[error("this server needs a key that it knows, as `authorization: Bearer <key>` inside the seal")]
-    Unauthorized,
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("there is no resource {path}; see GET /v2 and GET /v2/models/{model}")]
     NotFound { path: String, model: String },
-    #[error("there is no model {name:?} version {version:?} here; expected {model:?} version {expected:?}")]
-    Model { name: String, version: String, model: String, expected: &'static str },
+    #[error("there is no model {name:?} version {version:?} here{}", there.as_ref().map(|model| format!("; expected {model:?} version {expected:?}")).unwrap_or_default())]
+    Model { name: String, version: String, there: Option<String>, expected: &'static str },
     #[error("model {model} is locked: its owner has not yet given its key (`confonnx provision`)")]
     Locked { model: String },
     #[error(transparent)]
@@ -56,7 +59,7 @@ impl InnerError {
             Self::Message(_) => (400, "message-invalid"),
             Self::DateMissing => (400, "date-missing"),
             Self::DateOutOfWindow { .. } => (400, "date-out-of-window"),
-            Self::Unauthorized => (401, "unauthorized"),
+            Self::Refused(refused) => refused.wire(),
             Self::NotFound { .. } => (404, "not-found"),
             Self::Model { .. } => (404, "model-not-found"),
             Self::Locked { .. } => (503, "model-locked"),
@@ -74,5 +77,11 @@ impl InnerError {
             Self::Infer(_) => (400, "input-invalid"),
             Self::Unsendable(_) | Self::Panicked => (500, "internal"),
         }
+    }
+}
+
+impl From<Forbidden> for InnerError {
+    fn from(forbidden: Forbidden) -> Self {
+        Self::Refused(forbidden.into())
     }
 }

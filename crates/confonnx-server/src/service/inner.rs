@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -21,7 +21,10 @@ use tracing::info;
 use zeroize::Zeroize;
 
 use super::{Service, error::InnerError};
-use crate::models::{Served, VERSION};
+use crate::{
+    auth::{Action, Caller},
+    models::{Served, VERSION},
+};
 
 /// A padded binary HTTP response, and how to count it.
 pub(super) struct Answer {
@@ -43,7 +46,14 @@ pub(super) fn failure(error: &InnerError, outdated: bool) -> Answer {
             let date = UNIX_EPOCH.checked_add(Duration::from_secs(now.0)).unwrap_or(UNIX_EPOCH);
             head.fields.push("date", httpdate::fmt_http_date(date));
         }
-        InnerError::Unauthorized => head.fields.push("www-authenticate", "Bearer"),
+        InnerError::Refused(refused) => {
+            if let Some(challenge) = refused.challenge() {
+                head.fields.push("www-authenticate", challenge);
+            }
+            if let Some(seconds) = refused.retry_after() {
+                head.fields.push("retry-after", seconds.to_string());
+            }
+        }
         _ => {}
     }
     let body =
@@ -57,14 +67,13 @@ fn respond(service: &Service, opened: &Opened) -> Result<Answer, InnerError> {
     let (message, outdated) = (opened.plaintext.expose(), opened.outdated);
     let (head, body) = bhttp::decode_request(message)?;
     check_date(opened, &head.fields)?;
-    if !service.auth.allows(head.fields.get("authorization")) {
-        return Err(InnerError::Unauthorized);
-    }
+    let caller = service.auth.identify(head.fields.get("authorization"), opened.received())?;
+    service.auth.admit(&caller, Instant::now())?;
     let model = || {
         let locked = || InnerError::Locked { model: service.slot.name().into() };
         service.slot.served().ok_or_else(locked)
     };
-    let message = match route(service, &head)? {
+    let message = match route(service, &caller, &head)? {
         Resource::Server => json_answer(&server_metadata(), outdated),
         Resource::Live => json_answer(&json!({ "live": true }), outdated),
         Resource::Ready => model().and_then(|_| json_answer(&json!({ "ready": true }), outdated)),
@@ -100,7 +109,7 @@ enum Resource {
     ModelKey,
 }
 
-fn route(service: &Service, head: &RequestHead) -> Result<Resource, InnerError> {
+fn route(service: &Service, caller: &Caller, head: &RequestHead) -> Result<Resource, InnerError> {
     let path = head.path.split('?').next().unwrap_or_default();
     let mut segments: Vec<&str> = path.split('/').skip(1).collect();
     let model = service.slot.name();
@@ -109,9 +118,13 @@ fn route(service: &Service, head: &RequestHead) -> Result<Resource, InnerError> 
             ["versions", version, rest @ ..] => (*version, rest),
             rest => (VERSION, rest),
         };
+        // Before looking whether it is there: who may not use it does not learn that.
+        let action = if rest == ["key"] { Action::Unlock } else { Action::Infer };
+        caller.permit(action, name)?;
         if *name != model || version != VERSION {
             let (name, version) = ((*name).into(), version.into());
-            return Err(InnerError::Model { name, version, model: model.into(), expected: VERSION });
+            let there = caller.may_see(model).then(|| model.into());
+            return Err(InnerError::Model { name, version, there, expected: VERSION });
         }
         let rest = rest.to_vec();
         segments = vec!["v2", "models", ""];
@@ -125,7 +138,10 @@ fn route(service: &Service, head: &RequestHead) -> Result<Resource, InnerError> 
         ["v2", "models", "", "ready"] => (Resource::ModelReady, "GET"),
         ["v2", "models", "", "infer"] => (Resource::Infer, "POST"),
         ["v2", "models", "", "key"] => (Resource::ModelKey, "POST"),
-        _ => return Err(InnerError::NotFound { path: path.into(), model: model.into() }),
+        _ => {
+            let model = if caller.may_see(model) { model } else { "{model}" };
+            return Err(InnerError::NotFound { path: path.into(), model: model.into() });
+        }
     };
     if head.method != method {
         return Err(InnerError::Method { path: path.into(), expected: method, found: head.method.clone() });
