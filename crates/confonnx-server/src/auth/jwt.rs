@@ -135,6 +135,10 @@ pub fn verify(token: &[u8], keys: &KeySet, expected: &Expected, now: UnixTime) -
     let text = std::str::from_utf8(token).map_err(|_| JwtError::Malformed("text"))?;
     let (message, signature) = text.rsplit_once('.').ok_or(JwtError::Malformed("form"))?;
     let (header, payload) = message.split_once('.').ok_or(JwtError::Malformed("form"))?;
+    if payload.contains('.') {
+        // Encrypted ones have five parts.
+        return Err(JwtError::Malformed("form"));
+    }
     let head: Header = decode(header).ok_or(JwtError::Malformed("header"))?;
     let algorithm = head.check(expected)?;
     let key = choose(keys, algorithm, head.kid.as_deref())?;
@@ -277,3 +281,6 @@ fn shown(text: &str) -> String {
 
 /// Octets of the longest token. Issuers that put groups into theirs stay below 16 KiB, as HTTP servers do.
 pub const MAX_TOKEN: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests;

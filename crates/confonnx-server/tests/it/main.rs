@@ -2,6 +2,7 @@
 
 mod abuse;
 mod attest;
+mod auth;
 mod harness;
 mod inner;
 mod keys;

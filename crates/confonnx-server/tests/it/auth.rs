@@ -1,0 +1,186 @@
+//! Who may call, through the seal.
+
+use std::{fs, path::Path};
+
+use confonnx_attest::Digest;
+use confonnx_protocol::bhttp::RequestHead;
+use confonnx_server::config::Config;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::harness::*;
+
+const BODY: &[u8] =
+    br#"{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}"#;
+
+fn hash(text: impl AsRef<[u8]>) -> Digest {
+    Digest(Sha256::digest(text).into())
+}
+
+fn vectors() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/jwt")
+}
+
+/// A token of the vectors.
+fn jwt(name: &str) -> String {
+    let cases: Value = serde_json::from_slice(&fs::read(vectors().join("cases.json")).unwrap()).unwrap();
+    let case = cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
+    case["token"].as_str().unwrap().into()
+}
+
+/// Settings with a policy file of that text.
+fn with_policy(folder: &Path, text: &str) -> Config {
+    let path = folder.join("auth.toml");
+    fs::write(&path, text).unwrap();
+    config("mlp", |settings| settings.auth_file = Some(path))
+}
+
+fn with_token(mut head: RequestHead, token: &str) -> RequestHead {
+    head.fields.push("authorization", format!("Bearer {token}"));
+    head
+}
+
+fn infer(model: &str, token: &str) -> RequestHead {
+    with_token(head("POST", &format!("/v2/models/{model}/infer")), token)
+}
+
+const OIDC: &str = r#"
+    [oidc]
+    issuer = "https://issuer.example/realms/lab"
+    audience = "confonnx"
+"#;
+
+#[tokio::test]
+async fn each_caller_is_held_to_its_permissions() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        r#"
+        [[caller]]
+        name = "all"
+        token_sha256 = "{}"
+
+        [[caller]]
+        name = "other"
+        token_sha256 = "{}"
+        models = ["fraud-*"]
+
+        [[caller]]
+        name = "owner"
+        token_sha256 = "{}"
+        may = ["unlock"]
+
+        [[caller]]
+        name = "slow"
+        token_sha256 = "{}"
+        requests_per_minute = 1
+        burst = 2
+        "#,
+        hash("all-token"),
+        hash("other-token"),
+        hash("owner-token"),
+        hash("slow-token")
+    );
+    let server = start_with(with_policy(folder.path(), &text)).await;
+    let claimed = server.attest().await.claims().client_auth.clone();
+    assert_eq!(claimed.kind, "bearer");
+    let manifest = format!("confonnx auth policy v1\n{}  auth_file\n", hash(&text));
+    assert_eq!(claimed.policy_sha256, Some(hash(manifest)));
+
+    for (token, model, expected) in [
+        ("all-token", "mlp", (200, "")),
+        ("all-token", "absent", (404, "model-not-found")),
+        ("other-token", "mlp", (403, "forbidden")),
+        ("other-token", "absent", (403, "forbidden")),
+        ("other-token", "fraud-1", (404, "model-not-found")),
+        ("owner-token", "mlp", (403, "forbidden")),
+        ("nobody", "mlp", (401, "unauthorized")),
+    ] {
+        let answer = server.ask(&infer(model, token), BODY).await;
+        assert_eq!(answer.error(), (expected.0, expected.1.to_owned()), "{token} {model}");
+        let challenge = match expected.0 {
+            401 => "Bearer error=\"invalid_token\"",
+            403 => "Bearer error=\"insufficient_scope\"",
+            _ => "",
+        };
+        assert!(answer.field("www-authenticate").starts_with(challenge), "{token} {model}");
+        // Who may not see the model does not learn its name, or that another one is there.
+        if token == "other-token" {
+            let text = answer.json()["error"].to_string();
+            assert_eq!(text.contains("mlp"), model == "mlp", "{text}");
+        }
+    }
+    // Two that differ only in whether the model exists.
+    let (there, absent) = (
+        server.ask(&infer("mlp", "other-token"), BODY).await,
+        server.ask(&infer("abc", "other-token"), BODY).await,
+    );
+    assert_eq!(
+        there.json()["error"].as_str().unwrap().replace("mlp", "abc"),
+        absent.json()["error"].as_str().unwrap()
+    );
+    let key = |token| with_token(head("POST", "/v2/models/mlp/key"), token);
+    assert_eq!(server.ask(&key("all-token"), b"").await.error(), (403, "forbidden".into()));
+    assert_eq!(server.ask(&key("owner-token"), b"").await.error(), (400, "model-key-invalid".into()));
+
+    for _ in 0..2 {
+        assert_eq!(server.ask(&infer("mlp", "slow-token"), BODY).await.head.status, 200);
+    }
+    let answer = server.ask(&infer("mlp", "slow-token"), BODY).await;
+    assert_eq!(answer.error(), (429, "rate-limited".into()));
+    let wait: u64 = answer.field("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(server.ask(&infer("mlp", "all-token"), BODY).await.head.status, 200);
+}
+
+#[tokio::test]
+async fn an_issuers_tokens_become_callers() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(vectors().join("keys.json"), folder.path().join("keys.json")).unwrap();
+    let text = format!(
+        r#"{OIDC}
+        jwks_file = "keys.json"
+
+        [[oidc.rule]]
+        match = {{ groups = ["staff", "admin-*"], scope = "infer" }}
+        name = "lab-{{sub}}"
+        models = ["mlp"]
+
+        [[oidc.rule]]
+        match.sub = "ada"
+        models = ["other"]
+        "#
+    );
+    let server = start_with(with_policy(folder.path(), &text)).await;
+    let claimed = server.attest().await.claims().client_auth.clone();
+    assert_eq!(claimed.kind, "oidc");
+    let keys = fs::read(vectors().join("keys.json")).unwrap();
+    let manifest =
+        format!("confonnx auth policy v1\n{}  auth_file\n{}  jwks_file\n", hash(&text), hash(keys));
+    assert_eq!(claimed.policy_sha256, Some(hash(manifest)));
+
+    let granted = jwt("never-expires");
+    let answer = server.ask(&infer("mlp", &granted), BODY).await;
+    assert_eq!(answer.head.status, 200, "{}", answer.json());
+    // The first rule that matches decides.
+    assert_eq!(server.ask(&infer("other", &granted), BODY).await.error(), (403, "forbidden".into()));
+    for (token, reason) in [
+        (format!("{}x", jwt("never-expires")), "signature"),
+        (jwt("alg-none"), "signed with none; expected RS256 or ES256"),
+        (jwt("expired"), "expired at Unix time 1800000000"),
+        (jwt("aud-of-another"), "audience is other; expected confonnx"),
+        (jwt("hs256-keyed-with-the-public-pem"), "HS256"),
+        (jwt("huge"), "expected at most 16384"),
+    ] {
+        let answer = server.ask(&infer("mlp", &token), BODY).await;
+        assert_eq!(answer.error(), (401, "unauthorized".into()));
+        let challenge = answer.field("www-authenticate");
+        // The vectors' times are in 2027, so what is wrong may be that they are not yet valid.
+        let text = answer.json()["error"].to_string();
+        let early = text.contains("not valid before Unix time");
+        assert!(text.contains(reason) || early, "{text}");
+        assert!(challenge.starts_with("Bearer error=\"invalid_token\", error_description=\""), "{challenge}");
+    }
+    // No credentials: no reason either (RFC 6750, section 3.1).
+    let answer = server.ask(&head("GET", "/v2"), b"").await;
+    assert_eq!((answer.head.status, answer.field("www-authenticate")), (401, "Bearer"));
+}
