@@ -306,14 +306,15 @@ mod tests {
         audit.written().await;
         assert_eq!(metrics.auth.audit_failures.load(Ordering::Relaxed), 1);
         // Stalls: the lock is held while more come than can wait.
-        let mut stalled = disk.0.lock().unwrap();
-        stalled.0 = false;
-        for _ in 0..MAX_WAITING + 10 {
-            record(&audit, "ok");
-        }
-        let dropped = metrics.auth.audit_dropped.load(Ordering::Relaxed);
+        let dropped = {
+            let mut stalled = disk.0.lock().unwrap();
+            stalled.0 = false;
+            for _ in 0..MAX_WAITING + 10 {
+                record(&audit, "ok");
+            }
+            metrics.auth.audit_dropped.load(Ordering::Relaxed)
+        };
         assert!((9..=10).contains(&dropped), "{dropped}");
-        drop(stalled);
         audit.written().await;
         let text = String::from_utf8(disk.0.lock().unwrap().1.clone()).unwrap();
         assert_eq!(
