@@ -7,7 +7,7 @@ mod serve;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use std::time::Instant;
 
@@ -32,6 +32,10 @@ pub struct App {
     workers: Workers,
     /// A permit for each sealed request that is received, waiting or running.
     queue: Arc<Semaphore>,
+    /// A permit for each HTTP thread but one, which goes on serving connections while the others run a model.
+    spare_threads: Semaphore,
+    /// How long sealed requests took of late once they ran, in µs.
+    recent_micros: AtomicU64,
     limits: Limits,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
@@ -44,7 +48,7 @@ struct Answered {
 }
 
 impl App {
-    /// An application with an empty queue.
+    /// An application with an empty queue, for the runtime this is called in.
     pub fn new(
         service: Arc<Service>,
         attestation: Attestation,
@@ -53,7 +57,19 @@ impl App {
         metrics: Arc<Metrics>,
     ) -> Self {
         let queue = Arc::new(Semaphore::new(limits.queue));
-        Self { service, attestation, workers, queue, limits, metrics, draining: AtomicBool::new(false) }
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        let spare_threads = Semaphore::new(threads.saturating_sub(1));
+        Self {
+            service,
+            attestation,
+            workers,
+            queue,
+            spare_threads,
+            recent_micros: AtomicU64::new(u64::MAX),
+            limits,
+            metrics,
+            draining: AtomicBool::new(false),
+        }
     }
 
     /// From now on sealed requests are refused; those received so far are answered.
@@ -88,7 +104,7 @@ impl App {
         let id = request_id();
         let echo = request.headers().get(CLIENT_REQUEST_ID).filter(|value| is_token(value)).cloned();
         let received = request.body().size_hint().exact();
-        let Answered { mut response, outcome } = self.route(request, &id).await;
+        let Answered { mut response, outcome } = self.route(request).await;
         self.metrics.count(outcome);
         let (id_text, sent) = (id.to_str().unwrap_or_default(), response.body().size_hint().exact());
         debug!(id = id_text, outcome, received, sent, micros = start.elapsed().as_micros(), "request");
@@ -100,7 +116,7 @@ impl App {
         response
     }
 
-    async fn route<B>(self: &Arc<Self>, request: Request<B>, id: &HeaderValue) -> Answered
+    async fn route<B>(self: &Arc<Self>, request: Request<B>) -> Answered
     where
         B: Body<Data = Bytes> + Send + Unpin,
         B::Error: Send,
@@ -110,7 +126,7 @@ impl App {
             "/" if get => ok(Bytes::from_static(b"Healthy"), "text/plain"),
             ATTESTATION if get => self.attest(request.uri().query()).await,
             GATEWAY if request.method() == Method::POST => {
-                gateway::answer(self, request, id).await.unwrap_or_else(refused)
+                gateway::answer(self, request).await.unwrap_or_else(refused)
             }
             "/" | ATTESTATION => not_allowed("GET, HEAD"),
             GATEWAY => not_allowed("POST"),

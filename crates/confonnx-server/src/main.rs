@@ -38,10 +38,13 @@ fn run(config: Config) -> anyhow::Result<()> {
         .worker_threads(config.http_threads)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = server::signals()?;
         let server = server::Server::start(config).await?;
         server.run(stop).await;
         Ok(())
-    })
+    });
+    // What still runs had its grace.
+    runtime.shutdown_background();
+    ended
 }

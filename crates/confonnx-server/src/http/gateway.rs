@@ -1,6 +1,9 @@
 //! Sealed messages in, sealed messages out.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use confonnx_protocol::{Code, Incoming};
@@ -9,6 +12,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::{
     sync::OwnedSemaphorePermit,
+    task::block_in_place,
     time::{Instant, timeout_at},
 };
 
@@ -16,7 +20,7 @@ use super::{Answered, App, Payload, media_type};
 use crate::{metrics::Held, service::Sealed};
 
 /// Receives the request, and lets a worker open, run and seal it.
-pub(super) async fn answer<B>(app: &Arc<App>, request: Request<B>, id: &HeaderValue) -> Result<Answered, Code>
+pub(super) async fn answer<B>(app: &Arc<App>, request: Request<B>) -> Result<Answered, Code>
 where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Send,
@@ -27,7 +31,7 @@ where
         _ => return Err(Code::MediaTypeUnsupported),
     };
     let permit = admit(app)?;
-    let (limit, id) = (app.limits.request_bytes, id.clone());
+    let limit = app.limits.request_bytes;
     let announced = request.body().size_hint().lower();
     if announced > limit as u64 {
         return Err(Code::RequestTooLarge);
@@ -36,7 +40,7 @@ where
         let mut receiving = app.service.receive(limit);
         receive(app, request.into_body(), |octets| receiving.push(octets)).await?;
         let received = receiving.finish()?;
-        run(app, permit, move |app| app.service.exchange_chunked(received, text(&id))).await??
+        run(app, permit, move |app| app.service.exchange_chunked(received)).await??
     } else {
         // At most the limit, for as many requests as the queue has places.
         let mut message = Incoming::with_capacity(usize::try_from(announced).unwrap_or(0));
@@ -45,15 +49,10 @@ where
             Ok(())
         })
         .await?;
-        run(app, permit, move |app| app.service.exchange(message, text(&id))).await??
+        run(app, permit, move |app| app.service.exchange(message)).await??
     };
     let media_type = if chunked { "message/ohttp-chunked-res" } else { "message/ohttp-res" };
     Ok(reply(sealed, media_type))
-}
-
-/// The request's name in the audit log.
-fn text(id: &HeaderValue) -> &str {
-    id.to_str().unwrap_or_default()
 }
 
 /// A place in the queue, or the reason for there being none: before anything is read or opened.
@@ -90,22 +89,42 @@ where
     }
 }
 
-/// Runs `work` on a worker, which gives the place in the queue back when it is done, whoever still waits.
+/// Runs `work` here if requests are brief and another HTTP thread is free to serve connections meanwhile, else on a
+/// worker, which gives the place in the queue back when it is done, whoever still waits.
 async fn run<T: Send + 'static>(
     app: &Arc<App>,
     permit: OwnedSemaphorePermit,
     work: impl FnOnce(&App) -> T + Send + 'static,
 ) -> Result<T, Code> {
+    let spare =
+        app.spare_threads.try_acquire().ok().filter(|_| app.recent_micros.load(Relaxed) <= BRIEF_MICROS);
+    if let Some(_thread) = spare {
+        // Handing it to a worker and waking up again costs more than a small model. Another thread takes this one's
+        // connections meanwhile.
+        let (_permit, _running) = (permit, Held::new(&app.metrics.in_flight));
+        let run = || catch_unwind(AssertUnwindSafe(|| timed(app, work)));
+        return block_in_place(run).map_err(|_| Code::RequestInvalid);
+    }
     let shared = Arc::clone(app);
     let queued = Queued::new(app);
     let job = move || {
         let _permit = permit;
         drop(queued);
         let _running = Held::new(&shared.metrics.in_flight);
-        work(&shared)
+        timed(&shared, work)
     };
     // The service answers its own panics inside the seal; one outside it loses the keys to do so.
     app.workers.run(job).await.map_err(|_| Code::RequestInvalid)
+}
+
+/// Runs `work`, and remembers how long that took: half of it, and half of what was remembered.
+fn timed<T>(app: &App, work: impl FnOnce(&App) -> T) -> T {
+    let start = Instant::now();
+    let done = work(app);
+    let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let before = app.recent_micros.load(Relaxed);
+    app.recent_micros.store(if before == u64::MAX { micros } else { before / 2 + micros / 2 }, Relaxed);
+    done
 }
 
 /// Counts a request as waiting until it runs.
@@ -113,14 +132,14 @@ struct Queued(Arc<App>);
 
 impl Queued {
     fn new(app: &Arc<App>) -> Self {
-        app.metrics.queued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        app.metrics.queued.fetch_add(1, Relaxed);
         Self(Arc::clone(app))
     }
 }
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.0.metrics.queued.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.metrics.queued.fetch_sub(1, Relaxed);
     }
 }
 
@@ -131,3 +150,6 @@ fn reply(sealed: Sealed, media_type: &'static str) -> Answered {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Answered { response, outcome: sealed.outcome }
 }
+
+/// What takes no longer may run on an HTTP thread. Handing over costs some tens of µs, a few hundredths of this.
+const BRIEF_MICROS: u64 = 1_000;
