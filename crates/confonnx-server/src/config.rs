@@ -43,6 +43,8 @@ pub struct Config {
     pub auth_key_file: Option<PathBuf>,
     /// File that says who may call.
     pub auth_file: Option<PathBuf>,
+    /// Where to write who called; `-` is standard output.
+    pub audit_log: Option<PathBuf>,
     /// Run without a TEE.
     pub insecure: bool,
     /// The TEE to use; `None` looks for one.
@@ -211,6 +213,7 @@ impl Config {
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             auth_key_file: settings.auth_key_file,
             auth_file: settings.auth_file,
+            audit_log: settings.audit_log,
             insecure: settings.debug.unwrap_or(false) || settings.simulation.unwrap_or(false),
             tee: settings.tee,
             collateral: collateral::Config {

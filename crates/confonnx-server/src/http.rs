@@ -104,7 +104,7 @@ impl App {
         let id = request_id();
         let echo = request.headers().get(CLIENT_REQUEST_ID).filter(|value| is_token(value)).cloned();
         let received = request.body().size_hint().exact();
-        let Answered { mut response, outcome } = self.route(request).await;
+        let Answered { mut response, outcome } = self.route(request, &id).await;
         self.metrics.count(outcome);
         let (id_text, sent) = (id.to_str().unwrap_or_default(), response.body().size_hint().exact());
         debug!(id = id_text, outcome, received, sent, micros = start.elapsed().as_micros(), "request");
@@ -116,7 +116,7 @@ impl App {
         response
     }
 
-    async fn route<B>(self: &Arc<Self>, request: Request<B>) -> Answered
+    async fn route<B>(self: &Arc<Self>, request: Request<B>, id: &HeaderValue) -> Answered
     where
         B: Body<Data = Bytes> + Send + Unpin,
         B::Error: Send,
@@ -126,7 +126,7 @@ impl App {
             "/" if get => ok(Bytes::from_static(b"Healthy"), "text/plain"),
             ATTESTATION if get => self.attest(request.uri().query()).await,
             GATEWAY if request.method() == Method::POST => {
-                gateway::answer(self, request).await.unwrap_or_else(refused)
+                gateway::answer(self, request, id).await.unwrap_or_else(refused)
             }
             "/" | ATTESTATION => not_allowed("GET, HEAD"),
             GATEWAY => not_allowed("POST"),

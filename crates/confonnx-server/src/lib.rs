@@ -7,12 +7,13 @@
 //! - [`tee`]: what attests this server.
 //! - [`keys`], [`attestation`]: the key epochs, and the proof that they were made here.
 //! - [`collateral`]: what the TEE's vendor says of it, so that clients can check the proof offline.
-//! - [`models`], [`auth`], [`service`]: what a sealed request meets.
+//! - [`models`], [`auth`], [`service`]: what a sealed request meets; [`audit`]: what is written of it.
 //! - [`http`], [`admin`], [`https`], [`workers`], [`metrics`]: around it.
 //! - [`server`]: puts them together.
 
 pub mod admin;
 pub mod attestation;
+pub mod audit;
 pub mod auth;
 pub mod clock;
 pub mod collateral;

@@ -9,12 +9,14 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::timeout,
 };
 use tracing::{info, warn};
 
 use crate::{
     admin,
     attestation::{Attestation, AttestationError, Source, Statement},
+    audit::{Audit, AuditError},
     auth::{Auth, AuthError, jwks::Remote},
     collateral::{Collateral, StoreError},
     config::Config,
@@ -36,6 +38,7 @@ pub struct Server {
     keys: Arc<Keys>,
     collateral: Arc<Collateral>,
     issuer: Option<Arc<Remote>>,
+    audit: Option<Arc<Audit>>,
     grace: Duration,
 }
 
@@ -51,6 +54,9 @@ pub enum StartError {
     /// Who may call.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -156,13 +162,16 @@ impl Server {
             Arc::clone(&collateral),
             Arc::clone(&metrics),
         )?;
+        let audit = config.audit_log.as_deref().map(|path| Audit::open(path, Arc::clone(&metrics)));
+        let audit = audit.transpose()?.map(Arc::new);
         let issuer = auth.remote_keys();
-        let service = Arc::new(Service::new(Arc::clone(&keys), slot, auth, Arc::clone(&metrics)));
+        let service =
+            Arc::new(Service::new(Arc::clone(&keys), slot, auth, audit.clone(), Arc::clone(&metrics)));
         // One more than can run the model, so that opening and sealing go on meanwhile.
         let workers = Workers::start(config.sessions.saturating_add(1)).map_err(StartError::Thread)?;
         let grace = config.shutdown_grace;
         let app = Arc::new(App::new(service, attestation, workers, config.limits, metrics));
-        Ok(Self { listener, address, admin, app, keys, collateral, issuer, grace })
+        Ok(Self { listener, address, admin, app, keys, collateral, issuer, audit, grace })
     }
 
     /// Where sealed requests are served.
@@ -190,6 +199,7 @@ impl Server {
         let rollover = tokio::spawn(Arc::clone(&self.keys).run());
         let refresh = tokio::spawn(Arc::clone(&self.collateral).run());
         let issuer = self.issuer.map(|keys| tokio::spawn(keys.run()));
+        let reopening = self.audit.clone().map(|audit| tokio::spawn(reopen(audit)));
         let admin =
             self.admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&self.app))));
         tokio::select! {
@@ -199,8 +209,12 @@ impl Server {
         self.listener.serve(self.app, stop, self.grace).await;
         rollover.abort();
         refresh.abort();
-        for task in [admin, issuer].into_iter().flatten() {
+        for task in [admin, issuer, reopening].into_iter().flatten() {
             task.abort();
+        }
+        if let Some(audit) = self.audit {
+            // A disk that stalls must not keep the process.
+            let _ = timeout(AUDIT_PATIENCE, audit.written()).await;
         }
         info!("stopped");
     }
@@ -224,6 +238,14 @@ pub fn signals() -> std::io::Result<Stop> {
     Ok(stopping)
 }
 
+/// Opens the audit log anew with every SIGHUP, as programs that move logs away expect.
+async fn reopen(audit: Arc<Audit>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        audit.reopen();
+    }
+}
+
 async fn bind<T>(
     port: &'static str,
     address: SocketAddr,
@@ -241,6 +263,7 @@ fn settings(config: &Config, slot: &Slot) -> Map<String, Value> {
         "replay_capacity": config.replay_capacity,
         "max_request_bytes": config.limits.request_bytes,
         "insecure": config.insecure,
+        "audit_log": config.audit_log.is_some(),
         "use_model_key_provisioning": config.use_model_key_provisioning,
         "model_owner_sha256": slot.owner(),
     });
@@ -279,3 +302,6 @@ fn banner(config: &Config, slot: &Slot, runtime: &RuntimeClaim, tee: &str, addre
 
 /// How long the first clients wait for collateral, lest they get documents without.
 const COLLATERAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the last lines of the audit log may take to be written.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(2);

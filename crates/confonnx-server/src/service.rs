@@ -16,6 +16,7 @@ use confonnx_protocol::{
 };
 
 use crate::{
+    audit::{Audit, Trail, Wire},
     auth::Auth,
     clock,
     keys::{Keys, rng},
@@ -30,6 +31,7 @@ pub struct Service {
     keys: Arc<Keys>,
     slot: Arc<Slot>,
     auth: Auth,
+    audit: Option<Arc<Audit>>,
     metrics: Arc<Metrics>,
 }
 
@@ -44,6 +46,8 @@ pub struct Sealed {
 /// A chunked request that is still arriving.
 pub struct Receiving<'s> {
     opener: ChunkedOpener<'s>,
+    /// Octets so far.
+    received: usize,
     service: &'s Service,
 }
 
@@ -51,40 +55,48 @@ pub struct Receiving<'s> {
 pub struct Received {
     opened: Opened,
     reply: ChunkedReply,
+    received: usize,
 }
 
 impl Service {
     /// A service for one model.
-    pub fn new(keys: Arc<Keys>, slot: Arc<Slot>, auth: Auth, metrics: Arc<Metrics>) -> Self {
-        Self { keys, slot, auth, metrics }
+    pub fn new(
+        keys: Arc<Keys>,
+        slot: Arc<Slot>,
+        auth: Auth,
+        audit: Option<Arc<Audit>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { keys, slot, auth, audit, metrics }
     }
 
-    /// One sealed request and its sealed reply. Blocks for as long as the model runs.
+    /// One sealed request, called `id` in its answer, and its sealed reply. Blocks for as long as the model runs.
     ///
     /// # Errors
     /// The code of the answer when the request cannot be opened; the reply carries every other error.
-    pub fn exchange(&self, sealed: Incoming) -> Result<Sealed, Code> {
-        let start = Instant::now();
+    pub fn exchange(&self, sealed: Incoming, id: &str) -> Result<Sealed, Code> {
+        let (start, received) = (Instant::now(), sealed.len());
         self.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
         let (opened, reply) = self.keys.ring().open(sealed, clock::now()).map_err(|err| err.code())?;
         self.metrics.open.record(start.elapsed());
-        let answer = self.answer(&opened);
-        self.seal(answer.outcome, || Ok(vec![reply.seal(answer.message, &mut rng())?.into()]))
+        let (answer, trail) = self.answer(&opened);
+        let sealed = self.seal(answer.outcome, || Ok(vec![reply.seal(answer.message, &mut rng())?.into()]));
+        self.record(&trail, &opened, received, id, sealed)
     }
 
     /// Begins a chunked request of at most `limit` octets, sealed.
     pub fn receive(&self, limit: usize) -> Receiving<'_> {
-        Receiving { opener: self.keys.ring().chunked_opener(limit), service: self }
+        Receiving { opener: self.keys.ring().chunked_opener(limit), received: 0, service: self }
     }
 
     /// The sealed reply to a chunked request. Blocks for as long as the model runs.
     ///
     /// # Errors
     /// None but the improbable: the reply carries every error.
-    pub fn exchange_chunked(&self, received: Received) -> Result<Sealed, Code> {
-        let Received { opened, reply } = received;
-        let answer = self.answer(&opened);
-        self.seal(answer.outcome, || {
+    pub fn exchange_chunked(&self, received: Received, id: &str) -> Result<Sealed, Code> {
+        let Received { opened, reply, received } = received;
+        let (answer, trail) = self.answer(&opened);
+        let sealed = self.seal(answer.outcome, || {
             let mut first = Vec::new();
             let mut sealer = reply.start(&mut rng(), &mut first)?;
             let mut pieces = vec![Bytes::from(first)];
@@ -98,14 +110,31 @@ impl Service {
             sealer.finish(parts.next().unwrap_or_default(), &mut last)?;
             pieces.push(last.into());
             Ok(pieces)
-        })
+        });
+        self.record(&trail, &opened, received, id, sealed)
     }
 
-    fn answer(&self, opened: &Opened) -> Answer {
-        let start = Instant::now();
-        let answer = guarded(opened.outdated, || inner::answer(self, opened));
+    fn answer(&self, opened: &Opened) -> (Answer, Trail) {
+        let (start, mut trail) = (Instant::now(), Trail::default());
+        let answer = guarded(opened.outdated, || inner::answer(self, opened, &mut trail));
         self.metrics.infer.record(start.elapsed());
-        answer
+        (answer, trail)
+    }
+
+    /// Writes the request down, if that is wanted, and hands its reply on.
+    fn record(
+        &self,
+        trail: &Trail,
+        opened: &Opened,
+        received: usize,
+        id: &str,
+        sealed: Result<Sealed, Code>,
+    ) -> Result<Sealed, Code> {
+        if let (Some(audit), Ok(sealed)) = (&self.audit, &sealed) {
+            let sent = sealed.reply.iter().map(Bytes::len).sum();
+            audit.record(trail, sealed.outcome, Wire { request: id, received, sent }, opened.received());
+        }
+        sealed
     }
 
     fn seal(
@@ -129,6 +158,7 @@ impl Receiving<'_> {
     /// The code of the answer when they cannot be opened.
     pub fn push(&mut self, sealed: &[u8]) -> Result<(), Code> {
         let start = Instant::now();
+        self.received = self.received.saturating_add(sealed.len());
         self.service.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
         self.opener.push(sealed, clock::now()).map_err(|err| err.code())?;
         self.service.metrics.open.record(start.elapsed());
@@ -141,7 +171,7 @@ impl Receiving<'_> {
     /// The code of the answer when the last chunk is missing, or the request came before.
     pub fn finish(self) -> Result<Received, Code> {
         let (opened, reply) = self.opener.finish(clock::now()).map_err(|err| err.code())?;
-        Ok(Received { opened, reply })
+        Ok(Received { opened, reply, received: self.received })
     }
 }
 

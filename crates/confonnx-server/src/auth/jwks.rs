@@ -50,6 +50,8 @@ pub struct Remote {
     refresh: Duration,
     /// How long keys are used that could not be fetched again.
     max_age: Duration,
+    /// The least time between two fetches that callers cause.
+    pause: Duration,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     wanted: Notify,
@@ -187,7 +189,7 @@ impl Remote {
     ) -> Result<Self, JwksError> {
         let fetcher = Fetcher::with_roots(roots, TIMEOUT).ok_or(JwksError::Roots)?;
         let (state, wanted) = (Mutex::default(), Notify::new());
-        Ok(Self { url: url.into(), fetcher, refresh, max_age, metrics, state, wanted })
+        Ok(Self { url: url.into(), fetcher, refresh, max_age, pause: LEAST_PAUSE, metrics, state, wanted })
     }
 
     /// Fetches them when they are due or missed, for ever.
@@ -259,7 +261,7 @@ impl Remote {
     /// Has the keys fetched now, unless that was done a moment ago.
     fn ask_again(&self, now: Instant) -> bool {
         let mut state = self.state();
-        if state.asked.is_some_and(|asked| now.saturating_duration_since(asked) < LEAST_PAUSE) {
+        if state.asked.is_some_and(|asked| now.saturating_duration_since(asked) < self.pause) {
             return false;
         }
         // From here on, for whoever comes before the fetch begins.
@@ -289,3 +291,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Anyone can send tokens with key ids that nobody knows: they cause no more fetches than one in this time.
 const LEAST_PAUSE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,10 @@ pub struct Settings {
     /// [default: see --auth-key-file].
     #[arg(long, env = "CONFONNX_AUTH_FILE", value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+    /// Write down who called which model when, as JSON lines, to this file or (-) standard output. The host reads it; the
+    /// claims say that there is one [default: no log].
+    #[arg(long, env = "CONFONNX_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
     /// What attests this server [default: what is found].
     #[arg(long, env = "CONFONNX_TEE", value_name = "NAME")]
     pub tee: Option<TeeName>,
@@ -166,6 +170,7 @@ impl Settings {
             key_error_retry_interval,
             auth_key_file,
             auth_file,
+            audit_log,
             tee,
             collateral_cache,
             collateral_url_amd,

@@ -20,7 +20,7 @@ use super::{Answered, App, Payload, media_type};
 use crate::{metrics::Held, service::Sealed};
 
 /// Receives the request, and lets a worker open, run and seal it.
-pub(super) async fn answer<B>(app: &Arc<App>, request: Request<B>) -> Result<Answered, Code>
+pub(super) async fn answer<B>(app: &Arc<App>, request: Request<B>, id: &HeaderValue) -> Result<Answered, Code>
 where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Send,
@@ -31,7 +31,7 @@ where
         _ => return Err(Code::MediaTypeUnsupported),
     };
     let permit = admit(app)?;
-    let limit = app.limits.request_bytes;
+    let (limit, id) = (app.limits.request_bytes, id.clone());
     let announced = request.body().size_hint().lower();
     if announced > limit as u64 {
         return Err(Code::RequestTooLarge);
@@ -40,7 +40,7 @@ where
         let mut receiving = app.service.receive(limit);
         receive(app, request.into_body(), |octets| receiving.push(octets)).await?;
         let received = receiving.finish()?;
-        run(app, permit, move |app| app.service.exchange_chunked(received)).await??
+        run(app, permit, move |app| app.service.exchange_chunked(received, text(&id))).await??
     } else {
         // At most the limit, for as many requests as the queue has places.
         let mut message = Incoming::with_capacity(usize::try_from(announced).unwrap_or(0));
@@ -49,10 +49,15 @@ where
             Ok(())
         })
         .await?;
-        run(app, permit, move |app| app.service.exchange(message)).await??
+        run(app, permit, move |app| app.service.exchange(message, text(&id))).await??
     };
     let media_type = if chunked { "message/ohttp-chunked-res" } else { "message/ohttp-res" };
     Ok(reply(sealed, media_type))
+}
+
+/// The request's name in the audit log.
+fn text(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
 }
 
 /// A place in the queue, or the reason for there being none: before anything is read or opened.

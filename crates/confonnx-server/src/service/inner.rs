@@ -22,6 +22,7 @@ use zeroize::Zeroize;
 
 use super::{Service, error::InnerError};
 use crate::{
+    audit::Trail,
     auth::{Action, Caller},
     models::{Served, VERSION},
 };
@@ -32,9 +33,9 @@ pub(super) struct Answer {
     pub(super) outcome: &'static str,
 }
 
-/// Answers the request in `message`; errors are answers too.
-pub(super) fn answer(service: &Service, opened: &Opened) -> Answer {
-    respond(service, opened).unwrap_or_else(|err| failure(&err, opened.outdated))
+/// Answers the request in `message`; errors are answers too. What may be written of it is left in `trail`.
+pub(super) fn answer(service: &Service, opened: &Opened, trail: &mut Trail) -> Answer {
+    respond(service, opened, trail).unwrap_or_else(|err| failure(&err, opened.outdated))
 }
 
 /// The answer for `error`.
@@ -63,17 +64,23 @@ pub(super) fn failure(error: &InnerError, outdated: bool) -> Answer {
     Answer { message, outcome: code }
 }
 
-fn respond(service: &Service, opened: &Opened) -> Result<Answer, InnerError> {
+fn respond(service: &Service, opened: &Opened, trail: &mut Trail) -> Result<Answer, InnerError> {
     let (message, outdated) = (opened.plaintext.expose(), opened.outdated);
     let (head, body) = bhttp::decode_request(message)?;
     check_date(opened, &head.fields)?;
     let caller = service.auth.identify(head.fields.get("authorization"), opened.received())?;
-    service.auth.admit(&caller, Instant::now())?;
+    let caller = &*trail.caller.insert(caller);
+    service.auth.admit(caller, Instant::now())?;
     let model = || {
         let locked = || InnerError::Locked { model: service.slot.name().into() };
         service.slot.served().ok_or_else(locked)
     };
-    let message = match route(service, &caller, &head)? {
+    let resource = route(service, caller, &head)?;
+    trail.action = Some(resource.name());
+    if resource.is_of_a_model() {
+        trail.model = Some((service.slot.name().into(), VERSION.into()));
+    }
+    let message = match resource {
         Resource::Server => json_answer(&server_metadata(), outdated),
         Resource::Live => json_answer(&json!({ "live": true }), outdated),
         Resource::Ready => model().and_then(|_| json_answer(&json!({ "ready": true }), outdated)),
@@ -107,6 +114,25 @@ enum Resource {
     ModelReady,
     Infer,
     ModelKey,
+}
+
+impl Resource {
+    /// A fixed word for the log.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Live => "live",
+            Self::Ready => "ready",
+            Self::Model => "metadata",
+            Self::ModelReady => "model-ready",
+            Self::Infer => "infer",
+            Self::ModelKey => "unlock",
+        }
+    }
+
+    fn is_of_a_model(&self) -> bool {
+        matches!(self, Self::Model | Self::ModelReady | Self::Infer | Self::ModelKey)
+    }
 }
 
 fn route(service: &Service, caller: &Caller, head: &RequestHead) -> Result<Resource, InnerError> {

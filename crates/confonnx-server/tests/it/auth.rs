@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use confonnx_attest::Digest;
 use confonnx_protocol::bhttp::RequestHead;
 use confonnx_server::config::Config;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::harness::*;
@@ -183,4 +183,113 @@ async fn an_issuers_tokens_become_callers() {
     // No credentials: no reason either (RFC 6750, section 3.1).
     let answer = server.ask(&head("GET", "/v2"), b"").await;
     assert_eq!((answer.head.status, answer.field("www-authenticate")), (401, "Bearer"));
+}
+
+#[tokio::test]
+async fn while_the_issuer_cannot_be_asked_its_tokens_wait_and_others_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    fs::write(folder.path().join("ca.pem"), authority.cert.pem()).unwrap();
+    let text = format!(
+        r#"
+        [[caller]]
+        name = "alice"
+        token_sha256 = "{}"
+        {OIDC}
+        jwks_url = "https://localhost:1/keys"
+        ca_file = "ca.pem"
+        [[oidc.rule]]
+        "#,
+        hash("alice-token")
+    );
+    let server = start_with(with_policy(folder.path(), &text)).await;
+    assert_eq!(server.attest().await.claims().client_auth.kind, "bearer+oidc");
+    let answer = server.ask(&infer("mlp", &jwt("never-expires")), BODY).await;
+    assert_eq!(answer.error(), (503, "auth-unavailable".into()));
+    assert_eq!((answer.field("retry-after"), answer.field("www-authenticate")), ("1", ""));
+    assert_eq!(server.ask(&infer("mlp", "alice-token"), BODY).await.head.status, 200);
+    until(|| server.app.metrics().auth.keys().is_some_and(|state| state.keys == 0 && state.failures > 0))
+        .await;
+}
+
+#[tokio::test]
+async fn the_audit_log_says_who_called_what_and_nothing_of_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let text = format!(
+        "[[caller]]\nname = \"alice \\\"a\\\"\"\ntoken_sha256 = \"{}\"\nmodels = [\"mlp\"]\n",
+        hash("alice-token")
+    );
+    let mut config = with_policy(folder.path(), &text);
+    config.audit_log = Some(path.clone());
+    let server = start_with(config).await;
+    assert_eq!(server.attest().await.claims().settings["audit_log"], true);
+
+    let key = server.key(confonnx_protocol::Kem::X25519).await;
+    let mut expected = Vec::new();
+    for (head, body, caller, auth, action, model, outcome) in [
+        (
+            infer("mlp", "alice-token"),
+            BODY,
+            json!("alice \"a\""),
+            "token",
+            json!("infer"),
+            json!("mlp"),
+            "ok",
+        ),
+        (
+            infer("mlp", "alice-token"),
+            b"{",
+            json!("alice \"a\""),
+            "token",
+            json!("infer"),
+            json!("mlp"),
+            "inference-invalid",
+        ),
+        (
+            infer("secret-name", "alice-token"),
+            BODY,
+            json!("alice \"a\""),
+            "token",
+            json!(null),
+            json!(null),
+            "forbidden",
+        ),
+        (infer("mlp", "wrong-token"), BODY, json!(null), "none", json!(null), json!(null), "unauthorized"),
+        (
+            with_token(head("GET", "/v2"), "alice-token"),
+            b"",
+            json!("alice \"a\""),
+            "token",
+            json!("server"),
+            json!(null),
+            "ok",
+        ),
+    ] {
+        let (sealed, opener) = seal(&key, &head, body);
+        let sealed_in = sealed.len();
+        let response = server.post(SEALED, sealed).await;
+        let id = response.headers()["x-ms-request-id"].to_str().unwrap().to_owned();
+        let sealed_out = response.body().len();
+        let answer = Answer::open(response, opener);
+        assert_eq!(answer.head.status == 200, outcome == "ok");
+        let version = if model.is_null() { json!(null) } else { json!("1") };
+        expected.push(json!({
+            "request": id, "caller": caller, "auth": auth, "action": action, "model": model, "version": version,
+            "outcome": outcome, "sealed_in": sealed_in, "sealed_out": sealed_out,
+        }));
+    }
+    server.stop.send(true).unwrap();
+    server.stopped().await;
+    let log = fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let now = confonnx_server::clock::now().0;
+    for line in &mut lines {
+        let time = line.as_object_mut().unwrap().remove("time").unwrap().as_u64().unwrap();
+        assert!(time <= now && time + 600 > now, "{time}");
+    }
+    assert_eq!(lines, expected);
+    for secret in ["alice-token", "wrong-token", "secret-name", "FP32", "date"] {
+        assert!(!log.contains(secret), "{secret}");
+    }
 }
