@@ -9,7 +9,7 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint fmt bench bench-attestation bench-crypto fuzz digits wheel tcb clean
+.PHONY: help demo test test-rust test-python lint fmt bench bench-resources bench-attestation bench-crypto performance-page fuzz digits wheel tcb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,7 @@ test-python: need-cargo ## Python: unit, end to end against a real server, types
 	cd bindings/python && ../../$(VENV)/python -m mypy python/confonnx ../../examples/digits/demo.py
 	cd bindings/python && ../../$(VENV)/python -m mypy.stubtest confonnx
 	cd bindings/python && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server ../../$(VENV)/python -m pytest
+	cd bench && ../$(VENV)/python -m pytest -p no:cacheprovider tests
 
 lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	$(CARGO) fmt --all --check
@@ -45,12 +46,23 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 fmt: need-cargo ## Format the Rust code
 	$(CARGO) fmt --all
 
-bench: need-cargo ## Measure the whole path beside bare ONNX Runtime; writes target/bench/results.json (BENCH=FLAGS)
+bench: bench-ready ## Measure beside bare ONNX Runtime and other servers; writes target/bench/results.json (BENCH=FLAGS)
+	@bench/peers/install
+	$(CARGO) run --locked --release -p confonnx-bench -- $(BENCH)
+
+bench-resources: bench-ready ## Measure memory, cold start, connections (BENCH=FLAGS)
+	$(CARGO) run --locked --release -p confonnx-bench -- resources $(BENCH)
+
+.PHONY: bench-ready
+bench-ready: need-cargo
 	@scripts/venv models
 	@scripts/fetch-onnxruntime
-	@{ test -f .cache/bench/tiny.onnx && test -f .cache/bench/squeezenet.onnx; } || $(VENV)/python bench/models.py .cache/bench
+	@$(VENV)/python bench/models.py .cache/bench
 	$(CARGO) build --locked --release -p confonnx-server
-	$(CARGO) run --locked --release -p confonnx-bench -- $(BENCH)
+
+performance-page: ## Write docs/performance.md and docs/scaling.md anew from target/bench
+	@scripts/venv
+	$(VENV)/python bench/page.py target/bench
 
 bench-attestation: need-cargo ## Measure attestation: 10000 fresh nonces, 64 clients, 100 ms a quote (BENCH=FLAGS)
 	@scripts/fetch-onnxruntime

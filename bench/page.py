@@ -1,0 +1,315 @@
+"""Write docs/performance.md and docs/scaling.md from what the bench found: python bench/page.py [FOLDER].
+
+With a FOLDER, its results are first copied to docs/performance/, which is committed. Then every block between
+`<!-- NAME -->` and `<!-- end -->` of both pages is made anew from there, and so is the plot. What is outside of the blocks
+is written by hand and has no figures.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import shutil
+
+import plot
+import scaling
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+DATA = DOCS / "performance"
+FILES = ("results.json", "run.json", "resources.json")
+
+
+class Results:
+    """What the bench found."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.rows, self.run, self.resources = (json.loads((folder / name).read_text()) for name in FILES)
+        self.models = list(dict.fromkeys(row["model"] for row in self.rows))
+
+    def select(self, **wanted):
+        """Rows of a closed loop that have all these values."""
+        rows = [row for row in self.rows if row["offered_per_s"] is None]
+        return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+    def one(self, **wanted):
+        rows = self.select(**wanted)
+        return rows[0] if len(rows) == 1 else None
+
+    def most_clients(self, model):
+        return max(row["clients"] for row in self.select(model=model))
+
+    def numbers(self):
+        """Plain numbers of the resource measurements, by name."""
+        return {name: value for finding in self.resources for name, value in finding["numbers"].items()}
+
+
+def number(value: float) -> str:
+    """With about three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def table(head: str, rows: list[list[str]]) -> str:
+    columns = head.split("|")
+    align = ["---" if at < 2 else "--:" for at in range(len(columns))]
+    lines = [columns, align, *rows]
+    return "\n".join("| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines)
+
+
+def ratio(row: dict, prefix: str, name: str) -> str:
+    if row[name] is None:
+        return "–"
+    return f"{row[name]:.2f} ({row[prefix + '_min']:.2f}–{row[prefix + '_max']:.2f})"
+
+
+def machine(found: Results) -> str:
+    it = found.run["machine"]
+    peers = "; ".join(f"{name}: {versions}" for name, versions in found.run["peers"].items())
+    return (
+        f"{it['cpu']}, {it['cores']} cores, Linux {it['linux']}. confonnx {it['confonnx']}, ONNX Runtime {it['onnxruntime']}, no TEE "
+        f"(`--debug`); servers and clients share the machine. {found.run['rounds']} rounds of {found.run['seconds']:g} s each, in turns; "
+        f"medians, with the least and the most. Every answer was bit-equal to bare ONNX Runtime's.\n\nPeers: {peers}."
+    )
+
+
+def throughput(found: Results) -> str:
+    text = []
+    for model in found.models:
+        clients = found.most_clients(model)
+        rows = sorted(found.select(model=model, clients=clients), key=lambda row: -row["requests_per_s"])
+        rows = [row for row in rows if row["server"] != "echo"]
+        sizes = "{:,} octets in, {:,} out".format(*found.run["octets"][model])
+        head = "server | mode | requests/s | to bare | to the fastest peer | p50 µs | p99 µs | CPU µs, server | CPU µs, client"
+        cells = [
+            [
+                row["server"],
+                row["mode"],
+                number(row["requests_per_s"]),
+                ratio(row, "ratio", "ratio_to_bare"),
+                ratio(row, "peer_ratio", "ratio_to_fastest_peer"),
+                number(row["p50_us"]),
+                number(row["p99_us"]),
+                number(row["server_cpu_us"]),
+                "–" if row["server"] == "bare" else number(row["client_cpu_us"]),
+            ]
+            for row in rows
+        ]
+        text.append(f"**{model}**, {sizes}, {clients} clients\n\n{table(head, cells)}")
+        text += absent(found, model)
+    return "\n\n".join(text)
+
+
+def absent(found: Results, model: str) -> list[str]:
+    missing = [item for item in found.run["absent"] if item["model"] == model]
+    return [f"Absent: {item['server']} ({item['reason'].splitlines()[0]})." for item in missing]
+
+
+def latency(found: Results) -> str:
+    rows = [row for row in found.rows if row["offered_per_s"] is None and row["clients"] == 1 and row["server"] != "echo"]
+    names = list(dict.fromkeys((row["server"], row["mode"]) for row in rows))
+    cells = []
+    for server, mode in names:
+        cell = [server, mode]
+        for model in found.models:
+            row = found.one(model=model, clients=1, server=server, mode=mode)
+            cell.append("–" if row is None else f"{number(row['p50_us'])} / {number(row['p99_us'])}")
+        cells.append(cell)
+    return table("server | mode | " + " | ".join(found.models), cells)
+
+
+def open_loop(found: Results) -> str:
+    cells = []
+    for row in found.rows:
+        if row["offered_per_s"] is None or row["server"] == "echo":
+            continue
+        keeps_up = row["requests_per_s"] > 0.97 * row["offered_per_s"]
+        cells.append(
+            [
+                row["model"],
+                f"{row['server']}, {row['mode']}",
+                number(row["offered_per_s"]),
+                number(row["requests_per_s"]),
+                number(row["p50_us"]) if keeps_up else "falls behind",
+                number(row["p99_us"]) if keeps_up else "–",
+            ]
+        )
+    return table("model | server | offered/s | answered/s | p50 µs | p99 µs", cells)
+
+
+def targets(found: Results) -> str:
+    """Each target, what was measured, and by how much it is missed."""
+    cells = []
+
+    def row(what: str, wanted: str, value: float | None, limit: float, unit: str, at_least: bool) -> None:
+        if value is None:
+            cells.append([what, wanted, "not measured", ""])
+            return
+        met = value >= limit if at_least else value <= limit
+        by = f"missed by {number(abs(value - limit))}{unit}"
+        cells.append([what, wanted, f"{number(value)}{unit}", "met" if met else by])
+
+    def value(name: str, **wanted) -> float | None:
+        found_row = found.one(**wanted)
+        return None if found_row is None else found_row[name]
+
+    for model in ("squeezenet", "minilm"):
+        measured = value("ratio_to_bare", model=model, clients=8, server="confonnx", mode="sealed")
+        row(f"{model}, 8 clients, beside bare", "≥ 0.95", measured, 0.95, "", True)
+    tiny = {"model": "tiny", "clients": 8, "server": "confonnx"}
+    for mode, limit in (("sealed", 1.5), ("sealed, resumed", 2.5)):
+        measured = value("ratio_to_fastest_peer", **tiny, mode=mode)
+        row(f"tiny, 8 clients, {mode}, beside the fastest peer", f"≥ {limit}", measured, limit, "", True)
+    bare = value("p50_us", model="tiny", clients=1, server="bare")
+    for mode, limit in (("sealed", 200), ("sealed, X25519", 150)):
+        measured = value("p50_us", model="tiny", clients=1, server="confonnx", mode=mode)
+        added = None if measured is None or bare is None else measured - bare
+        row(f"p50 added to bare, tiny, 1 client, {mode}", f"≤ {limit} µs", added, limit, " µs", False)
+    ours = value("p50_us", model="tiny", clients=1, server="confonnx", mode="sealed")
+    theirs = value("p50_us", model="tiny", clients=1, server="FastAPI", mode="raw bytes")
+    if theirs is not None:
+        row("p50, tiny, 1 client, sealed", f"≤ FastAPI raw ({number(theirs)} µs)", ours, theirs, " µs", False)
+    for finding in found.resources:
+        if finding["target"]:
+            cells.append([finding["what"], finding["target"], finding["measured"], "met" if finding["met"] else "missed"])
+    return table("what | target | measured | ", [[cell.replace("|", "/") for cell in line] for line in cells])
+
+
+def breakdown(found: Results) -> str:
+    return f"```text\n{found.run['breakdown'].rstrip()}\n```"
+
+
+def generator(found: Results) -> str:
+    cells = []
+    for model in found.models:
+        clients = found.most_clients(model)
+        echo = found.one(model=model, clients=clients, server="echo")
+        if echo is None:
+            continue
+        cells.append([model, f"plaintext, {number(echo['requests_per_s'])} requests/s", number(echo["client_cpu_us"])])
+        for row in found.select(model=model, clients=clients, server="confonnx"):
+            cells.append([model, f"confonnx, {row['mode']}", number(row["client_cpu_us"])])
+    return table("model | load | CPU µs a request", cells)
+
+
+def plans(found: Results, assumed: scaling.Assumed, load: float) -> str:
+    cells = []
+    for model in found.models:
+        clients = found.most_clients(model)
+        for row in found.select(model=model, clients=clients, server="confonnx"):
+            if row["mode"].startswith("sealed, library"):
+                continue
+            octets = sum(found.run["octets"][model])
+            it = scaling.plan(load, row["server_cpu_us"], octets, "resumed" not in row["mode"], assumed)
+            cells.append(
+                [
+                    model,
+                    row["mode"],
+                    number(it.cpu_us),
+                    f"{it.replicas:,}",
+                    f"{it.dollars_per_million:.3f}",
+                    f"{it.network_gbits:.3f}",
+                    f"{it.replay_fills:.2f}",
+                    it.first,
+                ]
+            )
+    head = "model | mode | CPU µs a request | replicas | $ a million | Gbit/s a replica | replay table in use | gives out first"
+    return (
+        f"For {load:,.0f} requests a second, on replicas of {assumed.vcpus} vCPUs and {assumed.network_gbits:g} Gbit/s, planned to "
+        f"{assumed.utilisation:.0%} of their CPU, at ${assumed.price:g} a vCPU-hour (an input: `bench/page.py --price`):\n\n"
+        + table(head, cells)
+    )
+
+
+def memory(found: Results) -> str:
+    numbers = found.numbers()
+    lines = []
+    if "octets_a_connection" in numbers:
+        each = numbers["octets_a_connection"]
+        lines.append(f"- an idle connection: {each:,.0f} octets, so {each * 1e6 / 2**30:.1f} GiB for 10⁶ over all replicas;")
+    if "octets_a_request" in numbers:
+        each = numbers["octets_a_request"]
+        full = each * scaling.REPLAY_CAPACITY / 2**20
+        rate = scaling.REPLAY_CAPACITY / scaling.WINDOW_S
+        lines.append(
+            f"- a request in the replay table: {each:,.0f} octets for {scaling.WINDOW_S} s; the default table of "
+            f"{scaling.REPLAY_CAPACITY:,} is full, and refuses, at {rate:,.0f} requests a second for that long, and then takes "
+            f"{full:,.0f} MiB. `--replay-capacity` raises it."
+        )
+    return "\n".join(lines)
+
+
+def herds(found: Results, clients: int) -> str:
+    document_s = found.numbers().get("document_cpu_us", 200.0) / 1e6
+    cells = []
+    for what, replicas, between in (
+        ("rollover, a request each 10 s", 10, 10.0),
+        ("rollover, a request each 10 s", 50, 10.0),
+        ("rollover, a request each 60 s", 10, 60.0),
+        ("all in the same instant", 10, 0.0),
+        ("all in the same instant", 50, 0.0),
+    ):
+        herd = scaling.Herd(clients, replicas, between, document_s=document_s)
+        it = scaling.simulate(herd)
+        per_second = it.quotes / replicas / max(it.over_s, herd.quote_s)
+        cells.append(
+            [what, str(replicas), f"{it.quotes:,}", f"{per_second:.1f}", f"{it.p50_s:.2f}", f"{it.p99_s:.2f}", f"{it.longest_s:.2f}"]
+        )
+    head = "what | replicas | quotes | a second and replica | p50 s | p99 s | longest s"
+    return (
+        f"{clients:,} clients that all have to attest; a quote takes 0.1 s, at most twelve a second; a document takes "
+        f"{document_s * 1e6:,.0f} µs of one CPU (measured):\n\n" + table(head, cells)
+    )
+
+
+def fill(page: str, blocks: dict[str, str]) -> str:
+    """`page` with each block's content in place of what it had."""
+    for name, text in blocks.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        page, count = re.subn(pattern, lambda match, text=text: f"{match[1]}{text}\n{match[2]}", page, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit(f"expected one block `{name}`, found {count}")
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=pathlib.Path, help="what the bench wrote: target/bench")
+    parser.add_argument("--price", type=float, default=scaling.Assumed.price, help="US dollars for a vCPU-hour")
+    parser.add_argument("--load", type=float, default=1e5, help="requests a second to plan for")
+    parser.add_argument("--clients", type=int, default=1_000_000, help="clients to simulate")
+    given = parser.parse_args()
+    if given.folder:
+        DATA.mkdir(exist_ok=True)
+        for name in FILES:
+            source = given.folder / name
+            if not source.exists():
+                raise SystemExit(f"{source} does not exist; run `make bench bench-resources`")
+            shutil.copyfile(source, DATA / name)
+    found = Results(DATA)
+    assumed = scaling.Assumed(price=given.price)
+    pages = {
+        "performance.md": {
+            "machine": machine(found),
+            "throughput": throughput(found),
+            "latency": latency(found),
+            "open loop": open_loop(found),
+            "targets": targets(found),
+            "breakdown": breakdown(found),
+            "generator": generator(found),
+        },
+        "scaling.md": {
+            "plans": plans(found, assumed, given.load),
+            "memory": memory(found),
+            "herds": herds(found, given.clients),
+        },
+    }
+    for name, blocks in pages.items():
+        page = DOCS / name
+        page.write_text(fill(page.read_text(), blocks))
+        print(page)
+    picture = DATA / "throughput.svg"
+    picture.write_text(plot.throughput(found))
+    print(picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+//! Other servers of ONNX models, in plaintext: installed by `bench/peers/install`, each started by its own `serve`.
+
+use std::{
+    fmt::Write,
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use confonnx_protocol::oip::{HEADER_LENGTH, InferRequest};
+use confonnx_tensor::DataType;
+use serde_json::json;
+
+use crate::{
+    grpc,
+    http::post,
+    inputs::Bare,
+    process::Group,
+    target::{Body, Target},
+};
+
+/// A server to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Peer {
+    /// FastAPI on uvicorn, with raw bytes and with JSON.
+    Fastapi,
+    /// Triton's Python backend, with binary tensors.
+    Triton,
+    /// MLServer, with gRPC.
+    Mlserver,
+    /// LitServe, with JSON.
+    Litserve,
+}
+
+/// A peer that runs.
+pub(crate) struct Running {
+    pub(crate) group: Group,
+    address: SocketAddr,
+}
+
+/// Processes, and threads inside an operator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) instances: usize,
+    pub(crate) threads: usize,
+}
+
+impl Peer {
+    /// As it is called in the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fastapi => "FastAPI",
+            Self::Triton => "Triton",
+            Self::Mlserver => "MLServer",
+            Self::Litserve => "LitServe",
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Fastapi => "fastapi",
+            Self::Triton => "triton",
+            Self::Mlserver => "mlserver",
+            Self::Litserve => "litserve",
+        }
+    }
+
+    /// What its users would pick after trying: see bench/peers/README.md for what was tried.
+    pub(crate) fn best(self) -> Size {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Size { instances: cores, threads: 1 }
+    }
+
+    /// What is installed of it, from its pinned requirements.
+    pub(crate) fn versions(self, places: &Places) -> anyhow::Result<String> {
+        let path = places.scripts.join(self.folder()).join("requirements.in");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let pins = text.lines().filter(|line| line.contains("==")).map(|line| line.replace("==", " "));
+        Ok(pins.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Starts it for `model` and waits until it answers as it should.
+    pub(crate) fn start(
+        self,
+        places: &Places,
+        model: &Path,
+        bare: &Bare,
+        size: Size,
+    ) -> anyhow::Result<Running> {
+        let home = places.installed.join(self.folder());
+        if let Ok(reason) = fs::read_to_string(home.join("absent")) {
+            bail!("{}", reason.trim());
+        }
+        let absolute = |path: &Path| {
+            let path = path.canonicalize().with_context(|| path.display().to_string());
+            anyhow::Ok(path?.display().to_string())
+        };
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let program = places.scripts.join(self.folder()).join("serve");
+        let arguments = [
+            absolute(&home)? + "/venv",
+            absolute(model)?,
+            address.port().to_string(),
+            size.instances.to_string(),
+            size.threads.to_string(),
+        ];
+        let inputs = bare
+            .inputs
+            .iter()
+            .map(|(name, tensor)| json!([name, tensor.dtype().name(), tensor.shape().dims()]));
+        let inputs = serde_json::to_string(&inputs.collect::<Vec<_>>())?;
+        let mut group = Group::start(
+            &program.canonicalize().with_context(|| program.display().to_string())?,
+            &arguments,
+            &[("BENCH_INPUTS", inputs)],
+            &home.join("log"),
+        )?;
+        let (_, target) = self.targets(address, bare)?.into_iter().next().context("no mode")?;
+        let last = std::cell::RefCell::new(None);
+        let ready =
+            group.wait_for(|_| match target.open().and_then(|mut worker| target.ask(&mut worker, bare)) {
+                Ok(_) => Some(()),
+                Err(error) => {
+                    last.replace(Some(error));
+                    thread::sleep(BETWEEN_TRIES);
+                    None
+                }
+            });
+        ready.with_context(|| match last.take() {
+            Some(error) => format!("{} does not serve ({error:#})", self.name()),
+            None => format!("{} does not serve", self.name()),
+        })?;
+        Ok(Running { group, address })
+    }
+
+    /// The ways to ask it that are measured, by name.
+    fn targets(self, address: SocketAddr, bare: &Bare) -> anyhow::Result<Vec<(&'static str, Target)>> {
+        let http = |path: &str, fields: &[(&str, &str)], body: Vec<u8>, answer| {
+            let mut request = post(path, fields, body.len());
+            request.extend_from_slice(&body);
+            Target::Plain { address, request, answer }
+        };
+        let raw = || bare.inputs.iter().flat_map(|(_, tensor)| tensor.data().to_vec()).collect::<Vec<u8>>();
+        let octets = [("content-type", "application/octet-stream")];
+        Ok(match self {
+            Self::Fastapi => vec![
+                ("raw bytes", http("/raw", &octets, raw(), Body::Raw)),
+                ("JSON", http("/json", &[("content-type", "application/json")], v2_json(bare)?, Body::V2)),
+            ],
+            Self::Litserve => {
+                vec![(
+                    "JSON",
+                    http("/predict", &[("content-type", "application/json")], v2_json(bare)?, Body::V2),
+                )]
+            }
+            Self::Triton => {
+                let request = InferRequest {
+                    id: None,
+                    inputs: bare.borrowed(),
+                    outputs: Vec::new(),
+                    binary_default: true,
+                };
+                let encoded = request.encode()?;
+                let json_len = encoded.json_len().context("a request without tensors")?.to_string();
+                let fields = [octets[0], (HEADER_LENGTH, &json_len)];
+                vec![("binary", http("/v2/models/model/infer", &fields, encoded.parts().concat(), Body::V2))]
+            }
+            Self::Mlserver => {
+                vec![("gRPC", Target::Grpc { address, request: grpc::request("model", bare)? })]
+            }
+        })
+    }
+}
+
+impl Running {
+    /// The ways to ask it that are measured, by name.
+    pub(crate) fn targets(&self, peer: Peer, bare: &Bare) -> anyhow::Result<Vec<(&'static str, Target)>> {
+        peer.targets(self.address, bare)
+    }
+}
+
+/// Where peers are.
+pub(crate) struct Places {
+    /// `bench/peers`.
+    pub(crate) scripts: PathBuf,
+    /// Where `bench/peers/install` put them.
+    pub(crate) installed: PathBuf,
+}
+
+/// An inference request of the Open Inference Protocol with its tensors as JSON.
+fn v2_json(bare: &Bare) -> anyhow::Result<Vec<u8>> {
+    let mut text = String::from(r#"{"inputs":["#);
+    for (at, (name, tensor)) in bare.inputs.iter().enumerate() {
+        let data = match tensor.dtype() {
+            // A float's own shortest digits, not those of the double it would become.
+            DataType::Fp32 => serde_json::to_string(
+                &tensor
+                    .data()
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|octets| f32::from_le_bytes(*octets))
+                    .collect::<Vec<_>>(),
+            )?,
+            DataType::Int64 => serde_json::to_string(
+                &tensor
+                    .data()
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|octets| i64::from_le_bytes(*octets))
+                    .collect::<Vec<_>>(),
+            )?,
+            other => bail!("{} as JSON", other.name()),
+        };
+        let comma = if at == 0 { "" } else { "," };
+        let (name, shape) = (serde_json::to_string(name)?, serde_json::to_string(tensor.shape().dims())?);
+        let datatype = tensor.dtype().name();
+        write!(text, r#"{comma}{{"name":{name},"datatype":"{datatype}","shape":{shape},"data":{data}}}"#)?;
+    }
+    text.push_str("]}");
+    ensure!(text.len() < 1 << 30, "the request is too long");
+    Ok(text.into_bytes())
+}
+
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);

@@ -1,0 +1,117 @@
+//! Clients of confonnx: one as light as those that peers get, and the published one.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, ensure};
+use confonnx_client::{Client, Expectations, Options, Policy};
+use confonnx_protocol::{
+    Aead, Draft, Kem, KeyConfig,
+    bhttp::{self, RequestHead},
+    client::SealingKey,
+    oip::{HEADER_LENGTH, InferRequest, InferResponse},
+};
+use getrandom::{SysRng, rand_core::UnwrapErr};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    http::{Connection, post},
+    inputs::{Bare, same},
+};
+
+/// A key of an attested server.
+pub(crate) struct Sealer {
+    key: SealingKey,
+    path: String,
+}
+
+impl Sealer {
+    /// Attests the server at `url`, and takes its key of `kem`, for requests to `model`.
+    pub(crate) fn new(url: &str, model: &str, kem: Kem) -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let proof = runtime.block_on(Client::new(url, policy()?, Options::default())?.attest())?;
+        let key = KeyConfig::parse_list(proof.key_configs())?.into_iter().find(|key| key.kem() == kem);
+        let key = SealingKey::new(key.with_context(|| format!("no {kem} key"))?, &proof)?;
+        Ok(Self { key, path: format!("/v2/models/{model}/infer") })
+    }
+
+    /// Writes, seals, sends, opens and reads one request, to an encapsulated key of its own.
+    pub(crate) fn ask(&self, connection: &mut Connection, bare: &Bare) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        let message = message(&self.path, bare, self.key.room())?;
+        let (request, opener) = self.key.seal(Aead::Aes256Gcm, message, &mut UnwrapErr(SysRng))?;
+        let head =
+            post("/.well-known/ohttp-gateway", &[("content-type", "message/ohttp-req")], request.len());
+        let answer = connection.exchange(&[&head, &request])?;
+        ensure!(answer.status == 200, "status {}: {}", answer.status, String::from_utf8_lossy(answer.body));
+        let reply = opener.open(answer.body.to_vec())?;
+        let (head, body) = bhttp::decode_response(reply.expose())?;
+        let body = body.bytes(reply.expose());
+        ensure!(head.status == 200, "sealed status {}: {}", head.status, String::from_utf8_lossy(body));
+        let json_len =
+            head.fields.get(HEADER_LENGTH).and_then(|len| std::str::from_utf8(len).ok()?.parse().ok());
+        let response = InferResponse::decode(body, json_len)?;
+        let time = start.elapsed();
+        same(&bare.outputs, &response.outputs).context("the sealed answer differs from bare ONNX Runtime")?;
+        Ok(time)
+    }
+}
+
+/// The message that `confonnx-client` seals: its tensors start at a multiple of eight octets.
+pub(crate) fn message(path: &str, bare: &Bare, room: usize) -> anyhow::Result<Draft> {
+    let request =
+        InferRequest { id: None, inputs: bare.borrowed(), outputs: Vec::new(), binary_default: true };
+    let encoded = request.encode()?;
+    let mut head = RequestHead::new("POST", path);
+    head.fields.push("date", httpdate::fmt_http_date(SystemTime::now()));
+    head.fields.push("content-type", encoded.content_type());
+    let mut body = encoded.parts();
+    if let Some(json_len) = encoded.json_len() {
+        let mut unaligned = head.clone();
+        unaligned.fields.push(HEADER_LENGTH, json_len.to_string());
+        let len = body.iter().map(|part| part.len()).sum();
+        let tensors = bhttp::request_body_offset(&unaligned, len) + json_len;
+        let spaces = tensors.next_multiple_of(8) - tensors;
+        head.fields.push(HEADER_LENGTH, (json_len + spaces).to_string());
+        body.insert(1, &b"        "[..spaces]);
+    }
+    Ok(Draft::request(room, &head, &body)?)
+}
+
+/// The published client, on a thread's worth of event loop.
+pub(crate) struct Library {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl Library {
+    /// Attests the server at `url`.
+    pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let client = Client::new(url, policy()?, Options::default())?;
+        runtime.block_on(client.attest())?;
+        Ok(Self { runtime, client })
+    }
+
+    pub(crate) fn ask(&self, model: &str, bare: &Bare) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        let outputs = self.runtime.block_on(self.client.infer(Some(model), bare.borrowed(), &[]))?;
+        let time = start.elapsed();
+        same(&bare.outputs, &outputs).context("the sealed answer differs from bare ONNX Runtime")?;
+        Ok(time)
+    }
+}
+
+/// Trusts the stand-in for evidence: there is no TEE here.
+fn policy() -> anyhow::Result<Policy> {
+    Ok(Policy::new(Expectations { allow_debug: true, ..Expectations::default() })?)
+}
+
+/// Where the server at `url` listens.
+pub(crate) fn address(url: &str) -> anyhow::Result<SocketAddr> {
+    url.strip_prefix("http://")
+        .and_then(|rest| rest.parse().ok())
+        .with_context(|| format!("no address in {url}"))
+}
