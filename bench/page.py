@@ -16,6 +16,7 @@ import scaling
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 DATA = DOCS / "performance"
+LOAD = 1e5
 FILES = ("results.json", "run.json", "resources.json")
 
 
@@ -64,8 +65,14 @@ def ratio(row: dict, prefix: str, name: str) -> str:
 def machine(found: Results) -> str:
     it = found.run["machine"]
     peers = "; ".join(f"{name}: {versions}" for name, versions in found.run["peers"].items())
+    busy = ""
+    if it["load_before"] > it["cores"] / 4:
+        busy = (
+            f"**The machine had other work (load average {it['load_before']:g} before the run): these figures show that it "
+            "works, and no more.**\n\n"
+        )
     return (
-        f"{it['cpu']}, {it['cores']} cores, Linux {it['linux']}. confonnx {it['confonnx']}, ONNX Runtime {it['onnxruntime']}, no TEE "
+        busy + f"{it['cpu']}, {it['cores']} cores, Linux {it['linux']}. confonnx {it['confonnx']}, ONNX Runtime {it['onnxruntime']}, no TEE "
         f"(`--debug`); servers and clients share the machine. {found.run['rounds']} rounds of {found.run['seconds']:g} s each, in turns; "
         f"medians, with the least and the most. Every answer was bit-equal to bare ONNX Runtime's.\n\nPeers: {peers}."
     )
@@ -260,6 +267,22 @@ def herds(found: Results, clients: int) -> str:
     )
 
 
+def blocks(found: Results, assumed: scaling.Assumed, load: float) -> dict[str, dict[str, str]]:
+    """The text of each block of each page, but for those that are simulated."""
+    return {
+        "performance.md": {
+            "machine": machine(found),
+            "throughput": throughput(found),
+            "latency": latency(found),
+            "open loop": open_loop(found),
+            "targets": targets(found),
+            "breakdown": breakdown(found),
+            "generator": generator(found),
+        },
+        "scaling.md": {"plans": plans(found, assumed, load), "memory": memory(found)},
+    }
+
+
 def fill(page: str, blocks: dict[str, str]) -> str:
     """`page` with each block's content in place of what it had."""
     for name, text in blocks.items():
@@ -274,7 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=pathlib.Path, help="what the bench wrote: target/bench")
     parser.add_argument("--price", type=float, default=scaling.Assumed.price, help="US dollars for a vCPU-hour")
-    parser.add_argument("--load", type=float, default=1e5, help="requests a second to plan for")
+    parser.add_argument("--load", type=float, default=LOAD, help="requests a second to plan for")
     parser.add_argument("--clients", type=int, default=1_000_000, help="clients to simulate")
     given = parser.parse_args()
     if given.folder:
@@ -285,26 +308,11 @@ def main() -> None:
                 raise SystemExit(f"{source} does not exist; run `make bench bench-resources`")
             shutil.copyfile(source, DATA / name)
     found = Results(DATA)
-    assumed = scaling.Assumed(price=given.price)
-    pages = {
-        "performance.md": {
-            "machine": machine(found),
-            "throughput": throughput(found),
-            "latency": latency(found),
-            "open loop": open_loop(found),
-            "targets": targets(found),
-            "breakdown": breakdown(found),
-            "generator": generator(found),
-        },
-        "scaling.md": {
-            "plans": plans(found, assumed, given.load),
-            "memory": memory(found),
-            "herds": herds(found, given.clients),
-        },
-    }
-    for name, blocks in pages.items():
+    pages = blocks(found, scaling.Assumed(price=given.price), given.load)
+    pages["scaling.md"]["herds"] = herds(found, given.clients)
+    for name, texts in pages.items():
         page = DOCS / name
-        page.write_text(fill(page.read_text(), blocks))
+        page.write_text(fill(page.read_text(), texts))
         print(page)
     picture = DATA / "throughput.svg"
     picture.write_text(plot.throughput(found))

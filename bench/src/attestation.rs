@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let busiest = window(&quotes, Duration::from_secs(1));
     let millis = |percent| percentile(found.iter().map(|asked| asked.millis), percent);
     let p99 = millis(99);
-    println!("{}", report::machine(runtime.version()));
+    println!("{}", report::Machine::new(runtime.version()));
     println!(
         "{} documents for fresh nonces to {} clients at once, {} ms a quote: each was for its own nonce",
         found.len(),

@@ -1,6 +1,12 @@
 //! What was found: `results.json` and `run.json`, and tables for people.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::Path, thread};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    fs,
+    path::Path,
+    thread,
+};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -134,6 +140,8 @@ pub(crate) struct Machine {
     linux: String,
     confonnx: &'static str,
     onnxruntime: String,
+    /// How many processes wanted to run in the minute before the run.
+    load_before: f64,
 }
 
 impl Machine {
@@ -141,23 +149,27 @@ impl Machine {
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown CPU");
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Self {
             cpu: cpu.trim_start_matches([' ', '\t', ':']).to_owned(),
             cores: thread::available_parallelism().map_or(1, usize::from),
             linux: kernel.trim().to_owned(),
             confonnx: env!("CARGO_PKG_VERSION"),
             onnxruntime: runtime.to_owned(),
+            load_before: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
         }
     }
 }
 
-/// As text.
-pub(crate) fn machine(runtime: &str) -> String {
-    let Machine { cpu, cores, linux, confonnx, onnxruntime } = Machine::new(runtime);
-    format!(
-        "{cpu}, {cores} cores, Linux {linux}\nconfonnx {confonnx}, ONNX Runtime {onnxruntime}; no TEE (--debug); clients and \
-         server on this machine"
-    )
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, cores, linux, confonnx, onnxruntime, load_before } = self;
+        writeln!(f, "{cpu}, {cores} cores, Linux {linux}, load average {load_before} before")?;
+        write!(
+            f,
+            "confonnx {confonnx}, ONNX Runtime {onnxruntime}; no TEE (--debug); clients and server on this machine"
+        )
+    }
 }
 
 /// Writes a file of results.

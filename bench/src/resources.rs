@@ -125,7 +125,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         length: Duration::try_from_secs_f64(args.seconds).context("--seconds")?,
         log: args.models.join("resources.log"),
     };
-    println!("{}\n", report::machine(bench.runtime.version()));
+    println!("{}\n", report::Machine::new(bench.runtime.version()));
     let mut findings = Vec::new();
     for what in &args.only {
         let finding = match what {

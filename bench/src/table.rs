@@ -101,7 +101,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         report::write(&rows, &args.out)?;
         report::write(&run, &args.out.with_file_name("run.json"))?;
     }
-    println!("{}", report::machine(bench.runtime.version()));
+    println!("{}", run.machine);
     println!("rounds: {rounds} of {length:?}; every answer was bit-equal to bare ONNX Runtime's\n");
     println!("{}\n{}", report::table(&rows), run.breakdown);
     for Absent { model, server, reason } in &run.absent {
