@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -76,15 +76,24 @@ impl Attestation {
     /// # Errors
     /// See [`AttestationError`].
     pub fn start(
-        source: Source,
+        source: Arc<Mutex<Source>>,
         statement: Statement,
         keys: Arc<Keys>,
         collateral: Arc<Collateral>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, AttestationError> {
         let (waiting, queue) = mpsc::sync_channel(MAX_WAITING);
-        let mut producer =
-            Producer { source, statement, keys, collateral, metrics, cached: None, last_quote: None };
+        let interval = source.lock().unwrap_or_else(PoisonError::into_inner).interval;
+        let mut producer = Producer {
+            source,
+            interval,
+            statement,
+            keys,
+            collateral,
+            metrics,
+            cached: None,
+            last_quote: None,
+        };
         // Shows what collateral is needed, and a device that does not work while somebody looks.
         producer.cache()?;
         thread::Builder::new().name("attestation".into()).spawn(move || producer.run(&queue))?;
@@ -108,7 +117,8 @@ struct Waiting {
 }
 
 struct Producer {
-    source: Source,
+    source: Arc<Mutex<Source>>,
+    interval: Duration,
     statement: Statement,
     keys: Arc<Keys>,
     collateral: Arc<Collateral>,
@@ -146,7 +156,7 @@ impl Producer {
         while let Ok(first) = queue.recv() {
             // Whoever comes while the device rests shares the next quote, too.
             if let Some(last) = self.last_quote {
-                thread::sleep(self.source.interval.saturating_sub(last.elapsed()));
+                thread::sleep(self.interval.saturating_sub(last.elapsed()));
             }
             let batch: Vec<Waiting> =
                 std::iter::once(first).chain(queue.try_iter()).take(MAX_WAITING).collect();
@@ -231,7 +241,9 @@ impl Producer {
         .to_bytes();
         self.metrics.quotes.fetch_add(1, Relaxed);
         self.last_quote = Some(Instant::now());
-        let mut evidence = (self.source.evidence)(&report_data(&root, &keys.configs, &claims))?;
+        let report_data = report_data(&root, &keys.configs, &claims);
+        let mut evidence =
+            (self.source.lock().unwrap_or_else(PoisonError::into_inner).evidence)(&report_data)?;
         let collateral = self.collateral.staple(&mut evidence);
         let documents = Documents::new(&keys.configs, &claims, &evidence, root);
         Ok(Quote { tree, key_configs: keys.configs, models, collateral, documents })

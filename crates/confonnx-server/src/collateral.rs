@@ -29,11 +29,11 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-pub use fetch::Bases;
+pub use fetch::{Bases, Fetcher};
 pub use store::StoreError;
 
 use crate::metrics::{CollateralState, Metrics};
-use fetch::{FetchError, Fetcher};
+use fetch::FetchError;
 use pace::Pace;
 use store::Store;
 

@@ -3,6 +3,7 @@
 //! All of them come from the untrusted host. None weakens confidentiality, unless the evidence binds it: what touches
 //! trust is in the claims.
 
+mod services;
 mod settings;
 
 use std::{
@@ -19,6 +20,7 @@ pub use settings::{LogLevel, Settings};
 
 use crate::{
     collateral::{self, Bases},
+    release::SecretConfig,
     tee::TeeName,
 };
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub use_model_key_provisioning: bool,
     /// File with the public key of the model's owner.
     pub model_owner_key_file: Option<PathBuf>,
+    /// Where the key of an encrypted model comes from, if not from its owner.
+    pub model_key: Option<SecretConfig>,
     /// ONNX Runtime sessions: requests that are run at once.
     pub sessions: usize,
     /// Threads inside one operator.
@@ -165,6 +169,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Missing`] and [`ConfigError::Range`].
     pub fn resolve(settings: Settings) -> Result<Self, ConfigError> {
+        let bases = Bases {
+            amd: base_url("collateral-url-amd", settings.collateral_url_amd.clone())?,
+            intel: base_url("collateral-url-intel", settings.collateral_url_intel.clone())?,
+        };
+        let model_key = services::model_key(&settings, &bases)?;
         let model_path = settings
             .model_path
             .ok_or(ConfigError::Missing { name: "model-path", variable: "CONFONNX_MODEL_PATH" })?;
@@ -216,13 +225,7 @@ impl Config {
             audit_log: settings.audit_log,
             insecure: settings.debug.unwrap_or(false) || settings.simulation.unwrap_or(false),
             tee: settings.tee,
-            collateral: collateral::Config {
-                bases: Bases {
-                    amd: base_url("collateral-url-amd", settings.collateral_url_amd)?,
-                    intel: base_url("collateral-url-intel", settings.collateral_url_intel)?,
-                },
-                cache: settings.collateral_cache,
-            },
+            collateral: collateral::Config { bases, cache: settings.collateral_cache },
             keys: KeyTimes {
                 rollover: Duration::from_secs(rollover),
                 grace: Duration::from_secs(grace),
@@ -239,7 +242,9 @@ impl Config {
                 request_timeout: Duration::from_secs(request_timeout),
                 idle_timeout: Duration::from_secs(request_timeout.saturating_mul(2)),
             },
-            use_model_key_provisioning: settings.use_model_key_provisioning.unwrap_or(false),
+            // Whoever else has the key may give it as well.
+            use_model_key_provisioning: settings.use_model_key_provisioning.unwrap_or(model_key.is_some()),
+            model_key,
             model_owner_key_file: settings.model_owner_key_file,
             sessions: at_least_1("num-sessions", settings.num_sessions.unwrap_or(cores.min(4)))?,
             threads_per_session: settings.threads_per_session.unwrap_or(cores),

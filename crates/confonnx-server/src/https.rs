@@ -1,4 +1,4 @@
-//! One GET over HTTP or HTTPS: bounded in size and time.
+//! Requests over HTTP or HTTPS: bounded in size and time.
 
 use std::{
     error::Error,
@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -23,7 +23,7 @@ use tracing::error;
 
 /// Asks services, and reuses connections to them for a moment.
 pub struct Fetcher {
-    http: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     timeout: Duration,
 }
 
@@ -94,6 +94,13 @@ impl Fetcher {
         Some(Self::with(builder.enable_http1().wrap_connector(tcp(timeout)), timeout))
     }
 
+    /// For https with these authorities alone, and for http if that is asked for. Opens no connection yet.
+    pub fn trusting(roots: RootCertStore, http: bool, timeout: Duration) -> Self {
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls(roots));
+        let builder = if http { builder.https_or_http() } else { builder.https_only() };
+        Self::with(builder.enable_http1().wrap_connector(tcp(timeout)), timeout)
+    }
+
     fn with(connector: HttpsConnector<HttpConnector>, timeout: Duration) -> Self {
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -107,16 +114,24 @@ impl Fetcher {
     /// # Errors
     /// See [`FetchError`].
     pub async fn get(&self, url: &str) -> Result<Fetched, FetchError> {
-        let request = http::Request::get(url).header(header::ACCEPT, "*/*").body(Empty::new())?;
+        let request = http::Request::get(url).header(header::ACCEPT, "*/*").body(Bytes::new())?;
+        let (head, body) = self.send(request).await?.into_parts();
+        if head.status != StatusCode::OK {
+            let retry_after = retry_after(&head.headers, SystemTime::now());
+            return Err(FetchError::Status { status: head.status, retry_after });
+        }
+        Ok(Fetched { headers: head.headers, body })
+    }
+
+    /// The answer, whatever its status; redirections are not followed.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Vec<u8>>, FetchError> {
         let whole = async {
-            let response =
-                self.http.request(request).await.map_err(|error| FetchError::Unreachable(chain(&error)))?;
-            let (head, body) = response.into_parts();
-            if head.status != StatusCode::OK {
-                let retry_after = retry_after(&head.headers, SystemTime::now());
-                return Err(FetchError::Status { status: head.status, retry_after });
-            }
-            Ok(Fetched { headers: head.headers, body: bounded(body).await? })
+            let answer = self.http.request(request.map(Full::new)).await;
+            let (head, body) = answer.map_err(|error| FetchError::Unreachable(chain(&error)))?.into_parts();
+            Ok(http::Response::from_parts(head, bounded(body).await?))
         };
         timeout(self.timeout, whole).await.map_err(|_| FetchError::Timeout(self.timeout))?
     }

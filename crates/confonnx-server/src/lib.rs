@@ -25,6 +25,7 @@ pub mod keys;
 pub mod log;
 pub mod metrics;
 pub mod models;
+pub mod release;
 pub mod server;
 pub mod service;
 pub mod tee;

@@ -1,9 +1,15 @@
 //! The whole server: everything loaded, wired and running.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use confonnx_attest::{Build, Digest, Runtime as RuntimeClaim, produce::measure_executable};
 use confonnx_engine::Runtime;
+use confonnx_model::encrypted::ModelKey;
 use serde_json::{Map, Value, json};
 use tokio::{
     net::TcpListener,
@@ -24,6 +30,7 @@ use crate::{
     keys::{DATE_WINDOW, Keys, KeysError},
     metrics::Metrics,
     models::{self, LoadError, Slot},
+    release::{Prover, ReleaseError, Secret, model_key},
     service::Service,
     tee::{self, TeeError},
     workers::Workers,
@@ -39,7 +46,15 @@ pub struct Server {
     collateral: Arc<Collateral>,
     issuer: Option<Arc<Remote>>,
     audit: Option<Arc<Audit>>,
+    model_key: Option<ModelKeySource>,
     grace: Duration,
+}
+
+/// Where the model's key comes from, and what it unlocks.
+struct ModelKeySource {
+    secret: Secret,
+    service: Arc<Service>,
+    retry: Duration,
 }
 
 /// Why the server does not start.
@@ -63,6 +78,9 @@ pub enum StartError {
     /// The TEE does not work.
     #[error(transparent)]
     Attestation(#[from] AttestationError),
+    /// A service that releases secrets cannot be asked.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
     /// The folder for collateral.
     #[error("collateral-cache: {0}; choose another folder or leave it out")]
     Store(#[from] StoreError),
@@ -130,6 +148,10 @@ impl Server {
     /// See [`StartError`].
     pub async fn assemble(config: Config, parts: Parts) -> Result<Self, StartError> {
         let Parts { source, slot, runtime, build } = parts;
+        let tee = source.tee;
+        let source = Arc::new(Mutex::new(source));
+        let prover = Prover::new(Arc::clone(&source));
+        let model_key = config.model_key.as_ref().map(|secret| secret.open(prover)).transpose()?;
         let slot = Arc::new(slot);
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
@@ -145,14 +167,14 @@ impl Server {
                 Some((listener, address))
             }
         };
-        banner(&config, &slot, &runtime, source.tee.name(), address, &keys);
+        banner(&config, &slot, &runtime, tee.name(), address, &keys);
         info!("client authentication: {}", auth.claim());
         let statement = Statement {
             build,
             runtime,
             slot: Arc::clone(&slot),
             client_auth: auth.claim(),
-            settings: settings(&config, &slot),
+            settings: settings(&config, &slot, model_key.as_ref()),
         };
         let collateral = Arc::new(Collateral::new(&config.collateral, Arc::clone(&metrics))?);
         let attestation = Attestation::start(
@@ -169,9 +191,11 @@ impl Server {
             Arc::new(Service::new(Arc::clone(&keys), slot, auth, audit.clone(), Arc::clone(&metrics)));
         // One more than can run the model, so that opening and sealing go on meanwhile.
         let workers = Workers::start(config.sessions.saturating_add(1)).map_err(StartError::Thread)?;
+        let app = Arc::new(App::new(Arc::clone(&service), attestation, workers, config.limits, metrics));
         let grace = config.shutdown_grace;
-        let app = Arc::new(App::new(service, attestation, workers, config.limits, metrics));
-        Ok(Self { listener, address, admin, app, keys, collateral, issuer, audit, grace })
+        let model_key =
+            model_key.map(|secret| ModelKeySource { secret, service, retry: config.keys.error_retry });
+        Ok(Self { listener, address, admin, app, keys, collateral, issuer, audit, model_key, grace })
     }
 
     /// Where sealed requests are served.
@@ -200,6 +224,10 @@ impl Server {
         let refresh = tokio::spawn(Arc::clone(&self.collateral).run());
         let issuer = self.issuer.map(|keys| tokio::spawn(keys.run()));
         let reopening = self.audit.clone().map(|audit| tokio::spawn(reopen(audit)));
+        let model_key = self.model_key.map(|ModelKeySource { secret, service, retry }| {
+            let unlock = move |key: &ModelKey| service.unlock(key, b"").map(drop);
+            tokio::spawn(model_key::unlock(secret, retry, unlock))
+        });
         let admin =
             self.admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&self.app))));
         tokio::select! {
@@ -209,7 +237,7 @@ impl Server {
         self.listener.serve(self.app, stop, self.grace).await;
         rollover.abort();
         refresh.abort();
-        for task in [admin, issuer, reopening].into_iter().flatten() {
+        for task in [admin, issuer, reopening, model_key].into_iter().flatten() {
             task.abort();
         }
         if let Some(audit) = self.audit {
@@ -255,7 +283,7 @@ async fn bind<T>(
 }
 
 /// Every host setting that touches trust, for the claims.
-fn settings(config: &Config, slot: &Slot) -> Map<String, Value> {
+fn settings(config: &Config, slot: &Slot, model_key: Option<&Secret>) -> Map<String, Value> {
     let settings = json!({
         "date_window_s": DATE_WINDOW.as_secs(),
         "key_rollover_interval_s": config.keys.rollover.as_secs(),
@@ -266,6 +294,7 @@ fn settings(config: &Config, slot: &Slot) -> Map<String, Value> {
         "audit_log": config.audit_log.is_some(),
         "use_model_key_provisioning": config.use_model_key_provisioning,
         "model_owner_sha256": slot.owner(),
+        "model_key_source": model_key.map(|secret| json!({ "kind": secret.kind(), "service": secret.service() })),
     });
     match settings {
         Value::Object(map) => map,
@@ -284,7 +313,10 @@ fn banner(config: &Config, slot: &Slot, runtime: &RuntimeClaim, tee: &str, addre
         info!("model {} from {}: {model}", model.name, config.model_path.display());
     }
     if slot.served().is_none() {
-        info!("the model is locked: its owner unlocks it with `confonnx provision`");
+        match &config.model_key {
+            None => info!("the model is locked: its owner unlocks it with `confonnx provision`"),
+            Some(_) => info!("the model is locked until its key is released"),
+        }
     }
     let ids: Vec<_> =
         keys.published().claims.iter().map(|key| format!("{} ({})", key.key_id, key.kem)).collect();

@@ -10,10 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use confonnx_attest::ModelClaim;
+use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::{
     Code, Incoming, SealError,
     server::{ChunkedOpener, ChunkedReply, Opened},
 };
+use tracing::info;
 
 use crate::{
     audit::{Audit, Trail, Wire},
@@ -21,7 +24,7 @@ use crate::{
     clock,
     keys::{Keys, rng},
     metrics::Metrics,
-    models::Slot,
+    models::{Slot, UnlockError},
 };
 use error::InnerError;
 use inner::Answer;
@@ -68,6 +71,16 @@ impl Service {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self { keys, slot, auth, audit, metrics }
+    }
+
+    /// Unlocks the model with its key, which its owner signed if that is asked for. Blocks while it loads.
+    ///
+    /// # Errors
+    /// [`UnlockError`]
+    pub fn unlock(&self, key: &ModelKey, signature: &[u8]) -> Result<ModelClaim, UnlockError> {
+        let claim = self.slot.unlock(key, signature)?;
+        info!("model {claim} is unlocked");
+        Ok(claim)
     }
 
     /// One sealed request, called `id` in its answer, and its sealed reply. Blocks for as long as the model runs.

@@ -40,6 +40,11 @@ impl ModelKey {
         Self::from_secret(random().ok()?)
     }
 
+    /// The key whose secret is an X25519 scalar, as a key vault keeps it; the argument is not erased.
+    pub fn from_octets(secret: &[u8; 32]) -> Option<Self> {
+        Self::from_secret(Secret::new(*secret))
+    }
+
     /// The key as text: a secret, erased on drop.
     pub fn expose(&self) -> Zeroizing<String> {
         let Some(text) = encode(SECRET_PREFIX, self.secret.as_slice()) else { return Zeroizing::default() };

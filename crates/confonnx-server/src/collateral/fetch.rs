@@ -18,7 +18,8 @@ pub struct Bases {
     pub intel: Option<String>,
 }
 
-pub(super) struct Fetcher {
+/// Asks vendors' services.
+pub struct Fetcher {
     https: https::Fetcher,
     bases: Bases,
 }
@@ -36,12 +37,12 @@ impl Bases {
 
 impl Fetcher {
     /// Opens no connection yet.
-    pub(super) fn new(bases: Bases, timeout: Duration) -> Self {
+    pub(crate) fn new(bases: Bases, timeout: Duration) -> Self {
         Self { https: https::Fetcher::for_signed(timeout), bases }
     }
 
     /// The answer with status 200.
-    pub(super) async fn get(&self, request: &Request) -> Result<Answer, FetchError> {
+    pub(crate) async fn get(&self, request: &Request) -> Result<Answer, FetchError> {
         let Fetched { headers, body } = self.https.get(&self.bases.url(request)).await?;
         Ok(Answer { headers: text_fields(&headers), body })
     }

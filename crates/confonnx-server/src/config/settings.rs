@@ -32,6 +32,9 @@ pub struct Settings {
     /// the claims [default: anyone who has the model's key].
     #[arg(long, env = "CONFONNX_MODEL_OWNER_KEY_FILE", value_name = "FILE")]
     pub model_owner_key_file: Option<PathBuf>,
+    /// The model is encrypted: get its key from this service, as kbs:REPOSITORY/TYPE/TAG or akv:NAME[/VERSION].
+    #[arg(long, env = "CONFONNX_MODEL_KEY_SOURCE", value_name = "SECRET")]
+    pub model_key_source: Option<String>,
     /// Port for attestation and sealed requests; 0 takes a free one [default: 8888].
     #[arg(long, env = "CONFONNX_HTTP_PORT", value_name = "PORT")]
     pub http_port: Option<u16>,
@@ -63,6 +66,27 @@ pub struct Settings {
     /// How long to wait after new keys could not be made [default: 300].
     #[arg(long, env = "CONFONNX_KEY_ERROR_RETRY_INTERVAL", value_name = "SECONDS")]
     pub key_error_retry_interval: Option<u64>,
+    /// A Key Broker Service of Confidential Containers (Trustee).
+    #[arg(long, env = "CONFONNX_KBS_URL", value_name = "URL")]
+    pub kbs_url: Option<String>,
+    /// Authorities that certify the service's name, in PEM [default: the system's].
+    #[arg(long, env = "CONFONNX_KBS_CA_FILE", value_name = "FILE")]
+    pub kbs_ca_file: Option<PathBuf>,
+    /// An Azure Key Vault or Managed HSM.
+    #[arg(long, env = "CONFONNX_AKV_URL", value_name = "URL")]
+    pub akv_url: Option<String>,
+    /// The instance of Microsoft Azure Attestation that the key's release policy names.
+    #[arg(long, env = "CONFONNX_AKV_ATTESTATION_URL", value_name = "URL")]
+    pub akv_attestation_url: Option<String>,
+    /// File with an access token for the vault [default: ask the machine's managed identity for one].
+    #[arg(long, env = "CONFONNX_AKV_TOKEN_FILE", value_name = "FILE")]
+    pub akv_token_file: Option<PathBuf>,
+    /// The instance metadata service, which knows that identity [default: http://169.254.169.254].
+    #[arg(long, env = "CONFONNX_AKV_IDENTITY_URL", value_name = "URL")]
+    pub akv_identity_url: Option<String>,
+    /// Authorities that certify the names of both services, in PEM [default: the system's].
+    #[arg(long, env = "CONFONNX_AKV_CA_FILE", value_name = "FILE")]
+    pub akv_ca_file: Option<PathBuf>,
     /// File with the bearer tokens that clients need, one a line [default: anyone may ask].
     #[arg(long, env = "CONFONNX_AUTH_KEY_FILE", value_name = "FILE")]
     pub auth_key_file: Option<PathBuf>,
@@ -158,6 +182,7 @@ impl Settings {
             model_name,
             use_model_key_provisioning,
             model_owner_key_file,
+            model_key_source,
             http_port,
             address,
             admin_port,
@@ -168,6 +193,13 @@ impl Settings {
             key_grace,
             key_sync_interval,
             key_error_retry_interval,
+            kbs_url,
+            kbs_ca_file,
+            akv_url,
+            akv_attestation_url,
+            akv_token_file,
+            akv_identity_url,
+            akv_ca_file,
             auth_key_file,
             auth_file,
             audit_log,

@@ -115,3 +115,43 @@ fn the_samples_are_valid() {
     }
     assert!(seen > 0);
 }
+
+#[test]
+fn a_model_key_comes_from_a_service_by_https() {
+    let settings = |source: &str, url: &str| Settings {
+        model_path: Some("m.onnx.age".into()),
+        model_key_source: Some(source.into()),
+        kbs_url: Some(url.into()),
+        akv_url: Some("https://vault.example/".into()),
+        akv_attestation_url: Some("https://attest.example".into()),
+        ..Settings::default()
+    };
+    let resolve = |settings: Settings| Config::resolve(settings).map_err(|error| error.to_string());
+    let config = resolve(settings("kbs:a/b/c", "https://kbs.example/")).unwrap();
+    let Some(SecretConfig::Kbs(service, name)) = config.model_key else { panic!() };
+    assert_eq!((service.url.as_str(), name.to_string().as_str()), ("https://kbs.example", "a/b/c"));
+    assert!(config.use_model_key_provisioning);
+    let config = resolve(settings("akv:key/1", "unused")).unwrap();
+    let Some(SecretConfig::Akv(service, name)) = config.model_key else { panic!() };
+    assert_eq!((service.vault.url.as_str(), name.to_string().as_str()), ("https://vault.example", "key/1"));
+    assert_eq!(service.identity_url, "http://169.254.169.254");
+    // Whoever answers for the service knows the secret.
+    let plain = settings("kbs:a/b/c", "http://kbs.example");
+    assert!(resolve(plain.clone()).unwrap_err().contains("expected a URL of https"));
+    assert!(resolve(Settings { debug: Some(true), ..plain }).is_ok());
+    for (source, expected) in [
+        ("a/b/c", "kbs:REPOSITORY/TYPE/TAG or akv:NAME"),
+        ("kbs:a/b", "expected REPOSITORY/TYPE/TAG"),
+        ("akv:a/b/c", "expected NAME or NAME/VERSION"),
+    ] {
+        let error = resolve(settings(source, "https://kbs.example")).unwrap_err();
+        assert!(error.contains(expected) && error.contains(source.rsplit(':').next().unwrap()), "{error}");
+    }
+    let absent = Settings { kbs_url: None, ..settings("kbs:a/b/c", "") };
+    assert!(resolve(absent).unwrap_err().contains("CONFONNX_KBS_URL"));
+    let owner = Settings {
+        model_owner_key_file: Some("owner.pub".into()),
+        ..settings("kbs:a/b/c", "https://kbs.example")
+    };
+    assert!(resolve(owner).unwrap_err().contains("model-owner-key-file"));
+}

@@ -17,7 +17,6 @@ use confonnx_protocol::{
 use confonnx_tensor::Tensor;
 use serde::Serialize;
 use serde_json::json;
-use tracing::info;
 use zeroize::Zeroize;
 
 use super::{Service, error::InnerError};
@@ -213,9 +212,7 @@ fn unlock(service: &Service, fields: &Fields, body: &[u8]) -> Result<ModelClaim,
     let signature = fields.get(OWNER_SIGNATURE).and_then(|value| std::str::from_utf8(value).ok());
     // What is no signature verifies as none.
     let signature = signature.and_then(|text| Base64UrlUnpadded::decode_vec(text).ok()).unwrap_or_default();
-    let claim = service.slot.unlock(&key, &signature)?;
-    info!("model {claim} is unlocked");
-    Ok(claim)
+    Ok(service.unlock(&key, &signature)?)
 }
 
 /// Tensors whose values are erased on drop, where they are not views of a buffer that is.

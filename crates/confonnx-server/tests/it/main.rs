@@ -1,14 +1,19 @@
 //! A real server with real models, over real connections.
 
 mod abuse;
+mod akv;
 mod attest;
 mod auth;
+mod azure_vault;
 mod harness;
 mod inner;
+mod kbs;
 mod keys;
 mod lifecycle;
 mod memory;
 mod problems;
 mod program;
 mod protected;
+mod service;
 mod tpm;
+mod trustee;

@@ -10,21 +10,21 @@ use confonnx_tensor::{DataType, Shape, Tensor};
 
 use crate::harness::{Running, config, head, model, runtime, start_with};
 
-struct Protected {
-    key: ModelKey,
-    digests: encrypted::Digests,
+pub(crate) struct Protected {
+    pub(crate) key: ModelKey,
+    pub(crate) digests: encrypted::Digests,
     folder: tempfile::TempDir,
 }
 
 impl Protected {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (key, folder) = (ModelKey::generate().unwrap(), tempfile::tempdir().unwrap());
         let file = fs::File::create(folder.path().join("mlp.onnx.age")).unwrap();
         let digests = encrypted::encrypt(&key, fs::File::open(model("mlp")).unwrap(), file).unwrap();
         Self { key, digests, folder }
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    pub(crate) fn path(&self) -> std::path::PathBuf {
         self.folder.path().join("mlp.onnx.age")
     }
 
@@ -37,13 +37,13 @@ impl Protected {
     }
 }
 
-fn client(server: &Running, model_hash: [u8; 32]) -> Client {
+pub(crate) fn client(server: &Running, model_hash: [u8; 32]) -> Client {
     let expected =
         Expectations { allow_debug: true, model_hashes: vec![Digest(model_hash)], ..Expectations::default() };
     Client::new(&server.url(), Policy::new(expected).unwrap(), Options::default()).unwrap()
 }
 
-async fn predict(client: &Client) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
+pub(crate) async fn predict(client: &Client) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
     let info = models::load(&config("mlp", |_| {}), runtime()).unwrap();
     let input = &info.model.inputs()[0];
     let dims = input.shape.iter().map(|dim| u64::try_from(*dim).unwrap_or(1)).collect::<Vec<_>>();
@@ -54,7 +54,7 @@ async fn predict(client: &Client) -> Result<Vec<(String, Tensor<'static>)>, Clie
     client.infer(None, vec![(input.name.clone(), tensor)], &[]).await
 }
 
-fn inner_code(err: ClientError) -> (u16, String) {
+pub(crate) fn inner_code(err: ClientError) -> (u16, String) {
     match err {
         ClientError::Inner { status, code, .. } => (status, code),
         other => panic!("{other}"),

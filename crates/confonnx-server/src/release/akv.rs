@@ -1,0 +1,218 @@
+//! A client of Azure Key Vault's secure key release, with tokens of Microsoft Azure Attestation.
+
+use std::{fmt, path::PathBuf};
+
+use bytes::Bytes;
+use confonnx_attest::{
+    Evidence, KeyService,
+    release::{self, maa_report_data},
+};
+use confonnx_protocol::release::{
+    AkvKey,
+    akv::{self, KeyName, NoKey, Released},
+};
+use http::{Request, header};
+use zeroize::Zeroizing;
+
+use super::{AskError, NoEvidence, Prover, Roots, RootsError, Service, TIMEOUT, ask};
+use crate::{
+    collateral::{self, Bases},
+    https::Fetcher,
+};
+
+/// Which vault, and what it takes to ask it.
+#[derive(Clone, Debug)]
+pub struct AkvConfig {
+    /// The vault or managed HSM.
+    pub vault: Service,
+    /// Base URL of the attestation service; the vault's authorities vouch for it as well.
+    pub attestation_url: String,
+    /// File with an access token for the vault; `None` asks the machine's managed identity.
+    pub token_file: Option<PathBuf>,
+    /// The instance metadata service.
+    pub identity_url: String,
+    /// Where what the TEE's vendor says of it is fetched.
+    pub collateral: Bases,
+}
+
+/// Asks one vault. Each request is a new attestation with a new key.
+pub struct Akv {
+    config: AkvConfig,
+    roots: confonnx_attest::Digest,
+    https: Fetcher,
+    collateral: collateral::Fetcher,
+    identity: Fetcher,
+    prover: Prover,
+}
+
+/// Why a vault releases nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AkvError {
+    /// Its authorities.
+    #[error("key vault: {0}")]
+    Roots(#[from] RootsError),
+    /// The TEE.
+    #[error("key vault: {0}")]
+    Evidence(#[from] NoEvidence),
+    /// Its attestation service cannot check this TEE.
+    #[error("key vault: {0}")]
+    Form(#[from] release::ReleaseError),
+    /// No key to wrap to.
+    #[error("key vault: {0}")]
+    NoKey(#[from] NoKey),
+    /// A service did not answer, or refused.
+    #[error("key vault, {step}: {source}")]
+    Ask {
+        /// What was asked for.
+        step: Step,
+        /// What came of it.
+        source: AskError,
+    },
+    /// A service answered without what it was asked for.
+    #[error("key vault, {0}: the answer has no usable token")]
+    NoToken(Step),
+    /// The file with the access token.
+    #[error("key vault, access token {}: {source}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// The released key.
+    #[error("key vault, key {key}: {source}")]
+    Released {
+        /// Which key.
+        key: KeyName,
+        /// What is wrong with it.
+        source: akv::AkvError,
+    },
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The attestation service, for a token.
+    Attest,
+    /// The machine's identity, for an access token.
+    Identity,
+    /// The vault, for the key.
+    Release,
+}
+
+impl Akv {
+    /// A client of the vault of `config` that shows evidence of `prover`. Opens no connection yet.
+    ///
+    /// # Errors
+    /// [`AkvError::Roots`]
+    pub fn new(config: AkvConfig, prover: Prover) -> Result<Self, AkvError> {
+        let roots = Roots::load(config.vault.ca_file.as_deref())?;
+        let http = [&config.vault.url, &config.attestation_url].iter().any(|url| url.starts_with("http://"));
+        let https = Fetcher::trusting(roots.store, http, TIMEOUT);
+        let collateral = collateral::Fetcher::new(config.collateral.clone(), TIMEOUT);
+        // On the machine's own link: there is no TLS, and nothing but the host to know.
+        let identity = Fetcher::trusting(rustls::RootCertStore::empty(), true, TIMEOUT);
+        Ok(Self { roots: roots.sha256, https, collateral, identity, prover, config })
+    }
+
+    /// The key.
+    ///
+    /// # Errors
+    /// See [`AkvError`].
+    pub async fn release(&self, key: &KeyName) -> Result<Released, AkvError> {
+        let wrapping = AkvKey::generate()?;
+        let runtime_data = wrapping.runtime_data();
+        let mut evidence = self.prover.evidence(maa_report_data(&runtime_data)).await?;
+        self.endorse(&mut evidence).await;
+        let request = evidence.maa(&runtime_data)?;
+        let request = Request::post(format!("{}{}", self.config.attestation_url, request.path))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(request.body.to_string().into());
+        let answer = self.ask(&self.https, Step::Attest, request).await?;
+        let token = akv::token(answer.body()).ok_or(AkvError::NoToken(Step::Attest))?;
+
+        let access = self.access_token().await?;
+        let bearer = Zeroizing::new(format!("Bearer {}", access.as_str()));
+        let request = Request::post(format!("{}{}", self.config.vault.url, key.release_path()))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, bearer.as_str())
+            .body(akv::release(&token).into());
+        let answer = self.ask(&self.https, Step::Release, request).await?;
+        let body = Zeroizing::new(answer.into_body());
+        wrapping.open(&body).map_err(|source| AkvError::Released { key: key.clone(), source })
+    }
+
+    /// For the claims.
+    pub fn service(&self, key: &KeyName) -> KeyService {
+        KeyService {
+            url: self.config.vault.url.clone(),
+            name: key.to_string(),
+            roots_sha256: self.roots,
+            attestation_url: Some(self.config.attestation_url.clone()),
+        }
+    }
+
+    /// Adds what the TEE's vendor says of it, as far as it can be had: what is missing is named when it is needed.
+    async fn endorse(&self, evidence: &mut Evidence) {
+        let mut answers = Vec::new();
+        for request in evidence.collateral_requests() {
+            answers.push(self.collateral.get(&request).await.ok());
+        }
+        let answers: Vec<_> = answers.iter().map(Option::as_ref).collect();
+        if let Err(error) = evidence.staple(&answers) {
+            tracing::warn!("key vault: what the TEE's vendor says of it is malformed: {error}");
+        }
+    }
+
+    async fn access_token(&self) -> Result<Zeroizing<String>, AkvError> {
+        if let Some(path) = &self.config.token_file {
+            let failed = |source| AkvError::TokenFile { path: path.clone(), source };
+            let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
+            let token = text.trim_ascii();
+            if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(failed(std::io::Error::other("expected one line with a token")));
+            }
+            return Ok(Zeroizing::new(token.into()));
+        }
+        let managed = self.config.vault.url.contains(".managedhsm.");
+        let resource =
+            if managed { "https%3A%2F%2Fmanagedhsm.azure.net" } else { "https%3A%2F%2Fvault.azure.net" };
+        let url = format!(
+            "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={resource}",
+            self.config.identity_url
+        );
+        let request = Request::get(url).header("metadata", "true").body(Bytes::new());
+        let answer = self.ask(&self.identity, Step::Identity, request).await?;
+        let body = Zeroizing::new(answer.into_body());
+        akv::access_token(&body).ok_or(AkvError::NoToken(Step::Identity))
+    }
+
+    async fn ask(
+        &self,
+        fetcher: &Fetcher,
+        step: Step,
+        request: http::Result<Request<Bytes>>,
+    ) -> Result<http::Response<Vec<u8>>, AkvError> {
+        let failed = |source| AkvError::Ask { step, source };
+        let request = request.map_err(|source| {
+            failed(AskError::Fetch { url: self.config.vault.url.clone(), source: source.into() })
+        })?;
+        ask(fetcher, request, akv::problem).await.map_err(failed)
+    }
+}
+
+impl fmt::Debug for Akv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Akv").field("url", &self.config.vault.url).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Attest => "shown evidence to its attestation service",
+            Self::Identity => "asked for this machine's identity",
+            Self::Release => "asked for the key",
+        })
+    }
+}

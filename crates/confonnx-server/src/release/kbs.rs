@@ -1,0 +1,227 @@
+//! A client of the Key Broker Service of Confidential Containers Trustee.
+
+use std::fmt;
+
+use bytes::Bytes;
+use confonnx_attest::{
+    KeyService,
+    release::{self, trustee_report_data},
+};
+use confonnx_protocol::release::{
+    JweError, KbsKey,
+    kbs::{self, Challenge, ChallengeError, Resource},
+};
+use http::{HeaderMap, Request, header};
+use zeroize::Zeroizing;
+
+use super::{AskError, NoEvidence, Prover, Roots, RootsError, Service, TIMEOUT, ask};
+use crate::{https::Fetcher, keys::rng};
+
+/// Which service.
+pub type KbsConfig = Service;
+
+/// Asks one service. Each request is a new session with a new key.
+pub struct Kbs {
+    url: String,
+    roots: confonnx_attest::Digest,
+    https: Fetcher,
+    prover: Prover,
+    tee: &'static str,
+}
+
+/// Why a service releases nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum KbsError {
+    /// Its authorities.
+    #[error("key broker service: {0}")]
+    Roots(#[from] RootsError),
+    /// It cannot check this TEE.
+    #[error("key broker service: {0}")]
+    Form(#[from] release::ReleaseError),
+    /// The TEE.
+    #[error("key broker service: {0}")]
+    Evidence(#[from] NoEvidence),
+    /// No key to encrypt to.
+    #[error("key broker service: no key could be made")]
+    NoKey,
+    /// It did not answer, or refused to begin.
+    #[error("key broker service, {step}: {source}{}", .step.hint(source))]
+    Ask {
+        /// What it was asked for.
+        step: Step,
+        /// What came of it.
+        source: AskError,
+    },
+    /// Its challenge is not one.
+    #[error("key broker service: {0}")]
+    Challenge(#[from] ChallengeError),
+    /// It gave no session.
+    #[error(
+        "key broker service: expected a cookie `{COOKIE}` with its challenge, found none that can be sent back"
+    )]
+    Cookie,
+    /// It says the evidence was good, and gives no token.
+    #[error("key broker service: expected a token for the evidence, found none")]
+    Token,
+    /// Its answer does not open.
+    #[error("key broker service, secret {resource}: {source}")]
+    Jwe {
+        /// Which secret.
+        resource: Resource,
+        /// Why not.
+        source: JweError,
+    },
+}
+
+/// The steps of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `POST /kbs/v0/auth`
+    Auth,
+    /// `POST /kbs/v0/attest`
+    Attest,
+    /// `GET /kbs/v0/resource/…`
+    Resource,
+}
+
+impl Kbs {
+    /// A client of the service of `config` that shows evidence of `prover`. Opens no connection yet.
+    ///
+    /// # Errors
+    /// [`KbsError::Form`] for a TEE that such services do not know, and [`KbsError::Roots`].
+    pub fn new(config: &KbsConfig, prover: Prover) -> Result<Self, KbsError> {
+        let tee = prover.tee().trustee_name()?;
+        let roots = Roots::load(config.ca_file.as_deref())?;
+        let http = config.url.starts_with("http://");
+        let https = Fetcher::trusting(roots.store, http, TIMEOUT);
+        Ok(Self { url: config.url.clone(), roots: roots.sha256, https, prover, tee })
+    }
+
+    /// The secret's octets.
+    ///
+    /// # Errors
+    /// See [`KbsError`].
+    pub async fn resource(&self, resource: &Resource) -> Result<Zeroizing<Vec<u8>>, KbsError> {
+        let key = KbsKey::generate(&mut rng()).ok_or(KbsError::NoKey)?;
+        let answer = self.post(Step::Auth, "auth", kbs::auth(self.tee), None).await?;
+        let challenge = Challenge::parse(answer.body())?;
+        let cookie = session(answer.headers()).ok_or(KbsError::Cookie)?;
+
+        let report_data = trustee_report_data(&challenge.runtime_data(&key));
+        let evidence = self.prover.evidence(report_data).await?.trustee()?;
+        let body = challenge.attestation(&key, &evidence);
+        let answer = self.post(Step::Attest, "attest", body, Some(&cookie)).await?;
+        // The session has it too; another replica of the service may have only this.
+        let token = kbs::token(answer.body()).ok_or(KbsError::Token)?;
+        let cookie = session(answer.headers()).unwrap_or(cookie);
+
+        let request = Request::get(format!("{}/kbs/v0/resource/{resource}", self.url))
+            .header(header::COOKIE, cookie)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(Bytes::new());
+        let answer = self.ask(Step::Resource, request).await?;
+        key.open(answer.body()).map_err(|source| KbsError::Jwe { resource: resource.clone(), source })
+    }
+
+    /// For the claims.
+    pub fn service(&self, resource: &Resource) -> KeyService {
+        KeyService {
+            url: self.url.clone(),
+            name: resource.to_string(),
+            roots_sha256: self.roots,
+            attestation_url: None,
+        }
+    }
+
+    async fn post(
+        &self,
+        step: Step,
+        path: &str,
+        body: Vec<u8>,
+        cookie: Option<&str>,
+    ) -> Result<http::Response<Vec<u8>>, KbsError> {
+        let request = Request::post(format!("{}/kbs/v0/{path}", self.url))
+            .header(header::CONTENT_TYPE, "application/json");
+        let request =
+            cookie.into_iter().fold(request, |request, cookie| request.header(header::COOKIE, cookie));
+        self.ask(step, request.body(body.into())).await
+    }
+
+    async fn ask(
+        &self,
+        step: Step,
+        request: http::Result<Request<Bytes>>,
+    ) -> Result<http::Response<Vec<u8>>, KbsError> {
+        let failed = |source| KbsError::Ask { step, source };
+        let request = request
+            .map_err(|source| failed(AskError::Fetch { url: self.url.clone(), source: source.into() }))?;
+        ask(&self.https, request, kbs::problem).await.map_err(failed)
+    }
+}
+
+impl fmt::Debug for Kbs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kbs").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auth => "asked for a challenge",
+            Self::Attest => "shown evidence",
+            Self::Resource => "asked for the secret",
+        })
+    }
+}
+
+impl Step {
+    /// What may be wrong, since such a service answers almost every error with 401.
+    fn hint(self, error: &AskError) -> &'static str {
+        let AskError::Status { status, .. } = error else { return "" };
+        match (self, status.as_u16()) {
+            (Self::Auth, 401) => " (does it speak version 0.4.0 of the protocol?)",
+            (Self::Attest, 401) => " (its attestation policy or reference values may not accept this server)",
+            (Self::Resource, 401 | 403) => {
+                " (its resource policy may not release this secret to this server)"
+            }
+            (Self::Resource, 404) => " (there is no such secret)",
+            _ => "",
+        }
+    }
+}
+
+/// The session's cookie, as it is sent back.
+fn session(headers: &HeaderMap) -> Option<String> {
+    headers.get_all(header::SET_COOKIE).iter().find_map(|field| {
+        let (pair, _) = field.to_str().ok()?.split_once(';').unwrap_or((field.to_str().ok()?, ""));
+        let (name, value) = pair.trim().split_once('=')?;
+        let usable = !value.is_empty()
+            && value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b'\\'));
+        (name == COOKIE && usable).then(|| format!("{COOKIE}={value}"))
+    })
+}
+
+const COOKIE: &str = "kbs-session-id";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_is_the_cookie_of_that_name() {
+        let read = |fields: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(header::SET_COOKIE, field.parse().unwrap());
+            }
+            session(&headers)
+        };
+        let cookie = "kbs-session-id=0a1b; Expires=Mon, 23 Nov 2026 17:00:00 GMT";
+        assert_eq!(read(&[cookie]).unwrap(), "kbs-session-id=0a1b");
+        assert_eq!(read(&["other=1", "kbs-session-id=2"]).unwrap(), "kbs-session-id=2");
+        for bad in ["", "kbs-session-id", "kbs-session-id=", "kbs-session-id=a b", "x=1; kbs-session-id=2"] {
+            assert_eq!(read(&[bad]), None, "{bad}");
+        }
+    }
+}

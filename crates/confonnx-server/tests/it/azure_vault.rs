@@ -1,0 +1,188 @@
+//! A stand-in for Microsoft Azure Attestation, Azure Key Vault and the instance metadata service, written from their
+//! REST documents: evidence has to carry the runtime data's digest, the token is believed by the vault alone, and keys are
+//! wrapped to the key in it. It does not check the processor's signature, and no release policy but yes or no. What only
+//! the real services show is in docs/keys.md.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use aws_lc_rs::{
+    key_wrap::{AES_256, AesKek, KeyWrapPadded},
+    rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey},
+};
+use base64ct::{Base64UrlUnpadded, Encoding};
+use hyper::http::request::Parts;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    service::{Answer, Service, status},
+    trustee::random,
+};
+
+pub(crate) struct AzureVault {
+    pub(crate) url: String,
+    state: Arc<Mutex<State>>,
+    _service: Service,
+}
+
+#[derive(Default)]
+struct State {
+    /// Kind and octets, by name.
+    keys: HashMap<String, (&'static str, Vec<u8>)>,
+    /// Runtime data, by token.
+    tokens: HashMap<String, Value>,
+    /// At which path what is answered instead.
+    fault: Option<(&'static str, u16, &'static str)>,
+    deny: bool,
+    other_key: bool,
+}
+
+/// What the vault wants to see.
+pub(crate) const ACCESS_TOKEN: &str = "eyJ.access.token";
+
+impl AzureVault {
+    pub(crate) async fn start() -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        let service = Service::start(None, move |head, body| {
+            let mut state = shared.lock().unwrap();
+            let fault = state.fault.filter(|(path, ..)| head.uri.path().starts_with(path));
+            Some(match fault {
+                Some((_, code, body)) => status(code, body),
+                None => answer(&mut state, head, body).unwrap_or_else(|(code, kind, message)| {
+                    status(code, json!({ "error": { "code": kind, "message": message } }).to_string())
+                }),
+            })
+        });
+        let service = service.await;
+        Self { url: service.url.clone(), state, _service: service }
+    }
+
+    pub(crate) fn put(&self, name: &str, kind: &'static str, octets: &[u8]) {
+        self.state.lock().unwrap().keys.insert(name.into(), (kind, octets.into()));
+    }
+
+    /// Answers requests below `path` so.
+    pub(crate) fn fail(&self, fault: Option<(&'static str, u16, &'static str)>) {
+        self.state.lock().unwrap().fault = fault;
+    }
+
+    /// The release policy lets nobody have a key.
+    pub(crate) fn deny(&self, deny: bool) {
+        self.state.lock().unwrap().deny = deny;
+    }
+
+    /// Wraps to another key than that of the token.
+    pub(crate) fn wrap_to_another(&self, other: bool) {
+        self.state.lock().unwrap().other_key = other;
+    }
+}
+
+type Refusal = (u16, &'static str, &'static str);
+
+fn answer(state: &mut State, head: &Parts, body: &[u8]) -> Result<Answer, Refusal> {
+    let asked: Value = serde_json::from_slice(body).unwrap_or_default();
+    let target = head.uri.path_and_query().unwrap().as_str();
+    match (head.method.as_str(), target) {
+        ("POST", "/attest/SevSnpVm?api-version=2022-08-01") => attest(state, &asked),
+        (
+            "GET",
+            "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net",
+        ) => {
+            if head.headers.get("metadata").is_none_or(|field| field != "true") {
+                return Err((400, "bad_request", "Required metadata header not specified"));
+            }
+            Ok(status(200, json!({ "access_token": ACCESS_TOKEN, "token_type": "Bearer" }).to_string()))
+        }
+        ("POST", target) => {
+            let name = target
+                .strip_prefix("/keys/")
+                .and_then(|rest| rest.strip_suffix("/release?api-version=7.4"))
+                .ok_or((404, "NotFound", "no such path"))?;
+            release(state, head, name, &asked)
+        }
+        _ => Err((405, "MethodNotAllowed", "no such method")),
+    }
+}
+
+fn attest(state: &mut State, asked: &Value) -> Result<Answer, Refusal> {
+    let invalid = |message| (400, "InvalidParameter", message);
+    let bundle: Value = serde_json::from_slice(&decode(&asked["report"]).ok_or(invalid("report"))?)
+        .map_err(|_| invalid("report is no JSON"))?;
+    let report = decode(&bundle["SnpReport"]).ok_or(invalid("SnpReport"))?;
+    let chain = decode(&bundle["VcekCertChain"]).ok_or(invalid("VcekCertChain"))?;
+    if String::from_utf8_lossy(&chain).matches("BEGIN CERTIFICATE").count() != 3 {
+        return Err(invalid("expected VCEK, ASK and ARK"));
+    }
+    let data = decode(&asked["runtimeData"]["data"]).ok_or(invalid("runtimeData"))?;
+    if asked["runtimeData"]["dataType"] != "JSON" {
+        return Err(invalid("dataType"));
+    }
+    let expected = [&Sha256::digest(&data)[..], &[0; 32]].concat();
+    if report.len() != 1184 || report[0x50..0x90] != expected {
+        return Err((400, "AttestationFailed", "report data does not match the runtime data"));
+    }
+    let claims: Value = serde_json::from_slice(&data).map_err(|_| invalid("runtimeData is no JSON"))?;
+    let token = format!("e30.{}.c2ln", Base64UrlUnpadded::encode_string(&random::<24>()));
+    state.tokens.insert(token.clone(), claims);
+    Ok(status(200, json!({ "token": token }).to_string()))
+}
+
+fn release(state: &mut State, head: &Parts, name: &str, asked: &Value) -> Result<Answer, Refusal> {
+    let bearer = head.headers.get("authorization").and_then(|field| field.to_str().ok());
+    if bearer != Some(&format!("Bearer {ACCESS_TOKEN}")) {
+        return Err((401, "Unauthorized", "AKV10000: Request is missing a Bearer or PoP token."));
+    }
+    let (kind, octets) =
+        state.keys.get(name).ok_or((404, "KeyNotFound", "A key with that name was not found"))?;
+    let target = asked["target"].as_str().unwrap_or_default();
+    // Each token is good for one release here, so that a client that kept one is found out.
+    let claims = state.tokens.remove(target).ok_or((
+        403,
+        "Forbidden",
+        "Target environment attestation statement cannot be verified.",
+    ))?;
+    if state.deny {
+        return Err((403, "Forbidden", "Key does not meet its release policy."));
+    }
+    let modulus =
+        decode(&claims["keys"][0]["n"]).filter(|n| n.len() == 256).ok_or((403, "Forbidden", "no key"))?;
+    let modulus = if state.other_key { [&[0x80][..], &random::<254>(), &[1]].concat() } else { modulus };
+    let der = [
+        &[
+            0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01,
+            0x01, 0x05, 0x00, 0x03, 0x82, 0x01, 0x0f, 0x00, 0x30, 0x82, 0x01, 0x0a, 0x02, 0x82, 0x01, 0x01,
+            0x00,
+        ],
+        modulus.as_slice(),
+        &[0x02, 0x03, 0x01, 0x00, 0x01],
+    ]
+    .concat();
+    let enc = asked["enc"].as_str().unwrap_or("CKM_RSA_AES_KEY_WRAP");
+    assert_eq!(enc, "RSA_AES_KEY_WRAP_256");
+    let kek = random::<32>();
+    let public = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(&der).unwrap()).unwrap();
+    let mut ciphertext = vec![0; 256];
+    public.encrypt(&OAEP_SHA256_MGF1SHA256, &kek, &mut ciphertext, None).unwrap();
+    let mut wrapped = vec![0; octets.len() + 16];
+    let wrapped = AesKek::new(&AES_256, &kek).unwrap().wrap_with_padding(octets, &mut wrapped).unwrap();
+    ciphertext.extend_from_slice(wrapped);
+    let encode = |value: Value| Base64UrlUnpadded::encode_string(value.to_string().as_bytes());
+    let key_hsm = encode(json!({
+        "schema_version": "1.0", "header": { "kid": "x", "alg": "dir", "enc": enc },
+        "ciphertext": Base64UrlUnpadded::encode_string(&ciphertext),
+    }));
+    let payload = encode(json!({
+        "request": { "api-version": "7.4", "enc": enc, "kid": name },
+        "response": { "key": { "key": { "kid": name, "kty": kind, "key_hsm": key_hsm }, "attributes": {} } },
+    }));
+    let value = format!("{}.{payload}.c2lnbmF0dXJl", encode(json!({ "alg": "RS256" })));
+    Ok(status(200, json!({ "value": value }).to_string()))
+}
+
+fn decode(text: &Value) -> Option<Vec<u8>> {
+    Base64UrlUnpadded::decode_vec(text.as_str()?).ok()
+}
