@@ -117,6 +117,7 @@ impl Crypto {
             grace: config.keys.grace,
             date_window: DATE_WINDOW,
             replay_capacity: config.replay_capacity,
+            sessions: config.resumption,
         };
         let ring = KeyRing::new(ring, EpochSecret::generate(&mut rng()), 0, now)?;
         let listed = ring.key_configs();

@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{KeyRing, RingConfig},
+    server::{KeyRing, RingConfig, SessionLimits},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -13,7 +13,8 @@ const NOW: UnixTime = UnixTime(1_795_426_200);
 
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     let day = Duration::from_secs(86_400);
-    let config = RingConfig { rollover: day, grace: day, date_window: day, replay_capacity: 1 << 16 };
+    let (replay_capacity, sessions) = (1 << 16, SessionLimits::OFF);
+    let config = RingConfig { rollover: day, grace: day, date_window: day, replay_capacity, sessions };
     KeyRing::new(config, EpochSecret::new(std::array::from_fn(|i| i as u8)), 17, NOW).expect("sound settings")
 });
 

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use confonnx_protocol::bhttp::{self, Body, Fields, RequestHead, ResponseHead};
 use confonnx_protocol::oip::{self, ErrorBody};
+use confonnx_protocol::session::{SESSION_FIELD, SESSION_OFFER};
 use confonnx_protocol::{Draft, Plaintext};
 
 use crate::{ClientError, Options};
@@ -30,17 +31,21 @@ impl<'a> Call<'a> {
         Self { method: "GET", path: path.into(), fields: Vec::new(), body: Vec::new(), json_len: None }
     }
 
-    /// The binary HTTP message, padded, with `room` for a key's seal. Erased on drop.
+    /// The binary HTTP message, padded, with `room` for a seal; whether it offers a session. Erased on drop.
     pub(crate) fn message(
         &self,
         options: &Options,
         date: SystemTime,
         room: usize,
+        offer: bool,
     ) -> Result<Draft, ClientError> {
         let mut head = RequestHead::new(self.method, self.path.as_str());
         head.fields.push("date", httpdate::fmt_http_date(date));
         if let Some(key) = &options.auth_key {
             head.fields.push("authorization", format!("Bearer {}", key.expose()));
+        }
+        if offer {
+            head.fields.push(SESSION_FIELD, SESSION_OFFER);
         }
         for (name, value) in &options.inner_headers {
             head.fields.push(name.to_ascii_lowercase(), value.expose());
@@ -93,6 +98,11 @@ impl Answer {
     /// Whether the server says that its key is no longer the current one.
     pub(crate) fn key_outdated(&self) -> bool {
         self.field("confonnx-key") == Some("outdated")
+    }
+
+    /// The session that the server grants.
+    pub(crate) fn grant(&self) -> Option<&str> {
+        self.field(SESSION_FIELD)
     }
 
     /// How far the server's clock is ahead of ours (or behind), when it refused our `date`.
@@ -163,7 +173,7 @@ mod tests {
                 body: vec![&json, &tensors],
                 json_len: Some(json_len),
             };
-            let message = call.message(&Options::default(), UNIX_EPOCH, 39).unwrap();
+            let message = call.message(&Options::default(), UNIX_EPOCH, 39, false).unwrap();
             let message = message.message();
             let (head, body) = bhttp::decode_request(message).unwrap();
             let said: usize =

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::{MAX_DOCUMENT_BYTES, ModelClaim, Nonce, Policy, Trusted, UnixTime};
@@ -18,6 +18,7 @@ use getrandom::rand_core::UnwrapErr;
 use serde::de::DeserializeOwned;
 
 use crate::call::{Answer, Call, ClockOffset};
+use crate::resumption::{self, Way};
 use crate::session::Session;
 use crate::transport::{Base, Transport};
 use crate::{ClientError, Options};
@@ -35,6 +36,8 @@ struct State {
     base: Base,
     transport: Arc<Transport>,
     session: Option<Arc<Session>>,
+    /// Whose connections these are: a process that was forked must not use them.
+    process: u32,
     /// A sealed reply said that the session's key is no longer the current one.
     outdated: bool,
     clock: Option<ClockOffset>,
@@ -46,9 +49,19 @@ impl Client {
     /// A client of the server at `url`, which has to be what `policy` says. No network until the first call.
     pub fn new(url: &str, policy: Policy, options: Options) -> Result<Self, ClientError> {
         let base = Base::parse(url)?;
-        let transport = Arc::new(Transport::new(&base, &options)?);
-        let state =
-            State { base, transport, session: None, outdated: false, clock: None, rollovers: 0, invalid: 0 };
+        let transport = Arc::new(transport(&base, &options)?);
+        let process = std::process::id();
+        let (rollovers, invalid) = (0, 0);
+        let state = State {
+            base,
+            transport,
+            session: None,
+            process,
+            outdated: false,
+            clock: None,
+            rollovers,
+            invalid,
+        };
         Ok(Self { policy, options, state: Mutex::new(state), attesting: tokio::sync::Mutex::new(()) })
     }
 
@@ -60,7 +73,7 @@ impl Client {
     /// Talks to another server from now on, which has to satisfy the same policy; keys are forgotten.
     pub fn set_url(&self, url: &str) -> Result<(), ClientError> {
         let base = Base::parse(url)?;
-        let transport = Arc::new(Transport::new(&base, &self.options)?);
+        let transport = Arc::new(transport(&base, &self.options)?);
         let mut state = self.state();
         *state = State { base, transport, session: None, outdated: false, clock: None, ..*state };
         Ok(())
@@ -246,24 +259,10 @@ impl Client {
     }
 
     async fn exchange(&self, call: &Call<'_>, session: &Arc<Session>) -> Result<Answer, ClientError> {
-        let (url, transport, clock) = {
-            let state = self.state();
-            let url = format!("{}/.well-known/ohttp-gateway", state.base.as_str());
-            (url, Arc::clone(&state.transport), state.clock)
+        let answer = match self.exchange_in_session(call, session).await? {
+            Some(answer) => answer,
+            None => self.exchange_full(call, session).await?,
         };
-        let now = SystemTime::now();
-        let now = clock.map_or(now, |offset| offset.apply(now));
-        let message = call.message(&self.options, now, session.key.room())?;
-        let reply = if self.options.chunked {
-            self.exchange_chunked(&url, &transport, session, message.message()).await?
-        } else {
-            let (request, opener) =
-                session.key.seal(self.options.aead, message, &mut UnwrapErr(SysRng)).map_err(seal_failed)?;
-            let media = ("message/ohttp-req", "message/ohttp-res");
-            let reply = transport.exchange(&url, request, media, self.options.max_reply).await?;
-            opener.open(reply).map_err(ClientError::reply)?
-        };
-        let answer = Answer::parse(reply)?;
         let mut state = self.state();
         if state.session.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
             state.outdated = answer.key_outdated();
@@ -271,13 +270,79 @@ impl Client {
         Ok(answer)
     }
 
-    async fn exchange_chunked(
+    /// By a request sealed to the session's key.
+    async fn exchange_full(&self, call: &Call<'_>, session: &Session) -> Result<Answer, ClientError> {
+        if self.options.chunked {
+            let message = call.message(&self.options, self.date(), session.key.room(), false)?;
+            return Answer::parse(self.exchange_chunked(session, message.message()).await?);
+        }
+        let way = if self.resumes() { session.resumption.way(Instant::now()) } else { Way::Plain };
+        let offering = if let Way::Offer(offering) = way { Some(offering) } else { None };
+        let message = call.message(&self.options, self.date(), session.key.room(), offering.is_some())?;
+        let (aead, rng) = (self.options.aead, &mut UnwrapErr(SysRng));
+        let (request, opener, offer) = session.key.seal_offering(aead, message, rng).map_err(seal_failed)?;
+        let reply = self.send(request, ("message/ohttp-req", "message/ohttp-res")).await?;
+        let answer = Answer::parse(opener.open(reply).map_err(ClientError::reply)?)?;
+        session.resumption.answered();
+        if let Some(offering) = offering {
+            offering.answered(offer, answer.grant());
+        }
+        Ok(answer)
+    }
+
+    /// By a request in a session that an earlier one opened. `None` when there is none, or it is not known any more.
+    async fn exchange_in_session(
         &self,
-        url: &str,
-        transport: &Transport,
+        call: &Call<'_>,
         session: &Session,
-        message: &[u8],
-    ) -> Result<Plaintext, ClientError> {
+    ) -> Result<Option<Answer>, ClientError> {
+        if !self.resumes() {
+            return Ok(None);
+        }
+        let Way::Resume(resumed) = session.resumption.way(Instant::now()) else { return Ok(None) };
+        let message =
+            call.message(&self.options, self.date(), confonnx_protocol::session::Session::ROOM, false)?;
+        let (request, opener) = resumed.session.seal(message, &mut UnwrapErr(SysRng)).map_err(seal_failed)?;
+        match self.send(request, ("message/confonnx-session-req", "message/confonnx-session-res")).await {
+            Ok(reply) => {
+                let answer = Answer::parse(opener.open(reply).map_err(ClientError::reply)?)?;
+                session.resumption.resumed();
+                Ok(Some(answer))
+            }
+            Err(ClientError::Refused { code, .. }) if resumption::ends_session(&code) => {
+                session.resumption.refused(&resumed, Instant::now());
+                Ok(None)
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    fn resumes(&self) -> bool {
+        // Both would be linked: what a relay hides, and what is sent in chunks, which sessions do not have.
+        self.options.sessions && self.options.relay.is_none() && !self.options.chunked
+    }
+
+    /// Our time, or the server's when it said that ours is wrong.
+    fn date(&self) -> SystemTime {
+        let now = SystemTime::now();
+        self.state().clock.map_or(now, |offset| offset.apply(now))
+    }
+
+    /// Sends a sealed request to the server or the relay; the sealed reply.
+    async fn send(
+        &self,
+        request: Vec<u8>,
+        media: (&'static str, &'static str),
+    ) -> Result<Vec<u8>, ClientError> {
+        let (url, transport) = {
+            let state = self.state();
+            let gateway = || format!("{}/.well-known/ohttp-gateway", state.base.as_str());
+            (self.options.relay.clone().unwrap_or_else(gateway), Arc::clone(&state.transport))
+        };
+        transport.exchange(&url, request, media, self.options.max_reply).await
+    }
+
+    async fn exchange_chunked(&self, session: &Session, message: &[u8]) -> Result<Plaintext, ClientError> {
         let (aead, limit) = (self.options.aead, self.options.max_reply);
         let mut request = Vec::new();
         let (sealer, mut opener) = session
@@ -286,7 +351,7 @@ impl Client {
             .map_err(seal_failed)?;
         sealer.finish(message, &mut request).map_err(seal_failed)?;
         let media = ("message/ohttp-chunked-req", "message/ohttp-chunked-res");
-        let reply = transport.exchange(url, request, media, limit).await?;
+        let reply = self.send(request, media).await?;
         opener.push(&reply).map_err(ClientError::reply)?;
         opener.finish().map_err(ClientError::reply)
     }
@@ -342,7 +407,16 @@ impl Client {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while holding it, and every field is valid at any time.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = std::process::id();
+        if state.process != process {
+            // A forked copy: connections and the resumed session are its parent's, whom closing them would disturb.
+            let fresh = Arc::new(state.transport.afresh());
+            std::mem::forget(std::mem::replace(&mut state.transport, fresh));
+            state.session = state.session.as_ref().map(|session| Arc::new(session.afresh()));
+            state.process = process;
+        }
+        state
     }
 }
 
@@ -357,6 +431,11 @@ impl fmt::Debug for Client {
 
 /// Carries the owner's signature, inside the seal.
 const OWNER_SIGNATURE: &str = "confonnx-owner-signature";
+
+fn transport(base: &Base, options: &Options) -> Result<Transport, ClientError> {
+    let relay = options.relay.as_deref().map(Base::parse).transpose()?;
+    Transport::new(base, relay.as_ref(), options)
+}
 
 fn seal_failed(err: SealError) -> ClientError {
     ClientError::Seal { source: err.into() }

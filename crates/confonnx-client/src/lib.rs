@@ -26,6 +26,7 @@ mod error;
 pub mod json;
 mod options;
 mod policy;
+mod resumption;
 mod session;
 mod transport;
 

@@ -24,6 +24,13 @@ pub struct Options {
     pub aead: Aead,
     /// Seal requests in chunks (draft-ietf-ohai-chunked-ohttp), and so the replies; for peers that stream.
     pub chunked: bool,
+    /// Resume sessions: from the third call on, requests are sealed without key encapsulation for as long as the server
+    /// keeps the session. They can be linked to each other, and whoever gets hold of the session's secret before it
+    /// ends can open them all (docs/protocol.md, section 4.1). Never with `chunked` or `relay`.
+    pub sessions: bool,
+    /// URL of an Oblivious HTTP relay (RFC 9458) that takes the sealed requests, so that the server does not see whose they
+    /// are. Attestation documents still come from the server.
+    pub relay: Option<String>,
     /// Longest time for one call, with its attestation and retries.
     pub timeout: Duration,
     /// Longest time to open a connection.
@@ -42,6 +49,8 @@ impl Default for Options {
             kem: Kem::XWing,
             aead: Aead::Aes256Gcm,
             chunked: false,
+            sessions: true,
+            relay: None,
             timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             max_reply: 1 << 30,

@@ -7,6 +7,7 @@ use confonnx_protocol::client::SealingKey;
 use confonnx_protocol::{Kem, KeyConfig};
 
 use crate::ClientError;
+use crate::resumption::Resumption;
 
 /// A trusted document and one of its keys.
 pub(crate) struct Session {
@@ -14,6 +15,7 @@ pub(crate) struct Session {
     pub(crate) key: SealingKey,
     /// Nothing may be sealed to the key from then on.
     pub(crate) accepted_until: UnixTime,
+    pub(crate) resumption: Resumption,
 }
 
 impl Session {
@@ -47,6 +49,13 @@ impl Session {
             return Err(unusable(reason));
         }
         let key = SealingKey::new(config.clone(), &trusted).map_err(|err| unusable(err.to_string()))?;
-        Ok(Self { trusted: Arc::new(trusted), key, accepted_until })
+        Ok(Self { trusted: Arc::new(trusted), key, accepted_until, resumption: Resumption::default() })
+    }
+
+    /// The same key, without what was resumed with it.
+    pub(crate) fn afresh(&self) -> Self {
+        let Self { trusted, key, accepted_until, .. } = self;
+        let resumption = Resumption::default();
+        Self { trusted: Arc::clone(trusted), key: key.clone(), accepted_until: *accepted_until, resumption }
     }
 }

@@ -17,10 +17,13 @@ use zeroize::Zeroizing;
 
 use crate::{ClientError, Options};
 
+type Connector = HttpsConnector<HttpConnector>;
+
 /// A pool of connections.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Client<Connector, Full<Bytes>>,
+    connector: Connector,
     headers: HeaderMap,
 }
 
@@ -57,22 +60,24 @@ impl Base {
 }
 
 impl Transport {
-    /// Opens no connection yet.
-    pub(crate) fn new(base: &Base, options: &Options) -> Result<Self, ClientError> {
+    /// Opens no connection yet. `relay` is where sealed messages go, if not to the server.
+    pub(crate) fn new(base: &Base, relay: Option<&Base>, options: &Options) -> Result<Self, ClientError> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(options.connect_timeout));
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(base)?)
+            .with_tls_config(tls(relay.filter(|relay| relay.is_https()).unwrap_or(base))?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(https);
-        Ok(Self { http, headers: outer_headers(options)? })
+        Ok(Self { http: pool(&https), connector: https, headers: outer_headers(options)? })
+    }
+
+    /// The same without its connections.
+    pub(crate) fn afresh(&self) -> Self {
+        let Self { connector, headers, .. } = self;
+        Self { http: pool(connector), connector: connector.clone(), headers: headers.clone() }
     }
 
     /// An attestation document.
@@ -142,6 +147,11 @@ impl Transport {
         }
         Err(ClientError::Unsealed { status, expected, found })
     }
+}
+
+fn pool(connector: &Connector) -> Client<Connector, Full<Bytes>> {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector.clone())
 }
 
 #[derive(Deserialize)]

@@ -18,7 +18,7 @@ use confonnx_attest::{
 use confonnx_protocol::{
     Aead, Draft, EpochSecret, Kem, KeyConfig,
     client::SealingKey,
-    server::{KeyRing, RingConfig},
+    server::{KeyRing, RingConfig, SessionLimits},
 };
 use criterion::{BatchSize, Criterion, Throughput};
 use getrandom::{SysRng, rand_core::UnwrapErr};
@@ -157,7 +157,13 @@ fn rng() -> UnwrapErr<SysRng> {
 
 fn ring() -> KeyRing {
     let day = Duration::from_secs(86_400);
-    let config = RingConfig { rollover: day, grace: day, date_window: day, replay_capacity: 1 << 24 };
+    let config = RingConfig {
+        rollover: day,
+        grace: day,
+        date_window: day,
+        replay_capacity: 1 << 24,
+        sessions: SessionLimits { max: 64, lifetime: day },
+    };
     KeyRing::new(config, EpochSecret::new([7; 32]), 1, NOW).unwrap()
 }
 

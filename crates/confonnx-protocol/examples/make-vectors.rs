@@ -1,4 +1,4 @@
-//! Writes `vectors/sealing`: `cargo run -p confonnx-protocol --example make-vectors`.
+//! Writes `vectors/sealing` and `vectors/session`: `cargo run -p confonnx-protocol --example make-vectors`.
 
 #![allow(
     dead_code,
@@ -8,6 +8,8 @@
 
 #[path = "../tests/it/case.rs"]
 mod case;
+#[path = "make-vectors/sessions.rs"]
+mod sessions;
 #[path = "../tests/it/support.rs"]
 mod support;
 #[path = "../tests/it/vectors.rs"]
@@ -42,6 +44,7 @@ fn main() {
     whole_requests();
     chunked_requests();
     replies();
+    sessions::write_all();
 }
 
 const WHOLE: &str = "docs/protocol.md 4, RFC 9458 4.3 and 4.4";
@@ -284,8 +287,13 @@ fn described(config: &KeyConfig) -> Usable {
 }
 
 fn write(name: &str, description: &str, clause: &str, input: Input) {
+    write_to("sealing", name, description, clause, input);
+}
+
+fn write_to(folder: &str, name: &str, description: &str, clause: &str, input: Input) {
     let case = Case { description: description.into(), clause: clause.into(), input };
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/sealing")).join(name);
+    let vectors = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors"));
+    let folder = vectors.join(folder).join(name);
     fs::create_dir_all(&folder).unwrap();
     let mut json = serde_json::to_string_pretty(&case).unwrap();
     json.push('\n');

@@ -20,6 +20,7 @@ use crate::{
     context::{Framing, HEADER_LEN, PublicKey, SealError, Sender, header, info},
     key_config::KeyConfigError,
     reply_key::{ReplyKey, ReplySecret},
+    session::{SessionOffer, SessionSecret},
     suite::{Aead, TAG_LEN},
 };
 
@@ -108,12 +109,33 @@ impl SealingKey {
         message: impl Into<Draft>,
         rng: &mut impl CryptoRng,
     ) -> Result<(Vec<u8>, ReplyOpener), SealError> {
-        let message = message.into();
+        self.seal_whole(aead, message.into(), rng).map(|(request, opener, _)| (request, opener))
+    }
+
+    /// The same, and what a session can be made of: for a `message` whose field
+    /// [`SESSION_FIELD`](crate::session::SESSION_FIELD) offers one.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_offering(
+        &self,
+        aead: Aead,
+        message: impl Into<Draft>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Vec<u8>, ReplyOpener, SessionOffer), SealError> {
+        let (request, opener, context) = self.seal_whole(aead, message.into(), rng)?;
+        let failed = SealError::Encapsulate(self.config.kem());
+        let secret = SessionSecret::export(&*context).map_err(|_| failed)?;
+        let header = header(self.config.key_id(), self.config.kem(), aead);
+        Ok((request, opener, SessionOffer::new(secret, header, aead)))
+    }
+
+    fn seal_whole(&self, aead: Aead, message: Draft, rng: &mut impl CryptoRng) -> Result<Sealed, SealError> {
         let mut start = Vec::with_capacity(self.room());
         let (mut context, secret) = self.start(Framing::Whole, aead, rng, &mut start)?;
         let too_long = SealError::TooLong { len: message.message().len() };
         let request = message.seal(&start, |data| context.seal(b"", data)).map_err(|_| too_long)?;
-        Ok((request, ReplyOpener(secret)))
+        Ok((request, ReplyOpener(secret), context))
     }
 
     /// Starts a `message/ohttp-chunked-req` (draft-ietf-ohai-chunked-ohttp §6.1) and appends its start to `out`. The
@@ -163,11 +185,18 @@ impl fmt::Debug for SealingKey {
     }
 }
 
+/// The request, its reply's opener, and the context.
+type Sealed = (Vec<u8>, ReplyOpener, Box<dyn Sender>);
+
 /// Opens the reply to one request.
 pub struct ReplyOpener(ReplySecret);
 
 impl ReplyOpener {
-    /// Opens a `message/ohttp-res` (RFC 9458 §4.4), in the buffer it came in.
+    pub(crate) fn new(secret: ReplySecret) -> Self {
+        Self(secret)
+    }
+
+    /// Opens a `message/ohttp-res` (RFC 9458 §4.4) or `message/confonnx-session-res`, in the buffer it came in.
     ///
     /// # Errors
     /// [`OpenReplyError`].

@@ -13,6 +13,8 @@ pub enum Code {
     SuiteUnsupported,
     /// The encapsulated key was seen before.
     RequestReplayed,
+    /// The session is not (or no longer) known here.
+    SessionUnknown,
     /// The replay table is full.
     ReplayStateFull,
     /// The attestation nonce is not 64 hex digits.
@@ -39,11 +41,12 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::KeyUnknown,
         Self::RequestInvalid,
         Self::SuiteUnsupported,
         Self::RequestReplayed,
+        Self::SessionUnknown,
         Self::ReplayStateFull,
         Self::NonceInvalid,
         Self::NotFound,
@@ -69,6 +72,7 @@ impl Code {
             Self::RequestInvalid => "request-invalid",
             Self::SuiteUnsupported => "suite-unsupported",
             Self::RequestReplayed => "request-replayed",
+            Self::SessionUnknown => "session-unknown",
             Self::ReplayStateFull => "replay-state-full",
             Self::NonceInvalid => "nonce-invalid",
             Self::NotFound => "not-found",
@@ -86,7 +90,11 @@ impl Code {
     /// The HTTP status.
     pub const fn status(self) -> u16 {
         match self {
-            Self::KeyUnknown | Self::RequestInvalid | Self::SuiteUnsupported | Self::NonceInvalid => 400,
+            Self::KeyUnknown
+            | Self::RequestInvalid
+            | Self::SuiteUnsupported
+            | Self::SessionUnknown
+            | Self::NonceInvalid => 400,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
@@ -108,12 +116,13 @@ impl Code {
             Self::RequestInvalid => "The request cannot be opened; attest the server again and seal anew",
             Self::SuiteUnsupported => "The KEM, KDF or AEAD is not one the key is published for",
             Self::RequestReplayed => "The request was received before; seal it anew",
+            Self::SessionUnknown => "The server does not know this session; seal to its key",
             Self::ReplayStateFull => "The server cannot remember more requests; retry later",
             Self::NonceInvalid => "The query must be `nonce=` and 64 hex digits, or absent",
             Self::NotFound => "There is no such resource",
             Self::MethodNotAllowed => "The resource does not support this method",
             Self::MediaTypeUnsupported => {
-                "The content type must be message/ohttp-req or message/ohttp-chunked-req"
+                "The content type must be message/ohttp-req, message/ohttp-chunked-req or message/confonnx-session-req"
             }
             Self::RequestTooLarge => "The body is larger than the server accepts",
             Self::RequestTimeout => "The body did not arrive in time",

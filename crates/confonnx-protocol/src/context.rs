@@ -53,7 +53,7 @@ pub(crate) trait Open: Send {
 }
 
 /// Secrets for the reply, from the context of the request.
-pub(crate) trait Export {
+pub(crate) trait Export: Sync {
     fn export(&self, label: &[u8], out: &mut [u8]) -> Result<(), CipherFailure>;
 }
 
@@ -189,13 +189,13 @@ impl Framing {
 
 type Made<T> = Result<T, hpke::HpkeError>;
 
-fn sender<K: HpkeKem + Send + 'static>(
+fn sender<K: HpkeKem + Send + Sync + 'static>(
     key: &K::PublicKey,
     aead: Aead,
     info: &[u8],
     rng: &mut impl CryptoRng,
 ) -> Made<(Vec<u8>, Box<dyn Sender>)> {
-    fn with<C: Cipher, K: HpkeKem + Send + 'static>(
+    fn with<C: Cipher, K: HpkeKem + Send + Sync + 'static>(
         key: &K::PublicKey,
         info: &[u8],
         rng: &mut impl CryptoRng,
@@ -211,13 +211,13 @@ fn sender<K: HpkeKem + Send + 'static>(
     }
 }
 
-fn receiver<K: HpkeKem + Send + 'static>(
+fn receiver<K: HpkeKem + Send + Sync + 'static>(
     key: &K::PrivateKey,
     aead: Aead,
     encapsulated: &[u8],
     info: &[u8],
 ) -> Made<Box<dyn Receiver>> {
-    fn with<C: Cipher, K: HpkeKem + Send + 'static>(
+    fn with<C: Cipher, K: HpkeKem + Send + Sync + 'static>(
         key: &K::PrivateKey,
         encapsulated: &K::EncappedKey,
         info: &[u8],
@@ -250,13 +250,13 @@ impl<C: Cipher, K: HpkeKem + Send> Open for ReceiverContext<C, K> {
     }
 }
 
-impl<C: Cipher, K: HpkeKem> Export for SenderContext<C, K> {
+impl<C: Cipher, K: HpkeKem + Sync> Export for SenderContext<C, K> {
     fn export(&self, label: &[u8], out: &mut [u8]) -> Result<(), CipherFailure> {
         self.0.export(label, out).map_err(|_| CipherFailure)
     }
 }
 
-impl<C: Cipher, K: HpkeKem> Export for ReceiverContext<C, K> {
+impl<C: Cipher, K: HpkeKem + Sync> Export for ReceiverContext<C, K> {
     fn export(&self, label: &[u8], out: &mut [u8]) -> Result<(), CipherFailure> {
         self.0.export(label, out).map_err(|_| CipherFailure)
     }

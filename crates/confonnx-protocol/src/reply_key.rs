@@ -10,15 +10,19 @@ use crate::{
     suite::{Aead, NONCE_LEN, TAG_LEN},
 };
 
-/// What a reply's key is derived from, once its nonce is known: a secret of the request's context, and the
-/// encapsulated key.
+/// What a reply's key is derived from, once its nonce is known: a secret of the request's context, and octets of the
+/// request that no other has, which for a full request are its encapsulated key.
 pub(crate) struct ReplySecret {
     aead: Aead,
     secret: Zeroizing<Vec<u8>>,
-    encapsulated: Vec<u8>,
+    request: Vec<u8>,
 }
 
 impl ReplySecret {
+    pub(crate) fn new(aead: Aead, secret: Zeroizing<Vec<u8>>, request: Vec<u8>) -> Self {
+        Self { aead, secret, request }
+    }
+
     pub(crate) fn export(
         context: &(impl Export + ?Sized),
         framing: Framing,
@@ -27,7 +31,7 @@ impl ReplySecret {
     ) -> Result<Self, CipherFailure> {
         let mut secret = Zeroizing::new(vec![0; aead.reply_nonce_len()]);
         context.export(framing.reply(), &mut secret)?;
-        Ok(Self { aead, secret, encapsulated: encapsulated.to_vec() })
+        Ok(Self::new(aead, secret, encapsulated.to_vec()))
     }
 
     /// Octets of the nonce that starts the reply.
@@ -37,7 +41,7 @@ impl ReplySecret {
 
     /// The key of the reply that starts with `nonce`.
     pub(crate) fn key(self, nonce: &[u8]) -> Result<ReplyKey, CipherFailure> {
-        let salt = [self.encapsulated.as_slice(), nonce].concat();
+        let salt = [self.request.as_slice(), nonce].concat();
         let prk = Hkdf::<Sha256>::new(Some(&salt), &self.secret);
         let mut key = Zeroizing::new(vec![0; self.aead.key_len()]);
         let mut base_nonce = [0; NONCE_LEN];

@@ -7,5 +7,5 @@ mod ring;
 
 pub use self::{
     open::{ChunkedOpener, ChunkedReply, DateOutOfWindow, OpenError, Opened, Reply},
-    ring::{KeyInfo, KeyRing, RingConfig, RingError},
+    ring::{KeyInfo, KeyRing, RingConfig, RingError, SessionLimits},
 };

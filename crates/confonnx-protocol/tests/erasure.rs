@@ -10,7 +10,7 @@ use std::{
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{KeyRing, RingConfig},
+    server::{KeyRing, RingConfig, SessionLimits},
 };
 
 const START: UnixTime = UnixTime(1_795_426_200);
@@ -33,7 +33,8 @@ fn an_epochs_secret_and_private_keys_are_gone_after_its_grace() {
 }
 
 fn begin() -> (KeyRing, Vec<Vec<u8>>) {
-    let config = RingConfig { rollover: HOUR, grace: HOUR, date_window: HOUR, replay_capacity: 16 };
+    let sessions = SessionLimits { max: 16, lifetime: HOUR };
+    let config = RingConfig { rollover: HOUR, grace: HOUR, date_window: HOUR, replay_capacity: 16, sessions };
     let ring = KeyRing::new(config, EpochSecret::new(std::array::from_fn(|i| (i * 37 + 11) as u8)), 1, START)
         .unwrap();
     (ring, NEEDLES.iter().map(|hex| masked(hex)).collect())

@@ -15,6 +15,7 @@ use std::{
 };
 
 use clap::{CommandFactory, FromArgMatches};
+use confonnx_protocol::server::SessionLimits;
 
 pub use settings::{LogLevel, Settings};
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub keys: KeyTimes,
     /// How many encapsulated keys the replay table holds.
     pub replay_capacity: usize,
+    /// Resumed sessions.
+    pub resumption: SessionLimits,
     /// Bounds of what clients can make the server hold.
     pub limits: Limits,
     /// Whether the model is encrypted and its owner brings the key.
@@ -208,6 +211,11 @@ impl Config {
         }
         let error_retry =
             at_least_1("key-error-retry-interval", settings.key_error_retry_interval.unwrap_or(300))?;
+        let session_lifetime = at_least_1("session-lifetime", settings.session_lifetime.unwrap_or(600))?;
+        if session_lifetime > DAY {
+            let (name, found) = ("session-lifetime", session_lifetime.to_string());
+            return Err(ConfigError::Range { name, found, expected: "at most 86400, a day" });
+        }
         let address = settings.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let admin_address = settings.admin_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let admin_port = settings.admin_port.unwrap_or(8889);
@@ -230,6 +238,10 @@ impl Config {
                 rollover: Duration::from_secs(rollover),
                 grace: Duration::from_secs(grace),
                 error_retry: Duration::from_secs(error_retry),
+            },
+            resumption: SessionLimits {
+                max: settings.max_sessions.unwrap_or(1 << 16),
+                lifetime: Duration::from_secs(session_lifetime),
             },
             replay_capacity: at_least_1("replay-capacity", settings.replay_capacity.unwrap_or(1 << 21))?,
             limits: Limits {

@@ -60,6 +60,7 @@ impl Keys {
             grace: config.keys.grace,
             date_window: DATE_WINDOW,
             replay_capacity: config.replay_capacity,
+            sessions: config.resumption,
         };
         // A random first id: after a restart, old key ids are unknown rather than somebody else's.
         let mut first_key_id = [0];

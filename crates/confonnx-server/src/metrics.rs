@@ -40,6 +40,10 @@ pub struct Metrics {
     pub documents: AtomicU64,
     /// Key epochs begun.
     pub epochs: AtomicU64,
+    /// Sessions granted.
+    pub sessions: AtomicU64,
+    /// Requests answered in a session.
+    pub resumed: AtomicU64,
     /// What is stapled to attestation documents.
     pub collateral: CollateralMetrics,
     /// Who calls.
@@ -93,6 +97,13 @@ impl Metrics {
         family("quotes_total", "counter", "Quotes asked of the TEE.", &counter(&self.quotes));
         family("documents_total", "counter", "Attestation documents given out.", &counter(&self.documents));
         family("key_epochs_total", "counter", "Key epochs begun.", &counter(&self.epochs));
+        family("sessions_total", "counter", "Sessions granted.", &counter(&self.sessions));
+        family(
+            "resumed_requests_total",
+            "counter",
+            "Requests answered in a session.",
+            &counter(&self.resumed),
+        );
         for (name, kind, help, samples) in self.collateral.samples().into_iter().chain(self.auth.samples()) {
             family(name, kind, help, &samples);
         }

@@ -289,6 +289,8 @@ fn settings(config: &Config, slot: &Slot, model_key: Option<&Secret>) -> Map<Str
         "key_rollover_interval_s": config.keys.rollover.as_secs(),
         "key_grace_s": config.keys.grace.as_secs(),
         "replay_capacity": config.replay_capacity,
+        "max_sessions": config.resumption.max,
+        "session_lifetime_s": config.resumption.lifetime.as_secs(),
         "max_request_bytes": config.limits.request_bytes,
         "insecure": config.insecure,
         "audit_log": config.audit_log.is_some(),

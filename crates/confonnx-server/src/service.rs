@@ -14,7 +14,7 @@ use confonnx_attest::ModelClaim;
 use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::{
     Code, Incoming, SealError,
-    server::{ChunkedOpener, ChunkedReply, Opened},
+    server::{ChunkedOpener, ChunkedReply, KeyRing, OpenError, Opened, Reply},
 };
 use tracing::info;
 
@@ -27,7 +27,7 @@ use crate::{
     models::{Slot, UnlockError},
 };
 use error::InnerError;
-use inner::Answer;
+use inner::{Answer, Notes};
 
 /// Opens requests, answers them, seals the answers.
 pub struct Service {
@@ -88,9 +88,29 @@ impl Service {
     /// # Errors
     /// The code of the answer when the request cannot be opened; the reply carries every other error.
     pub fn exchange(&self, sealed: Incoming, id: &str) -> Result<Sealed, Code> {
+        self.exchange_opened_by(sealed, id, |ring, sealed| ring.open(sealed, clock::now()))
+    }
+
+    /// The same for a request in a session.
+    ///
+    /// # Errors
+    /// As [`exchange`](Self::exchange).
+    pub fn exchange_in_session(&self, sealed: Incoming, id: &str) -> Result<Sealed, Code> {
+        let sealed =
+            self.exchange_opened_by(sealed, id, |ring, sealed| ring.open_session(sealed, clock::now()))?;
+        self.metrics.resumed.fetch_add(1, Relaxed);
+        Ok(sealed)
+    }
+
+    fn exchange_opened_by(
+        &self,
+        sealed: Incoming,
+        id: &str,
+        open: impl FnOnce(&KeyRing, Incoming) -> Result<(Opened, Reply), OpenError>,
+    ) -> Result<Sealed, Code> {
         let (start, received) = (Instant::now(), sealed.len());
         self.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
-        let (opened, reply) = self.keys.ring().open(sealed, clock::now()).map_err(|err| err.code())?;
+        let (opened, reply) = open(self.keys.ring(), sealed).map_err(|err| err.code())?;
         self.metrics.open.record(start.elapsed());
         let (answer, trail) = self.answer(&opened);
         let sealed = self.seal(answer.outcome, || Ok(vec![reply.seal(answer.message, &mut rng())?.into()]));
@@ -129,7 +149,7 @@ impl Service {
 
     fn answer(&self, opened: &Opened) -> (Answer, Trail) {
         let (start, mut trail) = (Instant::now(), Trail::default());
-        let answer = guarded(opened.outdated, || inner::answer(self, opened, &mut trail));
+        let answer = guarded(Notes::of(opened), || inner::answer(self, opened, &mut trail));
         self.metrics.infer.record(start.elapsed());
         (answer, trail)
     }
@@ -189,9 +209,9 @@ impl Receiving<'_> {
 }
 
 /// The answer that `work` gives, or one that says it panicked: a bug that one request meets is that request's failure.
-fn guarded(outdated: bool, work: impl FnOnce() -> Answer) -> Answer {
+fn guarded(notes: Notes, work: impl FnOnce() -> Answer) -> Answer {
     // What is shared are atomics and pools that give back while unwinding: nothing is left half-changed.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| inner::failure(&InnerError::Panicked, outdated))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| inner::failure(&InnerError::Panicked, notes))
 }
 
 /// Octets of an answer that are sealed and sent at once, when chunked.
@@ -205,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_answer_without_its_message() {
-        let answer = guarded(true, || panic!("with a tensor value: 7654321"));
+        let answer = guarded(Notes::outdated(), || panic!("with a tensor value: 7654321"));
         assert_eq!(answer.outcome, "internal");
         let (head, body) = bhttp::decode_response(answer.message.message()).unwrap();
         assert_eq!((head.status, head.fields.get("confonnx-key")), (500, Some(&b"outdated"[..])));

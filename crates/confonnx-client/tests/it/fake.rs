@@ -11,7 +11,8 @@ use confonnx_attest::produce::Attester;
 use confonnx_attest::{Claims, Digest, Document, KeyClaim, ModelClaim, Nonce, UnixTime, report_data};
 use confonnx_protocol::bhttp::{self, RequestHead, ResponseHead};
 use confonnx_protocol::oip::{HEADER_LENGTH, InferRequest, InferResponse};
-use confonnx_protocol::server::{KeyRing, RingConfig};
+use confonnx_protocol::server::{KeyRing, RingConfig, SessionLimits};
+use confonnx_protocol::session::SESSION_FIELD;
 use confonnx_protocol::{EpochSecret, padding};
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
@@ -39,6 +40,11 @@ pub(crate) struct State {
     /// Outer headers and lengths of sealed requests.
     pub(crate) received: Vec<(hyper::HeaderMap, usize)>,
     pub(crate) attestations: usize,
+    /// Requests opened in a session.
+    pub(crate) resumed: usize,
+    pub(crate) grants: bool,
+    /// Where sealed requests were sent.
+    pub(crate) paths: Vec<String>,
     last_reply: Vec<u8>,
 }
 
@@ -82,6 +88,9 @@ impl Fake {
             opened: Vec::new(),
             received: Vec::new(),
             attestations: 0,
+            resumed: 0,
+            grants: true,
+            paths: Vec::new(),
             last_reply: Vec::new(),
         }));
         let shared = Arc::clone(&state);
@@ -122,6 +131,16 @@ impl Fake {
         self.state().received.len()
     }
 
+    /// Number of requests opened in a session so far.
+    pub(crate) fn resumed(&self) -> usize {
+        self.state().resumed
+    }
+
+    /// Keys as they are, sessions gone: a replica with the same keys.
+    pub(crate) fn forget_sessions(&self) {
+        self.state().ring = ring(1);
+    }
+
     /// A restart: keys are new, the old ones are unknown.
     pub(crate) fn restart(&self) {
         self.state().ring = ring(50);
@@ -134,8 +153,9 @@ fn ring(first_key_id: u8) -> KeyRing {
         grace: Duration::from_secs(3600),
         date_window: Duration::from_secs(300),
         replay_capacity: 1000,
+        sessions: SessionLimits { max: 100, lifetime: Duration::from_secs(600) },
     };
-    KeyRing::new(config, secret(), first_key_id, now()).unwrap()
+    KeyRing::new(config, EpochSecret::new([first_key_id; 32]), first_key_id, now()).unwrap()
 }
 
 pub(crate) fn secret() -> EpochSecret {
@@ -155,16 +175,18 @@ async fn answer(
         return Ok(state.lock().unwrap().attest(nonce));
     }
     let (head, body) = request.into_parts();
+    let in_session = head.headers["content-type"] == "message/confonnx-session-req";
     let body = body.collect().await.unwrap().to_bytes().to_vec();
     let fault = {
         let mut state = state.lock().unwrap();
         state.received.push((head.headers, body.len()));
+        state.paths.push(head.uri.path().into());
         state.faults.pop_front().unwrap_or(Fault::None)
     };
     if let Fault::Slow = fault {
         tokio::time::sleep(Duration::from_secs(3600)).await;
     }
-    Ok(state.lock().unwrap().gateway(body, &fault))
+    Ok(state.lock().unwrap().gateway(body, in_session, &fault))
 }
 
 impl State {
@@ -216,17 +238,28 @@ impl State {
         }
     }
 
-    fn gateway(&mut self, body: Vec<u8>, fault: &Fault) -> Response<Full<Bytes>> {
+    fn gateway(&mut self, body: Vec<u8>, in_session: bool, fault: &Fault) -> Response<Full<Bytes>> {
         if let Fault::Answer(status, kind, body) = fault {
             return respond(*status, kind, (*body).into());
         }
-        let Ok((opened, reply)) = self.ring.open(body, now()) else {
-            return respond(400, "application/problem+json", br#"{"code": "key-unknown"}"#.into());
+        let opened =
+            if in_session { self.ring.open_session(body, now()) } else { self.ring.open(body, now()) };
+        let (opened, reply) = match opened {
+            Ok(opened) => opened,
+            Err(err) => {
+                let problem = format!(r#"{{"code": "{}"}}"#, err.code());
+                return respond(err.code().status(), "application/problem+json", problem.into());
+            }
         };
+        self.resumed += usize::from(in_session);
         let (head, content) = bhttp::decode_request(opened.plaintext.expose()).unwrap();
         let mut message = Vec::new();
         let mut answer = ResponseHead::new(200);
         answer.fields.push("confonnx-key", if opened.outdated { "outdated" } else { "current" });
+        if head.fields.get(SESSION_FIELD).is_some() {
+            let grant = opened.grant_session(&mut UnwrapErr(SysRng)).filter(|_| self.grants);
+            grant.into_iter().for_each(|grant| answer.fields.push(SESSION_FIELD, grant.to_string()));
+        }
         if let Fault::Sealed(status, body, ahead) = fault {
             answer.status = *status;
             let date = SystemTime::now() + Duration::from_secs(*ahead);
@@ -254,7 +287,8 @@ impl State {
             _ => {}
         }
         self.last_reply = fresh;
-        let mut response = respond(200, "message/ohttp-res", sealed);
+        let media_type = if in_session { "message/confonnx-session-res" } else { "message/ohttp-res" };
+        let mut response = respond(200, media_type, sealed);
         if let Fault::HalfBody = fault {
             response.headers_mut().insert("content-length", "100000".parse().unwrap());
         }

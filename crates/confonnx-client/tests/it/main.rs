@@ -3,6 +3,7 @@
 mod attestation;
 mod exchange;
 mod fake;
+mod sessions;
 
 use confonnx_client::{Client, ClientError, DataType, Expectations, Options, Policy, Shape, Tensor};
 
@@ -13,8 +14,11 @@ fn client(server: &Fake) -> Client {
 }
 
 fn client_with(server: &Fake, options: Options) -> Client {
-    let expected = Expectations { allow_debug: true, ..Expectations::default() };
-    Client::new(&server.url(), Policy::new(expected).unwrap(), options).unwrap()
+    Client::new(&server.url(), policy(), options).unwrap()
+}
+
+fn policy() -> Policy {
+    Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap()
 }
 
 /// What the fake server echoes.

@@ -11,6 +11,7 @@ use crate::{
     KeyConfig,
     context::PrivateKey,
     secret::EpochSecret,
+    session::SessionTable,
     suite::{Aead, Kem},
 };
 
@@ -22,6 +23,8 @@ pub(super) struct Epoch {
     pub(super) not_before: UnixTime,
     pub(super) not_after: UnixTime,
     pub(super) accepted_until: UnixTime,
+    /// Those opened by requests to these keys. They end with them.
+    pub(super) sessions: SessionTable,
 }
 
 /// A private key and what is published of it. The private key is erased on drop.
@@ -55,6 +58,7 @@ impl Epoch {
         now: UnixTime,
         rollover: Duration,
         grace: Duration,
+        sessions: usize,
     ) -> Self {
         let keys = derived
             .0
@@ -67,7 +71,8 @@ impl Epoch {
             })
             .collect();
         let not_after = later(now, rollover);
-        Self { keys, not_before: now, not_after, accepted_until: later(not_after, grace) }
+        let accepted_until = later(not_after, grace);
+        Self { keys, not_before: now, not_after, accepted_until, sessions: SessionTable::new(sessions) }
     }
 
     pub(super) fn is_accepted(&self, now: UnixTime) -> bool {

@@ -8,13 +8,14 @@
     clippy::panic
 )]
 
-use std::{fmt, mem};
+use std::{fmt, mem, sync::Weak};
 
 use confonnx_attest::UnixTime;
 use rand_core::CryptoRng;
 use thiserror::Error;
 
 use super::{
+    epoch::Epoch,
     replay::{Refusal, Token},
     ring::{FoundKey, KeyRing},
 };
@@ -23,6 +24,7 @@ use crate::{
     chunked::{ChunkError, ChunkReader},
     context::{Framing, HEADER_LEN, Receiver, Seal, SealError},
     reply_key::{ReplyKey, ReplySecret},
+    session::{self, ID_LEN, MessageKey, SessionGrant, SessionId, SessionSecret},
     suite::{Aead, KDF_ID, Kem, TAG_LEN},
 };
 
@@ -65,6 +67,9 @@ pub enum OpenError {
     /// The encapsulated key was seen before.
     #[error("the request was received before")]
     Replayed,
+    /// The session has ended, is of another server or was never granted.
+    #[error("the session is not known: it ended, or is of another server")]
+    UnknownSession,
     /// There is no room to remember the request.
     #[error("as many requests as can be remembered came within twice the date window")]
     ReplayFull,
@@ -80,6 +85,7 @@ impl OpenError {
             Self::UnknownKey(_) => Code::KeyUnknown,
             Self::Suite { .. } => Code::SuiteUnsupported,
             Self::Replayed => Code::RequestReplayed,
+            Self::UnknownSession => Code::SessionUnknown,
             Self::ReplayFull => Code::ReplayStateFull,
         }
     }
@@ -103,6 +109,16 @@ pub struct Opened {
     pub outdated: bool,
     received: UnixTime,
     date_window: u64,
+    session: Option<Offered>,
+}
+
+/// What a session can be made of.
+struct Offered {
+    context: Box<dyn Receiver>,
+    header: [u8; HEADER_LEN],
+    aead: Aead,
+    lifetime: u64,
+    epoch: Weak<Epoch>,
 }
 
 /// A request's `date` is too far from the server's clock.
@@ -115,6 +131,12 @@ pub struct DateOutOfWindow {
     pub now: UnixTime,
     /// Seconds allowed, either way.
     pub window: u64,
+}
+
+impl fmt::Debug for Offered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Offered")
+    }
 }
 
 impl Opened {
@@ -135,13 +157,30 @@ impl Opened {
             Err(DateOutOfWindow { date, now: self.received, window: self.date_window })
         }
     }
+
+    /// Opens the session that the request offered, for the reply to say so. `None` when the server holds none, the
+    /// request was chunked or in a session itself, or its key is outdated.
+    ///
+    /// To be called once its `date` was checked: until then the request may be a replay.
+    pub fn grant_session(&self, rng: &mut impl CryptoRng) -> Option<SessionGrant> {
+        let offered = self.session.as_ref()?;
+        let epoch = offered.epoch.upgrade().filter(|epoch| epoch.sessions.is_on())?;
+        let left = epoch.accepted_until.0.saturating_sub(self.received.0).min(offered.lifetime);
+        let expires = UnixTime(self.received.0.saturating_add(left));
+        let secret = SessionSecret::export(&*offered.context).ok()?;
+        let mut id = SessionId([0; ID_LEN]);
+        rng.fill_bytes(&mut id.0);
+        epoch.sessions.insert(id, session::Entry::new(secret, offered.header, offered.aead, expires));
+        Some(SessionGrant { id, lifetime: u32::try_from(left).unwrap_or(u32::MAX) })
+    }
 }
 
 /// Seals the reply to one request.
 pub struct Reply(ReplySecret);
 
 impl Reply {
-    /// Seals `message`, padded binary HTTP, as `message/ohttp-res` (RFC 9458 §4.4), in its buffer.
+    /// Seals `message`, padded binary HTTP, in its buffer: as `message/ohttp-res` (RFC 9458 §4.4), or as
+    /// `message/confonnx-session-res` when it answers a request in a session.
     ///
     /// # Errors
     /// [`SealError::TooLong`] over 64 GiB.
@@ -253,7 +292,7 @@ impl<'r> ChunkedOpener<'r> {
         };
         let Chunks { mut context, reader, reply, token, outdated } = chunks;
         let plaintext = reader.finish(context.as_mut()).map_err(|err| chunk_error(err, self.received))?;
-        Ok((admit(self.ring, token, plaintext, outdated, now)?, ChunkedReply(reply)))
+        Ok((admit(self.ring, token, plaintext, outdated, now, None)?, ChunkedReply(reply)))
     }
 }
 
@@ -282,14 +321,55 @@ pub(super) fn open_whole(
     }
     let begin = message.len().saturating_sub(sealed.len());
     let (mut context, reply) = start.receiver(Framing::Whole)?;
-    let (token, outdated) = (start.token, start.key.outdated);
+    let (token, outdated, aead, header) = (start.token, start.key.outdated, start.aead, *start.header);
+    let epoch = start.key.epoch();
     let Some((data, tag)) = message.get_mut(begin..).and_then(|sealed| sealed.split_last_chunk_mut()) else {
         return Err(OpenError::Truncated { len });
     };
     context.open(b"", data, tag).map_err(|_| OpenError::Decrypt)?;
     let end = message.len().saturating_sub(TAG_LEN);
     let plaintext = Plaintext::within(message, begin..end);
-    Ok((admit(ring, token, plaintext, outdated, now)?, Reply(reply)))
+    let lifetime = ring.config().sessions.lifetime.as_secs();
+    let session = (!outdated).then_some(Offered { context, header, aead, lifetime, epoch });
+    Ok((admit(ring, token, plaintext, outdated, now, session)?, Reply(reply)))
+}
+
+pub(super) fn open_session(
+    ring: &KeyRing,
+    message: Incoming,
+    now: UnixTime,
+) -> Result<(Opened, Reply), OpenError> {
+    let now = ring.advance(now);
+    let truncated = OpenError::Truncated { len: message.len() };
+    let (mut message, lead) = message.into_parts();
+    let Some((start, sealed)) = session::Start::read(message.get(lead..).unwrap_or_default()) else {
+        return Err(truncated);
+    };
+    let begin = message.len().saturating_sub(sealed.len());
+    let key = ring.find(start.key_id(), now).ok_or(OpenError::UnknownSession)?;
+    let session = key.sessions().find(&start.id(), now).ok_or(OpenError::UnknownSession)?;
+    let outdated = key.outdated;
+    drop(key);
+    if !session.is_for(&start) {
+        return Err(OpenError::Decrypt);
+    }
+    // Before any work is done for it; what counts is asked below, once it has proved to be authentic.
+    if !session.is_open(start.counter()) {
+        return Err(OpenError::Replayed);
+    }
+    let Some((data, tag)) = message.get_mut(begin..).and_then(|sealed| sealed.split_last_chunk_mut()) else {
+        return Err(truncated);
+    };
+    let reply = MessageKey::derive(&session.secret, session.aead, &start)
+        .and_then(|key| key.open(data, tag, &start))
+        .map_err(|_| OpenError::Decrypt)?;
+    let end = message.len().saturating_sub(TAG_LEN);
+    let plaintext = Plaintext::within(message, begin..end);
+    if !session.accept(start.counter()) {
+        return Err(OpenError::Replayed);
+    }
+    let (received, date_window) = (ring.time(), ring.config().date_window.as_secs());
+    Ok((Opened { plaintext, outdated, received, date_window, session: None }, Reply(reply)))
 }
 
 /// The start of a request: which key opens it.
@@ -339,10 +419,12 @@ fn admit(
     plaintext: Plaintext,
     outdated: bool,
     now: UnixTime,
+    session: Option<Offered>,
 ) -> Result<Opened, OpenError> {
     ring.advance(now);
     let received = ring.admit(token)?;
-    Ok(Opened { plaintext, outdated, received, date_window: ring.config().date_window.as_secs() })
+    let date_window = ring.config().date_window.as_secs();
+    Ok(Opened { plaintext, outdated, received, date_window, session })
 }
 
 fn start_reply(

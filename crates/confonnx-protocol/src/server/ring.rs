@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,6 +20,7 @@ use crate::{
     Incoming, KeyConfig,
     context::{Framing, PrivateKey, Receiver, info},
     secret::EpochSecret,
+    session::SessionTable,
     suite::{Aead, Kem},
 };
 
@@ -35,6 +36,22 @@ pub struct RingConfig {
     /// How many requests are remembered to refuse their replays. When as many came within twice the window, more are
     /// refused.
     pub replay_capacity: usize,
+    /// How many sessions are held and how long.
+    pub sessions: SessionLimits,
+}
+
+/// How many sessions are held and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// Sessions of one epoch at most; 0 grants none. A new one takes the place of one that is rarely used.
+    pub max: usize,
+    /// How long one lives, unless its epoch's keys are erased before.
+    pub lifetime: Duration,
+}
+
+impl SessionLimits {
+    /// No sessions.
+    pub const OFF: Self = Self { max: 0, lifetime: Duration::ZERO };
 }
 
 /// Why there are no (new) keys.
@@ -107,7 +124,7 @@ impl KeyRing {
         }
         let derived = Derived::new(&first_secret);
         let ids = identifiers(first_key_id);
-        let first = Epoch::start(derived, ids, now, config.rollover, config.grace);
+        let first = Epoch::start(derived, ids, now, config.rollover, config.grace, config.sessions.max);
         Ok(Self {
             config,
             epochs: RwLock::new(Arc::new(vec![Arc::new(first)])),
@@ -154,19 +171,22 @@ impl KeyRing {
         let used = |id: &u8| kept.iter().flat_map(|epoch| &epoch.keys).any(|key| key.config.key_id() == *id);
         let newest = epochs.iter().flat_map(|epoch| epoch.keys.last()).map(|key| key.config.key_id()).next();
         let ids = identifiers(newest.unwrap_or_default().wrapping_add(1)).filter(|id| !used(id));
-        let next = Epoch::start(derived, ids, now, self.config.rollover, self.config.grace);
+        let RingConfig { rollover, grace, sessions, .. } = self.config;
+        let next = Epoch::start(derived, ids, now, rollover, grace, sessions.max);
         kept.insert(0, Arc::new(next));
         *epochs = Arc::new(kept);
         Ok(())
     }
 
-    /// Erases the keys that are no longer accepted. They are refused whether this is called or not.
+    /// Erases the keys and the sessions that are no longer accepted. They are refused whether this is called or not.
     pub fn retire(&self, now: UnixTime) {
         let now = self.advance(now);
         let mut epochs = self.write();
         if epochs.iter().any(|epoch| !epoch.is_accepted(now)) {
             *epochs = Arc::new(epochs.iter().filter(|epoch| epoch.is_accepted(now)).cloned().collect());
         }
+        drop(epochs);
+        self.snapshot().iter().for_each(|epoch| epoch.sessions.sweep(now));
     }
 
     /// When to call [`Self::rotate`] or [`Self::retire`] next; not after `now` when that is due.
@@ -183,6 +203,18 @@ impl KeyRing {
     /// [`OpenError`].
     pub fn open(&self, message: impl Into<Incoming>, now: UnixTime) -> Result<(Opened, Reply), OpenError> {
         open::open_whole(self, message.into(), now)
+    }
+
+    /// Opens a `message/confonnx-session-req`, in the buffer it came in.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_session(
+        &self,
+        message: impl Into<Incoming>,
+        now: UnixTime,
+    ) -> Result<(Opened, Reply), OpenError> {
+        open::open_session(self, message.into(), now)
     }
 
     /// Opens a `message/ohttp-chunked-req` of at most `limit` octets, sealed, as they arrive.
@@ -258,6 +290,15 @@ pub(super) struct FoundKey {
 impl FoundKey {
     pub(super) fn kem(&self) -> Option<Kem> {
         Some(self.epoch.keys.get(self.position)?.config.kem())
+    }
+
+    pub(super) fn sessions(&self) -> &SessionTable {
+        &self.epoch.sessions
+    }
+
+    /// The key's epoch, for as long as it is accepted.
+    pub(super) fn epoch(&self) -> Weak<Epoch> {
+        Arc::downgrade(&self.epoch)
     }
 
     pub(super) fn receiver(

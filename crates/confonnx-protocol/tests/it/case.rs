@@ -1,4 +1,4 @@
-//! The files of `vectors/sealing`, shared by the test that reads them and the example that writes them.
+//! The files of `vectors/sealing` and `vectors/session`, shared by the test that reads them and the example that writes them.
 
 use std::convert::Infallible;
 
@@ -46,6 +46,39 @@ pub(crate) enum Input {
         sealed: Hex,
         expected: String,
     },
+    /// A session and what goes both ways in it, all reproducible.
+    Session { server: Server, session: Opening, session_secret: Hex, messages: Vec<Resumed> },
+    /// A request in the session, as a server receives it.
+    SessionRequest {
+        server: Server,
+        session: Opening,
+        received_before: Vec<Hex>,
+        sealed: Hex,
+        expected: String,
+    },
+    /// A reply to the session's first request, as the client receives it.
+    SessionReply { server: Server, session: Opening, salt: Hex, sealed: Hex, expected: String },
+}
+
+/// The full request that opens a session, and the identifier that the server gives it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Opening {
+    pub(crate) kem: String,
+    pub(crate) aead: String,
+    pub(crate) ephemeral: Hex,
+    pub(crate) request: Message,
+    pub(crate) id: Hex,
+    pub(crate) grant: String,
+}
+
+/// A request in a session and its reply.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Resumed {
+    pub(crate) counter: u64,
+    pub(crate) salt: Hex,
+    pub(crate) request: Message,
+    pub(crate) reply_nonce: Hex,
+    pub(crate) reply: Message,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -5,5 +5,6 @@ mod flaws;
 mod interop;
 mod ring;
 mod sealing;
+mod session;
 mod support;
 mod vectors;

@@ -9,7 +9,7 @@ use confonnx_attest::{
 use confonnx_protocol::{
     EpochSecret, Kem, KeyConfig,
     client::SealingKey,
-    server::{KeyRing, RingConfig},
+    server::{KeyRing, RingConfig, SessionLimits},
 };
 use getrandom::{SysRng, rand_core::UnwrapErr};
 
@@ -17,6 +17,7 @@ pub(crate) const START: UnixTime = UnixTime(1_795_426_200);
 pub(crate) const ROLLOVER: u64 = 86_400;
 pub(crate) const GRACE: u64 = 3_600;
 pub(crate) const WINDOW: u64 = 300;
+pub(crate) const LIFETIME: u64 = 600;
 
 pub(crate) fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
@@ -32,6 +33,7 @@ pub(crate) fn config() -> RingConfig {
         grace: Duration::from_secs(GRACE),
         date_window: Duration::from_secs(WINDOW),
         replay_capacity: 1_000,
+        sessions: SessionLimits { max: 100, lifetime: Duration::from_secs(LIFETIME) },
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every folder of `vectors/sealing`.
+//! Every folder of `vectors/sealing` and `vectors/session`.
 
 use std::{fs, path::Path};
 
@@ -6,16 +6,23 @@ use confonnx_protocol::{
     Aead, Kem, KeyConfig,
     client::{ChunkedReplyOpener, ReplyOpener, SealingKey},
     server::{KeyRing, OpenError},
+    session::Session,
 };
 
 use crate::{
-    case::{Case, FIRST_CHUNK, Fixed, Hex, Input, NOW, Server, Usable},
+    case::{Case, FIRST_CHUNK, Fixed, Hex, Input, NOW, Opening, Server, Usable},
     support::sealing_key,
 };
 
 #[test]
 fn every_vector_is_accepted_or_refused_as_it_says() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/sealing"));
+    assert_eq!(check_folder("sealing"), 76);
+    assert_eq!(check_folder("session"), 28);
+}
+
+/// How many cases there are.
+fn check_folder(name: &str) -> usize {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors")).join(name);
     let mut cases = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path().join("case.json");
@@ -25,7 +32,7 @@ fn every_vector_is_accepted_or_refused_as_it_says() {
         check(&name, case.input);
         cases += 1;
     }
-    assert_eq!(cases, 76);
+    cases
 }
 
 fn check(name: &str, input: Input) {
@@ -70,7 +77,102 @@ fn check(name: &str, input: Input) {
             let found = if open(opener, &sealed.0).is_some() { "opened" } else { "refused" };
             assert_eq!(found, expected, "{name}");
         }
+        Input::Session { server, session, session_secret, messages } => {
+            let ring = ring(&server);
+            assert_eq!(exported_secret(&server, &session), session_secret, "{name}");
+            let client = client_session(&ring, &session, name);
+            serve_opening(&ring, &session, name);
+            for (counter, message) in (0..).zip(messages) {
+                assert_eq!(message.counter, counter, "{name}");
+                let (opened, reply) = ring.open_session(message.request.sealed.0.clone(), NOW).unwrap();
+                assert_eq!(Hex(opened.plaintext.expose().to_vec()), message.request.plaintext, "{name}");
+                let reply =
+                    reply.seal(&message.reply.plaintext.0, &mut Fixed(message.reply_nonce.0)).unwrap();
+                assert_eq!(Hex(reply.clone()), message.reply.sealed, "{name}");
+                let Some(client) = &client else { continue };
+                let (sealed, opener) =
+                    client.seal(&message.request.plaintext.0, &mut Fixed(message.salt.0)).unwrap();
+                assert_eq!(Hex(sealed), message.request.sealed, "{name}");
+                assert_eq!(opener.open(reply).unwrap().expose(), message.reply.plaintext.0, "{name}");
+            }
+        }
+        Input::SessionRequest { server, session, received_before, sealed, expected } => {
+            let ring = ring(&server);
+            serve_opening(&ring, &session, name);
+            for sealed in received_before {
+                ring.open_session(sealed.0, NOW).unwrap();
+            }
+            let found = ring.open_session(sealed.0, NOW).map_or_else(|err| err.code().name(), |_| "opened");
+            assert_eq!(found, expected, "{name}");
+        }
+        Input::SessionReply { server, session, salt, sealed, expected } => {
+            let client = client_session(&ring(&server), &session, name).unwrap();
+            let (_, opener) = client.seal(b"", &mut Fixed(salt.0)).unwrap();
+            let found = if opener.open(sealed.0).is_ok() { "opened" } else { "refused" };
+            assert_eq!(found, expected, "{name}");
+        }
     }
+}
+
+/// The client's end; none for X-Wing, whose encapsulation cannot be made again.
+fn client_session(ring: &KeyRing, opening: &Opening, name: &str) -> Option<Session> {
+    let (kem, aead) = (Kem::from_name(&opening.kem).unwrap(), Aead::from_name(&opening.aead).unwrap());
+    if kem == Kem::XWing {
+        return None;
+    }
+    let (sealed, _, offer) = sealing_key(ring, kem)
+        .seal_offering(aead, &opening.request.plaintext.0, &mut Fixed(opening.ephemeral.0.clone()))
+        .unwrap();
+    assert_eq!(Hex(sealed), opening.request.sealed, "{name}");
+    Some(offer.accept(&opening.grant.parse().unwrap()))
+}
+
+fn serve_opening(ring: &KeyRing, opening: &Opening, name: &str) {
+    let (opened, _) = ring.open(opening.request.sealed.0.clone(), NOW).unwrap();
+    assert_eq!(Hex(opened.plaintext.expose().to_vec()), opening.request.plaintext, "{name}");
+    let grant = opened.grant_session(&mut Fixed(opening.id.0.clone())).unwrap();
+    assert_eq!(grant.to_string(), opening.grant, "{name}");
+}
+
+/// The session's secret by the `hpke` crate alone, from the epoch's secret and the full request.
+pub(crate) fn exported_secret(server: &Server, opening: &Opening) -> Hex {
+    use hpke::{
+        aead::{AesGcm128, AesGcm256, ChaCha20Poly1305},
+        kem::{DhP256HkdfSha256, X25519HkdfSha256, XWing},
+    };
+    fn export<A: hpke::aead::Aead, K: hpke::Kem>(epoch_secret: &[u8], request: &[u8]) -> Hex {
+        use hpke::{Deserializable, Serializable};
+        let prk = hkdf::Hkdf::<sha2::Sha256>::new(Some(b"confonnx epoch v1"), epoch_secret);
+        let mut ikm = [0; 32];
+        prk.expand_multi_info(&[b"kem", &K::KEM_ID.to_be_bytes()], &mut ikm).unwrap();
+        let (private, _) = K::derive_keypair(&ikm);
+        let (header, rest) = request.split_at(7);
+        let encapsulated = K::EncappedKey::from_bytes(&rest[..K::EncappedKey::size()]).unwrap();
+        let info = [&b"message/bhttp request"[..], &[0], header].concat();
+        let context = hpke::setup_receiver::<A, hpke::kdf::HkdfSha256, K>(
+            &hpke::OpModeR::Base,
+            &private,
+            &encapsulated,
+            &info,
+        )
+        .unwrap();
+        let mut secret = vec![0; 32];
+        context.export(b"confonnx session v1", &mut secret).unwrap();
+        Hex(secret)
+    }
+    let export = match (opening.kem.as_str(), opening.aead.as_str()) {
+        ("x-wing", "aes-256-gcm") => export::<AesGcm256, XWing>,
+        ("x-wing", "aes-128-gcm") => export::<AesGcm128, XWing>,
+        ("x-wing", "chacha20-poly1305") => export::<ChaCha20Poly1305, XWing>,
+        ("x25519", "aes-256-gcm") => export::<AesGcm256, X25519HkdfSha256>,
+        ("x25519", "aes-128-gcm") => export::<AesGcm128, X25519HkdfSha256>,
+        ("x25519", "chacha20-poly1305") => export::<ChaCha20Poly1305, X25519HkdfSha256>,
+        ("p-256", "aes-256-gcm") => export::<AesGcm256, DhP256HkdfSha256>,
+        ("p-256", "aes-128-gcm") => export::<AesGcm128, DhP256HkdfSha256>,
+        ("p-256", "chacha20-poly1305") => export::<ChaCha20Poly1305, DhP256HkdfSha256>,
+        other => panic!("{other:?}"),
+    };
+    export(&server.epoch_secret.0, &opening.request.sealed.0)
 }
 
 fn ring(server: &Server) -> KeyRing {

@@ -22,6 +22,7 @@ fn the_documented_defaults() {
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:8889");
     assert_eq!(config.keys.rollover, Duration::from_secs(86_400));
     assert_eq!(config.keys.grace, Duration::from_secs(3600));
+    assert_eq!((config.resumption.max, config.resumption.lifetime.as_secs()), (65_536, 600));
     assert!(!config.insecure);
     assert!(config.auth_key_file.is_none());
 }
@@ -55,6 +56,7 @@ fn what_cannot_work_is_refused() {
     assert!(refused(&["--max-queue", "0"]).contains("max-queue is 0; expected 1 or more"));
     assert!(refused(&["--key-rollover-interval", "0"]).contains("key-rollover-interval"));
     assert!(refused(&["--key-rollover-interval", "10", "--key-grace", "11"]).contains("key-grace is 11"));
+    assert!(refused(&["--session-lifetime", "86401"]).contains("at most 86400"));
     assert!(refused(&["--model-name", "a/b"]).contains("model-name"));
     assert!(refused(&["--log-level", "loud"]).contains("verbose"));
     // Grace follows a short rollover, so that key ids never run out.

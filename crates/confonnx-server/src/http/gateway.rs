@@ -25,9 +25,10 @@ where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Send,
 {
-    let chunked = match media_type(request.headers()).as_deref() {
-        Some("message/ohttp-req") => false,
-        Some("message/ohttp-chunked-req") => true,
+    let kind = match media_type(request.headers()).as_deref() {
+        Some("message/ohttp-req") => Kind::Whole,
+        Some("message/ohttp-chunked-req") => Kind::Chunked,
+        Some("message/confonnx-session-req") => Kind::InSession,
         _ => return Err(Code::MediaTypeUnsupported),
     };
     let permit = admit(app)?;
@@ -36,7 +37,7 @@ where
     if announced > limit as u64 {
         return Err(Code::RequestTooLarge);
     }
-    let sealed = if chunked {
+    let sealed = if kind == Kind::Chunked {
         let mut receiving = app.service.receive(limit);
         receive(app, request.into_body(), |octets| receiving.push(octets)).await?;
         let received = receiving.finish()?;
@@ -49,10 +50,31 @@ where
             Ok(())
         })
         .await?;
-        run(app, permit, move |app| app.service.exchange(message, text(&id))).await??
+        run(app, permit, move |app| match kind {
+            Kind::InSession => app.service.exchange_in_session(message, text(&id)),
+            _ => app.service.exchange(message, text(&id)),
+        })
+        .await??
     };
-    let media_type = if chunked { "message/ohttp-chunked-res" } else { "message/ohttp-res" };
-    Ok(reply(sealed, media_type))
+    Ok(reply(sealed, kind.reply_type()))
+}
+
+/// How a request is sealed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Whole,
+    Chunked,
+    InSession,
+}
+
+impl Kind {
+    fn reply_type(self) -> &'static str {
+        match self {
+            Self::Whole => "message/ohttp-res",
+            Self::Chunked => "message/ohttp-chunked-res",
+            Self::InSession => "message/confonnx-session-res",
+        }
+    }
 }
 
 /// The request's name in the audit log.

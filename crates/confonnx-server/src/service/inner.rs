@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -13,6 +14,7 @@ use confonnx_protocol::{
     bhttp::{self, Fields, RequestHead, ResponseHead},
     oip::{ErrorBody, HEADER_LENGTH, InferRequest, InferResponse, ServerMetadata},
     server::Opened,
+    session::{SESSION_FIELD, SESSION_OFFER, SessionGrant},
 };
 use confonnx_tensor::Tensor;
 use serde::Serialize;
@@ -23,6 +25,7 @@ use super::{Service, error::InnerError};
 use crate::{
     audit::Trail,
     auth::{Action, Caller},
+    keys::rng,
     models::{Served, VERSION},
 };
 
@@ -32,13 +35,41 @@ pub(super) struct Answer {
     pub(super) outcome: &'static str,
 }
 
+/// What an answer says of keys beside its content.
+#[derive(Clone, Copy)]
+pub(super) struct Notes {
+    outdated: bool,
+    session: Option<SessionGrant>,
+}
+
+impl Notes {
+    pub(super) fn of(opened: &Opened) -> Self {
+        Self { outdated: opened.outdated, session: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn outdated() -> Self {
+        Self { outdated: true, session: None }
+    }
+
+    /// Opens the session that the request offers, if it does.
+    fn and_session(self, service: &Service, opened: &Opened, fields: &Fields) -> Self {
+        if fields.get(SESSION_FIELD) != Some(SESSION_OFFER.as_bytes()) {
+            return self;
+        }
+        let session = opened.grant_session(&mut rng());
+        service.metrics.sessions.fetch_add(u64::from(session.is_some()), Relaxed);
+        Self { session, ..self }
+    }
+}
+
 /// Answers the request in `message`; errors are answers too. What may be written of it is left in `trail`.
 pub(super) fn answer(service: &Service, opened: &Opened, trail: &mut Trail) -> Answer {
-    respond(service, opened, trail).unwrap_or_else(|err| failure(&err, opened.outdated))
+    respond(service, opened, trail).unwrap_or_else(|err| failure(&err, Notes::of(opened)))
 }
 
 /// The answer for `error`.
-pub(super) fn failure(error: &InnerError, outdated: bool) -> Answer {
+pub(super) fn failure(error: &InnerError, notes: Notes) -> Answer {
     let (status, code) = error.wire();
     let mut head = ResponseHead::new(status);
     match error {
@@ -59,17 +90,18 @@ pub(super) fn failure(error: &InnerError, outdated: bool) -> Answer {
     let body =
         serde_json::to_vec(&ErrorBody { error: error.to_string(), code: code.into() }).unwrap_or_default();
     // What is encoded here is all ours and always valid.
-    let message = encode(head, "application/json", &[&body], outdated).unwrap_or_else(|_| Draft::from(b""));
+    let message = encode(head, "application/json", &[&body], notes).unwrap_or_else(|_| Draft::from(b""));
     Answer { message, outcome: code }
 }
 
 fn respond(service: &Service, opened: &Opened, trail: &mut Trail) -> Result<Answer, InnerError> {
-    let (message, outdated) = (opened.plaintext.expose(), opened.outdated);
+    let message = opened.plaintext.expose();
     let (head, body) = bhttp::decode_request(message)?;
     check_date(opened, &head.fields)?;
     let caller = service.auth.identify(head.fields.get("authorization"), opened.received())?;
     let caller = &*trail.caller.insert(caller);
     service.auth.admit(caller, Instant::now())?;
+    let notes = Notes::of(opened).and_session(service, opened, &head.fields);
     let model = || {
         let locked = || InnerError::Locked { model: service.slot.name().into() };
         service.slot.served().ok_or_else(locked)
@@ -80,15 +112,15 @@ fn respond(service: &Service, opened: &Opened, trail: &mut Trail) -> Result<Answ
         trail.model = Some((service.slot.name().into(), VERSION.into()));
     }
     let message = match resource {
-        Resource::Server => json_answer(&server_metadata(), outdated),
-        Resource::Live => json_answer(&json!({ "live": true }), outdated),
-        Resource::Ready => model().and_then(|_| json_answer(&json!({ "ready": true }), outdated)),
-        Resource::Model => json_answer(&model()?.metadata, outdated),
+        Resource::Server => json_answer(&server_metadata(), notes),
+        Resource::Live => json_answer(&json!({ "live": true }), notes),
+        Resource::Ready => model().and_then(|_| json_answer(&json!({ "ready": true }), notes)),
+        Resource::Model => json_answer(&model()?.metadata, notes),
         Resource::ModelReady => {
-            json_answer(&json!({ "name": model()?.metadata.name, "ready": true }), outdated)
+            json_answer(&json!({ "name": model()?.metadata.name, "ready": true }), notes)
         }
-        Resource::Infer => infer(model()?.as_ref(), &head.fields, body.bytes(message), outdated),
-        Resource::ModelKey => json_answer(&unlock(service, &head.fields, body.bytes(message))?, outdated),
+        Resource::Infer => infer(model()?.as_ref(), &head.fields, body.bytes(message), notes),
+        Resource::ModelKey => json_answer(&unlock(service, &head.fields, body.bytes(message))?, notes),
     }?;
     Ok(Answer { message, outcome: "ok" })
 }
@@ -174,7 +206,7 @@ fn route(service: &Service, caller: &Caller, head: &RequestHead) -> Result<Resou
     Ok(resource)
 }
 
-fn infer(served: &Served, fields: &Fields, body: &[u8], outdated: bool) -> Result<Draft, InnerError> {
+fn infer(served: &Served, fields: &Fields, body: &[u8], notes: Notes) -> Result<Draft, InnerError> {
     let json_len = match fields.get(HEADER_LENGTH) {
         None => None,
         Some(value) => {
@@ -200,7 +232,7 @@ fn infer(served: &Served, fields: &Fields, body: &[u8], outdated: bool) -> Resul
         if let Some(len) = encoded.json_len() {
             head.fields.push(HEADER_LENGTH, len.to_string());
         }
-        encode(head, encoded.content_type(), &encoded.parts(), outdated)
+        encode(head, encoded.content_type(), &encoded.parts(), notes)
     };
     drop(Scrubbed(response.outputs));
     message
@@ -239,19 +271,22 @@ fn server_metadata() -> ServerMetadata {
     }
 }
 
-fn json_answer(body: &impl Serialize, outdated: bool) -> Result<Draft, InnerError> {
+fn json_answer(body: &impl Serialize, notes: Notes) -> Result<Draft, InnerError> {
     // Strings, numbers and string-keyed maps only: serializing them cannot fail.
     let body = serde_json::to_vec(body).unwrap_or_default();
-    encode(ResponseHead::new(200), "application/json", &[&body], outdated)
+    encode(ResponseHead::new(200), "application/json", &[&body], notes)
 }
 
 fn encode(
     mut head: ResponseHead,
     content_type: &str,
     parts: &[&[u8]],
-    outdated: bool,
+    notes: Notes,
 ) -> Result<Draft, InnerError> {
-    head.fields.push("confonnx-key", if outdated { "outdated" } else { "current" });
+    head.fields.push("confonnx-key", if notes.outdated { "outdated" } else { "current" });
+    if let Some(grant) = notes.session {
+        head.fields.push(SESSION_FIELD, grant.to_string());
+    }
     head.fields.push("content-type", content_type);
     Draft::response(&head, parts).map_err(InnerError::Unsendable)
 }

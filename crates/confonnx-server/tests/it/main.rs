@@ -15,5 +15,6 @@ mod problems;
 mod program;
 mod protected;
 mod service;
+mod sessions;
 mod tpm;
 mod trustee;

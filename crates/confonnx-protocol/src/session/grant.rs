@@ -1,0 +1,110 @@
+//! What a server grants: the field `confonnx-session` of a sealed reply.
+
+use std::{fmt, str::FromStr};
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use thiserror::Error;
+
+/// Octets of a session's identifier.
+pub(crate) const ID_LEN: usize = 16;
+
+/// Names a session to its server. On the wire in the clear, so it links a session's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SessionId(pub(crate) [u8; ID_LEN]);
+
+/// A session that a server granted; `<identifier, base64url>; lifetime=<seconds>` in the reply's field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionGrant {
+    pub(crate) id: SessionId,
+    pub(crate) lifetime: u32,
+}
+
+/// The field is not what a server writes.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "expected `<22 characters of base64url>; lifetime=<seconds>` in the session field, found {len} octets of another form"
+)]
+pub struct GrantError {
+    /// Octets of the field's value.
+    pub len: usize,
+}
+
+impl SessionGrant {
+    /// Seconds from when the server opened the request until it forgets the session.
+    pub fn lifetime(&self) -> u32 {
+        self.lifetime
+    }
+}
+
+impl fmt::Display for SessionGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; ID_TEXT];
+        let id = Base64UrlUnpadded::encode(&self.id.0, &mut text).map_err(|_| fmt::Error)?;
+        write!(f, "{id}{LIFETIME}{}", self.lifetime)
+    }
+}
+
+impl FromStr for SessionGrant {
+    type Err = GrantError;
+
+    fn from_str(text: &str) -> Result<Self, GrantError> {
+        let malformed = || GrantError { len: text.len() };
+        let (id_text, lifetime) = text.split_once(LIFETIME).ok_or_else(malformed)?;
+        let mut id = [0; ID_LEN];
+        let decoded = Base64UrlUnpadded::decode(id_text, &mut id).map_err(|_| malformed())?;
+        let digits = !lifetime.is_empty() && lifetime.bytes().all(|octet| octet.is_ascii_digit());
+        if decoded.len() != ID_LEN || !digits {
+            return Err(malformed());
+        }
+        Ok(Self { id: SessionId(id), lifetime: lifetime.parse().map_err(|_| malformed())? })
+    }
+}
+
+const ID_TEXT: usize = 22;
+const LIFETIME: &str = "; lifetime=";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_no_server_writes_is_refused() {
+        let good = "AAECAwQFBgcICQoLDA0ODw; lifetime=600";
+        assert_eq!(good.parse::<SessionGrant>().unwrap().to_string(), good);
+        for bad in [
+            "",
+            "offer",
+            "AAECAwQFBgcICQoLDA0ODw",
+            "AAECAwQFBgcICQoLDA0ODw;lifetime=600",
+            "AAECAwQFBgcICQoLDA0ODw; lifetime=",
+            "AAECAwQFBgcICQoLDA0ODw; lifetime=+600",
+            "AAECAwQFBgcICQoLDA0ODw; lifetime=4294967296",
+            "AAECAwQFBgcICQoLDA0ODw; lifetime=600 ",
+            "AAECAwQFBgcICQoLDA0ODw==; lifetime=600",
+            "AAECAwQFBgcICQoLDA0O; lifetime=600",
+            "AAECAwQFBgcICQoLDA0ODxA; lifetime=600",
+            "AAECAwQFBgcICQoLDA0OD+; lifetime=600",
+        ] {
+            assert_eq!(bad.parse::<SessionGrant>(), Err(GrantError { len: bad.len() }), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_grant_is_read_as_written(id: [u8; ID_LEN], lifetime: u32) {
+            let grant = SessionGrant { id: SessionId(id), lifetime };
+            prop_assert_eq!(grant.to_string().parse(), Ok(grant));
+        }
+
+        #[test]
+        fn any_text_is_read_without_a_panic(text: String) {
+            if let Ok(grant) = text.parse::<SessionGrant>() {
+                // Leading zeros aside, there is one way to write it.
+                prop_assert_eq!(grant.to_string().len() <= text.len(), true);
+            }
+        }
+    }
+}
