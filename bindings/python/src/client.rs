@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use confonnx_client::{
@@ -23,13 +25,13 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 #[pyclass(frozen, module = "confonnx._confonnx")]
 pub(crate) struct Client {
     inner: confonnx_client::Client,
-    runtime: Runtime,
+    threads: Mutex<Threads>,
 }
 
 #[pymethods]
 impl Client {
     #[new]
-    #[pyo3(signature = (url, *, auth_key, basic, auth_key_outside, enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug, policy, kem, aead, timeout))]
+    #[pyo3(signature = (url, *, auth_key, basic, auth_key_outside, enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug, policy, kem, aead, timeout, sessions, relay))]
     #[expect(clippy::too_many_arguments, reason = "one for each keyword")]
     fn new(
         url: &str,
@@ -44,11 +46,14 @@ impl Client {
         kem: Option<&str>,
         aead: Option<&str>,
         timeout: Option<f64>,
+        sessions: bool,
+        relay: Option<String>,
     ) -> PyResult<Self> {
         let given = Given { enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug };
         let policy = given.policy(policy)?;
 
         let mut options = Options::default();
+        (options.sessions, options.relay) = (sessions, relay);
         match auth_key {
             Some(_) if auth_key_outside && basic.is_some() => {
                 return Err(PyValueError::new_err(
@@ -74,16 +79,8 @@ impl Client {
                 )?;
         }
 
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("confonnx-client")
-            .enable_all()
-            .build()
-            .map_err(PyErr::from)?;
-        Ok(Self {
-            inner: confonnx_client::Client::new(url, policy, options).map_err(error::client)?,
-            runtime,
-        })
+        let inner = confonnx_client::Client::new(url, policy, options).map_err(error::client)?;
+        Ok(Self { inner, threads: Mutex::new(Threads::start()?) })
     }
 
     fn predict<'py>(
@@ -168,7 +165,7 @@ impl Client {
         work: impl Future<Output = Result<T, ClientError>> + Send,
     ) -> PyResult<T> {
         py.detach(|| {
-            self.runtime.block_on(async {
+            self.runtime()?.block_on(async {
                 let mut work = std::pin::pin!(work);
                 loop {
                     match timeout(SIGNAL_INTERVAL, &mut work).await {
@@ -178,6 +175,44 @@ impl Client {
                 }
             })
         })
+    }
+}
+
+impl Client {
+    /// That of this process: threads do not survive a fork.
+    fn runtime(&self) -> PyResult<Arc<Runtime>> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.process != process::id() {
+            *threads = Threads::start()?;
+        }
+        Ok(Arc::clone(&threads.runtime))
+    }
+}
+
+/// The thread that keeps connections alive, and the process it belongs to.
+struct Threads {
+    process: u32,
+    runtime: Arc<Runtime>,
+}
+
+impl Threads {
+    fn start() -> PyResult<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("confonnx-client")
+            .enable_all()
+            .build()
+            .map_err(PyErr::from)?;
+        Ok(Self { process: process::id(), runtime: Arc::new(runtime) })
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // In a fork there is no thread to wait for, and what it watched is still the parent's.
+        if self.process != process::id() {
+            std::mem::forget(Arc::clone(&self.runtime));
+        }
     }
 }
 

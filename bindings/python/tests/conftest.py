@@ -32,6 +32,7 @@ class Server:
     executable: Path
     process: subprocess.Popen[bytes]
     log: Path
+    admin: str | None = None
 
     def stop(self) -> int:
         """SIGTERM; returns the exit status."""
@@ -57,15 +58,19 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     logs = tmp_path_factory.mktemp("servers")
     servers: list[Server] = []
 
-    def start(*flags: str, model: Path = digits.MODEL, port: int | None = None) -> Server:
+    def start(
+        *flags: str, model: Path = digits.MODEL, port: int | None = None, admin: bool = False
+    ) -> Server:
         port = port or free_port()
+        admin_port = free_port() if admin else 0
         log = logs / f"server{len(servers)}.log"
         command = [str(executable), "--model-path", str(model), "--address", "127.0.0.1", "--http-port", str(port)]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*command, "--admin-port", "0", "--debug", *flags], stdout=file, stderr=file, cwd=ROOT
+                [*command, "--admin-port", str(admin_port), "--debug", *flags], stdout=file, stderr=file, cwd=ROOT
             )
-        server = Server(f"http://127.0.0.1:{port}", executable, process, log)
+        admin_url = f"http://127.0.0.1:{admin_port}" if admin else None
+        server = Server(f"http://127.0.0.1:{port}", executable, process, log, admin_url)
         servers.append(server)
         wait_until_healthy(server)
         return server

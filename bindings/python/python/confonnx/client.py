@@ -83,6 +83,10 @@ class Client:
         kem: `x-wing` (post-quantum hybrid, the default), `x25519` or `p-256`.
         aead: `aes-256-gcm` (the default), `aes-128-gcm` or `chacha20-poly1305`.
         timeout: For one call with its key exchange and retries, in seconds; 60 when not given.
+        sessions: Resume sessions: from the third call on, requests need no key encapsulation of their own. They can then be
+            linked to each other, and a session's secret, as long as it lives, opens all of them (docs/protocol.md, 4.1).
+        relay: URL of an Oblivious HTTP relay that takes the sealed requests, so that the server does not see whose they
+            are; never with sessions. Proofs still come from the server itself.
 
     Raises:
         PolicyError: No expectation was given, or one is malformed.
@@ -105,6 +109,8 @@ class Client:
         kem: str | None = None,
         aead: str | None = None,
         timeout: float | None = None,
+        sessions: bool = True,
+        relay: str | None = None,
     ) -> None:
         key, basic = _credentials(auth, auth_key)
         self._client = _confonnx.Client(
@@ -120,6 +126,8 @@ class Client:
             kem=kem,
             aead=aead,
             timeout=timeout,
+            sessions=sessions,
+            relay=relay,
         )
         self._model = model
 
@@ -240,6 +248,8 @@ class AsyncClient:
         kem: str | None = None,
         aead: str | None = None,
         timeout: float | None = None,
+        sessions: bool = True,
+        relay: str | None = None,
     ) -> None:
         self._client = Client(
             url,
@@ -255,6 +265,8 @@ class AsyncClient:
             kem=kem,
             aead=aead,
             timeout=timeout,
+            sessions=sessions,
+            relay=relay,
         )
 
     async def predict(

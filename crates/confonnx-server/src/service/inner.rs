@@ -116,9 +116,7 @@ fn respond(service: &Service, opened: &Opened, trail: &mut Trail) -> Result<Answ
         Resource::Live => json_answer(&json!({ "live": true }), notes),
         Resource::Ready => model().and_then(|_| json_answer(&json!({ "ready": true }), notes)),
         Resource::Model => json_answer(&model()?.metadata, notes),
-        Resource::ModelReady => {
-            json_answer(&json!({ "name": model()?.metadata.name, "ready": true }), notes)
-        }
+        Resource::ModelReady => json_answer(&json!({ "name": model()?.metadata.name, "ready": true }), notes),
         Resource::Infer => infer(model()?.as_ref(), &head.fields, body.bytes(message), notes),
         Resource::ModelKey => json_answer(&unlock(service, &head.fields, body.bytes(message))?, notes),
     }?;

@@ -1,0 +1,65 @@
+#![no_main]
+
+use std::{sync::LazyLock, time::Duration};
+
+use confonnx_attest::UnixTime;
+use confonnx_protocol::{
+    EpochSecret,
+    server::{KeyRing, OpenError, RingConfig, SessionLimits},
+    session::SessionGrant,
+};
+use libfuzzer_sys::fuzz_target;
+use rand_core::{Infallible, TryCryptoRng, TryRng};
+
+const NOW: UnixTime = UnixTime(1_795_426_200);
+
+/// That of vectors/session, after it granted their session.
+static RING: LazyLock<KeyRing> = LazyLock::new(|| {
+    let (day, sessions) =
+        (Duration::from_secs(86_400), SessionLimits { max: 16, lifetime: Duration::from_secs(600) });
+    let config = RingConfig { rollover: day, grace: day, date_window: day, replay_capacity: 16, sessions };
+    let ring = KeyRing::new(config, EpochSecret::new(std::array::from_fn(|i| i as u8)), 17, NOW)
+        .expect("sound settings");
+    let opening = include_bytes!("../seeds/session_request/opening").to_vec();
+    let (opened, _) = ring.open(opening, NOW).expect("sealed to this ring");
+    opened.grant_session(&mut Ids(0xa0)).expect("a session");
+    ring
+});
+
+// Nothing of these bytes can be authentic but the seeds, each of which opens once.
+fuzz_target!(|input: &[u8]| {
+    match RING.open_session(input.to_vec(), NOW) {
+        Ok((opened, _)) => assert!(opened.plaintext.len() == input.len() - 63 - 16),
+        Err(OpenError::Truncated { len }) => assert!(len < 63 + 16),
+        Err(_) => {}
+    }
+    // What a client reads of a grant.
+    if let Ok(text) = std::str::from_utf8(input) {
+        let _ = text.parse::<SessionGrant>();
+    }
+});
+
+/// Octets that count on.
+struct Ids(u8);
+
+impl TryRng for Ids {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(self.0.into())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.0.into())
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        for octet in out {
+            *octet = self.0;
+            self.0 = self.0.wrapping_add(1);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Ids {}
