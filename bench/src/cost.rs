@@ -123,7 +123,7 @@ impl Crypto {
         let listed = ring.key_configs();
         let key = KeyConfig::parse_list(&listed)?.into_iter().find(|key| key.kem() == Kem::XWing);
         let key = SealingKey::new(key.context("no X-Wing key")?, &trusted(&listed, now)?)?;
-        let path = format!("/v2/models/{}/infer", config.model_name);
+        let path = format!("/v2/models/{}/infer", config.models.name());
         let request = message(&path, bare, 0)?.message().to_vec();
         Ok(Self { ring, key, now, request, reply: reply(config, bare)? })
     }
@@ -172,7 +172,7 @@ fn trusted(key_configs: &[u8], now: UnixTime) -> anyhow::Result<Trusted> {
 /// The message that the server seals.
 fn reply(config: &Config, bare: &Bare) -> anyhow::Result<Vec<u8>> {
     let response = InferResponse {
-        model_name: config.model_name.clone(),
+        model_name: config.models.name().into(),
         model_version: Some("1".into()),
         id: None,
         outputs: bare.outputs.clone(),

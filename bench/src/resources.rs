@@ -179,7 +179,7 @@ impl Bench {
     fn load(&self, path: &Path) -> anyhow::Result<(String, Bare)> {
         let config = server::config(path)?;
         let bare = Bare::new(models::load(&config, &self.runtime)?.model)?;
-        Ok((config.model_name, bare))
+        Ok((config.models.name().into(), bare))
     }
 
     fn serve(&self, path: &Path, flags: &[&str]) -> anyhow::Result<Server> {

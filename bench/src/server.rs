@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn settings_are_the_defaults_but_for_ports_and_debug() {
         let config = config(Path::new("some/tiny.onnx")).unwrap();
-        assert_eq!((config.model_name.as_str(), config.http.port(), config.admin), ("tiny", 0, None));
+        assert_eq!((config.models.name(), config.http.port(), config.admin), ("tiny", 0, None));
         assert!(config.insecure && config.http.ip().is_loopback());
     }
 }

@@ -163,7 +163,7 @@ impl Bench {
     /// All rows of the model at `path`.
     fn model(&self, path: &Path, run: &mut Run) -> anyhow::Result<Vec<Row>> {
         let config = server::config(path)?;
-        let name = &config.model_name;
+        let name = &config.models.name().to_owned();
         eprintln!("{name}: starting the servers");
         let bare = Bare::new(models::load(&config, &self.runtime)?.model)?;
         let octets = |tensors: &[(String, confonnx_tensor::Tensor<'_>)]| {

@@ -17,5 +17,5 @@ mod pool;
 mod runtime;
 
 pub use error::{Category, EngineError, InferError, ValueFault};
-pub use model::{Model, ModelOptions, TensorInfo};
+pub use model::{Batching, Model, ModelOptions, TensorInfo};
 pub use runtime::Runtime;

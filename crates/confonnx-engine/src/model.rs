@@ -1,6 +1,6 @@
 //! A model and its sessions.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use confonnx_tensor::{DataType, Tensor};
 use ort::{
@@ -37,6 +37,19 @@ pub struct ModelOptions {
     pub threads_per_session: usize,
     /// The model's external data: location as written in the model, and content. Nothing else is ever read.
     pub external_data: Vec<(String, Arc<[u8]>)>,
+    /// Whether requests may be put together, and how.
+    pub batch: Option<Batching>,
+}
+
+/// How requests are put together along their first dimension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// The largest batch, 1 or more.
+    pub max_batch_size: usize,
+    /// Sizes that are run without waiting for more; none: only the largest.
+    pub preferred: Vec<usize>,
+    /// How long a request waits for others.
+    pub max_delay: Duration,
 }
 
 /// A loaded model with its pool of sessions.

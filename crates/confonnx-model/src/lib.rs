@@ -37,6 +37,7 @@ mod hash;
 mod info;
 mod proto;
 mod tensor_proto;
+pub mod triton;
 
 pub use elem_type::{dtype_from_elem_type, elem_type};
 pub use hash::{HashError, data_files, hash_bytes, hash_files, model_hash};

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::{clock, collateral::Collateral, keys::Keys, metrics::Metrics, models::Slot};
+use crate::{clock, collateral::Collateral, keys::Keys, metrics::Metrics, models::Models};
 
 /// Gives out documents.
 pub struct Attestation {
@@ -46,8 +46,8 @@ pub struct Statement {
     pub build: Build,
     /// ONNX Runtime.
     pub runtime: Runtime,
-    /// The model.
-    pub slot: Arc<Slot>,
+    /// The models.
+    pub models: Arc<Models>,
     /// How clients authenticate themselves.
     pub client_auth: ClientAuth,
     /// Every host setting that touches trust.
@@ -191,7 +191,7 @@ impl Producer {
 
     fn latest(&mut self) -> Result<Bytes, Unavailable> {
         let (configs, collateral) = (self.keys.published().configs, self.collateral.version());
-        let models = self.statement.slot.claims();
+        let models = self.statement.models.current().claims();
         let current = |cached: &&Cached| {
             cached.made.elapsed() < MAX_CACHE_AGE
                 && cached.key_configs == configs
@@ -226,7 +226,7 @@ impl Producer {
         let tree = Tree::new(nonces)?;
         let root = tree.root();
         let keys = self.keys.published();
-        let models = self.statement.slot.claims();
+        let models = self.statement.models.current().claims();
         let claims = Claims {
             protocol: PROTOCOL.into(),
             issued_at: clock::now(),

@@ -10,14 +10,14 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{CommandFactory, FromArgMatches};
 use confonnx_protocol::server::SessionLimits;
 
-pub use settings::{LogLevel, Settings};
+pub use settings::{LogLevel, ModelControl, Settings};
 
 use crate::{
     collateral::{self, Bases},
@@ -28,10 +28,12 @@ use crate::{
 /// What the server runs with: [`Settings`] with every default filled in and every value checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The `.onnx` file.
-    pub model_path: PathBuf,
-    /// The model's name in request paths.
-    pub model_name: String,
+    /// Where the models are.
+    pub models: ModelSource,
+    /// What changes which of them are served.
+    pub model_control: ModelControl,
+    /// How often a watched repository is looked at.
+    pub repository_poll: Duration,
     /// Where ONNX Runtime is; `None` searches the built-in places.
     pub onnxruntime_library: Option<PathBuf>,
     /// Where sealed requests and attestation are served; port 0 takes a free one.
@@ -74,6 +76,40 @@ pub struct Config {
     pub threads_per_session: usize,
     /// How long running requests may take to finish after a signal to stop.
     pub shutdown_grace: Duration,
+}
+
+/// Where the models are.
+#[derive(Clone, Debug)]
+pub enum ModelSource {
+    /// One `.onnx` file, and the model's name in request paths.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// A folder of them, `NAME/VERSION/model.onnx`.
+    Repository {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl ModelSource {
+    /// The only model's name; empty for a repository.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::File { name, .. } => name,
+            Self::Repository { .. } => "",
+        }
+    }
+
+    /// Where they are.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File { path, .. } | Self::Repository { path } => path,
+        }
+    }
 }
 
 /// How long keys live.
@@ -132,6 +168,14 @@ pub enum ConfigError {
         /// Its environment variable.
         variable: &'static str,
     },
+    /// Two settings that exclude each other.
+    #[error("both {first} and {second} are given; expected one of them")]
+    Both {
+        /// One, as its flag is spelled.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
     /// A value is outside its range.
     #[error("{name} is {found}; expected {expected}")]
     Range {
@@ -177,29 +221,16 @@ impl Config {
             intel: base_url("collateral-url-intel", settings.collateral_url_intel.clone())?,
         };
         let model_key = services::model_key(&settings, &bases)?;
-        let model_path = settings
-            .model_path
-            .ok_or(ConfigError::Missing { name: "model-path", variable: "CONFONNX_MODEL_PATH" })?;
-        let model_name = match settings.model_name {
-            Some(name) => name,
-            None => {
-                // `digits.onnx` and `digits.onnx.age` are both `digits`.
-                let name = model_path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                let name = name.strip_suffix(".age").unwrap_or(name);
-                std::path::Path::new(name)
-                    .file_stem()
-                    .and_then(|stem| stem.to_str())
-                    .unwrap_or_default()
-                    .to_owned()
-            }
-        };
-        if !is_name(&model_name) {
-            let expected = "1 to 128 letters, digits, '-', '_' and '.'; choose one with --model-name";
-            return Err(ConfigError::Range {
-                name: "model-name",
-                found: format!("{model_name:?}"),
-                expected,
-            });
+        let models = model_source(settings.model_path, settings.model_name, settings.model_repository)?;
+        let model_control = settings.model_control.unwrap_or(ModelControl::None);
+        if matches!(models, ModelSource::File { .. }) && model_control != ModelControl::None {
+            let found = format!("{model_control:?}").to_lowercase();
+            let expected = "none, for one model; a --model-repository can change";
+            return Err(ConfigError::Range { name: "model-control", found, expected });
+        }
+        if model_control == ModelControl::Explicit && settings.auth_file.is_none() {
+            let expected = "an --auth-file beside it, which says who may `manage`";
+            return Err(ConfigError::Range { name: "model-control", found: "explicit".into(), expected });
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let rollover = at_least_1("key-rollover-interval", settings.key_rollover_interval.unwrap_or(DAY))?;
@@ -221,8 +252,12 @@ impl Config {
         let admin_port = settings.admin_port.unwrap_or(8889);
         let request_timeout = at_least_1("request-timeout", settings.request_timeout.unwrap_or(30))?;
         Ok(Self {
-            model_path,
-            model_name,
+            models,
+            model_control,
+            repository_poll: Duration::from_secs(at_least_1(
+                "repository-poll-interval",
+                settings.repository_poll_interval.unwrap_or(15),
+            )?),
             onnxruntime_library: settings.onnxruntime_library,
             http: SocketAddr::new(address, settings.http_port.unwrap_or(8888)),
             admin: (admin_port != 0).then(|| SocketAddr::new(admin_address, admin_port)),
@@ -274,6 +309,37 @@ pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> BTreeSet<
     names.filter(|name| name.starts_with("CONFONNX_") && !known.contains(name.as_str())).collect()
 }
 
+fn model_source(
+    path: Option<PathBuf>,
+    name: Option<String>,
+    repository: Option<PathBuf>,
+) -> Result<ModelSource, ConfigError> {
+    let path = match (path, repository) {
+        (Some(path), None) => path,
+        (None, Some(_)) if name.is_some() => {
+            return Err(ConfigError::Both { first: "model-repository", second: "model-name" });
+        }
+        (None, Some(path)) => return Ok(ModelSource::Repository { path }),
+        (Some(_), Some(_)) => {
+            return Err(ConfigError::Both { first: "model-path", second: "model-repository" });
+        }
+        (None, None) => {
+            return Err(ConfigError::Missing { name: "model-path", variable: "CONFONNX_MODEL_PATH" });
+        }
+    };
+    let name = name.unwrap_or_else(|| {
+        // `digits.onnx` and `digits.onnx.age` are both `digits`.
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = name.strip_suffix(".age").unwrap_or(name);
+        Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned()
+    });
+    if !is_name(&name) {
+        let expected = "1 to 128 letters, digits, '-', '_' and '.', which does not begin it; choose one with --model-name";
+        return Err(ConfigError::Range { name: "model-name", found: format!("{name:?}"), expected });
+    }
+    Ok(ModelSource::File { path, name })
+}
+
 fn at_least_1<T: Copy + Default + PartialEq + ToString>(
     name: &'static str,
     value: T,
@@ -297,9 +363,11 @@ fn base_url(name: &'static str, value: Option<String>) -> Result<Option<String>,
     Err(ConfigError::Range { name, found: format!("{url:?}"), expected })
 }
 
-/// Whether `name` can stand in a request path as it is.
-fn is_name(name: &str) -> bool {
-    (1..=128).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+/// Whether `name` can stand in a request path as it is; hidden files have none.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && !name.starts_with('.')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 const HOUR: u64 = 3600;

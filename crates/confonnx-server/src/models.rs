@@ -1,118 +1,81 @@
-//! The model this server answers for.
+//! The models this server answers for.
+//!
+//! What is served at one time is a [`Set`], which never changes: a change makes another one, and whoever holds the old one
+//! keeps its models for as long as a request takes.
+
+mod folder;
+mod known;
+mod loader;
+mod runtime;
+mod set;
+mod slot;
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Read,
+    io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError},
 };
 
 use confonnx_attest::{Digest, ModelClaim};
-use confonnx_engine::{EngineError, Model, ModelOptions, Runtime, TensorInfo};
-use confonnx_model::{
-    HashError, ModelError, ModelInfo, data_files,
-    encrypted::{self, Erased, OpenedModel, OwnerKeyError, OwnerPublicKey},
-    hash_files,
-};
-use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
-use sha2::{Digest as _, Sha256};
-use zeroize::Zeroize;
+use confonnx_engine::Runtime;
+use confonnx_model::encrypted::{ModelKey, OwnerKeyError, OwnerPublicKey};
+use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ModelControl, ModelSource};
+use folder::{FoundVersion, Signature};
+use known::{Known, Outcome, Tried};
+use loader::{Loader, Place};
+use set::Slots;
 
-mod slot;
+pub use loader::LoadError;
+pub use runtime::{RuntimeError, load_runtime};
+pub use set::{Absent, Entry, Set};
+pub use slot::{Served, Slot, UnlockError};
 
-pub use slot::{Slot, UnlockError};
-
-/// The only version a model has.
-pub const VERSION: &str = "1";
-
-/// A model, ready to run, and what is said of it.
-pub struct Served {
-    /// The sessions.
-    pub model: Model,
-    /// For the claims.
-    pub claim: ModelClaim,
-    /// For `GET /v2/models/{m}`.
-    pub metadata: ModelMetadata,
+/// Every model of this server, and what changes them.
+pub struct Models {
+    loader: Loader,
+    source: ModelSource,
+    control: ModelControl,
+    current: RwLock<Arc<Set>>,
+    /// Held while models are loaded or unlocked, so that one change ends before the next begins.
+    known: Mutex<Known>,
 }
 
-/// Why a model cannot be served.
+/// Why there are no models.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A file cannot be read.
-    #[error("model {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It is a folder.
-    #[error("model {} is a folder; expected an .onnx file", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// It is not a model.
+pub enum OpenError {
+    /// The only model cannot be served.
     #[error("model {}: {source}", path.display())]
     Model {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: ModelError,
+        source: LoadError,
     },
-    /// Its external data is not where it should be.
-    #[error("model {}: {source}", path.display())]
-    Data {
+    /// The repository cannot be read.
+    #[error("model repository {}: {source}", path.display())]
+    Repository {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No model of the repository can be served, and nothing would change that.
+    #[error("model repository {}: no model in it can be served{}", path.display(), Reasons(entries))]
+    NothingServed {
+        /// The folder.
+        path: PathBuf,
+        /// What is there, and why it is not served.
+        entries: Vec<Entry>,
+    },
+    /// The owner's key cannot be read.
+    #[error("the model owner's key {}: {source}", path.display())]
+    OwnerFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        source: HashError,
-    },
-    /// ONNX Runtime does not take it.
-    #[error("model {}: {source}", path.display())]
-    Engine {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: EngineError,
-    },
-    /// It is encrypted, and nobody is expected to bring its key.
-    #[error(
-        "model {} is encrypted; with --use-model-key-provisioning the server waits for its owner to give the key",
-        path.display()
-    )]
-    Encrypted {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A key is expected for a model that needs none.
-    #[error(
-        "model {} is not encrypted, so there is no key to wait for; encrypt it with `confonnx encrypt-model`, or leave \
-         --use-model-key-provisioning out",
-        path.display()
-    )]
-    NotEncrypted {
-        /// The file.
-        path: PathBuf,
-    },
-    /// What came encrypted with it is not the data that it names.
-    #[error(
-        "model {}: its encrypted file has the data files {}, but the model names {}; encrypt it again, with its data \
-         beside it",
-        path.display(),
-        Names(found),
-        Names(expected)
-    )]
-    EncryptedData {
-        /// The file.
-        path: PathBuf,
-        /// The data files it names.
-        expected: Vec<String>,
-        /// Those that are there.
-        found: Vec<String>,
+        /// What the system said.
+        source: io::Error,
     },
     /// The owner's key cannot be used.
     #[error("the model owner's key {}: {source}", path.display())]
@@ -122,232 +85,334 @@ pub enum LoadError {
         /// What is wrong with it.
         source: OwnerKeyError,
     },
-    /// An owner was named for a model that is not locked.
-    #[error("--model-owner-key-file says who may unlock the model, which needs --use-model-key-provisioning")]
+    /// An owner was named for models that are not locked.
+    #[error("--model-owner-key-file says who may unlock models, which needs --use-model-key-provisioning")]
     OwnerOfNothing,
-    /// There is no ONNX Runtime where one is looked for.
+}
+
+/// Why a model was not loaded or unloaded as a caller wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Callers do not change what is served.
     #[error(
-        "no ONNX Runtime library: looked for {}; run scripts/fetch-onnxruntime or give --onnxruntime-library",
-        Paths(looked)
+        "callers cannot load or unload models here; the server was started without --model-control explicit"
     )]
-    NoRuntime {
-        /// Where it was looked for.
-        looked: Vec<PathBuf>,
+    Off,
+    /// It is not there.
+    #[error("there is no model {name:?} in the repository")]
+    Unknown {
+        /// The name.
+        name: String,
     },
-    /// ONNX Runtime is there but does not load.
-    #[error(transparent)]
-    Runtime(EngineError),
+    /// Another change is going on.
+    #[error("another model is being loaded; try again later")]
+    Busy,
+    /// The repository cannot be read.
+    #[error("the model repository cannot be read: {0}")]
+    Repository(io::Error),
+    /// It does not load; what was served before still is.
+    #[error("the model cannot be served: {reason}")]
+    Failed {
+        /// Why.
+        reason: String,
+    },
 }
 
-/// Loads ONNX Runtime from `given`, or else from the first built-in place that has it.
-///
-/// # Errors
-/// [`LoadError::NoRuntime`] and [`LoadError::Runtime`].
-pub fn load_runtime(given: Option<&Path>) -> Result<Runtime, LoadError> {
-    let path = match given {
-        Some(path) => path.to_owned(),
-        None => {
-            let looked = built_in_places();
-            let Some(found) = looked.iter().find(|path| path.is_file()) else {
-                return Err(LoadError::NoRuntime { looked });
-            };
-            found.clone()
-        }
-    };
-    Runtime::load(&path).map_err(LoadError::Runtime)
-}
-
-/// Loads the model of `config`; an encrypted one waits for its key if the settings say so.
-///
-/// # Errors
-/// See [`LoadError`].
-pub fn open(config: &Config, runtime: &Runtime) -> Result<Slot, LoadError> {
-    let path = &config.model_path;
-    let read = |source| LoadError::Read { path: path.clone(), source };
-    if path.is_dir() {
-        return Err(LoadError::Folder { path: path.clone() });
-    }
-    let mut file = File::open(path).map_err(read)?;
-    let mut head = Vec::new();
-    file.by_ref().take(64).read_to_end(&mut head).map_err(read)?;
-    if config.model_owner_key_file.is_some() && !config.use_model_key_provisioning {
-        return Err(LoadError::OwnerOfNothing);
-    }
-    match (encrypted::is_encrypted(&head), config.use_model_key_provisioning) {
-        (false, false) => load(config, runtime).map(Slot::serving),
-        (true, false) => Err(LoadError::Encrypted { path: path.clone() }),
-        (false, true) => Err(LoadError::NotEncrypted { path: path.clone() }),
-        (true, true) => {
-            let mut hash = Sha256::new_with_prefix(&head);
-            let mut buffer = vec![0; 1 << 16];
-            loop {
-                match file.read(&mut buffer).map_err(read)? {
-                    0 => break,
-                    n => hash.update(buffer.get(..n).unwrap_or_default()),
+impl Models {
+    /// Loads the models of `config`; encrypted ones wait for their keys if the settings say so. In a repository, one that
+    /// does not load keeps no other from being served.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(config: &Config, runtime: &Runtime) -> Result<Self, OpenError> {
+        let owner = owner(config)?;
+        let models = Self {
+            loader: Loader::new(config, runtime, owner),
+            source: config.models.clone(),
+            control: config.model_control,
+            current: RwLock::default(),
+            known: Mutex::default(),
+        };
+        match &config.models {
+            ModelSource::File { path, name } => models.open_file(path, name)?,
+            ModelSource::Repository { path } => {
+                models.poll().map_err(|source| OpenError::Repository { path: path.clone(), source })?;
+                let set = models.current();
+                if set.claims().is_empty() && config.model_control == ModelControl::None {
+                    return Err(OpenError::NothingServed {
+                        path: path.clone(),
+                        entries: set.index().to_vec(),
+                    });
                 }
             }
-            let ciphertext = Digest(hash.finalize().into());
-            Ok(Slot::locked(Loader::new(config, runtime), ciphertext, owner(config)?))
         }
+        Ok(models)
+    }
+
+    fn open_file(&self, path: &Path, name: &str) -> Result<(), OpenError> {
+        let place = Place::only(path, name);
+        let version = place.version;
+        let slot =
+            self.loader.open(&place).map_err(|source| OpenError::Model { path: path.to_owned(), source })?;
+        let mut known = self.lock();
+        let model = known.models.entry(name.into()).or_default();
+        model.wanted.insert(version);
+        let tried = Tried { signature: Signature::default(), outcome: Outcome::Loaded };
+        model.versions.insert(version, tried);
+        self.publish(&known, |slots| put(slots, name.into(), version, slot));
+        Ok(())
+    }
+
+    /// The models served now.
+    pub fn current(&self) -> Arc<Set> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What changes them.
+    pub fn control(&self) -> ModelControl {
+        self.control
+    }
+
+    /// SHA-256 of the public key of who may unlock models, as SubjectPublicKeyInfo, if that is limited.
+    pub fn owner(&self) -> Option<Digest> {
+        self.loader.owner.as_ref().map(|owner| Digest(owner.fingerprint()))
+    }
+
+    /// Looks at the repository, and serves what is there from now on. A version whose files did not change is not tried
+    /// again. Blocks while models load.
+    ///
+    /// # Errors
+    /// The folder cannot be read; everything stays as it was.
+    pub fn poll(&self) -> io::Result<()> {
+        let ModelSource::Repository { path } = &self.source else { return Ok(()) };
+        let mut known = self.lock();
+        let names = folder::names(path)?;
+        let gone: Vec<_> = known.models.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        for name in gone {
+            known.models.remove(&name);
+            info!("model {name} is no longer in the repository");
+            self.publish(&known, |slots| drop(slots.remove(&name)));
+        }
+        for name in names {
+            self.update(&mut known, path, &name, false);
+        }
+        Ok(())
+    }
+
+    /// Loads the model `name` as it is in the repository. Blocks while it loads.
+    ///
+    /// # Errors
+    /// [`ControlError`]
+    pub fn load(&self, name: &str) -> Result<(), ControlError> {
+        let (path, mut known) = self.take_control()?;
+        // Compared with the names there are, never joined to a path before.
+        if !folder::names(path).map_err(ControlError::Repository)?.contains(name) {
+            return Err(ControlError::Unknown { name: name.into() });
+        }
+        known.models.entry(name.into()).or_default().unloaded = false;
+        self.update(&mut known, path, name, true);
+        let problem = known.models.get(name).and_then(known::KnownModel::problem);
+        problem.map_or(Ok(()), |reason| Err(ControlError::Failed { reason }))
+    }
+
+    /// Serves the model `name` no longer. Requests that were opened are answered.
+    ///
+    /// # Errors
+    /// [`ControlError`]
+    pub fn unload(&self, name: &str) -> Result<(), ControlError> {
+        let (_, mut known) = self.take_control()?;
+        let Some(model) = known.models.get_mut(name) else {
+            return Err(ControlError::Unknown { name: name.into() });
+        };
+        model.unloaded = true;
+        model.versions.retain(|_, tried| tried.outcome == Outcome::Loaded);
+        self.publish(&known, |slots| drop(slots.remove(name)));
+        info!("model {name} is unloaded");
+        Ok(())
+    }
+
+    /// Opens a locked model with its key, which its owner signed if that is asked for, and serves it from now on. Without a
+    /// version, the highest one that is locked. The key is not kept; after an error the model is as locked as before. Blocks
+    /// while the model loads.
+    ///
+    /// # Errors
+    /// [`UnlockError`]
+    pub fn unlock(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        key: &ModelKey,
+        signature: &[u8],
+    ) -> Result<ModelClaim, UnlockError> {
+        let mut known = self.lock();
+        let set = self.current();
+        let slot = set.find_locked(name, version)?;
+        let Slot::Locked(locked) = &**slot else {
+            return Err(UnlockError::NotLocked { model: name.into() });
+        };
+        let served = self.loader.unlock(locked, key, signature)?;
+        let (claim, version) = (served.claim.clone(), locked.place.version);
+        self.publish(&known, |slots| put(slots, name.into(), version, Slot::Serving(Box::new(served))));
+        info!("model {claim} is unlocked");
+        self.settle(&mut known, name);
+        Ok(claim)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The repository, if callers may change what is served and nobody else does so now: one who waited would hold a
+    /// thread that others need.
+    fn take_control(&self) -> Result<(&Path, MutexGuard<'_, Known>), ControlError> {
+        let (ModelSource::Repository { path }, ModelControl::Explicit) = (&self.source, self.control) else {
+            return Err(ControlError::Off);
+        };
+        match self.known.try_lock() {
+            Ok(known) => Ok((path, known)),
+            Err(TryLockError::Poisoned(known)) => Ok((path, known.into_inner())),
+            Err(TryLockError::WouldBlock) => Err(ControlError::Busy),
+        }
+    }
+
+    /// Serves of `name` what its folder says. `again` tries what failed before, too.
+    fn update(&self, known: &mut Known, repository: &Path, name: &str, again: bool) {
+        let model = known.models.entry(name.into()).or_default();
+        let found = match folder::look(repository, name) {
+            Ok(found) => found,
+            Err(error) => {
+                let problem = error.to_string();
+                if model.problem.as_ref() != Some(&problem) {
+                    warn!("model {name} in {}: {problem}", repository.display());
+                }
+                model.problem = Some(problem);
+                return self.publish(known, |_| {});
+            }
+        };
+        model.wanted = found.wanted();
+        model.problem = model.wanted.is_empty().then(|| LoadError::NoVersion.to_string());
+        let served = self.current();
+        for version in model.wanted.clone() {
+            let Some(FoundVersion { signature, .. }) = found.versions.get(&version) else { continue };
+            let known_model = known.models.entry(name.into()).or_default();
+            let done = known_model.versions.get(&version).is_some_and(|tried| {
+                let failed = matches!(tried.outcome, Outcome::Failed(_));
+                let there = failed || served.has(name, version);
+                tried.signature == *signature && there && !(again && failed)
+            });
+            if done {
+                continue;
+            }
+            let tried = Tried { signature: signature.clone(), outcome: Outcome::Loading };
+            known_model.versions.insert(version, tried);
+            self.publish(known, |_| {});
+            self.try_version(known, name, version, &found);
+        }
+        self.settle(known, name);
+    }
+
+    fn try_version(&self, known: &mut Known, name: &str, version: u64, found: &folder::Found) {
+        let Some(there) = found.versions.get(&version) else { return };
+        let opened = there.file().and_then(|path| {
+            let place = Place { name: name.into(), version, path, config: Arc::clone(&found.config) };
+            self.loader.open(&place)
+        });
+        let outcome = match &opened {
+            Ok(slot) => {
+                info!("model {name} version {version} from {}: {}", there.folder.display(), slot.claim());
+                Outcome::Loaded
+            }
+            Err(error) => {
+                warn!("model {name} version {version} from {}: {error}", there.folder.display());
+                Outcome::Failed(error.to_string())
+            }
+        };
+        if let Some(tried) = known.models.get_mut(name).and_then(|model| model.versions.get_mut(&version)) {
+            tried.outcome = outcome;
+        }
+        self.publish(known, |slots| {
+            if let Ok(slot) = opened {
+                put(slots, name.into(), version, slot);
+            }
+        });
+    }
+
+    /// Ends versions that are no longer wanted, once all that are wanted are served.
+    fn settle(&self, known: &mut Known, name: &str) {
+        let set = self.current();
+        let Some(model) = known.models.get_mut(name) else { return };
+        let served = |version: &u64| set.slots.get(name).and_then(|slots| slots.get(version));
+        if model.wanted.iter().all(|version| served(version).is_some_and(|slot| slot.served().is_some())) {
+            let wanted = model.wanted.clone();
+            model.versions.retain(|version, _| wanted.contains(version));
+            self.publish(known, |slots| {
+                if let Some(versions) = slots.get_mut(name) {
+                    versions.retain(|version, _| wanted.contains(version));
+                    if versions.is_empty() {
+                        slots.remove(name);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Serves from now on what `change` makes of what is served.
+    fn publish(&self, known: &Known, change: impl FnOnce(&mut Slots)) {
+        let mut slots = self.current().slots.clone();
+        change(&mut slots);
+        let set = Arc::new(Set::new(slots, known));
+        let before =
+            std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), set);
+        // Models that nobody uses any more end here, where no request waits for it.
+        drop(before);
     }
 }
 
-/// Who may unlock the model, if that is limited.
-fn owner(config: &Config) -> Result<Option<OwnerPublicKey>, LoadError> {
-    let Some(path) = &config.model_owner_key_file else { return Ok(None) };
-    let pem = String::from_utf8_lossy(&read(path)?).into_owned();
-    let owner = OwnerPublicKey::from_pem(&pem);
-    owner.map(Some).map_err(|source| LoadError::Owner { path: path.clone(), source })
+fn put(slots: &mut Slots, name: String, version: u64, slot: Slot) {
+    slots.entry(name).or_default().insert(version, Arc::new(slot));
 }
 
-/// Loads the model of `config`, which is not encrypted.
-///
-/// Every byte is read once: what is hashed is what runs.
+/// Loads the model of `config`, which is in one file and not encrypted.
 ///
 /// # Errors
-/// See [`LoadError`].
-pub fn load(config: &Config, runtime: &Runtime) -> Result<Served, LoadError> {
-    let onnx = Erased::from(read(&config.model_path)?);
-    Loader::new(config, runtime).load_plain(&onnx)
-}
-
-/// What it takes to load a model from its bytes.
-struct Loader {
-    path: PathBuf,
-    name: String,
-    sessions: usize,
-    threads_per_session: usize,
-    runtime: Runtime,
-}
-
-impl Loader {
-    fn new(config: &Config, runtime: &Runtime) -> Self {
-        Self {
-            path: config.model_path.clone(),
-            name: config.model_name.clone(),
-            sessions: config.sessions,
-            threads_per_session: config.threads_per_session,
-            runtime: runtime.clone(),
-        }
-    }
-
-    /// Loads `onnx`, the content of the model's file, with the data files beside it.
-    fn load_plain(&self, onnx: &[u8]) -> Result<Served, LoadError> {
-        let path = || self.path.clone();
-        let info = ModelInfo::parse(onnx).map_err(|source| LoadError::Model { path: path(), source })?;
-        let files = data_files(&self.path, &info.external_data).map_err(|error| match error {
-            HashError::Read { path, error } => LoadError::Read { path, source: error },
-            source => LoadError::Data { path: path(), source },
-        })?;
-        let data =
-            files.into_iter().map(|(location, path)| Ok((location, SharedOctets(read(&path)?.into()))));
-        self.load(onnx, data.collect::<Result<_, LoadError>>()?, None)
-    }
-
-    /// Loads a model that was stored encrypted, with the data files that came with it.
-    fn load_encrypted(&self, opened: OpenedModel) -> Result<Served, LoadError> {
-        let OpenedModel { onnx, external, ciphertext } = opened;
-        let info =
-            ModelInfo::parse(&onnx).map_err(|source| LoadError::Model { path: self.path.clone(), source })?;
-        if !external.iter().map(|(name, _)| name).eq(&info.external_data) {
-            let found = external.into_iter().map(|(name, _)| name).collect();
-            let (path, expected) = (self.path.clone(), info.external_data);
-            return Err(LoadError::EncryptedData { path, expected, found });
-        }
-        // One by one: each is copied, and its first copy erased, before the next.
-        let data = external.into_iter().map(|(name, octets)| (name, SharedOctets(Arc::from(&octets[..]))));
-        self.load(&onnx, data.collect(), Some(Digest(ciphertext)))
-    }
-
-    fn load(
-        &self,
-        onnx: &[u8],
-        data: Vec<(String, SharedOctets)>,
-        ciphertext: Option<Digest>,
-    ) -> Result<Served, LoadError> {
-        let path = || self.path.clone();
-        let digest = |(location, octets): &(String, SharedOctets)| {
-            (location.clone(), Sha256::digest(&octets.0).into())
-        };
-        let digests: BTreeMap<_, _> = data.iter().map(digest).collect();
-        let external_data =
-            data.iter().map(|(location, octets)| (location.clone(), Arc::clone(&octets.0))).collect();
-        let options = ModelOptions {
-            sessions: self.sessions,
-            threads_per_session: self.threads_per_session,
-            external_data,
-        };
-        let loaded = Model::load(&self.runtime, onnx, &options);
-        // Before `data`, which is erased only if nobody else has it.
-        drop(options);
-        let model = loaded.map_err(|source| LoadError::Engine { path: path(), source })?;
-        let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor_metadata).collect();
-        let metadata = ModelMetadata {
-            name: self.name.clone(),
-            versions: vec![VERSION.into()],
-            platform: "onnxruntime_onnx".into(),
-            inputs: tensors(model.inputs()),
-            outputs: tensors(model.outputs()),
-        };
-        let claim = ModelClaim {
-            name: self.name.clone(),
-            version: VERSION.into(),
-            sha256: Some(Digest(hash_files(onnx, &digests))),
-            ciphertext_sha256: ciphertext,
-        };
-        Ok(Served { model, claim, metadata })
+/// [`OpenError`]
+pub fn load(config: &Config, runtime: &Runtime) -> Result<Served, OpenError> {
+    let ModelSource::File { path, name } = &config.models else {
+        let entries = Vec::new();
+        return Err(OpenError::NothingServed { path: PathBuf::new(), entries });
+    };
+    let failed = |source| OpenError::Model { path: path.clone(), source };
+    match Loader::new(config, runtime, None).open(&Place::only(path, name)).map_err(failed)? {
+        Slot::Serving(served) => Ok(*served),
+        Slot::Locked(_) => Err(failed(LoadError::Encrypted)),
     }
 }
 
-/// What ONNX Runtime reads while it loads a model; erased when the last owner drops it.
-struct SharedOctets(Arc<[u8]>);
-
-impl Drop for SharedOctets {
-    fn drop(&mut self) {
-        if let Some(octets) = Arc::get_mut(&mut self.0) {
-            octets.zeroize();
-        }
+/// Who may unlock models, if that is limited.
+fn owner(config: &Config) -> Result<Option<OwnerPublicKey>, OpenError> {
+    let Some(path) = &config.model_owner_key_file else { return Ok(None) };
+    if !config.use_model_key_provisioning {
+        return Err(OpenError::OwnerOfNothing);
     }
+    let pem = std::fs::read(path).map_err(|source| OpenError::OwnerFile { path: path.clone(), source })?;
+    let owner = OwnerPublicKey::from_pem(&String::from_utf8_lossy(&pem));
+    owner.map(Some).map_err(|source| OpenError::Owner { path: path.clone(), source })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
-}
+struct Reasons<'a>(&'a [Entry]);
 
-fn tensor_metadata(info: &TensorInfo) -> TensorMetadata {
-    TensorMetadata { name: info.name.clone(), datatype: info.dtype, shape: info.shape.clone() }
-}
-
-/// `lib/` beside the executable; for development, `.cache/onnxruntime` in a folder above it or in this one.
-fn built_in_places() -> Vec<PathBuf> {
-    let executable = std::env::current_exe().unwrap_or_default();
-    let beside = executable.parent().map(|folder| folder.join("lib"));
-    let above = executable
-        .ancestors()
-        .skip(2)
-        .take(3)
-        .map(|folder| folder.join(CACHE))
-        .filter(|cache| cache.is_dir());
-    beside.into_iter().chain(above).chain([PathBuf::from(CACHE)]).map(|folder| folder.join(LIBRARY)).collect()
-}
-
-const CACHE: &str = ".cache/onnxruntime";
-const LIBRARY: &str = "libonnxruntime.so.1.31.1";
-
-struct Names<'a>(&'a [String]);
-
-impl std::fmt::Display for Names<'_> {
+impl std::fmt::Display for Reasons<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() { f.write_str("none") } else { f.write_str(&self.0.join(", ")) }
-    }
-}
-
-struct Paths<'a>(&'a [PathBuf]);
-
-impl std::fmt::Display for Paths<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (i, path) in self.0.iter().enumerate() {
-            write!(f, "{}{}", if i == 0 { "" } else { ", " }, path.display())?;
+        if self.0.is_empty() {
+            return f.write_str("; expected folders NAME/VERSION with model.onnx or model.onnx.age");
+        }
+        for Entry { name, version, reason, .. } in self.0 {
+            write!(
+                f,
+                "; {name}{}{}: {reason}",
+                if version.is_some() { "/" } else { "" },
+                version.as_deref().unwrap_or_default()
+            )?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     admin,
@@ -25,11 +25,11 @@ use crate::{
     audit::{Audit, AuditError},
     auth::{Auth, AuthError, jwks::Remote},
     collateral::{Collateral, StoreError},
-    config::Config,
+    config::{Config, ModelControl},
     http::{App, Listener, Stop},
     keys::{DATE_WINDOW, Keys, KeysError},
     metrics::Metrics,
-    models::{self, LoadError, Slot},
+    models::{self, Absent, Models, OpenError, RuntimeError},
     release::{Prover, ReleaseError, Secret, model_key},
     service::Service,
     tee::{self, TeeError},
@@ -43,6 +43,9 @@ pub struct Server {
     admin: Option<(TcpListener, SocketAddr)>,
     app: Arc<App>,
     keys: Arc<Keys>,
+    models: Arc<Models>,
+    /// How often the models are looked at, if they are.
+    poll: Option<Duration>,
     collateral: Arc<Collateral>,
     issuer: Option<Arc<Remote>>,
     audit: Option<Arc<Audit>>,
@@ -63,9 +66,12 @@ pub enum StartError {
     /// Nothing attests it.
     #[error(transparent)]
     Tee(#[from] TeeError),
-    /// The model or ONNX Runtime.
+    /// The models.
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Models(#[from] OpenError),
+    /// ONNX Runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// Who may call.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -103,8 +109,8 @@ pub enum StartError {
 pub struct Parts {
     /// What attests it.
     pub source: Source,
-    /// The model.
-    pub slot: Slot,
+    /// The models.
+    pub models: Models,
     /// For the claims: ONNX Runtime.
     pub runtime: RuntimeClaim,
     /// For the claims: this program.
@@ -112,12 +118,12 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Loads the model of `config` into `runtime`.
+    /// Loads the models of `config` into `runtime`.
     ///
     /// # Errors
-    /// [`StartError::Tee`] and [`StartError::Load`].
+    /// [`StartError::Tee`] and [`StartError::Models`].
     pub fn load(config: &Config, source: impl Into<Source>, runtime: &Runtime) -> Result<Self, StartError> {
-        let slot = models::open(config, runtime)?;
+        let models = Models::open(config, runtime)?;
         let sha256 = measure_executable().map_err(TeeError::from)?;
         let build = Build { version: env!("CARGO_PKG_VERSION").into(), sha256 };
         let runtime = RuntimeClaim {
@@ -125,7 +131,7 @@ impl Parts {
             version: runtime.version().into(),
             sha256: Digest(runtime.sha256()),
         };
-        Ok(Self { source: source.into(), slot, runtime, build })
+        Ok(Self { source: source.into(), models, runtime, build })
     }
 }
 
@@ -147,12 +153,12 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn assemble(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts { source, slot, runtime, build } = parts;
+        let Parts { source, models, runtime, build } = parts;
         let tee = source.tee;
         let source = Arc::new(Mutex::new(source));
         let prover = Prover::new(Arc::clone(&source));
         let model_key = config.model_key.as_ref().map(|secret| secret.open(prover)).transpose()?;
-        let slot = Arc::new(slot);
+        let models = Arc::new(models);
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
         let keys = Arc::new(Keys::new(&config, Arc::clone(&metrics))?);
@@ -167,14 +173,14 @@ impl Server {
                 Some((listener, address))
             }
         };
-        banner(&config, &slot, &runtime, tee.name(), address, &keys);
+        banner(&config, &models, &runtime, tee.name(), address, &keys);
         info!("client authentication: {}", auth.claim());
         let statement = Statement {
             build,
             runtime,
-            slot: Arc::clone(&slot),
+            models: Arc::clone(&models),
             client_auth: auth.claim(),
-            settings: settings(&config, &slot, model_key.as_ref()),
+            settings: settings(&config, &models, model_key.as_ref()),
         };
         let collateral = Arc::new(Collateral::new(&config.collateral, Arc::clone(&metrics))?);
         let attestation = Attestation::start(
@@ -187,15 +193,34 @@ impl Server {
         let audit = config.audit_log.as_deref().map(|path| Audit::open(path, Arc::clone(&metrics)));
         let audit = audit.transpose()?.map(Arc::new);
         let issuer = auth.remote_keys();
-        let service =
-            Arc::new(Service::new(Arc::clone(&keys), slot, auth, audit.clone(), Arc::clone(&metrics)));
+        let service = Arc::new(Service::new(
+            Arc::clone(&keys),
+            Arc::clone(&models),
+            auth,
+            audit.clone(),
+            Arc::clone(&metrics),
+        ));
+        let poll = (config.model_control == ModelControl::Poll).then_some(config.repository_poll);
         // One more than can run the model, so that opening and sealing go on meanwhile.
         let workers = Workers::start(config.sessions.saturating_add(1)).map_err(StartError::Thread)?;
         let app = Arc::new(App::new(Arc::clone(&service), attestation, workers, config.limits, metrics));
         let grace = config.shutdown_grace;
         let model_key =
             model_key.map(|secret| ModelKeySource { secret, service, retry: config.keys.error_retry });
-        Ok(Self { listener, address, admin, app, keys, collateral, issuer, audit, model_key, grace })
+        Ok(Self {
+            listener,
+            address,
+            admin,
+            app,
+            keys,
+            models,
+            poll,
+            collateral,
+            issuer,
+            audit,
+            model_key,
+            grace,
+        })
     }
 
     /// Where sealed requests are served.
@@ -225,11 +250,12 @@ impl Server {
         let issuer = self.issuer.map(|keys| tokio::spawn(keys.run()));
         let reopening = self.audit.clone().map(|audit| tokio::spawn(reopen(audit)));
         let model_key = self.model_key.map(|ModelKeySource { secret, service, retry }| {
-            let unlock = move |key: &ModelKey| service.unlock(key, b"").map(drop);
+            let unlock = move |key: &ModelKey| service.unlock_all(key);
             tokio::spawn(model_key::unlock(secret, retry, unlock))
         });
         let admin =
             self.admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&self.app))));
+        let poll = self.poll.map(|interval| tokio::spawn(watch_models(self.models, interval)));
         tokio::select! {
             () = self.collateral.settled(COLLATERAL_PATIENCE) => {}
             _ = stop.wait_for(|stop| *stop) => {}
@@ -237,7 +263,7 @@ impl Server {
         self.listener.serve(self.app, stop, self.grace).await;
         rollover.abort();
         refresh.abort();
-        for task in [admin, issuer, reopening, model_key].into_iter().flatten() {
+        for task in [admin, issuer, reopening, model_key, poll].into_iter().flatten() {
             task.abort();
         }
         if let Some(audit) = self.audit {
@@ -274,6 +300,21 @@ async fn reopen(audit: Arc<Audit>) {
     }
 }
 
+/// Looks at the repository again and again.
+async fn watch_models(models: Arc<Models>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let models = Arc::clone(&models);
+        match tokio::task::spawn_blocking(move || models.poll()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => {
+                error!("the model repository cannot be read: {err}; next attempt in {} s", interval.as_secs())
+            }
+            Err(err) => error!("looking at the model repository failed: {err}"),
+        }
+    }
+}
+
 async fn bind<T>(
     port: &'static str,
     address: SocketAddr,
@@ -283,7 +324,7 @@ async fn bind<T>(
 }
 
 /// Every host setting that touches trust, for the claims.
-fn settings(config: &Config, slot: &Slot, model_key: Option<&Secret>) -> Map<String, Value> {
+fn settings(config: &Config, models: &Models, model_key: Option<&Secret>) -> Map<String, Value> {
     let settings = json!({
         "date_window_s": DATE_WINDOW.as_secs(),
         "key_rollover_interval_s": config.keys.rollover.as_secs(),
@@ -295,8 +336,9 @@ fn settings(config: &Config, slot: &Slot, model_key: Option<&Secret>) -> Map<Str
         "insecure": config.insecure,
         "audit_log": config.audit_log.is_some(),
         "use_model_key_provisioning": config.use_model_key_provisioning,
-        "model_owner_sha256": slot.owner(),
+        "model_owner_sha256": models.owner(),
         "model_key_source": model_key.map(|secret| json!({ "kind": secret.kind(), "service": secret.service() })),
+        "model_control": format!("{:?}", config.model_control).to_lowercase(),
     });
     match settings {
         Value::Object(map) => map,
@@ -304,20 +346,33 @@ fn settings(config: &Config, slot: &Slot, model_key: Option<&Secret>) -> Map<Str
     }
 }
 
-fn banner(config: &Config, slot: &Slot, runtime: &RuntimeClaim, tee: &str, address: SocketAddr, keys: &Keys) {
+fn banner(
+    config: &Config,
+    models: &Models,
+    runtime: &RuntimeClaim,
+    tee: &str,
+    address: SocketAddr,
+    keys: &Keys,
+) {
     info!(
         "confonnx-server {}, ONNX Runtime {} ({})",
         env!("CARGO_PKG_VERSION"),
         runtime.version,
         runtime.sha256
     );
-    for model in slot.claims() {
-        info!("model {} from {}: {model}", model.name, config.model_path.display());
+    let set = models.current();
+    for model in set.claims() {
+        info!(
+            "model {} version {} from {}: {model}",
+            model.name,
+            model.version,
+            config.models.path().display()
+        );
     }
-    if slot.served().is_none() {
+    if let Some(absent @ Absent::Locked { .. }) = set.lacking() {
         match &config.model_key {
-            None => info!("the model is locked: its owner unlocks it with `confonnx provision`"),
-            Some(_) => info!("the model is locked until its key is released"),
+            None => info!("{absent}"),
+            Some(_) => info!("what is locked waits until its key is released"),
         }
     }
     let ids: Vec<_> =

@@ -16,7 +16,6 @@ use confonnx_protocol::{
     Code, Incoming, SealError,
     server::{ChunkedOpener, ChunkedReply, KeyRing, OpenError, Opened, Reply},
 };
-use tracing::info;
 
 use crate::{
     audit::{Audit, Trail, Wire},
@@ -24,7 +23,7 @@ use crate::{
     clock,
     keys::{Keys, rng},
     metrics::Metrics,
-    models::{Slot, UnlockError},
+    models::{Models, Set, UnlockError},
 };
 use error::InnerError;
 use inner::{Answer, Notes};
@@ -32,7 +31,7 @@ use inner::{Answer, Notes};
 /// Opens requests, answers them, seals the answers.
 pub struct Service {
     keys: Arc<Keys>,
-    slot: Arc<Slot>,
+    models: Arc<Models>,
     auth: Auth,
     audit: Option<Arc<Audit>>,
     metrics: Arc<Metrics>,
@@ -59,28 +58,32 @@ pub struct Received {
     opened: Opened,
     reply: ChunkedReply,
     received: usize,
+    /// What was served when it was opened.
+    set: Arc<Set>,
 }
 
 impl Service {
-    /// A service for one model.
+    /// A service for those models.
     pub fn new(
         keys: Arc<Keys>,
-        slot: Arc<Slot>,
+        models: Arc<Models>,
         auth: Auth,
         audit: Option<Arc<Audit>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { keys, slot, auth, audit, metrics }
+        Self { keys, models, auth, audit, metrics }
     }
 
-    /// Unlocks the model with its key, which its owner signed if that is asked for. Blocks while it loads.
+    /// Unlocks with `key` every model that is locked. Blocks while they load.
     ///
     /// # Errors
-    /// [`UnlockError`]
-    pub fn unlock(&self, key: &ModelKey, signature: &[u8]) -> Result<ModelClaim, UnlockError> {
-        let claim = self.slot.unlock(key, signature)?;
-        info!("model {claim} is unlocked");
-        Ok(claim)
+    /// Why one of them still is.
+    pub fn unlock_all(&self, key: &ModelKey) -> Result<(), UnlockError> {
+        let locked = self.models.current().claims().into_iter().filter(|claim| claim.sha256.is_none());
+        let unlock = |ModelClaim { name, version, .. }| self.models.unlock(&name, Some(&version), key, b"");
+        // Each of them, whatever becomes of the others.
+        let results: Vec<_> = locked.map(unlock).collect();
+        results.into_iter().try_for_each(|result| result.map(drop))
     }
 
     /// One sealed request, called `id` in its answer, and its sealed reply. Blocks for as long as the model runs.
@@ -111,8 +114,9 @@ impl Service {
         let (start, received) = (Instant::now(), sealed.len());
         self.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
         let (opened, reply) = open(self.keys.ring(), sealed).map_err(|err| err.code())?;
+        let set = self.models.current();
         self.metrics.open.record(start.elapsed());
-        let (answer, trail) = self.answer(&opened);
+        let (answer, trail) = self.answer(&opened, &set);
         let sealed = self.seal(answer.outcome, || Ok(vec![reply.seal(answer.message, &mut rng())?.into()]));
         self.record(&trail, &opened, received, id, sealed)
     }
@@ -127,8 +131,8 @@ impl Service {
     /// # Errors
     /// None but the improbable: the reply carries every error.
     pub fn exchange_chunked(&self, received: Received, id: &str) -> Result<Sealed, Code> {
-        let Received { opened, reply, received } = received;
-        let (answer, trail) = self.answer(&opened);
+        let Received { opened, reply, received, set } = received;
+        let (answer, trail) = self.answer(&opened, &set);
         let sealed = self.seal(answer.outcome, || {
             let mut first = Vec::new();
             let mut sealer = reply.start(&mut rng(), &mut first)?;
@@ -147,9 +151,9 @@ impl Service {
         self.record(&trail, &opened, received, id, sealed)
     }
 
-    fn answer(&self, opened: &Opened) -> (Answer, Trail) {
+    fn answer(&self, opened: &Opened, set: &Set) -> (Answer, Trail) {
         let (start, mut trail) = (Instant::now(), Trail::default());
-        let answer = guarded(Notes::of(opened), || inner::answer(self, opened, &mut trail));
+        let answer = guarded(Notes::of(opened), || inner::answer(self, opened, set, &mut trail));
         self.metrics.infer.record(start.elapsed());
         (answer, trail)
     }
@@ -204,7 +208,7 @@ impl Receiving<'_> {
     /// The code of the answer when the last chunk is missing, or the request came before.
     pub fn finish(self) -> Result<Received, Code> {
         let (opened, reply) = self.opener.finish(clock::now()).map_err(|err| err.code())?;
-        Ok(Received { opened, reply, received: self.received })
+        Ok(Received { opened, reply, received: self.received, set: self.service.models.current() })
     }
 }
 

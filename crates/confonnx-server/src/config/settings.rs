@@ -25,6 +25,16 @@ pub struct Settings {
     /// The model's name in requests [default: the file's name without .onnx or .onnx.age].
     #[arg(long, env = "CONFONNX_MODEL_NAME", value_name = "NAME")]
     pub model_name: Option<String>,
+    /// Several models: a folder with NAME/VERSION/model.onnx or model.onnx.age, as for Triton; NAME/config.pbtxt if wanted.
+    #[arg(long, env = "CONFONNX_MODEL_REPOSITORY", value_name = "FOLDER")]
+    pub model_repository: Option<PathBuf>,
+    /// What changes which models of the repository are served: nothing, what is found in the folder, or callers who load
+    /// and unload, if the --auth-file lets them `manage`. Clients see it in the claims [default: none].
+    #[arg(long, env = "CONFONNX_MODEL_CONTROL", value_name = "MODE")]
+    pub model_control: Option<ModelControl>,
+    /// How often to look at the repository, with --model-control poll [default: 15].
+    #[arg(long, env = "CONFONNX_REPOSITORY_POLL_INTERVAL", value_name = "SECONDS")]
+    pub repository_poll_interval: Option<u64>,
     /// The model is encrypted (`confonnx encrypt-model`): wait for its owner to give the key (`confonnx provision`).
     #[arg(long, env = "CONFONNX_USE_MODEL_KEY_PROVISIONING", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub use_model_key_provisioning: Option<bool>,
@@ -153,6 +163,18 @@ pub struct Settings {
     pub replay_capacity: Option<usize>,
 }
 
+/// What changes which models of a repository are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelControl {
+    /// Nothing: those that were there at the start.
+    None,
+    /// What is in the folder, which is looked at again and again.
+    Poll,
+    /// Callers, by the repository's API.
+    Explicit,
+}
+
 /// Least serious kind of message to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -187,6 +209,9 @@ impl Settings {
             config,
             model_path,
             model_name,
+            model_repository,
+            model_control,
+            repository_poll_interval,
             use_model_key_provisioning,
             model_owner_key_file,
             model_key_source,

@@ -17,7 +17,7 @@ fn file(text: &str) -> (tempfile::TempDir, String) {
 #[test]
 fn the_documented_defaults() {
     let config = load(&["--model-path", "models/digits.onnx"]).unwrap();
-    assert_eq!(config.model_name, "digits");
+    assert_eq!(config.models.name(), "digits");
     assert_eq!(config.http.to_string(), "0.0.0.0:8888");
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:8889");
     assert_eq!(config.keys.rollover, Duration::from_secs(86_400));
@@ -156,4 +156,21 @@ fn a_model_key_comes_from_a_service_by_https() {
         ..settings("kbs:a/b/c", "https://kbs.example")
     };
     assert!(resolve(owner).unwrap_err().contains("model-owner-key-file"));
+}
+
+#[test]
+fn one_model_or_a_repository() {
+    let error = |arguments: &[&str]| {
+        let arguments = std::iter::once("confonnx-server").chain(arguments.iter().copied());
+        Config::load(arguments).unwrap_err().to_string()
+    };
+    assert!(error(&["--model-path", "a.onnx", "--model-repository", "b"]).contains("expected one of them"));
+    assert!(error(&["--model-name", "a", "--model-repository", "b"]).contains("expected one of them"));
+    let control = error(&["--model-path", "a.onnx", "--model-control", "poll"]);
+    assert!(control.contains("model-control is poll") && control.contains("--model-repository"), "{control}");
+    let nobody = error(&["--model-repository", "b", "--model-control", "explicit"]);
+    assert!(nobody.contains("who may `manage`"), "{nobody}");
+    for name in ["", ".", "..", ".a", "a/b", "a b"] {
+        assert!(!is_name(name), "{name}");
+    }
 }

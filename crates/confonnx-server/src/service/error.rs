@@ -10,7 +10,7 @@ use confonnx_protocol::{
 
 use crate::{
     auth::{Forbidden, Refused},
-    models::UnlockError,
+    models::{Absent, ControlError, UnlockError},
 };
 
 /// Why an opened request has no result.
@@ -26,12 +26,16 @@ pub(super) enum InnerError {
     DateOutOfWindow { window_s: u64, now: UnixTime },
     #[error(transparent)]
     Refused(#[from] Refused),
-    #[error("there is no resource {path}; see GET /v2 and GET /v2/models/{model}")]
-    NotFound { path: String, model: String },
-    #[error("there is no model {name:?} version {version:?} here{}", there.as_ref().map(|model| format!("; expected {model:?} version {expected:?}")).unwrap_or_default())]
-    Model { name: String, version: String, there: Option<String>, expected: &'static str },
-    #[error("model {model} is locked: its owner has not yet given its key (`confonnx provision`)")]
-    Locked { model: String },
+    #[error("there is no resource {path}; see GET /v2 and POST /v2/repository/index")]
+    NotFound { path: String },
+    #[error("not everything is served that should be")]
+    NotReady,
+    #[error(transparent)]
+    Absent(#[from] Absent),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("the body is not what {path} takes: expected {expected}")]
+    Body { path: String, expected: &'static str },
     #[error(transparent)]
     ModelKey(#[from] KeyError),
     #[error(transparent)]
@@ -61,8 +65,19 @@ impl InnerError {
             Self::DateOutOfWindow { .. } => (400, "date-out-of-window"),
             Self::Refused(refused) => refused.wire(),
             Self::NotFound { .. } => (404, "not-found"),
-            Self::Model { .. } => (404, "model-not-found"),
-            Self::Locked { .. } => (503, "model-locked"),
+            Self::Absent(absent) | Self::Unlock(UnlockError::Absent(absent)) => match absent {
+                Absent::Unknown { .. } => (404, "model-not-found"),
+                Absent::Locked { .. } => (503, "model-locked"),
+                Absent::Unavailable { .. } => (503, "model-unavailable"),
+            },
+            Self::NotReady => (503, "model-unavailable"),
+            Self::Control(ControlError::Off) => (403, "model-control-off"),
+            Self::Control(ControlError::Unknown { .. }) => (404, "model-not-found"),
+            Self::Control(ControlError::Busy) => (409, "model-control-busy"),
+            Self::Control(ControlError::Repository(_) | ControlError::Failed { .. }) => {
+                (500, "model-unusable")
+            }
+            Self::Body { .. } => (400, "request-body-invalid"),
             Self::ModelKey(_)
             | Self::Unlock(UnlockError::Open(OpenModelError::Decrypt(DecryptError::WrongKey))) => {
                 (400, "model-key-invalid")

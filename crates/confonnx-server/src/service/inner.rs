@@ -11,14 +11,14 @@ use confonnx_attest::{ModelClaim, UnixTime};
 use confonnx_model::encrypted::KeyError;
 use confonnx_protocol::{
     Draft,
-    bhttp::{self, Fields, RequestHead, ResponseHead},
+    bhttp::{self, Fields, ResponseHead},
     oip::{ErrorBody, HEADER_LENGTH, InferRequest, InferResponse, ServerMetadata},
     server::Opened,
     session::{SESSION_FIELD, SESSION_OFFER, SessionGrant},
 };
 use confonnx_tensor::Tensor;
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroize;
 
 use super::{Service, error::InnerError};
@@ -26,7 +26,7 @@ use crate::{
     audit::Trail,
     auth::{Action, Caller},
     keys::rng,
-    models::{Served, VERSION},
+    models::{Absent, Entry, Served, Set, UnlockError},
 };
 
 /// A padded binary HTTP response, and how to count it.
@@ -64,8 +64,8 @@ impl Notes {
 }
 
 /// Answers the request in `message`; errors are answers too. What may be written of it is left in `trail`.
-pub(super) fn answer(service: &Service, opened: &Opened, trail: &mut Trail) -> Answer {
-    respond(service, opened, trail).unwrap_or_else(|err| failure(&err, Notes::of(opened)))
+pub(super) fn answer(service: &Service, opened: &Opened, set: &Set, trail: &mut Trail) -> Answer {
+    respond(service, opened, set, trail).unwrap_or_else(|err| failure(&err, Notes::of(opened)))
 }
 
 /// The answer for `error`.
@@ -94,7 +94,7 @@ pub(super) fn failure(error: &InnerError, notes: Notes) -> Answer {
     Answer { message, outcome: code }
 }
 
-fn respond(service: &Service, opened: &Opened, trail: &mut Trail) -> Result<Answer, InnerError> {
+fn respond(service: &Service, opened: &Opened, set: &Set, trail: &mut Trail) -> Result<Answer, InnerError> {
     let message = opened.plaintext.expose();
     let (head, body) = bhttp::decode_request(message)?;
     check_date(opened, &head.fields)?;
@@ -102,23 +102,40 @@ fn respond(service: &Service, opened: &Opened, trail: &mut Trail) -> Result<Answ
     let caller = &*trail.caller.insert(caller);
     service.auth.admit(caller, Instant::now())?;
     let notes = Notes::of(opened).and_session(service, opened, &head.fields);
-    let model = || {
-        let locked = || InnerError::Locked { model: service.slot.name().into() };
-        service.slot.served().ok_or_else(locked)
-    };
-    let resource = route(service, caller, &head)?;
+    let path = head.path.split('?').next().unwrap_or_default();
+    let body = body.bytes(message);
+    let resource = route(caller, path, &head.method)?;
     trail.action = Some(resource.name());
-    if resource.is_of_a_model() {
-        trail.model = Some((service.slot.name().into(), VERSION.into()));
-    }
+    trail.model = resource.model(set);
     let message = match resource {
         Resource::Server => json_answer(&server_metadata(), notes),
         Resource::Live => json_answer(&json!({ "live": true }), notes),
-        Resource::Ready => model().and_then(|_| json_answer(&json!({ "ready": true }), notes)),
-        Resource::Model => json_answer(&model()?.metadata, notes),
-        Resource::ModelReady => json_answer(&json!({ "name": model()?.metadata.name, "ready": true }), notes),
-        Resource::Infer => infer(model()?.as_ref(), &head.fields, body.bytes(message), notes),
-        Resource::ModelKey => json_answer(&unlock(service, &head.fields, body.bytes(message))?, notes),
+        Resource::Ready => match set.lacking() {
+            Some(absent) if caller.may_see(absent.model()) => return Err(absent.clone().into()),
+            Some(_) => return Err(InnerError::NotReady),
+            None => json_answer(&json!({ "ready": true }), notes),
+        },
+        Resource::Index => json_answer(&index(set, caller, path, body)?, notes),
+        Resource::Load(name) => {
+            no_parameters(path, body, &[])?;
+            service.models.load(name)?;
+            json_answer(&json!({}), notes)
+        }
+        Resource::Unload(name) => {
+            no_parameters(path, body, &["unload_dependents"])?;
+            service.models.unload(name)?;
+            json_answer(&json!({}), notes)
+        }
+        Resource::Model(asked) => {
+            let mut metadata = served(set, caller, asked)?.metadata.clone();
+            metadata.versions = set.versions(asked.name);
+            json_answer(&metadata, notes)
+        }
+        Resource::ModelReady(asked) => {
+            json_answer(&json!({ "name": served(set, caller, asked)?.metadata.name, "ready": true }), notes)
+        }
+        Resource::Infer(asked) => infer(served(set, caller, asked)?, &head.fields, body, notes),
+        Resource::ModelKey(asked) => json_answer(&unlock(service, caller, asked, &head.fields, body)?, notes),
     }?;
     Ok(Answer { message, outcome: "ok" })
 }
@@ -135,73 +152,137 @@ fn check_date(opened: &Opened, fields: &Fields) -> Result<(), InnerError> {
         .map_err(|refused| InnerError::DateOutOfWindow { window_s: refused.window, now: refused.now })
 }
 
-enum Resource {
+enum Resource<'p> {
     Server,
     Live,
     Ready,
-    Model,
-    ModelReady,
-    Infer,
-    ModelKey,
+    Index,
+    Load(&'p str),
+    Unload(&'p str),
+    Model(Asked<'p>),
+    ModelReady(Asked<'p>),
+    Infer(Asked<'p>),
+    ModelKey(Asked<'p>),
 }
 
-impl Resource {
+impl Resource<'_> {
     /// A fixed word for the log.
     fn name(&self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Live => "live",
             Self::Ready => "ready",
-            Self::Model => "metadata",
-            Self::ModelReady => "model-ready",
-            Self::Infer => "infer",
-            Self::ModelKey => "unlock",
+            Self::Index => "index",
+            Self::Load(_) => "load",
+            Self::Unload(_) => "unload",
+            Self::Model(_) => "metadata",
+            Self::ModelReady(_) => "model-ready",
+            Self::Infer(_) => "infer",
+            Self::ModelKey(_) => "unlock",
         }
     }
 
-    fn is_of_a_model(&self) -> bool {
-        matches!(self, Self::Model | Self::ModelReady | Self::Infer | Self::ModelKey)
+    /// Name and version of the model it is about, if that is there.
+    fn model(&self, set: &Set) -> Option<(String, String)> {
+        match *self {
+            Self::Server | Self::Live | Self::Ready | Self::Index => None,
+            Self::Load(name) | Self::Unload(name) => set.knows(name).then(|| (name.into(), String::new())),
+            Self::Model(asked) | Self::ModelReady(asked) | Self::Infer(asked) => {
+                let claim = set.find(asked.name, asked.version).ok()?.claim();
+                Some((claim.name, claim.version))
+            }
+            Self::ModelKey(asked) => {
+                let claim = set.find_locked(asked.name, asked.version).ok()?.claim();
+                Some((claim.name, claim.version))
+            }
+        }
     }
 }
 
-fn route(service: &Service, caller: &Caller, head: &RequestHead) -> Result<Resource, InnerError> {
-    let path = head.path.split('?').next().unwrap_or_default();
+/// The model that a path names.
+#[derive(Clone, Copy)]
+struct Asked<'p> {
+    name: &'p str,
+    version: Option<&'p str>,
+}
+
+fn route<'p>(caller: &Caller, path: &'p str, found: &str) -> Result<Resource<'p>, InnerError> {
     let mut segments: Vec<&str> = path.split('/').skip(1).collect();
-    let model = service.slot.name();
-    if let ["v2", "models", name, rest @ ..] = segments.as_slice() {
-        let (version, rest) = match rest {
-            ["versions", version, rest @ ..] => (*version, rest),
-            rest => (VERSION, rest),
-        };
-        // Before looking whether it is there: who may not use it does not learn that.
-        let action = if rest == ["key"] { Action::Unlock } else { Action::Infer };
-        caller.permit(action, name)?;
-        if *name != model || version != VERSION {
-            let (name, version) = ((*name).into(), version.into());
-            let there = caller.may_see(model).then(|| model.into());
-            return Err(InnerError::Model { name, version, there, expected: VERSION });
+    let mut asked = Asked { name: "", version: None };
+    if let ["v2", "models", name, ..] = *segments.as_slice() {
+        asked.name = name;
+        segments.remove(2);
+        if let ["v2", "models", "versions", version, ..] = *segments.as_slice() {
+            asked.version = Some(version);
+            segments.drain(2..4);
         }
-        let rest = rest.to_vec();
-        segments = vec!["v2", "models", ""];
-        segments.extend(rest);
     }
     let (resource, method) = match segments.as_slice() {
         ["v2"] => (Resource::Server, "GET"),
         ["v2", "health", "live"] => (Resource::Live, "GET"),
         ["v2", "health", "ready"] => (Resource::Ready, "GET"),
-        ["v2", "models", ""] => (Resource::Model, "GET"),
-        ["v2", "models", "", "ready"] => (Resource::ModelReady, "GET"),
-        ["v2", "models", "", "infer"] => (Resource::Infer, "POST"),
-        ["v2", "models", "", "key"] => (Resource::ModelKey, "POST"),
-        _ => {
-            let model = if caller.may_see(model) { model } else { "{model}" };
-            return Err(InnerError::NotFound { path: path.into(), model: model.into() });
-        }
+        ["v2", "repository", "index"] => (Resource::Index, "POST"),
+        ["v2", "repository", "models", name, "load"] => (Resource::Load(name), "POST"),
+        ["v2", "repository", "models", name, "unload"] => (Resource::Unload(name), "POST"),
+        ["v2", "models"] if !asked.name.is_empty() => (Resource::Model(asked), "GET"),
+        ["v2", "models", "ready"] => (Resource::ModelReady(asked), "GET"),
+        ["v2", "models", "infer"] => (Resource::Infer(asked), "POST"),
+        ["v2", "models", "key"] => (Resource::ModelKey(asked), "POST"),
+        _ => return Err(InnerError::NotFound { path: path.into() }),
     };
-    if head.method != method {
-        return Err(InnerError::Method { path: path.into(), expected: method, found: head.method.clone() });
+    // Before looking whether it is there: who may not use it does not learn that.
+    match resource {
+        Resource::Model(asked) | Resource::ModelReady(asked) | Resource::Infer(asked) => {
+            caller.permit(Action::Infer, asked.name)?;
+        }
+        Resource::ModelKey(asked) => caller.permit(Action::Unlock, asked.name)?,
+        Resource::Load(name) | Resource::Unload(name) => caller.permit(Action::Manage, name)?,
+        Resource::Server | Resource::Live | Resource::Ready | Resource::Index => {}
+    }
+    if found != method {
+        return Err(InnerError::Method { path: path.into(), expected: method, found: found.into() });
     }
     Ok(resource)
+}
+
+fn served<'s>(set: &'s Set, caller: &Caller, asked: Asked<'_>) -> Result<&'s Served, InnerError> {
+    let slot =
+        set.find(asked.name, asked.version).map_err(|absent| absent.among(|name| caller.may_see(name)))?;
+    slot.served().ok_or_else(|| {
+        let ModelClaim { name: model, version, .. } = slot.claim();
+        Absent::Locked { model, version }.into()
+    })
+}
+
+/// Whether only what runs is to be listed.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Filter {
+    ready: bool,
+}
+
+fn index<'s>(set: &'s Set, caller: &Caller, path: &str, body: &[u8]) -> Result<Vec<&'s Entry>, InnerError> {
+    let filter: Filter = match body {
+        [] => Filter::default(),
+        body => serde_json::from_slice(body)
+            .map_err(|_| InnerError::Body { path: path.into(), expected: "{\"ready\": true or false}" })?,
+    };
+    let listed = |entry: &&Entry| caller.may_see(&entry.name) && (entry.is_ready() || !filter.ready);
+    Ok(set.index().iter().filter(listed).collect())
+}
+
+/// Parameters change nothing here, so none may be given but those that are `harmless`.
+fn no_parameters(path: &str, body: &[u8], harmless: &[&str]) -> Result<(), InnerError> {
+    let wrong = |expected| InnerError::Body { path: path.into(), expected };
+    if body.is_empty() {
+        return Ok(());
+    }
+    let body: Map<String, Value> = serde_json::from_slice(body).map_err(|_| wrong("a JSON object"))?;
+    match body.get("parameters") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(given)) if given.keys().all(|name| harmless.contains(&name.as_str())) => Ok(()),
+        Some(_) => Err(wrong("no parameters: a model is loaded as it is in the repository")),
+    }
 }
 
 fn infer(served: &Served, fields: &Fields, body: &[u8], notes: Notes) -> Result<Draft, InnerError> {
@@ -220,7 +301,7 @@ fn infer(served: &Served, fields: &Fields, body: &[u8], notes: Notes) -> Result<
     drop(inputs);
     let response = InferResponse {
         model_name: served.metadata.name.clone(),
-        model_version: Some(VERSION.into()),
+        model_version: Some(served.claim.version.clone()),
         id: request.id.take(),
         outputs,
     };
@@ -237,12 +318,21 @@ fn infer(served: &Served, fields: &Fields, body: &[u8], notes: Notes) -> Result<
 }
 
 /// Opens the model with the key in `body`, as a key file holds it; the claim it then has.
-fn unlock(service: &Service, fields: &Fields, body: &[u8]) -> Result<ModelClaim, InnerError> {
+fn unlock(
+    service: &Service,
+    caller: &Caller,
+    asked: Asked<'_>,
+    fields: &Fields,
+    body: &[u8],
+) -> Result<ModelClaim, InnerError> {
     let key = std::str::from_utf8(body).map_err(|_| KeyError::NoKey).and_then(str::parse)?;
     let signature = fields.get(OWNER_SIGNATURE).and_then(|value| std::str::from_utf8(value).ok());
     // What is no signature verifies as none.
     let signature = signature.and_then(|text| Base64UrlUnpadded::decode_vec(text).ok()).unwrap_or_default();
-    Ok(service.unlock(&key, &signature)?)
+    service.models.unlock(asked.name, asked.version, &key, &signature).map_err(|err| match err {
+        UnlockError::Absent(absent) => absent.among(|name| caller.may_see(name)).into(),
+        err => err.into(),
+    })
 }
 
 /// Tensors whose values are erased on drop, where they are not views of a buffer that is.
@@ -265,7 +355,7 @@ fn server_metadata() -> ServerMetadata {
     ServerMetadata {
         name: "confonnx".into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        extensions: vec!["binary_tensor_data".into()],
+        extensions: vec!["binary_tensor_data".into(), "model_repository".into()],
     }
 }
 

@@ -8,7 +8,7 @@ use confonnx_attest::{Digest, produce::Attester};
 use confonnx_protocol::Kem;
 use confonnx_server::{
     admin,
-    models::LoadError,
+    models::{LoadError, OpenError},
     server::{Parts, Server, StartError},
 };
 use hyper::Request;
@@ -125,33 +125,33 @@ fn models_that_cannot_be_served() {
     let load = |path: std::path::PathBuf| {
         let config = config("mlp", |settings| settings.model_path = Some(path));
         match Parts::load(&config, Attester::insecure(Digest([7; 32])), runtime()) {
-            Err(StartError::Load(error)) => error,
+            Err(StartError::Models(OpenError::Model { path, source })) => (path, source),
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("loaded"),
         }
     };
-    assert!(matches!(load(dir.path().join("absent.onnx")), LoadError::Read { .. }));
-    assert!(matches!(load(dir.path().to_owned()), LoadError::Folder { .. }));
+    assert!(matches!(load(dir.path().join("absent.onnx")).1, LoadError::Read { .. }));
+    assert!(matches!(load(dir.path().to_owned()).1, LoadError::Folder));
 
     let whole = std::fs::read(model("mlp")).unwrap();
     let truncated = dir.path().join("truncated.onnx");
     for end in [0, 10, whole.len() / 2, whole.len() - 10] {
         std::fs::write(&truncated, &whole[..end]).unwrap();
-        let error = load(truncated.clone());
-        assert!(matches!(error, LoadError::Model { .. } | LoadError::Engine { .. }), "{error}");
-        assert!(error.to_string().contains("truncated.onnx"), "{error}");
+        let (path, error) = load(truncated.clone());
+        assert!(matches!(error, LoadError::Model(_) | LoadError::Engine(_)), "{error}");
+        assert_eq!(path, truncated);
     }
-    assert!(load(model("unknown_op")).to_string().contains("Frobnicate"));
+    assert!(load(model("unknown_op")).1.to_string().contains("Frobnicate"));
     // External data that is missing, or a link that leads out of the folder.
     let external = dir.path().join("external.onnx");
     std::fs::copy(model("external"), &external).unwrap();
-    assert!(matches!(load(external.clone()), LoadError::Read { .. }));
+    assert!(matches!(load(external.clone()).1, LoadError::Read { .. }));
     std::os::unix::fs::symlink(
         model("external").with_file_name("external.bin"),
         dir.path().join("external.bin"),
     )
     .unwrap();
-    assert!(matches!(load(external), LoadError::Data { .. }));
+    assert!(matches!(load(external).1, LoadError::Outside { .. }));
 }
 
 fn free_port() -> u16 {

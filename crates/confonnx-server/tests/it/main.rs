@@ -14,6 +14,7 @@ mod memory;
 mod problems;
 mod program;
 mod protected;
+mod repository;
 mod service;
 mod sessions;
 mod tpm;

@@ -5,7 +5,7 @@ use std::fs;
 use confonnx_attest::{Digest, Expectations, Policy};
 use confonnx_client::{Client, ClientError, Options};
 use confonnx_model::encrypted::{self, ModelKey, OwnerKey, OwnerPublicKey};
-use confonnx_server::models::{self, LoadError};
+use confonnx_server::models::{self, LoadError, Models, OpenError};
 use confonnx_tensor::{DataType, Shape, Tensor};
 
 use crate::harness::{Running, config, head, model, runtime, start_with};
@@ -213,8 +213,12 @@ fn encryption_and_the_setting_have_to_agree() {
             settings.model_path = Some(path);
             settings.use_model_key_provisioning = Some(provisioning);
         });
-        models::open(&config, runtime()).map(drop).unwrap_err()
+        match Models::open(&config, runtime()) {
+            Err(OpenError::Model { source, .. }) => source,
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("opened"),
+        }
     };
-    assert!(matches!(open(protected.path(), false), LoadError::Encrypted { .. }));
-    assert!(matches!(open(model("mlp"), true), LoadError::NotEncrypted { .. }));
+    assert!(matches!(open(protected.path(), false), LoadError::Encrypted));
+    assert!(matches!(open(model("mlp"), true), LoadError::NotEncrypted));
 }

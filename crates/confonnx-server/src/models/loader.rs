@@ -1,0 +1,412 @@
+//! From a model's files to one that runs.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use confonnx_attest::{Digest, ModelClaim};
+use confonnx_engine::{Batching, EngineError, InferError, Model, ModelOptions, Runtime, TensorInfo};
+use confonnx_model::{
+    HashError, ModelError, ModelInfo, data_files,
+    encrypted::{self, Erased, ModelKey, OpenedModel, OwnerPublicKey, open_model},
+    hash_files,
+    triton::{ModelConfig, ModelConfigError, TensorConfig, Warmup},
+};
+use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
+use confonnx_tensor::{Shape, Tensor};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroize;
+
+use super::{
+    Slot, UnlockError,
+    slot::{Locked, Served},
+};
+use crate::config::{Config, ModelSource};
+
+/// Why a model cannot be served. Callers are told, so its text says nothing of where the files are.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Read {
+        /// Its name in the model's folder.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is a folder.
+    #[error("expected an .onnx file, found a folder")]
+    Folder,
+    /// There is no version to serve.
+    #[error("there is no version to serve; expected a folder with a number as its name (1, 2, …) for each")]
+    NoVersion,
+    /// A version's folder has no model.
+    #[error("expected model.onnx or model.onnx.age in the version's folder, found neither")]
+    NoFile,
+    /// A version's folder has two.
+    #[error("expected one of model.onnx and model.onnx.age in the version's folder, found both")]
+    TwoFiles,
+    /// It is not a model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its external data is a link out of its folder, or not a file.
+    #[error("the model's data {file} is not a file in the model's folder; copy it there")]
+    Outside {
+        /// Its name.
+        file: String,
+    },
+    /// What came encrypted with it is not the data that it names.
+    #[error(
+        "its encrypted file has the data files {}, but the model names {}; encrypt it again, with its data beside it",
+        Names(found),
+        Names(expected)
+    )]
+    EncryptedData {
+        /// The data files it names.
+        expected: Vec<String>,
+        /// Those that are there.
+        found: Vec<String>,
+    },
+    /// ONNX Runtime does not take it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// It is encrypted, and nobody is expected to bring its key.
+    #[error(
+        "it is encrypted; with --use-model-key-provisioning the server waits for its owner to give the key"
+    )]
+    Encrypted,
+    /// A key is expected for a model that needs none.
+    #[error(
+        "it is not encrypted, so there is no key to wait for; encrypt it with `confonnx encrypt-model`, or leave \
+         --use-model-key-provisioning out"
+    )]
+    NotEncrypted,
+    /// Its configuration cannot be read.
+    #[error("config.pbtxt, {0}")]
+    Config(#[from] ModelConfigError),
+    /// Its configuration is of a model of another name.
+    #[error("config.pbtxt names the model {found:?}; expected {expected:?}, as its folder is named")]
+    ConfigName {
+        /// The folder's name.
+        expected: String,
+        /// The configuration's.
+        found: String,
+    },
+    /// Its configuration says other inputs or outputs than the model has.
+    #[error("config.pbtxt says {kind} {name:?} is {found}; the model has {expected}")]
+    ConfigTensor {
+        /// `input` or `output`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What the model says.
+        expected: String,
+        /// What the configuration says.
+        found: String,
+    },
+    /// A request of its warm-up failed.
+    #[error("the warm-up {name:?} failed: {source}")]
+    Warmup {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: InferError,
+    },
+    /// A request of its warm-up cannot be made.
+    #[error(
+        "the warm-up {name:?} has no size for an input: expected dims of 0 or more, as many as memory holds"
+    )]
+    WarmupShape {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// One version of a model: what it is called and where it is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) version: u64,
+    pub(super) path: PathBuf,
+    pub(super) config: Arc<ModelConfig>,
+}
+
+/// What it takes to load any model.
+pub(super) struct Loader {
+    runtime: Runtime,
+    sessions: usize,
+    threads_per_session: usize,
+    keys: KeysExpected,
+    pub(super) owner: Option<OwnerPublicKey>,
+}
+
+/// Whose key the owner brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeysExpected {
+    /// No model is encrypted.
+    None,
+    /// Those of the models that are.
+    Some,
+    /// That of the only model.
+    All,
+}
+
+impl Place {
+    /// Of a model that is in no repository.
+    pub(super) fn only(path: &Path, name: &str) -> Self {
+        Self { name: name.into(), version: 1, path: path.into(), config: Arc::default() }
+    }
+}
+
+impl Loader {
+    pub(super) fn new(config: &Config, runtime: &Runtime, owner: Option<OwnerPublicKey>) -> Self {
+        let keys = match (&config.models, config.use_model_key_provisioning) {
+            (_, false) => KeysExpected::None,
+            (ModelSource::File { .. }, true) => KeysExpected::All,
+            (ModelSource::Repository { .. }, true) => KeysExpected::Some,
+        };
+        let (sessions, threads_per_session) = (config.sessions, config.threads_per_session);
+        Self { runtime: runtime.clone(), sessions, threads_per_session, keys, owner }
+    }
+
+    /// Loads a model, unless it is encrypted: then it is locked.
+    ///
+    /// Every byte is read once: what is hashed is what runs.
+    pub(super) fn open(&self, place: &Place) -> Result<Slot, LoadError> {
+        if place.path.is_dir() {
+            return Err(LoadError::Folder);
+        }
+        let read = |source| LoadError::Read { file: file_name(&place.path), source };
+        let mut file = File::open(&place.path).map_err(read)?;
+        let len = usize::try_from(file.metadata().map_err(read)?.len()).unwrap_or(usize::MAX);
+        let mut head = Vec::new();
+        file.by_ref().take(64).read_to_end(&mut head).map_err(read)?;
+        match (encrypted::is_encrypted(&head), self.keys) {
+            (true, KeysExpected::None) => Err(LoadError::Encrypted),
+            (false, KeysExpected::All) => Err(LoadError::NotEncrypted),
+            (false, KeysExpected::None | KeysExpected::Some) => {
+                let mut onnx = Vec::new();
+                // Does not move while it is read, so it leaves no copy behind.
+                let reserved = onnx.try_reserve_exact(len.saturating_add(1));
+                reserved.map_err(|_| read(io::ErrorKind::OutOfMemory.into()))?;
+                onnx.extend_from_slice(&head);
+                file.read_to_end(&mut onnx).map_err(read)?;
+                self.load_plain(place, &Erased::from(onnx)).map(|served| Slot::Serving(Box::new(served)))
+            }
+            (true, KeysExpected::Some | KeysExpected::All) => {
+                let mut hash = Sha256::new_with_prefix(&head);
+                let mut buffer = vec![0; 1 << 16];
+                loop {
+                    match file.read(&mut buffer).map_err(read)? {
+                        0 => break,
+                        n => hash.update(buffer.get(..n).unwrap_or_default()),
+                    }
+                }
+                Ok(Slot::Locked(Locked { place: place.clone(), ciphertext: Digest(hash.finalize().into()) }))
+            }
+        }
+    }
+
+    /// Loads an encrypted model with its key, which its owner signed if that is asked for.
+    pub(super) fn unlock(
+        &self,
+        locked: &Locked,
+        key: &ModelKey,
+        signature: &[u8],
+    ) -> Result<Served, UnlockError> {
+        if let Some(owner) = &self.owner {
+            owner.verify(&locked.ciphertext.0, key, signature)?;
+        }
+        let path = &locked.place.path;
+        let read = |source: io::Error| LoadError::Read { file: file_name(path), source };
+        let file = File::open(path).map_err(read)?;
+        let len = usize::try_from(file.metadata().map_err(read)?.len()).unwrap_or(usize::MAX);
+        let opened = open_model(key, file, len)?;
+        let found = Digest(opened.ciphertext);
+        if found != locked.ciphertext {
+            return Err(UnlockError::Changed { expected: locked.ciphertext, found });
+        }
+        Ok(self.load_encrypted(&locked.place, opened)?)
+    }
+
+    /// Loads `onnx`, the content of the model's file, with the data files beside it.
+    fn load_plain(&self, place: &Place, onnx: &[u8]) -> Result<Served, LoadError> {
+        let info = ModelInfo::parse(onnx)?;
+        let data = |(location, path): (String, PathBuf)| match std::fs::read(path) {
+            Ok(octets) => Ok((location, SharedOctets(octets.into()))),
+            Err(source) => Err(LoadError::Read { file: location, source }),
+        };
+        let files = data_files(&place.path, &info.external_data).map_err(|error| missing(place, error))?;
+        self.load(place, onnx, files.into_iter().map(data).collect::<Result<_, _>>()?, None)
+    }
+
+    /// Loads a model that was stored encrypted, with the data files that came with it.
+    fn load_encrypted(&self, place: &Place, opened: OpenedModel) -> Result<Served, LoadError> {
+        let OpenedModel { onnx, external, ciphertext } = opened;
+        let info = ModelInfo::parse(&onnx)?;
+        if !external.iter().map(|(name, _)| name).eq(&info.external_data) {
+            let found = external.into_iter().map(|(name, _)| name).collect();
+            return Err(LoadError::EncryptedData { expected: info.external_data, found });
+        }
+        // One by one: each is copied, and its first copy erased, before the next.
+        let data = external.into_iter().map(|(name, octets)| (name, SharedOctets(Arc::from(&octets[..]))));
+        self.load(place, &onnx, data.collect(), Some(Digest(ciphertext)))
+    }
+
+    fn load(
+        &self,
+        place: &Place,
+        onnx: &[u8],
+        data: Vec<(String, SharedOctets)>,
+        ciphertext: Option<Digest>,
+    ) -> Result<Served, LoadError> {
+        let config = &place.config;
+        let digest = |(location, octets): &(String, SharedOctets)| {
+            (location.clone(), Sha256::digest(&octets.0).into())
+        };
+        let digests: BTreeMap<_, _> = data.iter().map(digest).collect();
+        let share = |(location, octets): &(String, SharedOctets)| (location.clone(), Arc::clone(&octets.0));
+        let options = ModelOptions {
+            sessions: config.instances.unwrap_or(self.sessions),
+            threads_per_session: self.threads_per_session,
+            external_data: data.iter().map(share).collect(),
+            batch: batching(config),
+        };
+        let loaded = Model::load(&self.runtime, onnx, &options);
+        // Before `data`, which is erased only if nobody else has it.
+        drop(options);
+        let model = loaded?;
+        check(config, "input", &config.inputs, model.inputs())?;
+        check(config, "output", &config.outputs, model.outputs())?;
+        for request in &config.warmup {
+            warm_up(&model, request, config.max_batch_size > 0)?;
+        }
+        let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor_metadata).collect();
+        let metadata = ModelMetadata {
+            name: place.name.clone(),
+            versions: vec![place.version.to_string()],
+            platform: "onnxruntime_onnx".into(),
+            inputs: tensors(model.inputs()),
+            outputs: tensors(model.outputs()),
+        };
+        let claim = ModelClaim {
+            name: place.name.clone(),
+            version: place.version.to_string(),
+            sha256: Some(Digest(hash_files(onnx, &digests))),
+            ciphertext_sha256: ciphertext,
+        };
+        Ok(Served { model, claim, metadata })
+    }
+}
+
+fn batching(config: &ModelConfig) -> Option<Batching> {
+    let dynamic = config.dynamic_batching.as_ref().filter(|_| config.max_batch_size > 1)?;
+    let size = |size: &u32| usize::try_from(*size).unwrap_or(usize::MAX);
+    Some(Batching {
+        max_batch_size: size(&config.max_batch_size),
+        preferred: dynamic.preferred_batch_size.iter().map(size).collect(),
+        max_delay: Duration::from_micros(dynamic.max_queue_delay_us),
+    })
+}
+
+/// Compares what the configuration says of tensors with what the model has. A dimension that is any size in the model may
+/// be said to be of one size.
+fn check(
+    config: &ModelConfig,
+    kind: &'static str,
+    said: &[TensorConfig],
+    has: &[TensorInfo],
+) -> Result<(), LoadError> {
+    for tensor in said {
+        let mut dims = tensor.dims.clone();
+        if config.max_batch_size > 0 {
+            dims.insert(0, -1);
+        }
+        let model = has.iter().find(|info| info.name == tensor.name);
+        let fits = model.is_some_and(|info| {
+            let same = |(model, said): (&i64, &i64)| *model == -1 || model == said;
+            let batched = config.max_batch_size == 0 || info.shape.first() == Some(&-1);
+            info.dtype == tensor.dtype
+                && info.shape.len() == dims.len()
+                && info.shape.iter().zip(&dims).all(same)
+                && batched
+        });
+        if !fits {
+            let list = has.iter().map(|info| format!("{} {} {:?}", info.name, info.dtype, info.shape));
+            let expected = list.collect::<Vec<_>>().join(", ");
+            let found = format!("{} {dims:?}", tensor.dtype);
+            return Err(LoadError::ConfigTensor { kind, name: tensor.name.clone(), expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// Runs a request of zeros.
+fn warm_up(model: &Model, request: &Warmup, batched: bool) -> Result<(), LoadError> {
+    let no_shape = || LoadError::WarmupShape { name: request.name.clone() };
+    let zeros = |input: &TensorConfig| {
+        let batch = batched.then_some(u64::from(request.batch_size.max(1)));
+        let dims = input.dims.iter().map(|dim| u64::try_from(*dim).ok());
+        let dims = batch.map(Some).into_iter().chain(dims).collect::<Option<Vec<_>>>()?;
+        let shape = Shape::new(dims).ok()?;
+        // An empty string is a length of zero, too.
+        let len = shape.elements().checked_mul(input.dtype.size().unwrap_or(4))?;
+        let mut data = Vec::new();
+        data.try_reserve_exact(len).ok()?;
+        data.resize(len, 0);
+        Some((input.name.clone(), Tensor::new(input.dtype, shape, data).ok()?))
+    };
+    let inputs = request.inputs.iter().map(zeros).collect::<Option<Vec<_>>>().ok_or_else(no_shape)?;
+    for _ in 0..request.count {
+        let failed = |source| LoadError::Warmup { name: request.name.clone(), source };
+        model.run(&inputs, &[]).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// What ONNX Runtime reads while it loads a model; erased when the last owner drops it.
+struct SharedOctets(Arc<[u8]>);
+
+impl Drop for SharedOctets {
+    fn drop(&mut self) {
+        if let Some(octets) = Arc::get_mut(&mut self.0) {
+            octets.zeroize();
+        }
+    }
+}
+
+fn missing(place: &Place, error: HashError) -> LoadError {
+    // Names within the model's folder only.
+    let within = |path: &Path| {
+        let folder = place.path.parent().and_then(|folder| folder.canonicalize().ok());
+        let name = folder.and_then(|folder| path.strip_prefix(folder).ok().map(Path::to_owned));
+        name.map_or_else(|| "a data file".into(), |name| name.display().to_string())
+    };
+    match error {
+        HashError::Read { path, error } => LoadError::Read { file: within(&path), source: error },
+        HashError::Outside { path } => LoadError::Outside { file: within(&path) },
+        HashError::Model(error) => LoadError::Model(error),
+        HashError::External { locations } => LoadError::Outside { file: locations.join(", ") },
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn tensor_metadata(info: &TensorInfo) -> TensorMetadata {
+    TensorMetadata { name: info.name.clone(), datatype: info.dtype, shape: info.shape.clone() }
+}
+
+struct Names<'a>(&'a [String]);
+
+impl std::fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { f.write_str("none") } else { f.write_str(&self.0.join(", ")) }
+    }
+}

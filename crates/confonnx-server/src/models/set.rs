@@ -1,0 +1,224 @@
+//! The models of one moment.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use confonnx_attest::ModelClaim;
+use serde::Serialize;
+
+use super::{Slot, known::Known};
+
+/// Versions by name and number.
+pub(super) type Slots = BTreeMap<String, BTreeMap<u64, Arc<Slot>>>;
+
+/// The models that are served or locked, and what is known of the others. Never changes: a change makes another one.
+#[derive(Default)]
+pub struct Set {
+    pub(super) slots: Slots,
+    index: Vec<Entry>,
+    /// The first version that should be served and is not.
+    lacking: Option<Absent>,
+}
+
+/// A line of the repository's index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The model.
+    pub name: String,
+    /// Its version; absent where none could be found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `READY`, `LOADING` or `UNAVAILABLE`.
+    pub state: &'static str,
+    /// Why, or what else there is to know; may be empty.
+    pub reason: String,
+}
+
+impl Entry {
+    /// Whether it runs.
+    pub fn is_ready(&self) -> bool {
+        self.state == READY
+    }
+}
+
+/// There is no such model to run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    /// None has that name and version.
+    #[error("there is no model {name:?}{} here; expected {}", Version(version.as_deref()), List(expected))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The version asked for, if one was.
+        version: Option<String>,
+        /// The models there are, and their versions.
+        expected: Vec<(String, u64)>,
+    },
+    /// Its owner has not given its key.
+    #[error(
+        "model {model} version {version} is locked: its owner has not yet given its key (`confonnx provision`)"
+    )]
+    Locked {
+        /// Its name.
+        model: String,
+        /// Its version.
+        version: String,
+    },
+    /// It is known, but not served.
+    #[error("model {model}{} is not served: {reason}", Version(version.as_deref()))]
+    Unavailable {
+        /// Its name.
+        model: String,
+        /// Its version.
+        version: Option<String>,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Absent {
+    /// The name asked for.
+    pub fn model(&self) -> &str {
+        match self {
+            Self::Unknown { name: model, .. }
+            | Self::Locked { model, .. }
+            | Self::Unavailable { model, .. } => model,
+        }
+    }
+
+    /// The same, without the names of models that are not `visible`.
+    pub fn among(mut self, visible: impl Fn(&str) -> bool) -> Self {
+        if let Self::Unknown { expected, .. } = &mut self {
+            expected.retain(|(name, _)| visible(name));
+        }
+        self
+    }
+}
+
+impl Set {
+    pub(super) fn new(slots: Slots, known: &Known) -> Self {
+        let index = known.index(&slots);
+        let lacking = index.iter().find(|entry| !entry.is_ready() && known.wants(entry)).map(|entry| {
+            let slot = entry
+                .version
+                .as_ref()
+                .and_then(|version| version.parse().ok())
+                .and_then(|version: u64| slots.get(&entry.name)?.get(&version));
+            let (model, version) = (entry.name.clone(), entry.version.clone());
+            match (slot.map(|slot| &**slot), version) {
+                (Some(Slot::Locked(_)), Some(version)) => Absent::Locked { model, version },
+                (_, version) => Absent::Unavailable { model, version, reason: entry.reason.clone() },
+            }
+        });
+        Self { slots, index, lacking }
+    }
+
+    /// For the claims: by name, then version.
+    pub fn claims(&self) -> Vec<ModelClaim> {
+        self.slots.values().flat_map(BTreeMap::values).map(|slot| slot.claim()).collect()
+    }
+
+    /// The repository's index.
+    pub fn index(&self) -> &[Entry] {
+        &self.index
+    }
+
+    /// What keeps the server from being ready: a version that should be served and is not.
+    pub fn lacking(&self) -> Option<&Absent> {
+        self.lacking.as_ref()
+    }
+
+    /// The model of that name; without a version the highest one that is not locked.
+    ///
+    /// # Errors
+    /// [`Absent`]
+    pub fn find(&self, name: &str, version: Option<&str>) -> Result<&Arc<Slot>, Absent> {
+        let slot = match (self.slots.get(name), version) {
+            (None, _) => None,
+            (Some(versions), None) => {
+                let served = versions.values().rev().find(|slot| slot.served().is_some());
+                served.or_else(|| versions.values().next_back())
+            }
+            (Some(versions), Some(version)) => number(version).and_then(|number| versions.get(&number)),
+        };
+        slot.ok_or_else(|| self.absent(name, version))
+    }
+
+    /// The locked model of that name; without a version the highest one that is locked, or that there is.
+    ///
+    /// # Errors
+    /// [`Absent`]
+    pub fn find_locked(&self, name: &str, version: Option<&str>) -> Result<&Arc<Slot>, Absent> {
+        let locked = self
+            .slots
+            .get(name)
+            .filter(|_| version.is_none())
+            .and_then(|versions| versions.values().rev().find(|slot| slot.served().is_none()));
+        locked.map_or_else(|| self.find(name, version), Ok)
+    }
+
+    /// Whether the index has that name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.index.iter().any(|entry| entry.name == name)
+    }
+
+    pub(super) fn has(&self, name: &str, version: u64) -> bool {
+        self.slots.get(name).is_some_and(|versions| versions.contains_key(&version))
+    }
+
+    /// The versions of a model that run.
+    pub fn versions(&self, name: &str) -> Vec<String> {
+        let versions = self.slots.get(name).into_iter().flatten();
+        versions.filter(|(_, slot)| slot.served().is_some()).map(|(version, _)| version.to_string()).collect()
+    }
+
+    fn absent(&self, name: &str, version: Option<&str>) -> Absent {
+        let same = |entry: &&Entry| {
+            entry.name == name
+                && (version.is_none() || entry.version.as_deref().is_none_or(|v| Some(v) == version))
+        };
+        if let Some(entry) = self.index.iter().find(same) {
+            let (model, version) = (name.into(), entry.version.clone());
+            return Absent::Unavailable { model, version, reason: entry.reason.clone() };
+        }
+        let expected = self
+            .slots
+            .iter()
+            .flat_map(|(name, versions)| versions.keys().map(move |version| (name.clone(), *version)));
+        let (name, version) = (name.into(), version.map(Into::into));
+        Absent::Unknown { name, version, expected: expected.collect() }
+    }
+}
+
+/// A version has one spelling.
+fn number(version: &str) -> Option<u64> {
+    version.parse().ok().filter(|number: &u64| number.to_string() == version)
+}
+
+/// In the index: it runs.
+pub(super) const READY: &str = "READY";
+
+/// As many models as an error names.
+const MAX_LISTED: usize = 16;
+
+struct Version<'a>(Option<&'a str>);
+
+impl std::fmt::Display for Version<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |version| write!(f, " version {version:?}"))
+    }
+}
+
+struct List<'a>(&'a [(String, u64)]);
+
+impl std::fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some((last, rest)) = self.0.get(..self.0.len().min(MAX_LISTED)).and_then(<[_]>::split_last)
+        else {
+            return f.write_str("one of POST /v2/repository/index");
+        };
+        for (name, version) in rest {
+            write!(f, "{name:?} version {version}, ")?;
+        }
+        write!(f, "{:?} version {}", last.0, last.1)
+    }
+}
