@@ -81,7 +81,10 @@ async fn strings_and_metadata() {
         (DataType::Bytes, &[-1][..])
     );
     assert!(client.ready().await.unwrap());
-    assert_eq!(client.server_metadata().await.unwrap().extensions, ["binary_tensor_data"]);
+    assert_eq!(
+        client.server_metadata().await.unwrap().extensions,
+        ["binary_tensor_data", "model_repository"]
+    );
 }
 
 #[tokio::test]

@@ -131,7 +131,8 @@ fn models_that_cannot_be_served() {
         }
     };
     assert!(matches!(load(dir.path().join("absent.onnx")).1, LoadError::Read { .. }));
-    assert!(matches!(load(dir.path().to_owned()).1, LoadError::Folder));
+    std::fs::create_dir(dir.path().join("folder")).unwrap();
+    assert!(matches!(load(dir.path().join("folder")).1, LoadError::Folder));
 
     let whole = std::fs::read(model("mlp")).unwrap();
     let truncated = dir.path().join("truncated.onnx");
