@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use confonnx_client::{
-    Aead, ClientError, Expectations, Kem, Options, Policy, SigningKey, load_enclave_hash, load_policy,
+    Aead, ClientError, Expectations, Kem, ModelRef, Options, Policy, SigningKey, load_enclave_hash,
+    load_policy,
 };
 use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use pyo3::exceptions::PyValueError;
@@ -89,7 +90,9 @@ impl Client {
         inputs: Vec<PyTensor>,
         outputs: Vec<String>,
         model: Option<&str>,
+        version: Option<&str>,
     ) -> PyResult<Vec<Returned<'py>>> {
+        let model = ModelRef { name: model, version };
         let inputs = inputs.iter().map(PyTensor::parse).collect::<PyResult<_>>()?;
         let results = self.wait(py, self.inner.infer(model, inputs, &outputs))?;
         results.into_iter().map(|(name, tensor)| to_python(py, name, &tensor)).collect()
@@ -102,7 +105,8 @@ impl Client {
         Ok((trusted.tee().name(), claims, error::checks(&verdict.checks), verdict.to_string()))
     }
 
-    fn metadata(&self, py: Python<'_>, model: Option<&str>) -> PyResult<Metadata> {
+    fn metadata(&self, py: Python<'_>, model: Option<&str>, version: Option<&str>) -> PyResult<Metadata> {
+        let model = ModelRef { name: model, version };
         let metadata = self.wait(py, self.inner.metadata(model))?;
         let describe = |tensors: Vec<confonnx_client::TensorMetadata>| {
             tensors.into_iter().map(|tensor| (tensor.name, tensor.datatype.name(), tensor.shape)).collect()
@@ -121,8 +125,10 @@ impl Client {
         py: Python<'_>,
         key: &str,
         model: Option<&str>,
+        version: Option<&str>,
         owner_key: Option<&str>,
     ) -> PyResult<Option<String>> {
+        let model = ModelRef { name: model, version };
         // Looked at here, so that what is no key is never sent.
         let key: ModelKey = key.parse().map_err(|err| error::argument("key", err))?;
         let owner = owner_key.map(OwnerKey::from_pem).transpose();

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 
 use confonnx_client::json::JsonError;
-use confonnx_client::{Check, ClientError, Outcome, PolicyBuildError};
+use confonnx_client::{Check, ClientError, ModelRefused, Outcome, PolicyBuildError};
 use confonnx_model::encrypted::{EncryptFileError, KeyError};
 use confonnx_model::{HashError, ModelError, TensorProtoError};
 use pyo3::exceptions::PyValueError;
@@ -38,10 +38,13 @@ pub(crate) fn client(error: ClientError) -> PyErr {
         ClientError::Url { .. }
         | ClientError::Header { .. }
         | ClientError::Inputs(_)
-        | ClientError::Model { .. } => PyValueError::new_err(message),
+        | ClientError::NotEncrypted { .. }
+        | ClientError::Model(ModelRefused::Unnamed { .. }) => PyValueError::new_err(message),
         ClientError::Transport { .. } => TransportError::new_err(message),
         ClientError::Timeout { .. } => RequestTimeoutError::new_err(message),
-        ClientError::Document(_) | ClientError::NoKey { .. } => AttestationError::new_err(message),
+        ClientError::Document(_)
+        | ClientError::NoKey { .. }
+        | ClientError::Model(ModelRefused::Hash { .. }) => AttestationError::new_err(message),
         ClientError::Refused { status, code } | ClientError::Inner { status, code, .. } => {
             refused(message, status, Some(code))
         }

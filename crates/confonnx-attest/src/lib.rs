@@ -78,8 +78,8 @@ pub use document::{Document, DocumentError, Documents, MAX_DOCUMENT_BYTES, Verif
 pub use enclave_info::{EnclaveInfo, EnclaveInfoError};
 pub use evidence::{Evidence, EvidenceError, Tee};
 pub use policy::{
-    AcceptedKeyService, Expectations, Platforms, Policy, PolicyBuildError, PolicyError, PolicyFileError,
-    Preset, SigningKey, SigningKeyError,
+    AcceptedKeyService, Called, Expectations, ModelPin, ModelRefused, Platforms, Policy, PolicyBuildError,
+    PolicyError, PolicyFileError, Preset, SigningKey, SigningKeyError,
 };
 pub use proof::{Genuine, Trusted};
 pub use verdict::{Check, Outcome, Step, Verdict};

@@ -3,17 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Digest, EnclaveHash, Genuine, ModelClaim, PROTOCOL, Tee, UnixTime, Verdict};
+use crate::{EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
 
 mod file;
 mod key_source;
 mod list;
+mod model;
 mod platforms;
 mod signing_key;
 
 pub use file::{PolicyFileError, Preset};
 pub use key_source::AcceptedKeyService;
 pub(crate) use list::at_least_one;
+pub use model::{Called, ModelPin, ModelRefused};
 pub use platforms::Platforms;
 pub(crate) use signing_key::Signer;
 pub use signing_key::{SigningKey, SigningKeyError};
@@ -31,8 +33,8 @@ pub struct Expectations {
     pub enclave_hashes: Vec<EnclaveHash>,
     /// The key that has to have signed the program. A TEE whose programs are not signed then fails.
     pub signing_keys: Vec<SigningKey>,
-    /// The hash of a model the server has to serve.
-    pub model_hashes: Vec<Digest>,
+    /// The hash of the model that is called, which the server has to serve under its name.
+    pub model_hashes: Vec<ModelPin>,
     /// Accepts debug mode, and with it the insecure TEE, without confidentiality. Alone it accepts the insecure TEE
     /// only.
     pub allow_debug: bool,
@@ -102,8 +104,8 @@ impl Expectations {
     }
 
     /// From now on accepts only those model hashes that are in both lists; an empty list says nothing.
-    pub fn narrow_model_hashes(&mut self, accepted: Vec<Digest>) -> Result<(), PolicyBuildError> {
-        narrow("model hash", &mut self.model_hashes, accepted, Digest::to_string)
+    pub fn narrow_model_hashes(&mut self, accepted: Vec<ModelPin>) -> Result<(), PolicyBuildError> {
+        model::narrow(&mut self.model_hashes, accepted)
     }
 
     /// From now on accepts documents without the caller's nonce up to the lesser age.
@@ -197,8 +199,9 @@ impl Policy {
         if accepted.is_empty() {
             return verdict.info("model hash", found);
         }
-        let served = models.iter().flat_map(ModelClaim::hashes).any(|hash| accepted.contains(hash));
-        verdict.decide("model hash", one_of(accepted.iter().map(Digest::to_string)), found, served);
+        // Of some model: which one is called is known only with the call ([`Policy::model`]).
+        let served = models.iter().any(|model| accepted.iter().any(|pin| pin.matches(model)));
+        verdict.decide("model hash", one_of(accepted.iter().map(ModelPin::to_string)), found, served);
     }
 
     fn check_age(&self, genuine: &Genuine, now: UnixTime, verdict: &mut Verdict) {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use confonnx_client::{
-    Aead, Digest, Expectations, Kem, Options, Policy, Secret, SigningKey, load_enclave_hash, load_policy,
+    Aead, Expectations, Kem, ModelPin, ModelRef, Options, Policy, Secret, SigningKey, load_enclave_hash,
+    load_policy,
 };
 
 /// What the server has to be.
@@ -24,9 +25,9 @@ pub(crate) struct Expected {
     /// The public key (PEM) that has to have signed the server's program. Repeat to accept several
     #[arg(long, value_name = "FILE")]
     enclave_signing_key_file: Vec<PathBuf>,
-    /// The model hash (see `confonnx hash-model`) the server has to serve. Repeat to accept several
-    #[arg(long, value_name = "HEX")]
-    enclave_model_hash: Vec<Digest>,
+    /// The hash (see `confonnx hash-model`) of the model that is called, or for one model by name. Repeat to accept several
+    #[arg(long, value_name = "HEX|NAME=HEX")]
+    enclave_model_hash: Vec<ModelPin>,
     /// The same, read from a file
     #[arg(long, value_name = "FILE")]
     enclave_model_hash_file: Vec<PathBuf>,
@@ -34,6 +35,23 @@ pub(crate) struct Expected {
     /// A policy says that itself
     #[arg(long, conflicts_with = "policy")]
     enclave_allow_debug: bool,
+}
+
+/// The model to call.
+#[derive(Args)]
+pub(crate) struct Called {
+    /// The model; may be left out when the server has only one
+    #[arg(long, visible_alias = "model-name", value_name = "NAME")]
+    model: Option<String>,
+    /// Its version [default: the highest with the expected model hash, or the highest]
+    #[arg(long, value_name = "NUMBER")]
+    model_version: Option<String>,
+}
+
+impl Called {
+    pub(crate) fn get(&self) -> ModelRef<'_> {
+        ModelRef { name: self.model.as_deref(), version: self.model_version.as_deref() }
+    }
 }
 
 /// How to reach the server.
@@ -76,7 +94,7 @@ impl Expected {
         let read = self.enclave_model_hash_file.iter().map(|path| {
             text(path)?.trim().parse().with_context(|| format!("no model hash in {}", path.display()))
         });
-        let given = self.enclave_model_hash.iter().copied().map(Ok);
+        let given = self.enclave_model_hash.iter().cloned().map(Ok);
         expected.narrow_model_hashes(given.chain(read).collect::<Result<_>>()?)?;
         if let Some(max_age) = max_age {
             expected.narrow_max_age(max_age);

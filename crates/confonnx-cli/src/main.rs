@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use confonnx_client::{ClientError, LoadError, PolicyBuildError, Verdict};
+use confonnx_client::{ClientError, LoadError, ModelRefused, PolicyBuildError, Verdict};
 
 /// Confidential inference: verify a server, then send it what only its TEE may see.
 #[derive(Parser)]
@@ -75,7 +75,7 @@ fn code(err: &anyhow::Error, otherwise: u8) -> u8 {
     match err.downcast_ref() {
         Some(err) if ClientError::verdict(err).is_some_and(Verdict::is_undecided) => UNDECIDED,
         Some(ClientError::Document(_) | ClientError::NotGenuine(_)) => NOT_GENUINE,
-        Some(ClientError::NotTrusted(_)) => NOT_TRUSTED,
+        Some(ClientError::NotTrusted(_) | ClientError::Model(ModelRefused::Hash { .. })) => NOT_TRUSTED,
         _ => otherwise,
     }
 }

@@ -8,7 +8,7 @@ use confonnx_client::{blocking::Client, json};
 use confonnx_model::{read_tensor_proto, write_tensor_proto};
 use confonnx_tensor::Tensor;
 
-use crate::args::{Connection, Expected, bytes};
+use crate::args::{Called, Connection, Expected, bytes};
 use crate::print;
 
 /// Run a model on inputs that only the verified server can see
@@ -23,9 +23,8 @@ pub(crate) struct Predict {
     /// The server
     #[arg(long, value_name = "URL")]
     url: String,
-    /// The model; may be left out when the server has only one
-    #[arg(long, value_name = "NAME")]
-    model: Option<String>,
+    #[command(flatten)]
+    model: Called,
     /// Outputs to return; all when left out
     #[arg(long, value_name = "NAME", num_args = 1..)]
     outputs: Vec<String>,
@@ -55,7 +54,7 @@ impl Predict {
         let policy = self.expected.policy(None)?;
         let inputs = self.inputs()?;
         let client = Client::new(&self.url, policy, self.connection.options()?)?;
-        let outputs = client.infer(self.model.as_deref(), inputs, &self.outputs)?;
+        let outputs = client.infer(self.model.get(), inputs, &self.outputs)?;
         if let Some(folder) = &self.pb_out {
             write_files(folder, &outputs)?;
         }

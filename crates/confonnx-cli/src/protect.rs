@@ -8,7 +8,7 @@ use clap::Args;
 use confonnx_client::blocking::Client;
 use confonnx_model::encrypted::{ModelKey, OwnerKey, encrypt_file};
 
-use crate::args::{Connection, Expected, bytes};
+use crate::args::{Called, Connection, Expected, bytes};
 use crate::print;
 
 /// Encrypt a model, so that only a TEE that its owner trusts can run it
@@ -37,9 +37,8 @@ pub(crate) struct Provision {
     /// The server
     #[arg(long, value_name = "URL")]
     url: String,
-    /// The model; may be left out when the server has only one
-    #[arg(long, value_name = "NAME")]
-    model: Option<String>,
+    #[command(flatten)]
+    model: Called,
     /// The key's file
     #[arg(long, value_name = "FILE")]
     model_key_file: PathBuf,
@@ -78,7 +77,7 @@ impl Provision {
         let key: ModelKey = read(&self.model_key_file, str::parse)?;
         let owner = self.owner_key_file.as_deref().map(|path| read(path, OwnerKey::from_pem)).transpose()?;
         let client = Client::new(&self.url, policy, self.connection.options()?)?;
-        let claim = client.provision_model_key(self.model.as_deref(), &key, owner.as_ref())?;
+        let claim = client.provision_model_key(self.model.get(), &key, owner.as_ref())?;
         Ok(print(&format!("Unlocked: {claim}"))?)
     }
 }

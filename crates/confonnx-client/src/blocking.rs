@@ -8,7 +8,7 @@ use confonnx_protocol::oip::{ModelMetadata, ServerMetadata};
 use confonnx_tensor::Tensor;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{ClientError, Options};
+use crate::{ClientError, ModelRef, Options};
 
 /// See [`crate::Client`]; every method here blocks until its work is done.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Client {
     /// See [`crate::Client::infer`].
     pub fn infer(
         &self,
-        model: Option<&str>,
+        model: impl Into<ModelRef<'_>>,
         inputs: Vec<(String, Tensor<'_>)>,
         outputs: &[String],
     ) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
@@ -76,7 +76,7 @@ impl Client {
     }
 
     /// See [`crate::Client::metadata`].
-    pub fn metadata(&self, model: Option<&str>) -> Result<ModelMetadata, ClientError> {
+    pub fn metadata(&self, model: impl Into<ModelRef<'_>>) -> Result<ModelMetadata, ClientError> {
         self.runtime.block_on(self.inner.metadata(model))
     }
 
@@ -93,7 +93,7 @@ impl Client {
     /// See [`crate::Client::provision_model_key`].
     pub fn provision_model_key(
         &self,
-        model: Option<&str>,
+        model: impl Into<ModelRef<'_>>,
         key: &ModelKey,
         owner: Option<&OwnerKey>,
     ) -> Result<ModelClaim, ClientError> {

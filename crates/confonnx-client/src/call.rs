@@ -7,11 +7,15 @@ use confonnx_protocol::oip::{self, ErrorBody};
 use confonnx_protocol::session::{SESSION_FIELD, SESSION_OFFER};
 use confonnx_protocol::{Draft, Plaintext};
 
-use crate::{ClientError, Options};
+use crate::{ClientError, ModelRef, Options};
 
 /// What to ask of the inner API; the same for every try.
+#[derive(Clone)]
 pub(crate) struct Call<'a> {
     pub(crate) method: &'static str,
+    /// The model it is about.
+    pub(crate) model: Option<ModelRef<'a>>,
+    /// With a model, what follows its own path.
     pub(crate) path: String,
     pub(crate) fields: Vec<(&'static str, String)>,
     pub(crate) body: Vec<&'a [u8]>,
@@ -28,7 +32,14 @@ pub(crate) struct Answer {
 
 impl<'a> Call<'a> {
     pub(crate) fn get(path: impl Into<String>) -> Self {
-        Self { method: "GET", path: path.into(), fields: Vec::new(), body: Vec::new(), json_len: None }
+        Self {
+            method: "GET",
+            model: None,
+            path: path.into(),
+            fields: Vec::new(),
+            body: Vec::new(),
+            json_len: None,
+        }
     }
 
     /// The binary HTTP message, padded, with `room` for a seal; whether it offers a session. Erased on drop.
@@ -168,6 +179,7 @@ mod tests {
             let json = vec![b'x'; json_len];
             let call = Call {
                 method: "POST",
+                model: None,
                 path: "/v2/models/m/infer".into(),
                 fields: vec![("content-type", "application/octet-stream".into())],
                 body: vec![&json, &tensors],

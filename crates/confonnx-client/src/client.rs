@@ -21,7 +21,7 @@ use crate::call::{Answer, Call, ClockOffset};
 use crate::resumption::{self, Way};
 use crate::session::Session;
 use crate::transport::{Base, Transport};
-use crate::{ClientError, Options};
+use crate::{ClientError, ModelRef, Options};
 
 /// A client of one server. Cheap to share: all methods take `&self`.
 pub struct Client {
@@ -107,10 +107,11 @@ impl Client {
     /// Runs `model` on `inputs`; the outputs named, or all when none is.
     ///
     /// `model` may be `None` when the server has exactly one. Names, types and shapes are those of
-    /// [`metadata`](Self::metadata).
+    /// [`metadata`](Self::metadata). With a model hash in the policy, the model that is called has to have it, whatever else
+    /// is served: of several versions the highest that has it is called.
     pub async fn infer(
         &self,
-        model: Option<&str>,
+        model: impl Into<ModelRef<'_>>,
         inputs: Vec<(String, Tensor<'_>)>,
         outputs: &[String],
     ) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
@@ -119,12 +120,13 @@ impl Client {
         let request = InferRequest { id: None, inputs, outputs, binary_default: true };
         let encoded = request.encode().map_err(ClientError::Inputs)?;
         let fields = vec![("content-type", encoded.content_type().into())];
+        let model = model.into();
         self.bounded(async {
-            let path = format!("{}/infer", self.model_path(model).await?);
             let answer = self
                 .call(&Call {
                     method: "POST",
-                    path,
+                    model: Some(model),
+                    path: "/infer".into(),
                     fields,
                     body: encoded.parts(),
                     json_len: encoded.json_len(),
@@ -142,13 +144,14 @@ impl Client {
     }
 
     /// Inputs and outputs of `model`, which may be `None` when the server has exactly one.
-    pub async fn metadata(&self, model: Option<&str>) -> Result<ModelMetadata, ClientError> {
-        self.bounded(async { self.json(&self.model_path(model).await?).await }).await
+    pub async fn metadata(&self, model: impl Into<ModelRef<'_>>) -> Result<ModelMetadata, ClientError> {
+        let call = Call { model: Some(model.into()), ..Call::get("") };
+        self.bounded(self.json(&call)).await
     }
 
     /// Name, version and extensions of the server.
     pub async fn server_metadata(&self) -> Result<ServerMetadata, ClientError> {
-        self.bounded(self.json("/v2")).await
+        self.bounded(self.json(&Call::get("/v2"))).await
     }
 
     /// Whether the server says, sealed, that it is ready to infer.
@@ -170,12 +173,12 @@ impl Client {
     /// hash of its encrypted form.
     pub async fn provision_model_key(
         &self,
-        model: Option<&str>,
+        model: impl Into<ModelRef<'_>>,
         key: &ModelKey,
         owner: Option<&OwnerKey>,
     ) -> Result<ModelClaim, ClientError> {
+        let model = model.into();
         self.bounded(async {
-            let path = format!("{}/key", self.model_path(model).await?);
             let mut fields = vec![("content-type", "text/plain".into())];
             if let Some(owner) = owner {
                 let signature = self.owner_signature(model, key, owner).await?;
@@ -183,7 +186,9 @@ impl Client {
             }
             let text = key.expose();
             let body = vec![text.as_bytes()];
-            let answer = self.call(&Call { method: "POST", path, fields, body, json_len: None }).await?;
+            let path = "/key".into();
+            let call = Call { method: "POST", model: Some(model), path, fields, body, json_len: None };
+            let answer = self.call(&call).await?;
             // The claims have changed with the model: whoever calls next looks at them again.
             self.state().session = None;
             serde_json::from_slice(answer.body()).map_err(ClientError::reply)
@@ -193,46 +198,58 @@ impl Client {
 
     async fn owner_signature(
         &self,
-        model: Option<&str>,
+        model: ModelRef<'_>,
         key: &ModelKey,
         owner: &OwnerKey,
     ) -> Result<Vec<u8>, ClientError> {
         let trusted = Arc::clone(&self.session(None).await?.trusted);
-        let models = &trusted.claims().models;
-        let claimed = models.iter().find(|claim| model.is_none_or(|name| claim.name == name));
+        let called = self.policy.model(trusted.claims(), model.name, model.version)?;
+        // As the server chooses: the highest version that is locked.
+        let number =
+            |claim: &&ModelClaim| (claim.sha256.is_none(), claim.version.parse::<u64>().unwrap_or_default());
+        let is_called = |claim: &&ModelClaim| {
+            claim.name == called.name
+                && called.version.as_ref().is_none_or(|version| *version == claim.version)
+        };
+        let claimed = trusted.claims().models.iter().filter(is_called).max_by_key(number);
         let Some(ciphertext) = claimed.and_then(|claim| claim.ciphertext_sha256) else {
-            let available = models.iter().filter(|claim| claim.ciphertext_sha256.is_some());
-            return Err(ClientError::Model {
-                available: available.map(|claim| claim.name.clone()).collect(),
-            });
+            return Err(ClientError::NotEncrypted { model: called.name });
         };
         let failed = || ClientError::System { source: "the cryptographic library failed".into() };
         owner.sign(&ciphertext.0, key).ok_or_else(failed)
     }
 
-    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        serde_json::from_slice(self.call(&Call::get(path)).await?.body()).map_err(ClientError::reply)
+    async fn json<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
+        serde_json::from_slice(self.call(call).await?.body()).map_err(ClientError::reply)
     }
 
-    async fn model_path(&self, model: Option<&str>) -> Result<String, ClientError> {
-        if let Some(name) = model {
-            return Ok(format!("/v2/models/{}", percent_encode(name)));
+    /// The call with the whole path of its model, if it is about one.
+    fn address<'a>(&self, call: &Call<'a>, session: &Session) -> Result<Call<'a>, ClientError> {
+        let Some(model) = call.model else { return Ok(call.clone()) };
+        let called = self.policy.model(session.trusted.claims(), model.name, model.version)?;
+        let mut path = format!("/v2/models/{}", percent_encode(&called.name));
+        if let Some(version) = called.version {
+            path += &format!("/versions/{}", percent_encode(&version));
         }
-        let session = self.session(None).await?;
-        match session.trusted.claims().models.as_slice() {
-            [only] => Ok(format!("/v2/models/{}", percent_encode(&only.name))),
-            several => Err(ClientError::Model {
-                available: several.iter().map(|model| model.name.clone()).collect(),
-            }),
-        }
+        Ok(Call { path: path + &call.path, ..call.clone() })
     }
 
     /// Exchanges sealed messages; attests again and corrects the clock, once each, when the server asks for it.
     async fn call(&self, call: &Call<'_>) -> Result<Answer, ClientError> {
         let mut session = self.session(None).await?;
-        let (mut renewed, mut corrected) = (false, false);
+        let (mut renewed, mut corrected, mut looked_again) = (false, false, false);
         loop {
-            match self.exchange(call, &session).await {
+            // Of every session anew: what its claims say of the model decides.
+            let addressed = match self.address(call, &session) {
+                Err(ClientError::Model(_)) if !looked_again => {
+                    // The claims may be of long ago.
+                    session = self.session(Some(&session)).await?;
+                    looked_again = true;
+                    continue;
+                }
+                addressed => addressed?,
+            };
+            match self.exchange(&addressed, &session).await {
                 Ok(answer) => {
                     if let Some(offset) = answer.date_refused().filter(|_| !corrected) {
                         self.state().clock = Some(offset);

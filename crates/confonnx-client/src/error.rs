@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use confonnx_attest::{DocumentError, PolicyError, Verdict, VerifyError};
+use confonnx_attest::{DocumentError, ModelRefused, PolicyError, Verdict, VerifyError};
 use confonnx_protocol::oip::OipError;
 
 /// Causes that come from below, for [`std::error::Error::source`].
@@ -108,11 +108,15 @@ pub enum ClientError {
         /// What is wrong.
         source: BoxError,
     },
-    /// No model was named, and the server has none or several.
-    #[error("name a model: the server has {}", models(.available))]
-    Model {
-        /// The attested names.
-        available: Vec<String>,
+    /// There is no model that the call could go to: none was named and there are several, or the server does not prove
+    /// the hash that the policy expects of it. Nothing was sent.
+    #[error(transparent)]
+    Model(#[from] ModelRefused),
+    /// The model has no encrypted file that its owner could sign a key for.
+    #[error("model {model} is not encrypted, or not there: there is nothing to sign a key for")]
+    NotEncrypted {
+        /// Its name.
+        model: String,
     },
     /// The operating system gives no randomness or no thread.
     #[error("the operating system refused: {source}")]
@@ -147,10 +151,6 @@ fn hint(code: &str) -> &'static str {
         "suite-unsupported" => ": choose another KEM or AEAD",
         _ => "",
     }
-}
-
-fn models(names: &[String]) -> String {
-    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 fn root_cause<'a>(err: &'a BoxError) -> &'a (dyn std::error::Error + 'static) {

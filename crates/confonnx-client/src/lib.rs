@@ -24,6 +24,7 @@ mod call;
 mod client;
 mod error;
 pub mod json;
+mod model_ref;
 mod options;
 mod policy;
 mod resumption;
@@ -32,14 +33,15 @@ mod transport;
 
 pub use client::Client;
 pub use error::{BoxError, ClientError};
+pub use model_ref::ModelRef;
 pub use options::{Options, Secret};
 pub use policy::{LoadError, load_enclave_hash, load_policy};
 
 pub use confonnx_attest::measure;
 pub use confonnx_attest::{
     Check, Claims, Digest, Document, DocumentError, EnclaveHash, EnclaveInfo, Expectations, Hex, ModelClaim,
-    Nonce, Outcome, Policy, PolicyBuildError, PolicyError, PolicyFileError, SigningKey, Step, Tee, TimeError,
-    Trusted, UnixTime, Verdict, VerifyError,
+    ModelPin, ModelRefused, Nonce, Outcome, Policy, PolicyBuildError, PolicyError, PolicyFileError,
+    SigningKey, Step, Tee, TimeError, Trusted, UnixTime, Verdict, VerifyError,
 };
 pub use confonnx_protocol::oip::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use confonnx_protocol::{Aead, Kem};

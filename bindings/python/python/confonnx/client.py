@@ -74,12 +74,14 @@ class Client:
         auth_key: The same as `auth={'key': …}`; may be given beside `{'user': …, 'pass': …}`.
         enclave_signing_key: The expected signer's public key, PEM.
         enclave_hash: The expected measurement of the enclave: hex, or the path of an `enclave_info.json`.
-        enclave_model_hash: The expected hash of the model, hex; always enforced when given.
+        enclave_model_hash: The expected hash of the model that is called, hex, or `name=hex` for the one of that name; always
+            enforced when given. The model's other versions, and other models, may be served beside it.
         enclave_allow_debug: Accept enclaves that can be debugged, and the insecure one, which proves nothing. For
             development only. Not beside `policy`, which says that itself.
         policy: A policy file (docs/attestation.md), or the preset `strict` or `cloud`. Other expectations narrow it.
         auth_key_outside: Send the key outside the seal, for an ingress to see.
         model: Name of the model; needed when the server has several.
+        model_version: Its version; when not given, the highest with the expected hash, or the highest.
         kem: `x-wing` (post-quantum hybrid, the default), `x25519` or `p-256`.
         aead: `aes-256-gcm` (the default), `aes-128-gcm` or `chacha20-poly1305`.
         timeout: For one call with its key exchange and retries, in seconds; 60 when not given.
@@ -106,6 +108,7 @@ class Client:
         policy: str | os.PathLike[str] | None = None,
         auth_key_outside: bool = False,
         model: str | None = None,
+        model_version: str | None = None,
         kem: str | None = None,
         aead: str | None = None,
         timeout: float | None = None,
@@ -129,10 +132,19 @@ class Client:
             sessions=sessions,
             relay=relay,
         )
-        self._model = model
+        self._model, self._version = model, model_version
+
+    def _called(self, model: str | None, version: str | None) -> tuple[str | None, str | None]:
+        # The client's version is one of the client's model.
+        return (model or self._model, version or (self._version if model in (None, self._model) else None))
 
     def predict(
-        self, data: Mapping[str, npt.ArrayLike], outputs: Sequence[str] = (), *, model: str | None = None
+        self,
+        data: Mapping[str, npt.ArrayLike],
+        outputs: Sequence[str] = (),
+        *,
+        model: str | None = None,
+        model_version: str | None = None,
     ) -> dict[str, Array]:
         """Runs the model.
 
@@ -141,6 +153,7 @@ class Client:
                 bfloat16 is that of the package `ml_dtypes`.
             outputs: The outputs wanted; all when empty.
             model: Name of the model, instead of the client's.
+            model_version: Its version, instead of the client's.
 
         Returns:
             A writable array for each output, in the model's order.
@@ -152,7 +165,8 @@ class Client:
             TransportError: No usable answer came, or not in time (`RequestTimeoutError`).
             ReplyError: The answer does not open or is malformed.
         """
-        results = self._client.predict(_tensor.tensors(data), list(outputs), model or self._model)
+        name, version = self._called(model, model_version)
+        results = self._client.predict(_tensor.tensors(data), list(outputs), name, version)
         return {name: _tensor.array(type_, shape, content) for name, type_, shape, content in results}
 
     def attest(self) -> Attestation:
@@ -161,7 +175,12 @@ class Client:
         return Attestation(tee, json.loads(claims), [Check(*check) for check in checks], table)
 
     def provision_model_key(
-        self, key: str, *, model: str | None = None, owner_key: str | None = None
+        self,
+        key: str,
+        *,
+        model: str | None = None,
+        model_version: str | None = None,
+        owner_key: str | None = None,
     ) -> str | None:
         """Gives an encrypted model its key (`confonnx.encrypt_model`), sealed, to the server that was proved.
 
@@ -170,6 +189,7 @@ class Client:
         Args:
             key: The key, `AGE-SECRET-KEY-1…`.
             model: Name of the model, instead of the client's.
+            model_version: Its version, instead of the client's.
             owner_key: The owner's private key (PEM; Ed25519 or P-256), for a server that was told whose model it is.
 
         Returns:
@@ -179,15 +199,15 @@ class Client:
             ValueError: It is no such key; nothing was sent.
             RequestError: The key does not open the model, or the model is not locked (any more).
         """
-        return self._client.provision_model_key(key, model or self._model, owner_key)
+        return self._client.provision_model_key(key, *self._called(model, model_version), owner_key)
 
-    def metadata(self, model: str | None = None) -> dict[str, Any]:
+    def metadata(self, model: str | None = None, model_version: str | None = None) -> dict[str, Any]:
         """What the server says of the model, inside the seal, as the Open Inference Protocol does.
 
         `{"name", "versions", "platform", "inputs", "outputs"}`; each input and output is
         `{"name", "datatype", "shape"}` with -1 where any size will do. Raises as `predict`.
         """
-        name, versions, platform, inputs, outputs = self._client.metadata(model or self._model)
+        name, versions, platform, inputs, outputs = self._client.metadata(*self._called(model, model_version))
 
         def described(tensors: list[tuple[str, str, list[int]]]) -> list[dict[str, Any]]:
             return [{"name": name, "datatype": datatype, "shape": shape} for name, datatype, shape in tensors]
@@ -245,6 +265,7 @@ class AsyncClient:
         policy: str | os.PathLike[str] | None = None,
         auth_key_outside: bool = False,
         model: str | None = None,
+        model_version: str | None = None,
         kem: str | None = None,
         aead: str | None = None,
         timeout: float | None = None,
@@ -262,6 +283,7 @@ class AsyncClient:
             policy=policy,
             auth_key_outside=auth_key_outside,
             model=model,
+            model_version=model_version,
             kem=kem,
             aead=aead,
             timeout=timeout,
@@ -270,24 +292,38 @@ class AsyncClient:
         )
 
     async def predict(
-        self, data: Mapping[str, npt.ArrayLike], outputs: Sequence[str] = (), *, model: str | None = None
+        self,
+        data: Mapping[str, npt.ArrayLike],
+        outputs: Sequence[str] = (),
+        *,
+        model: str | None = None,
+        model_version: str | None = None,
     ) -> dict[str, Array]:
         """See `Client.predict`."""
-        return await asyncio.to_thread(self._client.predict, data, outputs, model=model)
+        return await asyncio.to_thread(
+            self._client.predict, data, outputs, model=model, model_version=model_version
+        )
 
     async def attest(self) -> Attestation:
         """See `Client.attest`."""
         return await asyncio.to_thread(self._client.attest)
 
     async def provision_model_key(
-        self, key: str, *, model: str | None = None, owner_key: str | None = None
+        self,
+        key: str,
+        *,
+        model: str | None = None,
+        model_version: str | None = None,
+        owner_key: str | None = None,
     ) -> str | None:
         """See `Client.provision_model_key`."""
-        return await asyncio.to_thread(self._client.provision_model_key, key, model=model, owner_key=owner_key)
+        return await asyncio.to_thread(
+            self._client.provision_model_key, key, model=model, model_version=model_version, owner_key=owner_key
+        )
 
-    async def metadata(self, model: str | None = None) -> dict[str, Any]:
+    async def metadata(self, model: str | None = None, model_version: str | None = None) -> dict[str, Any]:
         """See `Client.metadata`."""
-        return await asyncio.to_thread(self._client.metadata, model)
+        return await asyncio.to_thread(self._client.metadata, model, model_version)
 
     @property
     def url(self) -> str:

@@ -85,6 +85,8 @@ def _client(args: argparse.Namespace) -> Client:
         enclave_model_hash=model_hash,
         enclave_allow_debug=args.enclave_allow_debug,
         policy=args.policy,
+        model=args.model_name,
+        model_version=args.model_version,
     )
 
 
@@ -113,10 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--auth-key", help="Authentication key, sent inside the seal")
     add("--auth-user", default="api", help="Authentication username (HTTP Basic, for an ingress; default: %(default)s)")
     add("--auth-pass", help="Authentication password (HTTP Basic, for an ingress)")
+    add("--model-name", help="Name of the model; may be left out when the server has only one")
+    add("--model-version", help="Its version (default: the highest with the expected model hash, or the highest)")
     add("--policy", metavar="FILE|PRESET", help="Policy file, or the preset strict or cloud; the --enclave flags narrow it")
     add("--enclave-signing-key-file", help="Path to expected enclave signing public key (PEM format)")
     add("--enclave-hash", help="Expected enclave hash (hex encoded), or path to an enclave_info.json")
-    add("--enclave-model-hash", help="Expected enclave model hash (hex encoded)")
+    add("--enclave-model-hash", help="Expected enclave model hash of the model (hex encoded), or NAME=HASH")
     add("--enclave-model-hash-file", help="Path to expected enclave model hash (hex encoded)")
     add("--enclave-allow-debug", action="store_true", help="Allow debug-enabled and insecure enclaves")
     add("--model-key", help="Key of an encrypted model, a secret (AGE-SECRET-KEY-1…)")

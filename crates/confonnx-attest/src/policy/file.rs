@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
-    AcceptedKeyService, Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, Platforms,
+    AcceptedKeyService, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, ModelPin, Platforms,
     SigningKey, SigningKeyError, azure, nitro, sgx, snp, tdx, tpm,
 };
 
@@ -141,7 +141,7 @@ struct File {
     enclave_hashes: Option<Vec<EnclaveHash>>,
     enclave_info_files: Option<Vec<String>>,
     signing_key_files: Option<Vec<String>>,
-    model_hashes: Option<Vec<Digest>>,
+    model_hashes: Option<Vec<ModelPin>>,
     allow_debug: bool,
     key_services: Option<Vec<AcceptedKeyService>>,
     #[serde(rename = "azure")]

@@ -15,7 +15,7 @@ fn nothing_expected_is_an_error() {
         build(Expectations { max_age, ..Expectations::default() }),
         Err(PolicyBuildError::NoExpectation)
     );
-    let model_hashes = vec![Digest([1; 32])];
+    let model_hashes = vec![Digest([1; 32]).into()];
     assert_eq!(
         build(Expectations { model_hashes: model_hashes.clone(), ..Expectations::default() }),
         Err(PolicyBuildError::ModelHashAlone)
@@ -27,7 +27,7 @@ fn nothing_expected_is_an_error() {
 fn a_refusal_names_all_checks_with_both_values() {
     let wrong = Expectations {
         enclave_hashes: vec![Digest([0; 32]).into()],
-        model_hashes: vec![Digest([0; 32])],
+        model_hashes: vec![Digest([0; 32]).into()],
         ..Expectations::default()
     };
     let genuine = Document::parse(&document()).unwrap().verify(Some(&NONCE), NOW).unwrap();

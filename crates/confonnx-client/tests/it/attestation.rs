@@ -36,7 +36,11 @@ async fn nothing_is_sealed_to_another_program_or_model() {
             allow_debug: true,
             ..Expectations::default()
         },
-        Expectations { model_hashes: vec![Digest([0; 32])], allow_debug: true, ..Expectations::default() },
+        Expectations {
+            model_hashes: vec![Digest([0; 32]).into()],
+            allow_debug: true,
+            ..Expectations::default()
+        },
     ] {
         let client = Client::new(&server.url(), Policy::new(expected).unwrap(), Options::default()).unwrap();
         let err = echo(&client).await.unwrap_err();

@@ -38,8 +38,11 @@ impl Protected {
 }
 
 pub(crate) fn client(server: &Running, model_hash: [u8; 32]) -> Client {
-    let expected =
-        Expectations { allow_debug: true, model_hashes: vec![Digest(model_hash)], ..Expectations::default() };
+    let expected = Expectations {
+        allow_debug: true,
+        model_hashes: vec![Digest(model_hash).into()],
+        ..Expectations::default()
+    };
     Client::new(&server.url(), Policy::new(expected).unwrap(), Options::default()).unwrap()
 }
 
