@@ -66,9 +66,9 @@ impl Client {
     }
 
     /// See [`crate::Client::infer`].
-    pub fn infer(
+    pub fn infer<'a>(
         &self,
-        model: impl Into<ModelRef<'_>>,
+        model: impl Into<ModelRef<'a>>,
         inputs: Vec<(String, Tensor<'_>)>,
         outputs: &[String],
     ) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
@@ -76,7 +76,7 @@ impl Client {
     }
 
     /// See [`crate::Client::metadata`].
-    pub fn metadata(&self, model: impl Into<ModelRef<'_>>) -> Result<ModelMetadata, ClientError> {
+    pub fn metadata<'a>(&self, model: impl Into<ModelRef<'a>>) -> Result<ModelMetadata, ClientError> {
         self.runtime.block_on(self.inner.metadata(model))
     }
 
@@ -91,9 +91,9 @@ impl Client {
     }
 
     /// See [`crate::Client::provision_model_key`].
-    pub fn provision_model_key(
+    pub fn provision_model_key<'a>(
         &self,
-        model: impl Into<ModelRef<'_>>,
+        model: impl Into<ModelRef<'a>>,
         key: &ModelKey,
         owner: Option<&OwnerKey>,
     ) -> Result<ModelClaim, ClientError> {
