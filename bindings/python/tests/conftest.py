@@ -64,7 +64,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         port = port or free_port()
         admin_port = free_port() if admin else 0
         log = logs / f"server{len(servers)}.log"
-        command = [str(executable), "--model-path", str(model), "--address", "127.0.0.1", "--http-port", str(port)]
+        models = "--model-repository" if model.is_dir() else "--model-path"
+        command = [str(executable), models, str(model), "--address", "127.0.0.1", "--http-port", str(port)]
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*command, "--admin-port", str(admin_port), "--debug", *flags], stdout=file, stderr=file, cwd=ROOT
