@@ -13,7 +13,9 @@ use std::mem;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
+    bhttp,
     context::{Open, Seal, SealError},
+    padding::padded_len,
     secret::Plaintext,
     suite::TAG_LEN,
 };
@@ -23,6 +25,8 @@ pub const MAX_CHUNK: usize = 16_384;
 
 const MAX_SEALED_CHUNK: usize = MAX_CHUNK + TAG_LEN;
 const FINAL_AAD: &[u8] = b"final";
+/// Octets of the length of a largest chunk.
+const CHUNK_LENGTH: usize = 4;
 
 /// Seals a message chunk by chunk.
 pub struct ChunkSealer(Box<dyn Seal>);
@@ -30,6 +34,15 @@ pub struct ChunkSealer(Box<dyn Seal>);
 impl ChunkSealer {
     pub(crate) fn new(context: Box<dyn Seal>) -> Self {
         Self(context)
+    }
+
+    /// Octets of `len` octets of message, sealed by [`chunk`](Self::chunk) in multiples of [`MAX_CHUNK`], then
+    /// [`finish`](Self::finish).
+    pub fn sealed_len(len: usize) -> usize {
+        let chunks = len.saturating_sub(1) / MAX_CHUNK;
+        let last = len.saturating_sub(chunks.saturating_mul(MAX_CHUNK));
+        let whole = MAX_SEALED_CHUNK.saturating_add(CHUNK_LENGTH);
+        chunks.saturating_mul(whole).saturating_add(last).saturating_add(TAG_LEN).saturating_add(1)
     }
 
     /// Appends `message` to `out`, sealed in as many chunks as it takes. More may follow.
@@ -93,11 +106,14 @@ pub(crate) struct ChunkReader {
     /// All octets from here on belong to the final chunk.
     last: bool,
     message: Zeroizing<Vec<u8>>,
+    /// Octets that the sealed message can have at most.
+    limit: usize,
 }
 
 impl ChunkReader {
-    pub(crate) fn new() -> Self {
-        Self { pending: Vec::new(), last: false, message: Zeroizing::new(Vec::new()) }
+    /// For a message of at most `limit` octets, sealed, which the caller enforces.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { pending: Vec::new(), last: false, message: Zeroizing::new(Vec::new()), limit }
     }
 
     pub(crate) fn push(
@@ -169,7 +185,13 @@ impl ChunkReader {
         let start = self.message.len();
         append(&mut self.message, chunk);
         let data = self.message.get_mut(start..).unwrap_or_default();
-        context.open(aad, data, tag).map_err(|_| ChunkError::Decrypt)
+        context.open(aad, data, tag).map_err(|_| ChunkError::Decrypt)?;
+        if start == 0 {
+            // So that a large message is neither moved nor given twice its room. What is never used costs nothing.
+            let announced = bhttp::announced_len(&self.message).map_or(0, padded_len);
+            reserve(&mut self.message, announced.min(self.limit));
+        }
+        Ok(())
     }
 }
 
@@ -177,12 +199,19 @@ impl ChunkReader {
 fn append(secret: &mut Zeroizing<Vec<u8>>, octets: &[u8]) {
     let len = secret.len().saturating_add(octets.len());
     if secret.capacity() < len {
-        let mut grown = Vec::with_capacity(len.max(secret.capacity().saturating_mul(2)));
-        grown.extend_from_slice(secret);
-        secret.zeroize();
-        **secret = grown;
+        reserve(secret, len.max(secret.capacity().saturating_mul(2)));
     }
     secret.extend_from_slice(octets);
+}
+
+/// Makes room for `capacity` octets in all.
+fn reserve(secret: &mut Zeroizing<Vec<u8>>, capacity: usize) {
+    if secret.capacity() < capacity {
+        let mut grown = Vec::with_capacity(capacity);
+        grown.extend_from_slice(secret);
+        secret.as_mut_slice().zeroize();
+        **secret = grown;
+    }
 }
 
 /// RFC 9000 §16. Lengths we write are below 2¹⁶.

@@ -258,7 +258,7 @@ impl ChunkedReplyOpener {
                 };
                 nonce.extend_from_slice(rest_of_nonce);
                 sealed = rest;
-                (secret.key(&nonce).map_err(|_| OpenReplyError::Decrypt)?, ChunkReader::new())
+                (secret.key(&nonce).map_err(|_| OpenReplyError::Decrypt)?, ChunkReader::new(self.limit))
             }
             ReplyState::Chunks { key, reader } => (key, reader),
             ReplyState::Failed => return Err(OpenReplyError::Decrypt),

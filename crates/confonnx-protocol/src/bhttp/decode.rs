@@ -43,6 +43,29 @@ pub fn decode_response(message: &[u8]) -> Result<(ResponseHead, Body), BhttpErro
     Ok((ResponseHead { status, fields }, body))
 }
 
+/// How long a message of known length, without its padding, says it is. `None` when `start`, its first octets, is too
+/// short to tell, or it does not say.
+pub(crate) fn announced_len(start: &[u8]) -> Option<usize> {
+    let mut reader = Reader::new(start);
+    match reader.varint(Part::Framing).ok()? {
+        0 => {
+            for part in [Part::Method, Part::Scheme, Part::Authority, Part::Path, Part::Header] {
+                reader.head_bytes(part).ok()?;
+            }
+        }
+        1 => {
+            while (100..200).contains(&reader.varint(Part::Status).ok()?) {
+                reader.head_bytes(Part::Header).ok()?;
+            }
+            reader.head_bytes(Part::Header).ok()?;
+        }
+        _ => return None,
+    }
+    let body = usize::try_from(reader.varint(Part::Content).ok()?).ok()?;
+    let no_trailer = 1;
+    reader.at.checked_add(body)?.checked_add(no_trailer)
+}
+
 #[derive(Clone, Copy)]
 enum Framing {
     Known,

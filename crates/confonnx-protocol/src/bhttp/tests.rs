@@ -297,9 +297,15 @@ proptest! {
         fields.iter().for_each(|(name, value)| head.fields.push(name, &value[..]));
         let mut message = Vec::new();
         encode_request(&head, &parts.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut message).unwrap();
+        let len = message.len();
         if pad {
             padding::pad(&mut message);
         }
+        let body_len = parts.concat().len();
+        let start = request_body_offset(&head, body_len);
+        prop_assert_eq!(announced_len(&message), Some(len));
+        prop_assert_eq!(announced_len(&message[..start]), Some(len));
+        prop_assert_eq!(announced_len(&message[..start - 1]), None);
         let peer = peer_reads(&message);
         prop_assert_eq!(peer.control().method(), Some(head.method.as_bytes()));
         prop_assert_eq!(peer.control().scheme(), Some(&b"https"[..]));
@@ -342,6 +348,8 @@ proptest! {
         peer.write_content(&content);
         let mut message = Vec::new();
         peer.write_bhttp(mode, &mut message).unwrap();
+        let known = matches!(mode, Mode::KnownLength).then_some(message.len());
+        prop_assert_eq!(announced_len(&message), known);
         let (head, body) = decode_response(&message).unwrap();
         prop_assert_eq!((head.status, head.fields.get(&field.0)), (status, Some(&field.1[..])));
         prop_assert_eq!(body.bytes(&message), &content[..]);

@@ -263,7 +263,7 @@ impl<'r> ChunkedOpener<'r> {
                         let (context, reply) = start.receiver(Framing::Chunked)?;
                         let (token, outdated) = (start.token, start.key.outdated);
                         let mut chunks =
-                            Chunks { context, reader: ChunkReader::new(), reply, token, outdated };
+                            Chunks { context, reader: ChunkReader::new(self.limit), reply, token, outdated };
                         chunks.push(rest, self.received)?;
                         State::Chunks(Box::new(chunks))
                     }

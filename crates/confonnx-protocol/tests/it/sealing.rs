@@ -1,7 +1,7 @@
 //! Sealing and opening with what a hostile network makes of messages.
 
 use confonnx_protocol::{
-    Aead, Code, Kem, KeyConfig, MAX_CHUNK, SealError,
+    Aead, ChunkSealer, Code, Kem, KeyConfig, MAX_CHUNK, SealError,
     client::{BindingError, ChunkedReplyOpener, OpenReplyError, SealingKey},
     key_config::KeyConfigError,
     server::{KeyRing, OpenError, Opened, Reply},
@@ -164,6 +164,8 @@ fn chunks_carry_messages_of_every_size_however_they_are_split() {
         let message = vec![0x5a; len];
         for piece in [1, 7, 40, 1_000, 1 << 20] {
             let (request, _) = chunked_request(&ring, &message);
+            let start = sealing_key(&ring, Kem::X25519).room();
+            assert_eq!(request.len(), start + ChunkSealer::sealed_len(len), "{len}");
             assert_eq!(open_chunked(&ring, &request, piece).unwrap(), message, "{len} {piece}");
         }
     }
