@@ -11,7 +11,7 @@ use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use confonnx_protocol::oip::{
     self, InferRequest, InferResponse, ModelMetadata, RequestedOutput, ServerMetadata,
 };
-use confonnx_protocol::{Plaintext, SealError};
+use confonnx_protocol::{Draft, Pieces, Plaintext, SealError};
 use confonnx_tensor::Tensor;
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
@@ -291,7 +291,7 @@ impl Client {
     async fn exchange_full(&self, call: &Call<'_>, session: &Session) -> Result<Answer, ClientError> {
         if self.options.chunked {
             let message = call.message(&self.options, self.date(), session.key.room(), false)?;
-            return Answer::parse(self.exchange_chunked(session, message.message()).await?);
+            return Answer::parse(self.exchange_chunked(session, message).await?);
         }
         let way = if self.resumes() { session.resumption.way(Instant::now()) } else { Way::Plain };
         let offering = if let Way::Offer(offering) = way { Some(offering) } else { None };
@@ -351,25 +351,28 @@ impl Client {
         request: Vec<u8>,
         media: (&'static str, &'static str),
     ) -> Result<Vec<u8>, ClientError> {
-        let (url, transport) = {
-            let state = self.state();
-            let gateway = || format!("{}/.well-known/ohttp-gateway", state.base.as_str());
-            (self.options.relay.clone().unwrap_or_else(gateway), Arc::clone(&state.transport))
-        };
+        let (url, transport) = self.gateway();
         transport.exchange(&url, request, media, self.options.max_reply).await
     }
 
-    async fn exchange_chunked(&self, session: &Session, message: &[u8]) -> Result<Plaintext, ClientError> {
+    /// Where sealed requests go, and how they get there.
+    fn gateway(&self) -> (String, Arc<Transport>) {
+        let state = self.state();
+        let gateway = || format!("{}/.well-known/ohttp-gateway", state.base.as_str());
+        (self.options.relay.clone().unwrap_or_else(gateway), Arc::clone(&state.transport))
+    }
+
+    /// In chunks, each sealed as it is sent, and opened as it arrives.
+    async fn exchange_chunked(&self, session: &Session, message: Draft) -> Result<Plaintext, ClientError> {
         let (aead, limit) = (self.options.aead, self.options.max_reply);
-        let mut request = Vec::new();
-        let (sealer, mut opener) = session
-            .key
-            .seal_chunked(aead, limit, &mut UnwrapErr(SysRng), &mut request)
-            .map_err(seal_failed)?;
-        sealer.finish(message, &mut request).map_err(seal_failed)?;
+        let mut start = Vec::new();
+        let (sealer, mut opener) =
+            session.key.seal_chunked(aead, limit, &mut UnwrapErr(SysRng), &mut start).map_err(seal_failed)?;
+        let request = Pieces::new(start, sealer, message).into();
         let media = ("message/ohttp-chunked-req", "message/ohttp-chunked-res");
-        let reply = self.send(request, media).await?;
-        opener.push(&reply).map_err(ClientError::reply)?;
+        let (url, transport) = self.gateway();
+        let open = |octets: &[u8]| opener.push(octets).map_err(ClientError::reply);
+        transport.exchange_as_it_comes(&url, request, media, limit, open).await?;
         opener.finish().map_err(ClientError::reply)
     }
 

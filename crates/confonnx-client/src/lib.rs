@@ -26,6 +26,7 @@ mod error;
 pub mod json;
 mod model_ref;
 mod options;
+mod outgoing;
 mod policy;
 mod resumption;
 mod session;

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Body;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -15,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::outgoing::Outgoing;
 use crate::{ClientError, Options};
 
 type Connector = HttpsConnector<HttpConnector>;
@@ -22,7 +22,7 @@ type Connector = HttpsConnector<HttpConnector>;
 /// A pool of connections.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    http: Client<Connector, Full<Bytes>>,
+    http: Client<Connector, Outgoing>,
     connector: Connector,
     headers: HeaderMap,
 }
@@ -82,74 +82,110 @@ impl Transport {
 
     /// An attestation document.
     pub(crate) async fn fetch(&self, url: &str, limit: usize) -> Result<Vec<u8>, ClientError> {
-        self.send(Method::GET, url, None, Bytes::new(), "application/json", limit).await
+        let body = self.send(Method::GET, url, None, Outgoing::default(), "application/json").await?;
+        collect(url, body, limit).await
     }
 
     /// A sealed reply to a sealed request, each with its media type.
     pub(crate) async fn exchange(
         &self,
         url: &str,
-        body: Vec<u8>,
+        request: Vec<u8>,
         media: (&'static str, &'static str),
         limit: usize,
     ) -> Result<Vec<u8>, ClientError> {
-        self.send(Method::POST, url, Some(media.0), body.into(), media.1, limit).await
+        let request = Outgoing::Whole(request.into());
+        collect(url, self.send(Method::POST, url, Some(media.0), request, media.1).await?, limit).await
     }
 
+    /// The same; `each` takes the octets of the reply as they arrive.
+    pub(crate) async fn exchange_as_it_comes(
+        &self,
+        url: &str,
+        request: Outgoing,
+        media: (&'static str, &'static str),
+        limit: usize,
+        each: impl FnMut(&[u8]) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let body = self.send(Method::POST, url, Some(media.0), request, media.1).await?;
+        read(url, body, limit, each).await
+    }
+
+    /// The body of an answer of the type expected; anything else is an error.
     async fn send(
         &self,
         method: Method,
         url: &str,
         content_type: Option<&'static str>,
-        body: Bytes,
+        body: Outgoing,
         expected: &'static str,
-        limit: usize,
-    ) -> Result<Vec<u8>, ClientError> {
-        let transport = |source| ClientError::Transport { url: url.into(), source };
-        let mut request =
-            Request::builder().method(method).uri(url).body(Full::new(body)).map_err(|err| {
-                let reason = err.to_string();
-                ClientError::Url { url: url.into(), reason }
-            })?;
+    ) -> Result<Incoming, ClientError> {
+        let mut request = Request::builder().method(method).uri(url).body(body).map_err(|err| {
+            let reason = err.to_string();
+            ClientError::Url { url: url.into(), reason }
+        })?;
         request.headers_mut().extend(self.headers.clone());
         if let Some(content_type) = content_type {
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        let response = self.http.request(request).await.map_err(|err| transport(err.into()))?;
-        let (head, mut body) = response.into_parts();
+        let response =
+            self.http.request(request).await.map_err(|source| transport_failed(url, source.into()))?;
+        let (head, body) = response.into_parts();
         let (status, found) = (head.status.as_u16(), media_type(&head.headers));
-        let accepted = status == 200 && found == expected;
-        let limit = if accepted { limit } else { MAX_PROBLEM };
-        let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
-        let mut received = Vec::with_capacity(announced.min(limit));
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|err| transport(err.into()))?;
-            let Some(data) = frame.data_ref() else { continue };
-            if received.len() + data.len() > limit {
-                // What was not even meant for us is of no interest beyond the limit.
-                if accepted {
-                    return Err(ClientError::TooLarge { limit });
-                }
-                received.clear();
-                break;
+        if status == 200 && found == expected {
+            return Ok(body);
+        }
+        // What was not even meant for us is of no interest beyond the limit.
+        let problem = match collect(url, body, MAX_PROBLEM).await {
+            Ok(octets) => serde_json::from_slice::<Problem>(&octets).ok(),
+            Err(ClientError::TooLarge { .. }) => None,
+            Err(err) => return Err(err),
+        };
+        match problem.filter(|_| found == "application/problem+json") {
+            Some(problem) => {
+                let is_plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+                let code = problem.code.chars().filter(is_plain).take(64).collect();
+                Err(ClientError::Refused { status, code })
             }
-            received.extend_from_slice(data);
+            None => Err(ClientError::Unsealed { status, expected, found }),
         }
-        if accepted {
-            return Ok(received);
-        }
-        if let ("application/problem+json", Ok(problem)) =
-            (&*found, serde_json::from_slice::<Problem>(&received))
-        {
-            let code =
-                problem.code.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
-            return Err(ClientError::Refused { status, code });
-        }
-        Err(ClientError::Unsealed { status, expected, found })
     }
 }
 
-fn pool(connector: &Connector) -> Client<Connector, Full<Bytes>> {
+/// All octets of `body`, at most `limit`.
+async fn collect(url: &str, body: Incoming, limit: usize) -> Result<Vec<u8>, ClientError> {
+    let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+    let mut received = Vec::with_capacity(announced.min(limit));
+    read(url, body, limit, |octets| {
+        received.extend_from_slice(octets);
+        Ok(())
+    })
+    .await?;
+    Ok(received)
+}
+
+/// Hands on the octets of `body`, at most `limit`, as they arrive.
+async fn read(
+    url: &str,
+    mut body: Incoming,
+    limit: usize,
+    mut each: impl FnMut(&[u8]) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
+    let mut left = limit;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|source| transport_failed(url, source.into()))?;
+        let Some(data) = frame.data_ref() else { continue };
+        left = left.checked_sub(data.len()).ok_or(ClientError::TooLarge { limit })?;
+        each(data)?;
+    }
+    Ok(())
+}
+
+fn transport_failed(url: &str, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
+    ClientError::Transport { url: url.into(), source }
+}
+
+fn pool(connector: &Connector) -> Client<Connector, Outgoing> {
     let mut builder = Client::builder(TokioExecutor::new());
     builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector.clone())
 }

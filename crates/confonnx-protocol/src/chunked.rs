@@ -8,12 +8,12 @@
     clippy::panic
 )]
 
-use std::mem;
+use std::{fmt, mem};
 
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    bhttp,
+    Draft, bhttp,
     context::{Open, Seal, SealError},
     padding::padded_len,
     secret::Plaintext,
@@ -71,6 +71,58 @@ impl ChunkSealer {
         seal_onto(self.0.as_mut(), FINAL_AAD, last, out)
     }
 }
+
+/// A message that is sealed piece by piece, as it is sent.
+pub struct Pieces {
+    /// What comes before the first chunk.
+    start: Vec<u8>,
+    /// None when the last piece was made.
+    sealer: Option<ChunkSealer>,
+    message: Draft,
+    at: usize,
+}
+
+impl Pieces {
+    /// `start`, as it is, then `message`, sealed.
+    pub fn new(start: Vec<u8>, sealer: ChunkSealer, message: Draft) -> Self {
+        Self { start, sealer: Some(sealer), message, at: 0 }
+    }
+
+    /// Octets that are still to come.
+    pub fn remaining(&self) -> usize {
+        let left = self.message.message().len().saturating_sub(self.at);
+        let sealed = self.sealer.as_ref().map_or(0, |_| ChunkSealer::sealed_len(left));
+        self.start.len().saturating_add(sealed)
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Vec<u8>, SealError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut sealer = self.sealer.take()?;
+        let rest = self.message.message().get(self.at..).unwrap_or_default();
+        let (piece, rest) = rest.split_at(rest.len().min(PIECE));
+        let mut out = mem::take(&mut self.start);
+        out.reserve_exact(ChunkSealer::sealed_len(piece.len()).saturating_add(TAG_LEN));
+        if rest.is_empty() {
+            return Some(sealer.finish(piece, &mut out).map(|()| out));
+        }
+        let sealed = sealer.chunk(piece, &mut out);
+        self.at = self.at.saturating_add(piece.len());
+        self.sealer = Some(sealer);
+        Some(sealed.map(|()| out))
+    }
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pieces({} octets to come)", self.remaining())
+    }
+}
+
+/// Octets of a message that are sealed at a time: enough for what sending takes to be little.
+const PIECE: usize = 4 * MAX_CHUNK;
 
 /// Appends `message` to `out`, sealed, with its tag.
 pub(crate) fn seal_onto(

@@ -36,7 +36,7 @@ pub mod session;
 pub mod suite;
 
 pub use buffer::{Draft, Incoming};
-pub use chunked::{ChunkSealer, MAX_CHUNK};
+pub use chunked::{ChunkSealer, MAX_CHUNK, Pieces};
 pub use code::Code;
 pub use context::SealError;
 pub use key_config::KeyConfig;

@@ -4,6 +4,7 @@ mod error;
 mod inner;
 
 use std::{
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use confonnx_attest::ModelClaim;
 use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::{
-    Code, Incoming, SealError,
+    Code, Incoming, Pieces, SealError,
     server::{ChunkedOpener, ChunkedReply, KeyRing, OpenError, Opened, Reply},
 };
 
@@ -39,10 +40,19 @@ pub struct Service {
 
 /// A sealed reply, and how to count it: the inner error code, or `ok`.
 pub struct Sealed {
-    /// The octets to send, in one piece or, chunked, in several.
-    pub reply: Vec<Bytes>,
+    /// What to send.
+    pub reply: SealedReply,
     /// A fixed word.
     pub outcome: &'static str,
+}
+
+/// The octets of a sealed reply.
+#[derive(Debug)]
+pub enum SealedReply {
+    /// All of them.
+    Whole(Bytes),
+    /// Sealed as they are sent.
+    Chunked(Box<Pieces>),
 }
 
 /// A chunked request that is still arriving.
@@ -117,7 +127,8 @@ impl Service {
         let set = self.models.current();
         self.metrics.open.record(start.elapsed());
         let (answer, trail) = self.answer(&opened, &set);
-        let sealed = self.seal(answer.outcome, || Ok(vec![reply.seal(answer.message, &mut rng())?.into()]));
+        let sealed = self
+            .seal(answer.outcome, || Ok(SealedReply::Whole(reply.seal(answer.message, &mut rng())?.into())));
         self.record(&trail, &opened, received, id, sealed)
     }
 
@@ -134,19 +145,7 @@ impl Service {
         let Received { opened, reply, received, set } = received;
         let (answer, trail) = self.answer(&opened, &set);
         let sealed = self.seal(answer.outcome, || {
-            let mut first = Vec::new();
-            let mut sealer = reply.start(&mut rng(), &mut first)?;
-            let mut pieces = vec![Bytes::from(first)];
-            let mut parts = answer.message.message().chunks(PIECE).peekable();
-            while let Some(part) = parts.next_if(|part| part.len() == PIECE) {
-                let mut piece = Vec::with_capacity(PIECE + PIECE / 64);
-                sealer.chunk(part, &mut piece)?;
-                pieces.push(piece.into());
-            }
-            let mut last = Vec::new();
-            sealer.finish(parts.next().unwrap_or_default(), &mut last)?;
-            pieces.push(last.into());
-            Ok(pieces)
+            Ok(SealedReply::Chunked(Box::new(reply.pieces(answer.message, &mut rng())?)))
         });
         self.record(&trail, &opened, received, id, sealed)
     }
@@ -168,7 +167,7 @@ impl Service {
         sealed: Result<Sealed, Code>,
     ) -> Result<Sealed, Code> {
         if let (Some(audit), Ok(sealed)) = (&self.audit, &sealed) {
-            let sent = sealed.reply.iter().map(Bytes::len).sum();
+            let sent = sealed.reply.len();
             audit.record(trail, sealed.outcome, Wire { request: id, received, sent }, opened.received());
         }
         sealed
@@ -177,14 +176,40 @@ impl Service {
     fn seal(
         &self,
         outcome: &'static str,
-        seal: impl FnOnce() -> Result<Vec<Bytes>, SealError>,
+        seal: impl FnOnce() -> Result<SealedReply, SealError>,
     ) -> Result<Sealed, Code> {
         let start = Instant::now();
         // An answer of 64 GiB cannot be sealed, and so cannot be explained in a sealed one either.
         let reply = seal().map_err(|_| Code::RequestInvalid)?;
         self.metrics.seal.record(start.elapsed());
-        self.metrics.sent_bytes.fetch_add(reply.iter().map(|piece| piece.len() as u64).sum(), Relaxed);
+        self.metrics.sent_bytes.fetch_add(reply.len() as u64, Relaxed);
         Ok(Sealed { reply, outcome })
+    }
+}
+
+impl SealedReply {
+    /// Octets that are still to come.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(octets) => octets.len(),
+            Self::Chunked(pieces) => pieces.remaining(),
+        }
+    }
+
+    /// Whether all of it was sent.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Iterator for SealedReply {
+    type Item = Result<Bytes, SealError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Whole(octets) => Some(Ok(mem::take(octets))).filter(|next| next != &Ok(Bytes::new())),
+            Self::Chunked(pieces) => pieces.next().map(|piece| piece.map(Bytes::from)),
+        }
     }
 }
 
@@ -217,9 +242,6 @@ fn guarded(notes: Notes, work: impl FnOnce() -> Answer) -> Answer {
     // What is shared are atomics and pools that give back while unwinding: nothing is left half-changed.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| inner::failure(&InnerError::Panicked, notes))
 }
-
-/// Octets of an answer that are sealed and sent at once, when chunked.
-const PIECE: usize = 4 * confonnx_protocol::MAX_CHUNK;
 
 #[cfg(test)]
 mod tests {

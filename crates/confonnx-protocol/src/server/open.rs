@@ -20,7 +20,7 @@ use super::{
     ring::{FoundKey, KeyRing},
 };
 use crate::{
-    ChunkSealer, Code, Draft, Incoming, Plaintext,
+    ChunkSealer, Code, Draft, Incoming, Pieces, Plaintext,
     chunked::{ChunkError, ChunkReader},
     context::{Framing, HEADER_LEN, Receiver, Seal, SealError},
     reply_key::{ReplyKey, ReplySecret},
@@ -209,6 +209,16 @@ impl ChunkedReply {
     /// [`SealError`].
     pub fn start(self, rng: &mut impl CryptoRng, out: &mut Vec<u8>) -> Result<ChunkSealer, SealError> {
         Ok(ChunkSealer::new(Box::new(start_reply(self.0, rng, out)?)))
+    }
+
+    /// The whole of it for `message`, padded binary HTTP, to be sealed as it is sent.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn pieces(self, message: Draft, rng: &mut impl CryptoRng) -> Result<Pieces, SealError> {
+        let mut start = Vec::new();
+        let sealer = self.start(rng, &mut start)?;
+        Ok(Pieces::new(start, sealer, message))
     }
 }
 

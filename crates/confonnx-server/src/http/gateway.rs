@@ -171,7 +171,7 @@ impl Drop for Queued {
 }
 
 fn reply(sealed: Sealed, media_type: &'static str) -> Answered {
-    let mut response = Response::new(Payload::from_iter(sealed.reply));
+    let mut response = Response::new(Payload::Sealed(sealed.reply));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,47 +1,62 @@
-//! The body of an answer: octets that are all there, in one piece or several.
+//! The body of an answer.
 
 use std::{
-    collections::VecDeque,
-    convert::Infallible,
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use confonnx_protocol::SealError;
 use http_body::{Body, Frame, SizeHint};
 
-/// Pieces, each sent as it is.
-#[derive(Debug, Default)]
-pub struct Payload(VecDeque<Bytes>);
+use crate::service::SealedReply;
+
+/// Octets to send, each as it is.
+#[derive(Debug)]
+pub enum Payload {
+    /// Public ones.
+    Public(Bytes),
+    /// A sealed reply.
+    Sealed(SealedReply),
+}
 
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Self {
-        Self(std::iter::once(bytes).filter(|bytes| !bytes.is_empty()).collect())
+        Self::Public(bytes)
     }
 }
 
-impl FromIterator<Bytes> for Payload {
-    fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
-        Self(pieces.into_iter().collect())
+impl Payload {
+    fn len(&self) -> usize {
+        match self {
+            Self::Public(bytes) => bytes.len(),
+            Self::Sealed(reply) => reply.len(),
+        }
     }
 }
 
 impl Body for Payload {
     type Data = Bytes;
-    type Error = Infallible;
+    /// Ends the connection: the client sees that the end of the reply is missing.
+    type Error = SealError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(|bytes| Ok(Frame::data(bytes))))
+    ) -> Poll<Option<Result<Frame<Bytes>, SealError>>> {
+        Poll::Ready(match &mut *self {
+            Self::Public(bytes) if bytes.is_empty() => None,
+            Self::Public(bytes) => Some(Ok(Frame::data(mem::take(bytes)))),
+            Self::Sealed(reply) => reply.next().map(|piece| piece.map(Frame::data)),
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|bytes| bytes.len() as u64).sum())
+        SizeHint::with_exact(self.len() as u64)
     }
 }
