@@ -1,7 +1,7 @@
 //! A stand-in for Microsoft Azure Attestation, Azure Key Vault and the instance metadata service, written from their
 //! REST documents: evidence has to carry the runtime data's digest, the token is believed by the vault alone, and keys are
 //! wrapped to the key in it. It does not check the processor's signature, and no release policy but yes or no. What only
-//! the real services show is in docs/keys.md.
+//! the real services show is in docs/key-services.md.
 
 use std::{
     collections::HashMap,

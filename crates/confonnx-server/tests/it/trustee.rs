@@ -1,6 +1,6 @@
 //! A stand-in for the Key Broker Service of Confidential Containers Trustee: sessions, the binding of evidence to nonce
 //! and key, and secrets encrypted to that key, written from its protocol document. It believes Trustee's `sample`
-//! evidence, as that does in tests. What only the real service shows is in docs/keys.md.
+//! evidence, as that does in tests. What only the real service shows is in docs/key-services.md.
 
 use std::{
     collections::HashMap,
