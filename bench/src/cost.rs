@@ -124,7 +124,7 @@ impl Crypto {
         let key = KeyConfig::parse_list(&listed)?.into_iter().find(|key| key.kem() == Kem::XWing);
         let key = SealingKey::new(key.context("no X-Wing key")?, &trusted(&listed, now)?)?;
         let path = format!("/v2/models/{}/infer", config.models.name());
-        let request = message(&path, bare, 0)?.message().to_vec();
+        let request = message(&path, bare, 0, false)?.message().to_vec();
         Ok(Self { ring, key, now, request, reply: reply(config, bare)? })
     }
 

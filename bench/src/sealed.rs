@@ -12,6 +12,7 @@ use confonnx_protocol::{
     bhttp::{self, RequestHead},
     client::SealingKey,
     oip::{HEADER_LENGTH, InferRequest, InferResponse},
+    session::{SESSION_FIELD, SESSION_OFFER, Session},
 };
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use tokio::runtime::{Builder, Runtime};
@@ -25,6 +26,13 @@ use crate::{
 pub(crate) struct Sealer {
     key: SealingKey,
     path: String,
+    resumes: bool,
+}
+
+/// One client: a connection, and the session that its first request opened.
+pub(crate) struct SealedClient {
+    connection: Connection,
+    session: Option<Session>,
 }
 
 impl Sealer {
@@ -34,38 +42,72 @@ impl Sealer {
         let proof = runtime.block_on(Client::new(url, policy()?, Options::default())?.attest())?;
         let key = KeyConfig::parse_list(proof.key_configs())?.into_iter().find(|key| key.kem() == kem);
         let key = SealingKey::new(key.with_context(|| format!("no {kem} key"))?, &proof)?;
-        Ok(Self { key, path: format!("/v2/models/{model}/infer") })
+        Ok(Self { key, path: format!("/v2/models/{model}/infer"), resumes: false })
     }
 
-    /// Writes, seals, sends, opens and reads one request, to an encapsulated key of its own.
-    pub(crate) fn ask(&self, connection: &mut Connection, bare: &Bare) -> anyhow::Result<Duration> {
-        let start = Instant::now();
-        let message = message(&self.path, bare, self.key.room())?;
-        let (request, opener) = self.key.seal(Aead::Aes256Gcm, message, &mut UnwrapErr(SysRng))?;
-        let head =
-            post("/.well-known/ohttp-gateway", &[("content-type", "message/ohttp-req")], request.len());
+    /// Clients open a session with their first request and stay in it.
+    pub(crate) fn resuming(self) -> Self {
+        Self { resumes: true, ..self }
+    }
+
+    pub(crate) fn open(address: SocketAddr) -> anyhow::Result<SealedClient> {
+        Ok(SealedClient { connection: Connection::open(address)?, session: None })
+    }
+
+    /// Writes, seals, sends, opens and reads one request: in the client's session, or else to an encapsulated key of its
+    /// own.
+    pub(crate) fn ask(&self, client: &mut SealedClient, bare: &Bare) -> anyhow::Result<Duration> {
+        let (start, mut rng) = (Instant::now(), UnwrapErr(SysRng));
+        let SealedClient { connection, session } = client;
+        let (request, opener, media, offer) = match session {
+            Some(session) => {
+                let (request, opener) =
+                    session.seal(message(&self.path, bare, Session::ROOM, false)?, &mut rng)?;
+                (request, opener, "message/confonnx-session-req", None)
+            }
+            None => {
+                let message = message(&self.path, bare, self.key.room(), self.resumes)?;
+                let (request, opener, offer) = if self.resumes {
+                    let (request, opener, offer) =
+                        self.key.seal_offering(Aead::Aes256Gcm, message, &mut rng)?;
+                    (request, opener, Some(offer))
+                } else {
+                    let (request, opener) = self.key.seal(Aead::Aes256Gcm, message, &mut rng)?;
+                    (request, opener, None)
+                };
+                (request, opener, "message/ohttp-req", offer)
+            }
+        };
+        let head = post("/.well-known/ohttp-gateway", &[("content-type", media)], request.len());
         let answer = connection.exchange(&[&head, &request])?;
         ensure!(answer.status == 200, "status {}: {}", answer.status, String::from_utf8_lossy(answer.body));
         let reply = opener.open(answer.body.to_vec())?;
         let (head, body) = bhttp::decode_response(reply.expose())?;
         let body = body.bytes(reply.expose());
         ensure!(head.status == 200, "sealed status {}: {}", head.status, String::from_utf8_lossy(body));
-        let json_len =
-            head.fields.get(HEADER_LENGTH).and_then(|len| std::str::from_utf8(len).ok()?.parse().ok());
+        let field = |name| head.fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        let json_len = field(HEADER_LENGTH).and_then(|len| len.parse().ok());
         let response = InferResponse::decode(body, json_len)?;
         let time = start.elapsed();
+        if let Some(offer) = offer {
+            let grant = field(SESSION_FIELD).context("the server granted no session")?;
+            *session = Some(offer.accept(&grant.parse()?));
+        }
         same(&bare.outputs, &response.outputs).context("the sealed answer differs from bare ONNX Runtime")?;
         Ok(time)
     }
 }
 
 /// The message that `confonnx-client` seals: its tensors start at a multiple of eight octets.
-pub(crate) fn message(path: &str, bare: &Bare, room: usize) -> anyhow::Result<Draft> {
+pub(crate) fn message(path: &str, bare: &Bare, room: usize, offers: bool) -> anyhow::Result<Draft> {
     let request =
         InferRequest { id: None, inputs: bare.borrowed(), outputs: Vec::new(), binary_default: true };
     let encoded = request.encode()?;
     let mut head = RequestHead::new("POST", path);
     head.fields.push("date", httpdate::fmt_http_date(SystemTime::now()));
+    if offers {
+        head.fields.push(SESSION_FIELD, SESSION_OFFER);
+    }
     head.fields.push("content-type", encoded.content_type());
     let mut body = encoded.parts();
     if let Some(json_len) = encoded.json_len() {

@@ -279,14 +279,15 @@ fn contenders<'a>(
     clients: usize,
 ) -> anyhow::Result<Vec<Contender<'a>>> {
     let address = sealed::address(&server.url)?;
-    let sealed =
-        |kem| anyhow::Ok(Target::Sealed { address, sealer: Box::new(Sealer::new(&server.url, model, kem)?) });
+    let sealer = |kem| Sealer::new(&server.url, model, kem);
+    let sealed = |sealer| Target::Sealed { address, sealer: Box::new(sealer) };
     let mut list = vec![
         (BARE, "in-process", false, Target::Bare, None),
-        (OURS, SEALED, false, sealed(Kem::XWing)?, Some(&server.group)),
+        (OURS, SEALED, false, sealed(sealer(Kem::XWing)?), Some(&server.group)),
+        (OURS, "sealed, resumed", false, sealed(sealer(Kem::XWing)?.resuming()), Some(&server.group)),
     ];
     if clients == 1 {
-        list.push((OURS, "sealed, X25519", false, sealed(Kem::X25519)?, Some(&server.group)));
+        list.push((OURS, "sealed, X25519", false, sealed(sealer(Kem::X25519)?), Some(&server.group)));
     }
     let library = Target::Library { url: server.url.clone(), model: model.into() };
     list.push((OURS, "sealed, library", false, library, Some(&server.group)));

@@ -13,7 +13,7 @@ use crate::{
     grpc::Channel,
     http::Connection,
     inputs::{Bare, same, same_octets},
-    sealed::{Library, Sealer},
+    sealed::{Library, SealedClient, Sealer},
 };
 
 /// Whoever is asked.
@@ -44,6 +44,7 @@ pub(crate) enum Body {
 /// One client.
 pub(crate) enum Worker {
     Bare,
+    Sealed(Box<SealedClient>),
     Http(Connection),
     Library(Box<Library>),
     Grpc(Box<Channel>),
@@ -54,9 +55,8 @@ impl Target {
     pub(crate) fn open(&self) -> anyhow::Result<Worker> {
         Ok(match self {
             Self::Bare => Worker::Bare,
-            Self::Sealed { address, .. } | Self::Plain { address, .. } => {
-                Worker::Http(Connection::open(*address)?)
-            }
+            Self::Sealed { address, .. } => Worker::Sealed(Box::new(Sealer::open(*address)?)),
+            Self::Plain { address, .. } => Worker::Http(Connection::open(*address)?),
             Self::Library { url, .. } => Worker::Library(Box::new(Library::new(url)?)),
             Self::Grpc { address, .. } => Worker::Grpc(Box::new(Channel::new(*address)?)),
         })
@@ -66,7 +66,7 @@ impl Target {
     pub(crate) fn ask(&self, worker: &mut Worker, bare: &Bare) -> anyhow::Result<Duration> {
         match (self, worker) {
             (Self::Bare, Worker::Bare) => bare.ask(),
-            (Self::Sealed { sealer, .. }, Worker::Http(connection)) => sealer.ask(connection, bare),
+            (Self::Sealed { sealer, .. }, Worker::Sealed(client)) => sealer.ask(client, bare),
             (Self::Library { model, .. }, Worker::Library(client)) => client.ask(model, bare),
             (Self::Grpc { request, .. }, Worker::Grpc(channel)) => channel.ask(request, bare),
             (Self::Plain { request, answer, .. }, Worker::Http(connection)) => {
