@@ -9,7 +9,7 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint fmt bench bench-resources bench-attestation bench-crypto performance-page fuzz digits wheel tcb clean
+.PHONY: help demo test test-rust test-python lint fmt bench bench-resources bench-attestation bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ bench-ready: need-cargo
 	@scripts/fetch-onnxruntime
 	@$(VENV)/python bench/models.py .cache/bench
 	$(CARGO) build --locked --release -p confonnx-server
+
+flame-graph: bench-ready ## Draw docs/performance/flame.svg: where the server's CPU time goes; needs perf (MODEL=tiny)
+	$(CARGO) build --locked --release -p confonnx-bench
+	$(VENV)/python bench/flame.py $(TARGET)/release/confonnx-server $(TARGET)/release/confonnx-bench $(or $(MODEL),tiny) docs/performance/flame.svg
 
 performance-page: ## Write docs/performance.md and docs/scaling.md anew from target/bench
 	@scripts/venv

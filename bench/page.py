@@ -232,6 +232,12 @@ def memory(found: Results) -> str:
     if "octets_a_connection" in numbers:
         each = numbers["octets_a_connection"]
         lines.append(f"- an idle connection: {each:,.0f} octets, so {each * 1e6 / 2**30:.1f} GiB for 10⁶ over all replicas;")
+    if "octets_a_session" in numbers:
+        each = numbers["octets_a_session"]
+        lines.append(
+            f"- a resumed session: {each:,.0f} octets, so {each * 1e6 / 2**20:,.0f} MiB for 10⁶ over all replicas; a replica holds "
+            f"{scaling.MAX_SESSIONS:,} by default (`--max-sessions`), and a client whose session is gone sends a full request;"
+        )
     if "octets_a_request" in numbers:
         each = numbers["octets_a_request"]
         full = each * scaling.REPLAY_CAPACITY / 2**20

@@ -31,7 +31,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure, all by default.
-    #[arg(long, value_delimiter = ',', default_values = ["memory", "start", "connections", "idle", "requests", "resumed", "attestation"], value_name = "WHAT,…")]
+    #[arg(long, value_delimiter = ',', default_values = ["memory", "start", "connections", "idle", "sessions", "requests", "resumed", "attestation"], value_name = "WHAT,…")]
     only: Vec<What>,
     /// Times that each is measured; medians are over these.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -63,6 +63,8 @@ enum What {
     Connections,
     /// Memory of connections that do nothing.
     Idle,
+    /// Memory of sessions.
+    Sessions,
     /// Memory over many requests, each to an encapsulated key of its own.
     Requests,
     /// Memory over many requests in sessions.
@@ -135,6 +137,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             What::Start => bench.start(&tiny),
             What::Connections => bench.connections(&tiny),
             What::Idle => bench.idle(&tiny),
+            What::Sessions => bench.sessions(&tiny),
             What::Attestation => bench.attestation(&tiny),
             What::Requests => bench.requests(&tiny, args.requests, false),
             What::Resumed => bench.requests(&tiny, args.requests, true),
@@ -312,6 +315,29 @@ impl Bench {
         })
     }
 
+    /// Memory that a session takes, with the entry in the replay table of the request that opened it.
+    fn sessions(&self, path: &Path) -> anyhow::Result<Finding> {
+        let (name, bare) = self.load(path)?;
+        let server = self.serve(path, &[])?;
+        let sealer = Sealer::new(&server.url, &name, Kem::XWing)?.resuming();
+        let asked = Asked { server: &server, sealer, bare: &bare };
+        asked.round(CLIENTS, self.length)?;
+        let before = server.group.memory("VmRSS")?;
+        let mut client = asked.open()?;
+        for _ in 0..SESSIONS {
+            asked.sealer.ask(&mut client, &bare)?;
+            client.forget();
+        }
+        let each = server.group.memory("VmRSS")?.saturating_sub(before) as f64 / f64::from(SESSIONS);
+        Ok(Finding {
+            what: "memory of a session",
+            target: "",
+            measured: format!("{name}: {each:.0} octets, over {SESSIONS}"),
+            met: true,
+            numbers: BTreeMap::from([("octets_a_session", each)]),
+        })
+    }
+
     /// CPU time of the server for a document with a nonce of the client's own. The stand-in's evidence costs next to
     /// nothing: it is the document around it that is measured.
     fn attestation(&self, path: &Path) -> anyhow::Result<Finding> {
@@ -406,5 +432,6 @@ fn mebibytes(octets: u64) -> f64 {
 
 const CLIENTS: usize = 8;
 const IDLE: usize = 512;
+const SESSIONS: u32 = 20_000;
 const ATTESTING: usize = 64;
 const CONNECTIONS: [usize; 4] = [8, 64, 256, 512];

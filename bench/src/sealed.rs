@@ -98,6 +98,13 @@ impl Sealer {
     }
 }
 
+impl SealedClient {
+    /// Asks without a session the next time.
+    pub(crate) fn forget(&mut self) {
+        self.session = None;
+    }
+}
+
 /// The message that `confonnx-client` seals: its tensors start at a multiple of eight octets.
 pub(crate) fn message(path: &str, bare: &Bare, room: usize, offers: bool) -> anyhow::Result<Draft> {
     let request =

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// How long a round is.
-    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 1.5, value_name = "SECONDS")]
     seconds: f64,
     /// A look at everything in a few minutes: 2 rounds of 0.5 s.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
