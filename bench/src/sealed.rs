@@ -164,3 +164,70 @@ pub(crate) fn address(url: &str) -> anyhow::Result<SocketAddr> {
         .and_then(|rest| rest.parse().ok())
         .with_context(|| format!("no address in {url}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use confonnx_attest::{Tee, produce::Attester};
+    use confonnx_server::{
+        attestation::Source,
+        models,
+        server::{Parts, Server},
+    };
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{server::config, target::Target};
+
+    #[test]
+    fn every_way_to_ask_gets_bare_onnx_runtimes_answer() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let library = std::env::var_os("CONFONNX_ORT_LIB")
+            .map_or_else(|| workspace.join(".cache/onnxruntime/libonnxruntime.so.1.31.1"), PathBuf::from);
+        let model = workspace.join("examples/digits/digits.onnx");
+        let config = config(&model).unwrap();
+        let settings = config.clone();
+        let runtime = models::load_runtime(Some(&library)).unwrap();
+        let bare = Bare::new(models::load(&config, &runtime).unwrap().model).unwrap();
+        let attester = Attester::insecure(confonnx_attest::Digest([0; 32]));
+        let evidence = Box::new(move |report_data: &[u8; 64]| attester.evidence(report_data));
+        let source = Source { tee: Tee::Insecure, evidence, interval: Duration::ZERO };
+        let parts = Parts::load(&config, source, &runtime).unwrap();
+        let serving = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let server = serving.block_on(Server::assemble(config, parts)).unwrap();
+        let address = server.address();
+        let url = format!("http://{address}");
+        let (_stop, stopping) = watch::channel(false);
+        serving.spawn(server.run(stopping));
+
+        let sealer = |kem| Sealer::new(&url, "digits", kem).unwrap();
+        let sealed = |sealer| Target::Sealed { address, sealer: Box::new(sealer) };
+        for target in [
+            sealed(sealer(Kem::XWing)),
+            sealed(sealer(Kem::X25519)),
+            sealed(sealer(Kem::XWing).resuming()),
+            Target::Library { url: url.clone(), model: "digits".into() },
+            Target::Bare,
+        ] {
+            let mut worker = target.open().unwrap();
+            for _ in 0..3 {
+                target.ask(&mut worker, &bare).unwrap();
+            }
+        }
+
+        // The second request of a client that resumes is sealed in the session of its first.
+        let mut client = Sealer::open(address).unwrap();
+        sealer(Kem::XWing).resuming().ask(&mut client, &bare).unwrap();
+        assert!(client.session.is_some());
+        client.forget();
+        sealer(Kem::XWing).ask(&mut client, &bare).unwrap();
+        assert!(client.session.is_none());
+
+        // A wrong answer is noticed.
+        let mut other = Bare::new(models::load(&settings, &runtime).unwrap().model).unwrap();
+        other.outputs[0].0 = "another".into();
+        let error = sealer(Kem::XWing).ask(&mut client, &other).unwrap_err();
+        assert!(format!("{error:#}").contains("differs from bare ONNX Runtime"), "{error:#}");
+    }
+}
