@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use confonnx_client::{
-    Aead, ClientError, Expectations, Kem, ModelRef, Options, Policy, SigningKey, load_enclave_hash,
-    load_policy,
+    Aead, ClientError, Expectations, Kem, ModelRef, Options, Policy, SigningKey, TokenSource,
+    load_enclave_hash, load_policy,
 };
 use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use pyo3::exceptions::PyValueError;
@@ -36,7 +36,7 @@ impl Client {
     #[expect(clippy::too_many_arguments, reason = "one for each keyword")]
     fn new(
         url: &str,
-        auth_key: Option<String>,
+        auth_key: Option<AuthKey>,
         basic: Option<(String, String)>,
         auth_key_outside: bool,
         enclave_signing_key: Option<&str>,
@@ -61,10 +61,17 @@ impl Client {
                     "both a key and a user outside the seal: expected one of them",
                 ));
             }
-            Some(key) if auth_key_outside => {
+            Some(AuthKey::Source(_)) if auth_key_outside => {
+                return Err(PyValueError::new_err(
+                    "a key outside the seal has to be a string, not a callable",
+                ));
+            }
+            Some(AuthKey::Text(key)) if auth_key_outside => {
                 options.outer_headers.push(("authorization".into(), format!("Bearer {key}").into()));
             }
-            key => options.auth_key = key.map(Into::into),
+            Some(AuthKey::Text(key)) => options.auth_key = Some(key.into()),
+            Some(AuthKey::Source(source)) => options.auth_key_source = Some(token_source(source)),
+            None => {}
         }
         options.basic = basic.map(|(user, password)| (user, password.into()));
         if let Some(name) = kem {
@@ -220,6 +227,23 @@ impl Drop for Threads {
             std::mem::forget(Arc::clone(&self.runtime));
         }
     }
+}
+
+/// A bearer token, or what gives one for each call.
+#[derive(FromPyObject)]
+enum AuthKey {
+    #[pyo3(transparent, annotation = "str")]
+    Text(String),
+    #[pyo3(transparent, annotation = "callable")]
+    Source(Py<PyAny>),
+}
+
+fn token_source(source: Py<PyAny>) -> TokenSource {
+    TokenSource::new(move || {
+        // Its exception reaches the caller as it is.
+        let token = Python::attach(|py| source.call0(py)?.extract::<String>(py))?;
+        Ok(token.into())
+    })
 }
 
 /// What is expected beside a policy file.

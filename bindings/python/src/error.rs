@@ -40,6 +40,10 @@ pub(crate) fn client(error: ClientError) -> PyErr {
         | ClientError::Inputs(_)
         | ClientError::NotEncrypted { .. }
         | ClientError::Model(ModelRefused::Unnamed { .. }) => PyValueError::new_err(message),
+        ClientError::Token { source } => match source.downcast::<PyErr>() {
+            Ok(raised) => *raised,
+            Err(_) => ConfonnxError::new_err(message),
+        },
         ClientError::Transport { .. } => TransportError::new_err(message),
         ClientError::Timeout { .. } => RequestTimeoutError::new_err(message),
         ClientError::Document(_)

@@ -222,6 +222,22 @@ def test_the_auth_key_travels_inside_the_seal(start_server: Callable[..., Server
     assert "horse" not in server.log.read_text()
 
 
+def test_a_callable_gives_the_key_for_each_call(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("correct-horse\n")
+    server = start_server("--auth-key-file", str(tmp_path / "key"))
+    keys = iter(["correct-horse", "wrong-horse", "correct-horse"])
+    client = Client(server.url, auth_key=lambda: next(keys), enclave_allow_debug=True)
+    assert guess(client) == digits.labels()[:20].tolist()
+    with pytest.raises(AuthError):
+        guess(client)
+    assert guess(client) == digits.labels()[:20].tolist()
+    # What it raises is raised; what it returns has to be a key.
+    with pytest.raises(StopIteration):
+        guess(client)
+    with pytest.raises(TypeError):
+        guess(Client(server.url, auth_key=lambda: 7, enclave_allow_debug=True))  # type: ignore[arg-type,return-value]
+
+
 def test_the_server_stops_cleanly(start_server: Callable[..., Server]) -> None:
     assert start_server().stop() == 0
 

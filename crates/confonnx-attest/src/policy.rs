@@ -40,6 +40,8 @@ pub struct Expectations {
     pub allow_debug: bool,
     /// Accepts documents without the caller's nonce when they say they are no older. That rests on the host's clock.
     pub max_age: Option<Duration>,
+    /// The digest of the policy by which the server lets clients in.
+    pub client_auth: Vec<Digest>,
     /// Services that may know the secret which the keys are derived from; without one, only TEEs may.
     pub key_services: Vec<AcceptedKeyService>,
     /// What each kind of TEE has to be beyond that; [`Platforms::strict`] by default.
@@ -144,6 +146,7 @@ impl Policy {
         self.check_tee(genuine.tee, verdict);
         self.check_program(genuine, verdict);
         self.check_model(genuine, verdict);
+        self.check_client_auth(genuine, verdict);
         key_source::check(&self.expected.key_services, &genuine.claims.key_source, verdict);
         self.check_age(genuine, now, verdict);
         verdict.equal("protocol", PROTOCOL, shown(&genuine.claims.protocol));
@@ -202,6 +205,17 @@ impl Policy {
         // Of some model: which one is called is known only with the call ([`Policy::model`]).
         let served = models.iter().any(|model| accepted.iter().any(|pin| pin.matches(model)));
         verdict.decide("model hash", one_of(accepted.iter().map(ModelPin::to_string)), found, served);
+    }
+
+    fn check_client_auth(&self, genuine: &Genuine, verdict: &mut Verdict) {
+        let claimed = &genuine.claims.client_auth;
+        let accepted = &self.expected.client_auth;
+        if accepted.is_empty() {
+            return verdict.info("client auth", claimed.to_string());
+        }
+        let passed = claimed.policy_sha256.is_some_and(|policy| accepted.contains(&policy));
+        let expected = format!("policy {}", one_of(accepted.iter().map(Digest::to_string)));
+        verdict.decide("client auth", expected, claimed.to_string(), passed);
     }
 
     fn check_age(&self, genuine: &Genuine, now: UnixTime, verdict: &mut Verdict) {

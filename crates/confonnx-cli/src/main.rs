@@ -6,6 +6,7 @@ mod model;
 mod predict;
 mod protect;
 mod test_inputs;
+mod token;
 mod verify;
 
 use std::io::{self, Write};
@@ -32,6 +33,8 @@ enum Command {
     HashModel(model::HashModel),
     ModelInfo(model::ModelInfo),
     CreateTestInputs(test_inputs::CreateTestInputs),
+    CreateToken(token::CreateToken),
+    HashToken(token::HashToken),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
         Command::HashModel(command) => command.run(),
         Command::ModelInfo(command) => command.run(),
         Command::CreateTestInputs(command) => command.run(),
+        Command::CreateToken(command) => command.run(),
+        Command::HashToken(command) => command.run(),
     };
     exit(result, FAILED)
 }

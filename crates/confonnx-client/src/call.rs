@@ -7,7 +7,7 @@ use confonnx_protocol::oip::{self, ErrorBody};
 use confonnx_protocol::session::{SESSION_FIELD, SESSION_OFFER};
 use confonnx_protocol::{Draft, Plaintext};
 
-use crate::{ClientError, ModelRef, Options};
+use crate::{ClientError, ModelRef, Options, Secret};
 
 /// What to ask of the inner API; the same for every try.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub(crate) struct Call<'a> {
     pub(crate) body: Vec<&'a [u8]>,
     /// Octets of JSON, the body's first part, when tensors follow it.
     pub(crate) json_len: Option<usize>,
+    /// The bearer token to send, when the options have a source of them.
+    pub(crate) token: Option<Secret>,
 }
 
 /// An opened reply.
@@ -39,6 +41,7 @@ impl<'a> Call<'a> {
             fields: Vec::new(),
             body: Vec::new(),
             json_len: None,
+            token: None,
         }
     }
 
@@ -52,7 +55,7 @@ impl<'a> Call<'a> {
     ) -> Result<Draft, ClientError> {
         let mut head = RequestHead::new(self.method, self.path.as_str());
         head.fields.push("date", httpdate::fmt_http_date(date));
-        if let Some(key) = &options.auth_key {
+        if let Some(key) = self.token.as_ref().or(options.auth_key.as_ref()) {
             head.fields.push("authorization", format!("Bearer {}", key.expose()));
         }
         if offer {
@@ -135,7 +138,9 @@ impl Answer {
             return Ok(self);
         }
         let ErrorBody { error, code } = self.error();
-        Err(ClientError::Inner { status: self.status(), code, message: error })
+        let retry_after =
+            self.field("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        Err(ClientError::Inner { status: self.status(), code, message: error, retry_after })
     }
 
     fn error(&self) -> ErrorBody {
@@ -184,6 +189,7 @@ mod tests {
                 fields: vec![("content-type", "application/octet-stream".into())],
                 body: vec![&json, &tensors],
                 json_len: Some(json_len),
+                token: None,
             };
             let message = call.message(&Options::default(), UNIX_EPOCH, 39, false).unwrap();
             let message = message.message();

@@ -21,7 +21,7 @@ use crate::call::{Answer, Call, ClockOffset};
 use crate::resumption::{self, Way};
 use crate::session::Session;
 use crate::transport::{Base, Transport};
-use crate::{ClientError, ModelRef, Options};
+use crate::{ClientError, ModelRef, Options, Secret};
 
 /// A client of one server. Cheap to share: all methods take `&self`.
 pub struct Client {
@@ -130,6 +130,7 @@ impl Client {
                     fields,
                     body: encoded.parts(),
                     json_len: encoded.json_len(),
+                    token: None,
                 })
                 .await?;
             let json_len = match answer.field(oip::HEADER_LENGTH).map(str::parse) {
@@ -187,7 +188,8 @@ impl Client {
             let text = key.expose();
             let body = vec![text.as_bytes()];
             let path = "/key".into();
-            let call = Call { method: "POST", model: Some(model), path, fields, body, json_len: None };
+            let model = Some(model);
+            let call = Call { method: "POST", model, path, fields, body, json_len: None, token: None };
             let answer = self.call(&call).await?;
             // The claims have changed with the model: whoever calls next looks at them again.
             self.state().session = None;
@@ -236,6 +238,7 @@ impl Client {
 
     /// Exchanges sealed messages; attests again and corrects the clock, once each, when the server asks for it.
     async fn call(&self, call: &Call<'_>) -> Result<Answer, ClientError> {
+        let call = &Call { token: self.token().await?, ..call.clone() };
         let mut session = self.session(None).await?;
         let (mut renewed, mut corrected, mut looked_again) = (false, false, false);
         loop {
@@ -273,6 +276,14 @@ impl Client {
                 Err(err) => return Err(err),
             }
         }
+    }
+
+    /// A token of the source, if there is one.
+    async fn token(&self) -> Result<Option<Secret>, ClientError> {
+        let Some(source) = self.options.auth_key_source.clone() else { return Ok(None) };
+        let given = tokio::task::spawn_blocking(move || source.token()).await;
+        let token = given.unwrap_or_else(|panicked| Err(panicked.into()));
+        token.map(Some).map_err(|source| ClientError::Token { source })
     }
 
     async fn exchange(&self, call: &Call<'_>, session: &Arc<Session>) -> Result<Answer, ClientError> {

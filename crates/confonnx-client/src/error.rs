@@ -92,6 +92,14 @@ pub enum ClientError {
         code: String,
         /// The server's words.
         message: String,
+        /// How long to wait before trying again, when the server says so.
+        retry_after: Option<Duration>,
+    },
+    /// There is no token to send.
+    #[error("no token for the server: {source}")]
+    Token {
+        /// What its source said.
+        source: BoxError,
     },
     /// The sealed reply cannot be opened or read.
     #[error("the sealed reply is not valid: {source}")]

@@ -35,7 +35,7 @@ mod transport;
 pub use client::Client;
 pub use error::{BoxError, ClientError};
 pub use model_ref::ModelRef;
-pub use options::{Options, Secret};
+pub use options::{Options, Secret, TokenSource};
 pub use policy::{LoadError, load_enclave_hash, load_policy};
 
 pub use confonnx_attest::measure;

@@ -1,10 +1,13 @@
 //! How a client talks to its server; nothing here decides whom it trusts.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use confonnx_protocol::{Aead, Kem};
 use zeroize::Zeroizing;
+
+use crate::BoxError;
 
 /// Options of a client.
 #[derive(Clone, Debug)]
@@ -12,6 +15,8 @@ use zeroize::Zeroizing;
 pub struct Options {
     /// Bearer token. Travels sealed: only the TEE sees it.
     pub auth_key: Option<Secret>,
+    /// Gives the bearer token for each call, in place of `auth_key`: for tokens that expire.
+    pub auth_key_source: Option<TokenSource>,
     /// User and password for HTTP Basic. Travels outside the seal, for an ingress to check.
     pub basic: Option<(String, Secret)>,
     /// More header fields outside the seal: name, value.
@@ -43,6 +48,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             auth_key: None,
+            auth_key_source: None,
             basic: None,
             outer_headers: Vec::new(),
             inner_headers: Vec::new(),
@@ -55,6 +61,29 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             max_reply: 1 << 30,
         }
+    }
+}
+
+/// Gives a token when one is needed.
+#[derive(Clone)]
+pub struct TokenSource(Arc<Source>);
+
+type Source = dyn Fn() -> Result<Secret, BoxError> + Send + Sync;
+
+impl TokenSource {
+    /// `source` is called once for each call, in a thread where it may block. It should keep its token until that expires.
+    pub fn new(source: impl Fn() -> Result<Secret, BoxError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+
+    pub(crate) fn token(&self) -> Result<Secret, BoxError> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSource")
     }
 }
 

@@ -1,6 +1,6 @@
 """The extension module; see `confonnx.client` for what these do."""
 
-from typing import Final, Sequence, final
+from typing import Callable, Final, Sequence, final
 
 _Tensor = tuple[str, str, Sequence[int], bytes | bytearray | list[bytes]]
 _Returned = tuple[str, str, list[int], bytearray | list[bytes]]
@@ -39,7 +39,7 @@ class Client:
         cls,
         url: str,
         *,
-        auth_key: str | None,
+        auth_key: str | Callable[[], str] | None,
         basic: tuple[str, str] | None,
         auth_key_outside: bool,
         enclave_signing_key: str | None,

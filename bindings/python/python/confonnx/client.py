@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy.typing as npt
 
@@ -71,7 +71,8 @@ class Client:
         url: Where the server, or the ingress before it, listens: `https://host`, `http://host:8888`.
         auth: Credentials: `{'key': …}` or `{'user': …, 'pass': …}`. The key travels inside the seal as a bearer token,
             for the server alone; user and password outside as HTTP Basic, for an ingress.
-        auth_key: The same as `auth={'key': …}`; may be given beside `{'user': …, 'pass': …}`.
+        auth_key: The same as `auth={'key': …}`; may be given beside `{'user': …, 'pass': …}`. For tokens that expire, a
+            function without arguments that returns one: it is called for each request.
         enclave_signing_key: The expected signer's public key, PEM.
         enclave_hash: The expected measurement of the enclave: hex, or the path of an `enclave_info.json`.
         enclave_model_hash: The expected hash of the model that is called, hex, or `name=hex` for the one of that name; always
@@ -99,7 +100,7 @@ class Client:
         self,
         url: str,
         auth: Mapping[str, str] | None = None,
-        auth_key: str | None = None,
+        auth_key: str | Callable[[], str] | None = None,
         enclave_signing_key: str | None = None,
         enclave_hash: str | None = None,
         enclave_model_hash: str | None = None,
@@ -256,7 +257,7 @@ class AsyncClient:
         self,
         url: str,
         auth: Mapping[str, str] | None = None,
-        auth_key: str | None = None,
+        auth_key: str | Callable[[], str] | None = None,
         enclave_signing_key: str | None = None,
         enclave_hash: str | None = None,
         enclave_model_hash: str | None = None,
@@ -351,8 +352,8 @@ class AsyncClient:
 
 
 def _credentials(
-    auth: Mapping[str, str] | None, auth_key: str | None
-) -> tuple[str | None, tuple[str, str] | None]:
+    auth: Mapping[str, str] | None, auth_key: str | Callable[[], str] | None
+) -> tuple[str | Callable[[], str] | None, tuple[str, str] | None]:
     basic = None
     match dict(auth or {}):
         case {"key": key, **rest} if not rest:

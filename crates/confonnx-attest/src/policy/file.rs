@@ -123,6 +123,7 @@ impl Expectations {
             enclave_hashes,
             signing_keys,
             model_hashes: list("model_hashes", file.model_hashes)?,
+            client_auth: list("client_auth_sha256", file.client_auth_sha256)?,
             allow_debug: file.allow_debug,
             key_services: list("key_services", file.key_services)?,
             max_age: file.max_evidence_age_s.map(Duration::from_secs),
@@ -142,6 +143,7 @@ struct File {
     enclave_info_files: Option<Vec<String>>,
     signing_key_files: Option<Vec<String>>,
     model_hashes: Option<Vec<ModelPin>>,
+    client_auth_sha256: Option<Vec<Digest>>,
     allow_debug: bool,
     key_services: Option<Vec<AcceptedKeyService>>,
     #[serde(rename = "azure")]

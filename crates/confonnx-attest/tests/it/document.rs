@@ -25,6 +25,7 @@ fn a_good_document_is_trusted_and_says_what_was_checked() {
         "enclave signer",
         "debug",
         "model hash",
+        "client auth",
         "age",
         "protocol",
     ];

@@ -65,3 +65,23 @@ fn signing_keys_are_pem() {
         assert_eq!(SigningKey::from_pem(&text), Err(error), "{text}");
     }
 }
+
+#[test]
+fn the_policy_on_clients_can_be_pinned() {
+    let mut claims = Claims::example(NOW);
+    let check = |claims: &Claims, accepted: u8| {
+        let expected = Expectations { client_auth: vec![Digest([accepted; 32])], ..allow_debug() };
+        let genuine = Document::parse(&document_of(claims, b"k")).unwrap().verify(Some(&NONCE), NOW).unwrap();
+        genuine
+            .appraise(&policy(expected), NOW)
+            .map(|trusted| trusted.verdict().clone())
+            .map_err(|err| err.verdict)
+    };
+    let refused = check(&claims, 7).unwrap_err();
+    assert_eq!(refused.failed().map(|check| check.name).collect::<Vec<_>>(), ["client auth"]);
+    claims.client_auth.policy_sha256 = Some(Digest([7; 32]));
+    claims.client_auth.kind = "bearer".into();
+    let passed = check(&claims, 7).unwrap();
+    assert_eq!(passed.check("client auth").unwrap().found, format!("bearer, policy {}", "07".repeat(32)));
+    check(&claims, 8).unwrap_err();
+}

@@ -20,6 +20,8 @@ fn help_is_as_recorded() {
         "hash-model",
         "model-info",
         "create-test-inputs",
+        "create-token",
+        "hash-token",
     ];
     for command in commands {
         let args: Vec<_> = command.split_whitespace().chain(["--help"]).collect();

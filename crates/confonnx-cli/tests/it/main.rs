@@ -3,6 +3,7 @@
 mod help;
 mod measure;
 mod model;
+mod token;
 mod verify;
 
 use std::process::{Command, Output};

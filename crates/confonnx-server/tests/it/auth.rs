@@ -1,8 +1,16 @@
 //! Who may call, through the seal.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use confonnx_attest::Digest;
+use confonnx_client::{ClientError, Options, TokenSource};
 use confonnx_protocol::bhttp::RequestHead;
 use confonnx_server::config::Config;
 use serde_json::{Value, json};
@@ -292,4 +300,35 @@ async fn the_audit_log_says_who_called_what_and_nothing_of_content() {
     for secret in ["alice-token", "wrong-token", "secret-name", "FP32", "date"] {
         assert!(!log.contains(secret), "{secret}");
     }
+}
+
+#[tokio::test]
+async fn a_client_asks_its_source_for_a_token_at_each_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[[caller]]\nname = \"a\"\ntoken_sha256 = \"{}\"\nrequests_per_minute = 1\nburst = 1",
+        hash("token-2")
+    );
+    let server = start_with(with_policy(folder.path(), &text)).await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let mut options = Options::default();
+    let counted = Arc::clone(&calls);
+    options.auth_key_source = Some(TokenSource::new(move || match counted.fetch_add(1, Ordering::Relaxed) {
+        call @ 0..=2 => Ok(format!("token-{}", call + 1).into()),
+        _ => Err("the vault is closed".into()),
+    }));
+    let client = server.client(options);
+    let refused = client.server_metadata().await.unwrap_err();
+    assert!(matches!(refused, ClientError::Inner { status: 401, .. }), "{refused}");
+    client.server_metadata().await.unwrap();
+    calls.store(1, Ordering::Relaxed);
+    let refused = client.server_metadata().await.unwrap_err();
+    let ClientError::Inner { status: 429, code, retry_after: Some(wait), .. } = &refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(code, "rate-limited");
+    assert!((1..=60).contains(&wait.as_secs()), "{wait:?}");
+    calls.store(9, Ordering::Relaxed);
+    let refused = client.server_metadata().await.unwrap_err().to_string();
+    assert_eq!(refused, "no token for the server: the vault is closed");
 }

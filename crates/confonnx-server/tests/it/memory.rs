@@ -6,12 +6,14 @@ use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read},
     os::unix::fs::FileExt,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
-use confonnx_attest::{Expectations, Policy};
+use confonnx_attest::{Digest, Expectations, Policy};
 use confonnx_client::{Client, Options};
 use confonnx_model::encrypted::{self, ModelKey};
+use sha2::{Digest as _, Sha256};
 
 use crate::harness::{library, model};
 
@@ -112,6 +114,59 @@ async fn neither_the_models_key_nor_its_file_stays_in_memory() {
     };
     assert!(found[0] > 0, "the search finds nothing at all");
     assert_eq!(found[1..], [0, 0, 0, 0], "key text, part of it, key, file");
+}
+
+#[tokio::test]
+#[allow(clippy::print_stdout, reason = "a skipped test says so")]
+async fn no_token_stays_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/jwt");
+    let cases: serde_json::Value =
+        serde_json::from_slice(&fs::read(vectors.join("cases.json")).unwrap()).unwrap();
+    let jwt = |name: &str| {
+        let case = cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
+        case["token"].as_str().unwrap().to_owned()
+    };
+    let opaque = "a-token-that-is-nowhere-else-1b9f";
+    let hash = Digest(Sha256::digest(opaque).into());
+    let path = folder.path().join("auth.toml");
+    let text = format!(
+        "[[caller]]\nname = \"a\"\ntoken_sha256 = \"{hash}\"\n[oidc]\nissuer = \"https://issuer.example/realms/lab\"\n\
+         audience = \"confonnx\"\njwks_file = \"{}\"\n[[oidc.rule]]\n",
+        vectors.join("keys.json").display()
+    );
+    fs::write(&path, text).unwrap();
+    let audit = folder.path().join("audit");
+    let server = Server::start(&[
+        "--model-path",
+        model("mlp").to_str().unwrap(),
+        "--auth-file",
+        path.to_str().unwrap(),
+        "--audit-log",
+        audit.to_str().unwrap(),
+    ]);
+    let ask = async |token: &str| {
+        let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+        let mut options = Options::default();
+        options.auth_key = Some(token.into());
+        let client = Client::new(&server.url, policy, options).unwrap();
+        client.server_metadata().await.is_ok()
+    };
+    let (good, bad) = (jwt("never-expires"), jwt("hs256-keyed-with-the-modulus"));
+    assert!(ask(opaque).await && ask(&good).await);
+    assert!(!ask(&bad).await && !ask("another-that-is-not-known-7c2e").await);
+    // From the middle of each: what is at either end of freed memory may be overwritten.
+    let middle = |token: &str| token.as_bytes()[token.len() / 3..][..16].to_vec();
+    let needles = [opaque, &good, &bad, "another-that-is-not-known-7c2e"].map(middle);
+    let mut sought: Vec<&[u8]> = vec![&hash.0];
+    sought.extend(needles.iter().map(Vec::as_slice));
+    let Some(found) = server.count(&sought) else {
+        assert!(std::env::var_os("CI").is_none(), "CI has to be able to read another process's memory");
+        println!("skipped: this process may not read another's memory (it needs CAP_SYS_PTRACE)");
+        return;
+    };
+    assert!(found[0] > 0, "the search finds nothing at all");
+    assert_eq!(found[1..], [0, 0, 0, 0], "token, JWT, refused JWT, unknown token");
 }
 
 /// The 32 octets that a key's text stands for.

@@ -111,6 +111,7 @@ fn errors_name_key_line_and_what_was_expected() {
     assert!(error("snp = 1").contains("line 1"));
     assert!(error("preset = ").contains("line 1"));
     assert!(error("model_hashes = []").starts_with("`model_hashes` is an empty list"));
+    assert!(error("client_auth_sha256 = []").starts_with("`client_auth_sha256` is an empty list"));
 }
 
 /// Such a list would accept everything.
