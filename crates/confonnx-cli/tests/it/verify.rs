@@ -70,7 +70,7 @@ fn json_has_outcome_and_checks() {
     let (code, json, _) = verify(&document(), &args);
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &report["outcome"], &report["tee"]), (Some(0), &"trusted".into(), &"insecure".into()));
-    assert_eq!(report["checks"].as_array().unwrap().len(), 11);
+    assert_eq!(report["checks"].as_array().unwrap().len(), 12);
     assert_eq!(report["models"][0]["name"], "digits");
 }
 
