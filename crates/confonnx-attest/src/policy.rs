@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
+use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
 
 mod file;
 mod key_source;

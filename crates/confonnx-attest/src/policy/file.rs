@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
-    AcceptedKeyService, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, ModelPin, Platforms,
-    SigningKey, SigningKeyError, azure, nitro, sgx, snp, tdx, tpm,
+    AcceptedKeyService, Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, ModelPin,
+    Platforms, SigningKey, SigningKeyError, azure, nitro, sgx, snp, tdx, tpm,
 };
 
 /// Where the sections of a policy start from.
