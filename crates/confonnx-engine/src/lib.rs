@@ -9,6 +9,7 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("tensors are little-endian on the wire and are handed to ONNX Runtime as they are");
 
+mod batch;
 mod check;
 mod convert;
 mod error;
@@ -16,6 +17,7 @@ mod model;
 mod pool;
 mod runtime;
 
+pub use batch::NotBatched;
 pub use error::{Category, EngineError, InferError, ValueFault};
 pub use model::{Batching, Model, ModelOptions, TensorInfo};
 pub use runtime::Runtime;

@@ -10,6 +10,7 @@ use ort::{
 };
 
 use crate::{
+    batch::{Batcher, NotBatched},
     check,
     convert::{self, Aligned},
     error::{Category, EngineError, InferError},
@@ -59,6 +60,8 @@ pub struct Model {
     outputs: Vec<TensorInfo>,
     ports: Vec<Port>,
     sessions: Pool<Session>,
+    batcher: Option<Batcher>,
+    not_batched: Option<NotBatched>,
 }
 
 /// An input, with the names of its dynamic dimensions (empty: none).
@@ -87,7 +90,27 @@ impl Model {
             sessions.push(session(runtime, onnx, options)?);
         }
         let inputs = ports.iter().map(|port| port.info.clone()).collect();
-        Ok(Self { inputs, outputs, ports, sessions: Pool::new(sessions) })
+        let sessions = Pool::new(sessions);
+        let mut model = Self { inputs, outputs, ports, sessions, batcher: None, not_batched: None };
+        match options.batch.as_ref().map(|batch| Batcher::new(&model, batch.clone())) {
+            None => {}
+            Some(Ok(batcher)) => model.batcher = Some(batcher),
+            Some(Err(reason)) => model.not_batched = Some(reason),
+        }
+        Ok(model)
+    }
+
+    /// The most rows that are put together: 1 if [`ModelOptions::batch`] does not ask for more.
+    ///
+    /// # Errors
+    /// [`NotBatched`]: why there are no batches although it does.
+    pub fn largest_batch(&self) -> Result<usize, &NotBatched> {
+        self.not_batched.as_ref().map_or_else(|| Ok(self.batcher.as_ref().map_or(1, Batcher::largest)), Err)
+    }
+
+    /// How many requests were answered together with others so far.
+    pub fn batched_requests(&self) -> u64 {
+        self.batcher.as_ref().map_or(0, Batcher::together)
     }
 
     /// The inputs every request has to give.
@@ -113,6 +136,27 @@ impl Model {
     ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
         check::inputs(&self.ports, inputs)?;
         check::outputs(&self.outputs, outputs)?;
+        match &self.batcher {
+            Some(batcher) => batcher.run(self, inputs, outputs),
+            None => self.run_on(&mut self.sessions.take(), inputs, outputs),
+        }
+    }
+
+    pub(crate) fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    pub(crate) fn sessions(&self) -> &Pool<Session> {
+        &self.sessions
+    }
+
+    /// Runs what was checked on `session`.
+    pub(crate) fn run_on(
+        &self,
+        session: &mut Session,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
         let aligned: Vec<(&str, Aligned<'_>)> =
             inputs.iter().map(|(name, tensor)| (name.as_str(), Aligned::new(tensor))).collect();
         let values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = aligned
@@ -121,7 +165,6 @@ impl Model {
             .collect::<ort::Result<_>>()
             .map_err(failed)?;
 
-        let mut session = self.sessions.take();
         let names: Vec<&str> = match outputs {
             [] => self.outputs.iter().map(|output| output.name.as_str()).collect(),
             _ => outputs.iter().map(String::as_str).collect(),

@@ -2,30 +2,52 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 #[derive(Debug)]
 pub(crate) struct Pool<T> {
-    idle: Mutex<Vec<T>>,
+    idle: Mutex<Idle<T>>,
     returned: Condvar,
+}
+
+#[derive(Debug)]
+struct Idle<T> {
+    items: Vec<T>,
+    /// How many are inside [`Pool::take`].
+    waiting: usize,
 }
 
 impl<T> Pool<T> {
     pub(crate) fn new(items: Vec<T>) -> Self {
-        Self { idle: Mutex::new(items), returned: Condvar::new() }
+        Self { idle: Mutex::new(Idle { items, waiting: 0 }), returned: Condvar::new() }
     }
 
     /// Takes an item, blocking until one is idle.
     pub(crate) fn take(&self) -> Taken<'_, T> {
-        // The lock is held only to push and pop, so a poisoned one still guards a sound list.
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
+        idle.waiting = idle.waiting.saturating_add(1);
         loop {
-            match idle.pop() {
-                Some(item) => return Taken { pool: self, item: Some(item) },
+            match idle.items.pop() {
+                Some(item) => {
+                    idle.waiting = idle.waiting.saturating_sub(1);
+                    return Taken { pool: self, item: Some(item) };
+                }
                 None => idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner),
             }
         }
+    }
+
+    /// Takes an item if one is idle and nobody waits for it.
+    pub(crate) fn try_take(&self) -> Option<Taken<'_, T>> {
+        let mut idle = self.idle();
+        let item = if idle.waiting == 0 { idle.items.pop() } else { None };
+        item.map(|item| Taken { pool: self, item: Some(item) })
+    }
+
+    /// The lock is held only to push, pop and count, so a poisoned one still guards a sound list.
+    fn idle(&self) -> MutexGuard<'_, Idle<T>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,7 +74,7 @@ impl<T> DerefMut for Taken<'_, T> {
 impl<T> Drop for Taken<'_, T> {
     fn drop(&mut self) {
         if let Some(item) = self.item.take() {
-            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+            self.pool.idle().items.push(item);
             self.pool.returned.notify_one();
         }
     }
@@ -81,7 +103,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(pool.idle.into_inner().unwrap().into_iter().sum::<u32>(), 800);
+        assert_eq!(pool.idle.into_inner().unwrap().items.into_iter().sum::<u32>(), 800);
     }
 
     #[test]
@@ -93,5 +115,23 @@ mod tests {
         }));
         assert!(result.is_err());
         drop(pool.take());
+    }
+
+    #[test]
+    fn what_others_wait_for_is_not_taken() {
+        let pool = Pool::new(vec![()]);
+        assert!(pool.try_take().is_some());
+        let held = pool.take();
+        assert!(pool.try_take().is_none());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| drop(pool.take()));
+            while pool.idle().waiting == 0 {
+                std::thread::yield_now();
+            }
+            // Whoever waits may not have woken up when the item is back.
+            drop(held);
+            waiting.join().unwrap();
+        });
+        assert!(pool.try_take().is_some());
     }
 }

@@ -54,6 +54,22 @@ save(
     [value("sum", T.FLOAT, ["batch", 2]), value("difference", T.FLOAT, ["batch", 2])],
 )
 
+# Rows that know nothing of one another, whatever their number; and rows that do.
+save(
+    "rows",
+    [node("Conv", ["x", "k"], ["c"], pads=[1, 1, 1, 1]), node("Tanh", ["c"], ["y"])],
+    [value("x", T.FLOAT, ["batch", 1, 6, 6])],
+    [value("y", T.FLOAT, ["batch", 2, 6, 6])],
+    [numpy_helper.from_array(random.standard_normal((2, 1, 3, 3)).astype(np.float32), "k")],
+)
+save(
+    "row_sum",
+    [node("ReduceSum", ["x", "axes"], ["s"], keepdims=1), node("Add", ["x", "s"], ["y"])],
+    [value("x", T.FLOAT, ["batch", 4])],
+    [value("y", T.FLOAT, ["batch", 4])],
+    [numpy_helper.from_array(np.array([0], np.int64), "axes")],
+)
+
 save("scalar", [node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [])], [value("y", T.FLOAT, [])])
 
 # Fails while it runs when an index is out of bounds; ONNX Runtime's text then quotes the index.

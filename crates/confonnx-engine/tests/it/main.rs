@@ -8,6 +8,7 @@ use std::{
 use confonnx_engine::{EngineError, InferError, Model, ModelOptions, Runtime, ValueFault};
 use confonnx_tensor::{DataType, Shape, Tensor};
 
+mod batch;
 mod reject;
 mod run;
 

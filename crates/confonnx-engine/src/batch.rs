@@ -1,0 +1,385 @@
+//! Requests put together along their first dimension.
+//!
+//! A request that finds a session idle runs at once, alone. One that does not becomes the leader of a batch, or joins
+//! the one that is forming; the leader runs it on the next session that is free, so batches grow only with the queue. If
+//! the batch fails, each of its requests runs alone and has its own answer or error.
+
+mod probe;
+
+use std::{
+    borrow::Cow,
+    fmt, mem,
+    ops::Range,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use confonnx_tensor::{DataType, Shape, Tensor};
+use zeroize::Zeroize;
+
+use crate::{
+    error::InferError,
+    model::{Batching, Model, Port, TensorInfo},
+};
+
+pub use probe::NotBatched;
+
+/// Named tensors of an answer.
+type Answer = Vec<(String, Tensor<'static>)>;
+
+pub(crate) struct Batcher {
+    options: Batching,
+    /// Rows that may run at once: those seen to give the same bits as one at a time. Ascending, 2 or more.
+    sizes: Vec<usize>,
+    forming: Mutex<Option<Arc<Batch>>>,
+    /// Requests that were answered together with others.
+    together: AtomicU64,
+}
+
+/// What requests must have in common: for each input its dimensions after the first, and the outputs asked for.
+#[derive(PartialEq, Eq)]
+struct Key {
+    tails: Vec<Vec<u64>>,
+    outputs: Vec<String>,
+}
+
+struct Batch {
+    key: Key,
+    state: Mutex<State>,
+    /// Someone joined, or there are answers.
+    changed: Condvar,
+}
+
+struct State {
+    /// For each input the rows of those who joined, one after another.
+    columns: Vec<Vec<u8>>,
+    /// How many rows each of them has; the leader's come last, when the batch closes.
+    rows: Vec<usize>,
+    leader_rows: usize,
+    /// Once there: an answer for each, or none for those who have to run alone.
+    answers: Option<Vec<Option<Answer>>>,
+}
+
+impl fmt::Debug for Batcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batcher").field("sizes", &self.sizes).finish_non_exhaustive()
+    }
+}
+
+impl Batcher {
+    /// For a model all of whose inputs and outputs have a first dimension of any size, with the sizes that keep its
+    /// answers as they are.
+    ///
+    /// # Errors
+    /// [`NotBatched`]: why its requests are never put together.
+    pub(crate) fn new(model: &Model, options: Batching) -> Result<Self, NotBatched> {
+        let sizes = probe::sizes(model, &options)?;
+        Ok(Self { options, sizes, forming: Mutex::new(None), together: AtomicU64::new(0) })
+    }
+
+    /// The most rows that run at once.
+    pub(crate) fn largest(&self) -> usize {
+        self.sizes.last().copied().unwrap_or(1)
+    }
+
+    /// Requests that were answered together with others, so far.
+    pub(crate) fn together(&self) -> u64 {
+        self.together.load(Relaxed)
+    }
+
+    /// Runs a request that was checked, with others or alone.
+    pub(crate) fn run(
+        &self,
+        model: &Model,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+    ) -> Result<Answer, InferError> {
+        let alone = || model.run_on(&mut model.sessions().take(), inputs, outputs);
+        let columns = columns(model.ports(), inputs);
+        let Some(rows) = rows(&columns).filter(|rows| *rows < self.largest()) else { return alone() };
+        if let Some(mut session) = model.sessions().try_take() {
+            return model.run_on(&mut session, inputs, outputs);
+        }
+        let tails = columns.iter().map(|column| column.shape().dims().get(1..).unwrap_or_default().to_vec());
+        let key = Key { tails: tails.collect(), outputs: outputs.to_vec() };
+        match self.join(key, &columns, rows) {
+            Place::Member(batch, index) => batch.answer(index).map_or_else(alone, Ok),
+            Place::Leader(batch) => {
+                // Whatever becomes of the leader, nobody waits for it in vain.
+                let lead = Lead(&batch);
+                let mut session = model.sessions().take();
+                self.close(&batch);
+                let mine =
+                    lead.run(self, model, &columns, |inputs| model.run_on(&mut session, inputs, outputs));
+                drop(lead);
+                match mine {
+                    Some(answer) => Ok(answer),
+                    None => model.run_on(&mut session, inputs, outputs),
+                }
+            }
+        }
+    }
+
+    /// A place in the batch that is forming, or at the head of a new one.
+    fn join(&self, key: Key, columns: &[&Tensor<'_>], rows: usize) -> Place {
+        let mut forming = lock(&self.forming);
+        if let Some(batch) = forming.as_ref().filter(|batch| batch.key == key) {
+            let mut state = lock(&batch.state);
+            if state.total().saturating_add(rows) <= self.largest() {
+                for (column, tensor) in state.columns.iter_mut().zip(columns) {
+                    append(column, tensor.data());
+                }
+                state.rows.push(rows);
+                let index = state.rows.len().saturating_sub(1);
+                drop(state);
+                batch.changed.notify_all();
+                return Place::Member(Arc::clone(batch), index);
+            }
+        }
+        let columns = columns.iter().map(|_| Vec::new()).collect();
+        let state = Mutex::new(State { columns, rows: Vec::new(), leader_rows: rows, answers: None });
+        let batch = Arc::new(Batch { key, state, changed: Condvar::new() });
+        // A batch that this one takes the place of is as full as it gets; its leader has it.
+        *forming = Some(Arc::clone(&batch));
+        Place::Leader(batch)
+    }
+
+    /// Waits for more as long as the settings say, then lets nobody join any more.
+    fn close(&self, batch: &Arc<Batch>) {
+        let deadline = Instant::now().checked_add(self.options.max_delay);
+        let mut state = lock(&batch.state);
+        while !self.is_enough(state.total()) {
+            let left = deadline.and_then(|deadline| deadline.checked_duration_since(Instant::now()));
+            let Some(left) = left.filter(|left| !left.is_zero()) else { break };
+            state = batch.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        let mut forming = lock(&self.forming);
+        if forming.as_ref().is_some_and(|current| Arc::ptr_eq(current, batch)) {
+            *forming = None;
+        }
+    }
+
+    fn is_enough(&self, rows: usize) -> bool {
+        rows >= self.largest() || self.options.preferred.contains(&rows)
+    }
+}
+
+enum Place {
+    Leader(Arc<Batch>),
+    Member(Arc<Batch>, usize),
+}
+
+impl State {
+    fn total(&self) -> usize {
+        self.rows.iter().fold(self.leader_rows, |sum, rows| sum.saturating_add(*rows))
+    }
+}
+
+impl Batch {
+    /// Waits for the leader; none when this request has to run alone.
+    fn answer(&self, index: usize) -> Option<Answer> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(answers) = &mut state.answers {
+                return answers.get_mut(index).and_then(Option::take);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The leader's duty to those who joined.
+struct Lead<'b>(&'b Batch);
+
+impl Lead<'_> {
+    /// Runs the closed batch and hands out the answers; the leader's own is returned.
+    fn run(
+        &self,
+        batcher: &Batcher,
+        model: &Model,
+        own: &[&Tensor<'_>],
+        mut run: impl FnMut(&[(String, Tensor<'_>)]) -> Result<Answer, InferError>,
+    ) -> Option<Answer> {
+        let mut state = lock(&self.0.state);
+        if state.rows.is_empty() {
+            return None;
+        }
+        let (mut columns, mut rows) = (Scrubbed(mem::take(&mut state.columns)), mem::take(&mut state.rows));
+        rows.push(state.leader_rows);
+        drop(state);
+        for (column, tensor) in columns.0.iter_mut().zip(own) {
+            append(column, tensor.data());
+        }
+        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(rows.len());
+        let mut first_row = 0_usize;
+        for members in groups(&rows, &batcher.sizes) {
+            let members = rows.get(members).unwrap_or_default();
+            let total: usize = members.iter().sum();
+            let range = first_row..first_row.saturating_add(total);
+            first_row = range.end;
+            let inputs = slice(model.ports(), &columns.0, &self.0.key.tails, range);
+            let answer =
+                inputs.and_then(|inputs| run(&inputs).ok()).and_then(|answer| split(answer, members));
+            match answer {
+                Some(split) => {
+                    if split.len() > 1 {
+                        batcher.together.fetch_add(split.len() as u64, Relaxed);
+                    }
+                    answers.extend(split.into_iter().map(Some));
+                }
+                None => answers.extend(members.iter().map(|_| None)),
+            }
+        }
+        let mine = answers.pop().flatten();
+        lock(&self.0.state).answers = Some(answers);
+        mine
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).answers.get_or_insert_default();
+        self.0.changed.notify_all();
+    }
+}
+
+/// Which neighbours run together: as many as have a size that is allowed, or one.
+fn groups(rows: &[usize], sizes: &[usize]) -> Vec<Range<usize>> {
+    let (mut groups, mut start) = (Vec::new(), 0);
+    while start < rows.len() {
+        let (mut end, mut total) = (start.saturating_add(1), 0_usize);
+        for (index, rows) in rows.iter().enumerate().skip(start) {
+            total = total.saturating_add(*rows);
+            if sizes.binary_search(&total).is_ok() {
+                end = index.saturating_add(1);
+            }
+        }
+        groups.push(start..end);
+        start = end;
+    }
+    groups
+}
+
+/// The inputs in the order of the model's.
+fn columns<'t, 'd>(ports: &[Port], inputs: &'t [(String, Tensor<'d>)]) -> Vec<&'t Tensor<'d>> {
+    let find = |port: &Port| inputs.iter().find(|(name, _)| *name == port.info.name);
+    ports.iter().filter_map(find).map(|(_, tensor)| tensor).collect()
+}
+
+/// The first dimension, if all have it in common and it is not 0.
+fn rows(columns: &[&Tensor<'_>]) -> Option<usize> {
+    let mut firsts = columns.iter().map(|tensor| tensor.shape().dims().first().copied());
+    let first = firsts.next()??;
+    let rows = usize::try_from(first).ok().filter(|rows| *rows > 0)?;
+    firsts.all(|other| other == Some(first)).then_some(rows)
+}
+
+/// The rows in `range`, as inputs of the model.
+fn slice<'c>(
+    ports: &[Port],
+    columns: &'c [Vec<u8>],
+    tails: &[Vec<u64>],
+    range: Range<usize>,
+) -> Option<Vec<(String, Tensor<'c>)>> {
+    let mut inputs = Vec::with_capacity(ports.len());
+    for ((port, column), tail) in ports.iter().zip(columns).zip(tails) {
+        let (shape, octets) = part(port.info.dtype, tail, &range)?;
+        let tensor = Tensor::new(port.info.dtype, shape, column.get(octets)?).ok()?;
+        inputs.push((port.info.name.clone(), tensor));
+    }
+    Some(inputs)
+}
+
+/// Shape and octets of the rows in `range` of a tensor whose other dimensions are `tail`.
+fn part(dtype: DataType, tail: &[u64], range: &Range<usize>) -> Option<(Shape, Range<usize>)> {
+    let elements = tail.iter().try_fold(1_u64, |n, dim| n.checked_mul(*dim))?;
+    let row = usize::try_from(elements).ok()?.checked_mul(dtype.size()?)?;
+    let dims = [u64::try_from(range.len()).ok()?].into_iter().chain(tail.iter().copied());
+    let octets = range.start.checked_mul(row)?..range.end.checked_mul(row)?;
+    Some((Shape::new(dims.collect::<Vec<_>>()).ok()?, octets))
+}
+
+/// The answers to the members, whose `rows` follow one another; none if the answer does not have as many.
+fn split(answer: Answer, rows: &[usize]) -> Option<Vec<Answer>> {
+    let total: usize = rows.iter().sum();
+    let mut answers: Vec<Answer> = rows.iter().map(|_| Vec::with_capacity(answer.len())).collect();
+    for (name, tensor) in answer {
+        let (dtype, dims) = (tensor.dtype(), tensor.shape().dims().to_vec());
+        let mut data = Scrubbed(vec![tensor.into_data().into_owned()]);
+        let (first, tail) = dims.split_first()?;
+        if usize::try_from(*first) != Ok(total) {
+            return None;
+        }
+        let mut start = 0_usize;
+        for (answer, rows) in answers.iter_mut().zip(rows) {
+            let range = start..start.saturating_add(*rows);
+            start = range.end;
+            let (shape, octets) = part(dtype, tail, &range)?;
+            let octets = data.0.first_mut()?.get(octets)?.to_vec();
+            answer.push((name.clone(), Tensor::new(dtype, shape, Cow::Owned(octets)).ok()?));
+        }
+    }
+    Some(answers)
+}
+
+/// Octets of requests and answers, erased on drop.
+struct Scrubbed(Vec<Vec<u8>>);
+
+impl Drop for Scrubbed {
+    fn drop(&mut self) {
+        for octets in &mut self.0 {
+            octets.as_mut_slice().zeroize();
+        }
+    }
+}
+
+/// Appends to `column`; unlike `Vec`, leaves no copy behind when it has to grow.
+fn append(column: &mut Vec<u8>, octets: &[u8]) {
+    let len = column.len().saturating_add(octets.len());
+    if column.capacity() < len {
+        let mut grown = Vec::with_capacity(len.max(column.capacity().saturating_mul(2)));
+        grown.extend_from_slice(column);
+        column.as_mut_slice().zeroize();
+        *column = grown;
+    }
+    column.extend_from_slice(octets);
+}
+
+/// What the locks guard is consistent between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a model's requests can be put together at all.
+fn has_rows(infos: &[TensorInfo]) -> bool {
+    !infos.is_empty()
+        && infos.iter().all(|info| info.shape.first() == Some(&-1) && info.dtype.size().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_run_together_in_sizes_that_are_allowed() {
+        assert_eq!(groups(&[1; 5], &[2, 4]), [0..4, 4..5]);
+        assert_eq!(groups(&[1, 1, 1, 9], &[2, 3, 4]), [0..3, 3..4]);
+        assert_eq!(groups(&[3, 1, 5], &[4]), [0..2, 2..3]);
+        assert_eq!(groups(&[2, 7], &[]), [0..1, 1..2]);
+    }
+
+    #[test]
+    fn an_answer_without_a_row_for_each_is_no_answer() {
+        let tensor =
+            |dims: &[u64], data: Vec<u8>| Tensor::new(DataType::Uint8, Shape::new(dims).unwrap(), data);
+        let answer = |dims: &[u64], data| vec![("y".to_owned(), tensor(dims, data).unwrap())];
+        let found = split(answer(&[3, 2], vec![1, 2, 3, 4, 5, 6]), &[1, 2]).unwrap();
+        assert_eq!(found, [answer(&[1, 2], vec![1, 2]), answer(&[2, 2], vec![3, 4, 5, 6])]);
+        assert_eq!(split(answer(&[1, 2], vec![1, 2]), &[1, 2]), None);
+        assert_eq!(split(answer(&[], vec![1]), &[1]), None);
+    }
+}
