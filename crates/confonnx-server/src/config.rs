@@ -19,6 +19,8 @@ use confonnx_protocol::server::SessionLimits;
 
 pub use settings::{LogLevel, ModelControl, Settings};
 
+use confonnx_model::triton::{DynamicBatching, ModelConfig};
+
 use crate::{
     collateral::{self, Bases},
     release::SecretConfig,
@@ -32,6 +34,8 @@ pub struct Config {
     pub models: ModelSource,
     /// What changes which of them are served.
     pub model_control: ModelControl,
+    /// What a model that is in no repository is run with.
+    pub model_config: ModelConfig,
     /// How often a watched repository is looked at.
     pub repository_poll: Duration,
     /// Where ONNX Runtime is; `None` searches the built-in places.
@@ -228,6 +232,16 @@ impl Config {
             let expected = "none, for one model; a --model-repository can change";
             return Err(ConfigError::Range { name: "model-control", found, expected });
         }
+        let max_batch_size = at_least_1("max-batch-size", settings.max_batch_size.unwrap_or(1))?;
+        if matches!(models, ModelSource::Repository { .. }) && max_batch_size > 1 {
+            let (name, found) = ("max-batch-size", max_batch_size.to_string());
+            let expected = "no such flag with --model-repository: each model's config.pbtxt says it";
+            return Err(ConfigError::Range { name, found, expected });
+        }
+        let dynamic_batching = (max_batch_size > 1).then(|| DynamicBatching {
+            preferred_batch_size: Vec::new(),
+            max_queue_delay_us: settings.max_batch_delay.unwrap_or(0),
+        });
         if model_control == ModelControl::Explicit && settings.auth_file.is_none() {
             let expected = "an --auth-file beside it, which says who may `manage`";
             return Err(ConfigError::Range { name: "model-control", found: "explicit".into(), expected });
@@ -254,6 +268,11 @@ impl Config {
         Ok(Self {
             models,
             model_control,
+            model_config: ModelConfig {
+                max_batch_size: if max_batch_size > 1 { max_batch_size } else { 0 },
+                dynamic_batching,
+                ..ModelConfig::default()
+            },
             repository_poll: Duration::from_secs(at_least_1(
                 "repository-poll-interval",
                 settings.repository_poll_interval.unwrap_or(15),

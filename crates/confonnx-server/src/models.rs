@@ -18,7 +18,10 @@ use std::{
 
 use confonnx_attest::{Digest, ModelClaim};
 use confonnx_engine::Runtime;
-use confonnx_model::encrypted::{ModelKey, OwnerKeyError, OwnerPublicKey};
+use confonnx_model::{
+    encrypted::{ModelKey, OwnerKeyError, OwnerPublicKey},
+    triton::ModelConfig,
+};
 use tracing::{info, warn};
 
 use crate::config::{Config, ModelControl, ModelSource};
@@ -134,7 +137,7 @@ impl Models {
             known: Mutex::default(),
         };
         match &config.models {
-            ModelSource::File { path, name } => models.open_file(path, name)?,
+            ModelSource::File { path, name } => models.open_file(path, name, &config.model_config)?,
             ModelSource::Repository { path } => {
                 models.poll().map_err(|source| OpenError::Repository { path: path.clone(), source })?;
                 let set = models.current();
@@ -149,8 +152,8 @@ impl Models {
         Ok(models)
     }
 
-    fn open_file(&self, path: &Path, name: &str) -> Result<(), OpenError> {
-        let place = Place::only(path, name);
+    fn open_file(&self, path: &Path, name: &str, config: &ModelConfig) -> Result<(), OpenError> {
+        let place = Place::only(path, name, config);
         let version = place.version;
         let slot =
             self.loader.open(&place).map_err(|source| OpenError::Model { path: path.to_owned(), source })?;
@@ -382,7 +385,10 @@ pub fn load(config: &Config, runtime: &Runtime) -> Result<Served, OpenError> {
         return Err(OpenError::NothingServed { path: PathBuf::new(), entries });
     };
     let failed = |source| OpenError::Model { path: path.clone(), source };
-    match Loader::new(config, runtime, None).open(&Place::only(path, name)).map_err(failed)? {
+    match Loader::new(config, runtime, None)
+        .open(&Place::only(path, name, &config.model_config))
+        .map_err(failed)?
+    {
         Slot::Serving(served) => Ok(*served),
         Slot::Locked(_) => Err(failed(LoadError::Encrypted)),
     }

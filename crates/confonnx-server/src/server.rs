@@ -25,7 +25,7 @@ use crate::{
     audit::{Audit, AuditError},
     auth::{Auth, AuthError, jwks::Remote},
     collateral::{Collateral, StoreError},
-    config::{Config, ModelControl},
+    config::{Config, ModelControl, ModelSource},
     http::{App, Listener, Stop},
     keys::{DATE_WINDOW, Keys, KeysError},
     metrics::Metrics,
@@ -201,8 +201,7 @@ impl Server {
             Arc::clone(&metrics),
         ));
         let poll = (config.model_control == ModelControl::Poll).then_some(config.repository_poll);
-        // One more than can run the model, so that opening and sealing go on meanwhile.
-        let workers = Workers::start(config.sessions.saturating_add(1)).map_err(StartError::Thread)?;
+        let workers = Workers::start(workers(&config)).map_err(StartError::Thread)?;
         let app = Arc::new(App::new(Arc::clone(&service), attestation, workers, config.limits, metrics));
         let grace = config.shutdown_grace;
         let model_key =
@@ -322,6 +321,21 @@ async fn bind<T>(
 ) -> Result<T, StartError> {
     binding.await.map_err(|source| StartError::Bind { address, port, source })
 }
+
+/// Threads to open, run and seal: one more than can run a model, so that opening and sealing go on meanwhile; and those
+/// that wait while their requests are put together.
+fn workers(config: &Config) -> usize {
+    let together = match config.models {
+        ModelSource::File { .. } => {
+            usize::try_from(config.model_config.max_batch_size).unwrap_or(usize::MAX).max(1)
+        }
+        // What its models will be put together by is not known yet.
+        ModelSource::Repository { .. } => LIKELY_BATCH,
+    };
+    config.sessions.saturating_add(together.min(config.limits.queue))
+}
+
+const LIKELY_BATCH: usize = 32;
 
 /// Every host setting that touches trust, for the claims.
 fn settings(config: &Config, models: &Models, model_key: Option<&Secret>) -> Map<String, Value> {

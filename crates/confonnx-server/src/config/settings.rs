@@ -35,6 +35,13 @@ pub struct Settings {
     /// How often to look at the repository, with --model-control poll [default: 15].
     #[arg(long, env = "CONFONNX_REPOSITORY_POLL_INTERVAL", value_name = "SECONDS")]
     pub repository_poll_interval: Option<u64>,
+    /// Put requests together, up to this many along their first dimension, while others run. Only if that changes no bit
+    /// of the answers, which is tried at the start. In a repository config.pbtxt says so [default: 1, none].
+    #[arg(long, env = "CONFONNX_MAX_BATCH_SIZE", value_name = "N")]
+    pub max_batch_size: Option<u32>,
+    /// How long a request that found others running waits for more to go with it [default: 0].
+    #[arg(long, env = "CONFONNX_MAX_BATCH_DELAY", value_name = "MICROSECONDS")]
+    pub max_batch_delay: Option<u64>,
     /// The model is encrypted (`confonnx encrypt-model`): wait for its owner to give the key (`confonnx provision`).
     #[arg(long, env = "CONFONNX_USE_MODEL_KEY_PROVISIONING", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub use_model_key_provisioning: Option<bool>,
@@ -211,6 +218,8 @@ impl Settings {
             model_name,
             model_repository,
             model_control,
+            max_batch_size,
+            max_batch_delay,
             repository_poll_interval,
             use_model_key_provisioning,
             model_owner_key_file,

@@ -20,6 +20,7 @@ use confonnx_model::{
 use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
 use confonnx_tensor::{Shape, Tensor};
 use sha2::{Digest as _, Sha256};
+use tracing::{info, warn};
 use zeroize::Zeroize;
 
 use super::{
@@ -158,8 +159,8 @@ enum KeysExpected {
 
 impl Place {
     /// Of a model that is in no repository.
-    pub(super) fn only(path: &Path, name: &str) -> Self {
-        Self { name: name.into(), version: 1, path: path.into(), config: Arc::default() }
+    pub(super) fn only(path: &Path, name: &str, config: &ModelConfig) -> Self {
+        Self { name: name.into(), version: 1, path: path.into(), config: Arc::new(config.clone()) }
     }
 }
 
@@ -281,6 +282,11 @@ impl Loader {
         // Before `data`, which is erased only if nobody else has it.
         drop(options);
         let model = loaded?;
+        match model.largest_batch() {
+            Ok(1) => {}
+            Ok(rows) => info!("{}: requests are put together, up to {rows} rows", place.name),
+            Err(reason) => warn!("{}: requests are not put together: {reason}", place.name),
+        }
         check(config, "input", &config.inputs, model.inputs())?;
         check(config, "output", &config.outputs, model.outputs())?;
         for request in &config.warmup {

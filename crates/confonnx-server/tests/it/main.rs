@@ -5,6 +5,7 @@ mod akv;
 mod attest;
 mod auth;
 mod azure_vault;
+mod batching;
 mod harness;
 mod inner;
 mod kbs;

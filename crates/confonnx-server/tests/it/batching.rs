@@ -1,0 +1,49 @@
+//! Requests that are put together, over sockets.
+
+use std::sync::Arc;
+
+use super::harness::*;
+use confonnx_protocol::Kem;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+fn request(seed: u64, rows: u64) -> (String, Value) {
+    let value = |index: u64| ((seed * 37 + index * 11) % 101) as f64 / 64.0;
+    let data: Vec<f64> = (0..rows * 36).map(value).collect();
+    let shape = json!([rows, 1, 6, 6]);
+    let inputs = json!([{ "name": "x", "shape": shape, "datatype": "FP32", "data": data }]);
+    (json!({ "inputs": inputs }).to_string(), shape)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_do_not_depend_on_who_else_asks() {
+    let alone = start("rows").await;
+    let together = start_with(config("rows", |settings| {
+        (settings.max_batch_size, settings.max_batch_delay) = (Some(8), Some(2_000));
+    }))
+    .await;
+    let together = Arc::new(together);
+    let (one, other) = (alone.key(Kem::X25519).await, together.key(Kem::X25519).await);
+    let path = head("POST", "/v2/models/rows/infer");
+    for round in 0..8 {
+        // One that does not fit the model is among them.
+        let bodies: Vec<String> = (0..12_u64)
+            .map(|seed| match seed {
+                5 => r#"{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}"#.into(),
+                _ => request(seed + 100 * round, 1 + seed % 2).0,
+            })
+            .collect();
+        let mut asking = JoinSet::new();
+        for (index, body) in bodies.iter().enumerate() {
+            let ((sealed, opener), together) = (seal(&other, &path, body.as_bytes()), Arc::clone(&together));
+            asking.spawn(async move { (index, Answer::open(together.post(SEALED, sealed).await, opener)) });
+        }
+        for (index, answer) in asking.join_all().await {
+            let body = &bodies[index];
+            let (sealed, opener) = seal(&one, &path, body.as_bytes());
+            let expected = Answer::open(alone.post(SEALED, sealed).await, opener);
+            assert_eq!(answer.head.status, expected.head.status);
+            assert_eq!(answer.json()["outputs"], expected.json()["outputs"]);
+        }
+    }
+}
