@@ -32,7 +32,7 @@ pub(crate) struct Client {
 #[pymethods]
 impl Client {
     #[new]
-    #[pyo3(signature = (url, *, auth_key, basic, auth_key_outside, enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug, policy, kem, aead, timeout, sessions, relay))]
+    #[pyo3(signature = (url, *, auth_key, basic, auth_key_outside, enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug, policy, kem, aead, timeout, sessions, relay, chunked))]
     #[expect(clippy::too_many_arguments, reason = "one for each keyword")]
     fn new(
         url: &str,
@@ -49,12 +49,13 @@ impl Client {
         timeout: Option<f64>,
         sessions: bool,
         relay: Option<String>,
+        chunked: bool,
     ) -> PyResult<Self> {
         let given = Given { enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug };
         let policy = given.policy(policy)?;
 
         let mut options = Options::default();
-        (options.sessions, options.relay) = (sessions, relay);
+        (options.sessions, options.relay, options.chunked) = (sessions, relay, chunked);
         match auth_key {
             Some(_) if auth_key_outside && basic.is_some() => {
                 return Err(PyValueError::new_err(

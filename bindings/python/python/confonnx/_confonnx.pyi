@@ -52,6 +52,7 @@ class Client:
         timeout: float | None,
         sessions: bool,
         relay: str | None,
+        chunked: bool,
     ) -> Client: ...
     def predict(
         self, inputs: Sequence[_Tensor], outputs: Sequence[str], model: str | None, version: str | None

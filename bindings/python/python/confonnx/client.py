@@ -90,6 +90,8 @@ class Client:
             linked to each other, and a session's secret, as long as it lives, opens all of them (docs/protocol.md, 4.1).
         relay: URL of an Oblivious HTTP relay that takes the sealed requests, so that the server does not see whose they
             are; never with sessions. Proofs still come from the server itself.
+        chunked: Seal requests chunk by chunk as they are sent, and open replies as they arrive, so that sealing, sending
+            and opening of large tensors overlap; without sessions.
 
     Raises:
         PolicyError: No expectation was given, or one is malformed.
@@ -115,6 +117,7 @@ class Client:
         timeout: float | None = None,
         sessions: bool = True,
         relay: str | None = None,
+        chunked: bool = False,
     ) -> None:
         key, basic = _credentials(auth, auth_key)
         self._client = _confonnx.Client(
@@ -132,6 +135,7 @@ class Client:
             timeout=timeout,
             sessions=sessions,
             relay=relay,
+            chunked=chunked,
         )
         self._model, self._version = model, model_version
 
@@ -272,6 +276,7 @@ class AsyncClient:
         timeout: float | None = None,
         sessions: bool = True,
         relay: str | None = None,
+        chunked: bool = False,
     ) -> None:
         self._client = Client(
             url,
@@ -290,6 +295,7 @@ class AsyncClient:
             timeout=timeout,
             sessions=sessions,
             relay=relay,
+            chunked=chunked,
         )
 
     async def predict(

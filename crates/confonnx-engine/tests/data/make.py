@@ -70,6 +70,14 @@ save(
     [numpy_helper.from_array(np.array([0], np.int64), "axes")],
 )
 
+# Much in, little out.
+save(
+    "mean",
+    [node("ReduceMean", ["x"], ["y"], axes=[0], keepdims=1)],
+    [value("x", T.FLOAT, ["n"])],
+    [value("y", T.FLOAT, [1])],
+)
+
 save("scalar", [node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [])], [value("y", T.FLOAT, [])])
 
 # Fails while it runs when an index is out of bounds; ONNX Runtime's text then quotes the index.
