@@ -57,7 +57,7 @@ def clean(symbol: str) -> str:
 
 
 def kind(symbol: str, dso: str) -> str:
-    if "kernel" in dso or dso.startswith("["):
+    if "kernel" in dso:
         return "kernel"
     if "onnxruntime" in dso:
         return "onnx"
@@ -100,10 +100,10 @@ def draw(root: Frame, note: str) -> str:
             x += width
 
     place(root, 0.0, 0)
-    legend, x = [], WIDTH - 470
+    legend, x = [], WIDTH - 500
     for what, words in KINDS.items():
         legend.append(f'<rect class="{what}" x="{x}" y="8" width="12" height="12"/><text class="note" x="{x + 17}" y="19">{words}</text>')
-        x += 34 + 7 * len(words)
+        x += 38 + 7 * len(words)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
         f'aria-label="Flame graph">\n<title>Flame graph</title>\n<style>{STYLE}</style>\n'
@@ -115,7 +115,7 @@ def main() -> None:
     server, bench, model, out = sys.argv[1:]
     with tempfile.TemporaryDirectory() as work:
         wrapper = pathlib.Path(work) / "profiled"
-        record = f"perf record -q -F 999 --call-graph dwarf,8192 -o {work}/perf.data --"
+        record = f"perf record -q -F 999 --call-graph dwarf,16384 -o {work}/perf.data --"
         wrapper.write_text(f'#!/bin/sh\nexec {record} {pathlib.Path(server).resolve()} "$@"\n')
         wrapper.chmod(0o755)
         load = f"--model {model} --no-peers --clients 8 --rounds 1 --seconds 2 --server {wrapper} --out {work}/results.json"
