@@ -1,7 +1,7 @@
 """Make the models that `make bench` loads: python bench/models.py OUT_DIR.
 
-`tiny` is a 16-32-4 perceptron: its cost is all overhead. `squeezenet` is the SqueezeNet graph that ships in the
-`onnx` wheel without weights; here every weight is drawn from a fixed seed with He scaling, so the arithmetic is
+`tiny` is a 16-32-4 perceptron: its cost is all overhead. `squeezenet` and `inception` (GoogLeNet) are graphs that ship in
+the `onnx` wheel without weights; here every weight is drawn from a fixed seed with He scaling, so the arithmetic is
 real and the answers are meaningless. `minilm` is the sentence encoder paraphrase-MiniLM-L3-v2 as its PyPI package
 ships it, pinned by SHA-256.
 """
@@ -43,7 +43,15 @@ def tiny() -> onnx.ModelProto:
 
 
 def squeezenet() -> onnx.ModelProto:
-    light = pathlib.Path(onnx.__file__).parent / "backend/test/data/light/light_squeezenet.onnx"
+    return light("squeezenet")
+
+
+def inception() -> onnx.ModelProto:
+    return light("inception_v1")
+
+
+def light(name: str) -> onnx.ModelProto:
+    light = pathlib.Path(onnx.__file__).parent / f"backend/test/data/light/light_{name}.onnx"
     model = onnx.load(light)
     graph = model.graph
     rng = np.random.default_rng(2)
@@ -82,7 +90,7 @@ def minilm() -> onnx.ModelProto:
 def main() -> None:
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    for make in (tiny, squeezenet, minilm):
+    for make in (tiny, squeezenet, inception, minilm):
         if (out / f"{make.__name__}.onnx").exists():
             continue
         model = make()

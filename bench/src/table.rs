@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// A look at everything in a few minutes: 2 rounds of 0.5 s.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
-    /// Measure one model alone: tiny, digits, minilm, squeezenet, or a file of your own.
+    /// Measure one model alone: tiny, digits, minilm, squeezenet, inception, or a file of your own.
     #[arg(long, value_name = "NAME|FILE")]
     model: Option<String>,
     /// How many ask at once.
@@ -127,6 +127,7 @@ pub(crate) fn models(folder: &Path, only: Option<&str>) -> anyhow::Result<Vec<Pa
         PathBuf::from("examples/digits/digits.onnx"),
         folder.join("minilm.onnx"),
         folder.join("squeezenet.onnx"),
+        folder.join("inception.onnx"),
     ];
     if let Some(model) = only {
         paths.retain(|path| path.file_stem().is_some_and(|stem| stem == model));
