@@ -13,14 +13,58 @@ use confonnx_protocol::{
     server::{KeyRing, RingConfig, SessionLimits},
 };
 
+#[path = "it/case.rs"]
+#[allow(dead_code)]
+mod case;
+#[path = "it/support.rs"]
+#[allow(dead_code)]
+mod support;
+
 const START: UnixTime = UnixTime(1_795_426_200);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a needle is stored under, so that the test itself does not hold what it searches for.
 const MASK: u8 = 0xa5;
 
+// One after the other: each searches the memory of both.
 #[test]
-fn an_epochs_secret_and_private_keys_are_gone_after_its_grace() {
+fn erased_secrets_and_keys_are_gone() {
+    an_epochs_secret_and_private_keys_after_its_grace();
+    a_sessions_secret_after_its_lifetime();
+}
+
+/// The session of `vectors/session`, which says what its secret is.
+fn a_sessions_secret_after_its_lifetime() {
+    let (ring, needle) = std::thread::spawn(|| resume(&vector())).join().unwrap();
+    let in_use = count(&needle)[0];
+    assert!(in_use > 0, "in use, yet not found");
+    ring.retire(UnixTime(START.0 + 599));
+    assert_eq!(count(&needle), [in_use]);
+    ring.retire(UnixTime(START.0 + 600));
+    assert_eq!(count(&needle), [0]);
+}
+
+fn vector() -> serde_json::Value {
+    let path = "/../../vectors/session/exchange-x25519-aes-256-gcm/case.json";
+    let case = fs::read(format!("{}{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    serde_json::from_slice(&case).unwrap()
+}
+
+/// A ring that was asked in the session, and the session's secret, masked.
+fn resume(case: &serde_json::Value) -> (KeyRing, Vec<Vec<u8>>) {
+    let hex = |value: &serde_json::Value| octets(value.as_str().unwrap()).collect::<Vec<u8>>();
+    let server: case::Server = serde_json::from_value(case["server"].clone()).unwrap();
+    let ring = server.ring();
+    let (opened, _) = ring.open(hex(&case["session"]["request"]["sealed"]), START).unwrap();
+    opened.grant_session(&mut case::Fixed(hex(&case["session"]["id"]))).unwrap();
+    for message in case["messages"].as_array().unwrap() {
+        ring.open_session(hex(&message["request"]["sealed"]), START).unwrap();
+    }
+    let secret = octets(case["session_secret"].as_str().unwrap()).map(|octet| octet ^ MASK);
+    (ring, vec![secret.collect()])
+}
+
+fn an_epochs_secret_and_private_keys_after_its_grace() {
     // In a thread of its own, whose stack is searched like the rest once it has ended.
     let (ring, needles) = std::thread::spawn(begin).join().unwrap();
     let [_, x_wing, x25519, _, p_256, _] = count(&needles)[..] else { panic!("six needles") };
@@ -75,7 +119,11 @@ fn count(needles: &[Vec<u8>]) -> Vec<usize> {
 }
 
 fn masked(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    octets(hex).collect()
+}
+
+fn octets(hex: &str) -> impl Iterator<Item = u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
 }
 
 /// What is searched for, masked; computed from docs/protocol.md section 3 with Python's hashlib.

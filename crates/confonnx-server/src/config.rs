@@ -297,7 +297,7 @@ impl Config {
                 max: settings.max_sessions.unwrap_or(1 << 16),
                 lifetime: Duration::from_secs(session_lifetime),
             },
-            replay_capacity: at_least_1("replay-capacity", settings.replay_capacity.unwrap_or(1 << 21))?,
+            replay_capacity: at_least_1("replay-capacity", settings.replay_capacity.unwrap_or(1 << 24))?,
             limits: Limits {
                 request_bytes: at_least_1(
                     "max-request-bytes",

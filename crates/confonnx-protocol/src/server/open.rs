@@ -409,8 +409,8 @@ impl<'m> Start<'m> {
         let Some((encapsulated, sealed)) = rest.split_at_checked(kem.encapsulated_key_len()) else {
             return Err(truncated);
         };
-        let token = Token::of(encapsulated);
-        ring.check_replay(&token)?;
+        let token = ring.token(encapsulated);
+        ring.check_replay(token)?;
         Ok((Self { key, aead, header, encapsulated, token }, sealed))
     }
 

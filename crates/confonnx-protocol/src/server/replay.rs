@@ -1,21 +1,29 @@
 //! Which encapsulated keys were seen.
 
-use std::collections::{HashSet, VecDeque};
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod set;
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use confonnx_attest::UnixTime;
-use sha2::{Digest, Sha256};
 
-/// Stands for an encapsulated key: the first 16 octets of its SHA-256.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Token([u8; 16]);
+use self::set::Set;
 
-impl Token {
-    pub(super) fn of(encapsulated: &[u8]) -> Self {
-        let digest: [u8; 32] = Sha256::digest(encapsulated).into();
-        let (first, _) = digest.split_first_chunk().expect("16 octets are in 32");
-        Self(*first)
-    }
-}
+/// Stands for an encapsulated key: a hash of 64 bits under a key of this process.
+///
+/// Two have the same one by chance, and the second request is then refused: with n remembered, one in 2⁶⁴/n, which is one
+/// in 2⁴⁰ with the 2²⁴ that are by default. Nobody can bring that about for another's request, nor make a replay
+/// look new.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token(u64);
 
 /// Why a token was not admitted.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,111 +36,137 @@ pub(super) enum Refusal {
 ///
 /// A request taken at `t` may have any `date` up to `t + window`, with which it would be in time until
 /// `t + 2 × window`. So that is how long its token stays; until then nothing makes it go.
+///
+/// In shards by token, so that threads rarely wait for each other, and never for a large set to grow.
 pub(super) struct ReplayTable {
-    /// Oldest first.
-    buckets: VecDeque<Bucket>,
-    len: usize,
+    hasher: RandomState,
+    shards: Box<[Mutex<Shard>]>,
+    len: AtomicUsize,
     capacity: usize,
     keep: u64,
     bucket_width: u64,
+    /// When all shards last forgot because the table was full.
+    swept: AtomicU64,
 }
+
+/// Buckets, oldest first.
+#[derive(Default)]
+struct Shard(VecDeque<Bucket>);
 
 struct Bucket {
     first: u64,
     newest: u64,
-    tokens: HashSet<Token>,
+    tokens: Set,
 }
 
 impl ReplayTable {
     /// `window` in seconds; `capacity` in tokens.
     pub(super) fn new(window: u64, capacity: usize) -> Self {
         Self {
-            buckets: VecDeque::new(),
-            len: 0,
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            len: AtomicUsize::new(0),
             capacity,
             keep: window.saturating_mul(2),
             bucket_width: (window / 4).max(1),
+            swept: AtomicU64::new(0),
         }
     }
 
-    /// Whether `token` would be admitted. `now` must never decrease from call to call.
-    pub(super) fn check(&mut self, token: &Token, now: UnixTime) -> Result<(), Refusal> {
-        self.forget(now);
-        if self.buckets.iter().any(|bucket| bucket.tokens.contains(token)) {
-            Err(Refusal::Seen)
-        } else if self.len >= self.capacity {
-            Err(Refusal::Full)
-        } else {
-            Ok(())
+    pub(super) fn token(&self, encapsulated: &[u8]) -> Token {
+        Token(self.hasher.hash_one(encapsulated))
+    }
+
+    /// Whether `token` would be admitted. `clock` must never run backwards.
+    pub(super) fn check(&self, token: Token, clock: impl Fn() -> UnixTime) -> Result<(), Refusal> {
+        {
+            let mut shard = self.shard(token);
+            self.forget(&mut shard, clock());
+            if shard.has(token) {
+                return Err(Refusal::Seen);
+            }
         }
+        if self.is_full(&clock) { Err(Refusal::Full) } else { Ok(()) }
     }
 
     /// Admits `token` once.
-    pub(super) fn admit(&mut self, token: Token, now: UnixTime) -> Result<(), Refusal> {
-        self.check(&token, now)?;
-        let fits = |bucket: &&mut Bucket| now.0.saturating_sub(bucket.first) < self.bucket_width;
-        match self.buckets.back_mut().filter(fits) {
+    pub(super) fn admit(&self, token: Token, clock: impl Fn() -> UnixTime) -> Result<UnixTime, Refusal> {
+        self.check(token, &clock)?;
+        // A place before the token, so that there are never more tokens than places.
+        if self.len.fetch_add(1, Relaxed) >= self.capacity {
+            self.len.fetch_sub(1, Relaxed);
+            return Err(Refusal::Full);
+        }
+        let mut shard = self.shard(token);
+        // Read under the lock, so that a shard sees times in order.
+        let now = clock();
+        if shard.has(token) {
+            self.len.fetch_sub(1, Relaxed);
+            return Err(Refusal::Seen);
+        }
+        shard.insert(token, now, self.bucket_width);
+        Ok(now)
+    }
+
+    /// Forgets what need not be remembered any more. That happens by and by whether this is called or not.
+    pub(super) fn sweep(&self, clock: impl Fn() -> UnixTime) {
+        for shard in &self.shards {
+            self.forget(&mut lock(shard), clock());
+        }
+    }
+
+    /// Whether there is no room, even after forgetting; which is tried once a second.
+    fn is_full(&self, clock: &impl Fn() -> UnixTime) -> bool {
+        let is_full = || self.len.load(Relaxed) >= self.capacity;
+        if is_full() && self.swept.fetch_max(clock().0, Relaxed) < clock().0 {
+            self.sweep(clock);
+        }
+        is_full()
+    }
+
+    fn forget(&self, shard: &mut Shard, now: UnixTime) {
+        let over = |bucket: &mut Bucket| now.0 > bucket.newest.saturating_add(self.keep);
+        while let Some(bucket) = shard.0.pop_front_if(over) {
+            self.len.fetch_sub(bucket.tokens.len(), Relaxed);
+        }
+    }
+
+    fn shard(&self, token: Token) -> MutexGuard<'_, Shard> {
+        // The low bits; a set places tokens by the high ones.
+        let Some(shard) = self.shards.get(token.0 as usize % SHARDS) else {
+            unreachable!("there are as many shards")
+        };
+        lock(shard)
+    }
+}
+
+impl Shard {
+    fn has(&self, token: Token) -> bool {
+        self.0.iter().any(|bucket| bucket.tokens.has(token.0))
+    }
+
+    fn insert(&mut self, token: Token, now: UnixTime, width: u64) {
+        let fits = |bucket: &&mut Bucket| now.0.saturating_sub(bucket.first) < width;
+        match self.0.back_mut().filter(fits) {
             Some(bucket) => {
                 bucket.newest = bucket.newest.max(now.0);
-                bucket.tokens.insert(token);
+                bucket.tokens.insert(token.0);
             }
             None => {
-                let tokens = HashSet::from([token]);
-                self.buckets.push_back(Bucket { first: now.0, newest: now.0, tokens });
+                let mut tokens = Set::default();
+                tokens.insert(token.0);
+                self.0.push_back(Bucket { first: now.0, newest: now.0, tokens });
             }
         }
-        self.len = self.len.saturating_add(1);
-        Ok(())
-    }
-
-    fn forget(&mut self, now: UnixTime) {
-        let keep = self.keep;
-        while let Some(bucket) =
-            self.buckets.pop_front_if(|bucket| now.0 > bucket.newest.saturating_add(keep))
-        {
-            self.len = self.len.saturating_sub(bucket.tokens.len());
-        }
     }
 }
+
+/// A shard is whole at any time.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const SHARDS: usize = 256;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WINDOW: u64 = 300;
-
-    fn token(n: u64) -> Token {
-        Token::of(&n.to_be_bytes())
-    }
-
-    #[test]
-    fn a_token_stays_as_long_as_a_date_valid_with_it_could_be_accepted() {
-        let mut table = ReplayTable::new(WINDOW, 10);
-        let taken = UnixTime(1_000);
-        assert_eq!(table.admit(token(1), taken), Ok(()));
-        // Taken with the latest date allowed, the request is in time for the last time here.
-        let last = UnixTime(taken.0 + 2 * WINDOW);
-        assert_eq!(table.check(&token(1), last), Err(Refusal::Seen));
-        assert_eq!(table.check(&token(1), UnixTime(last.0 + 1)), Ok(()));
-    }
-
-    #[test]
-    fn a_late_token_of_a_bucket_is_kept_as_long_as_an_early_one() {
-        let mut table = ReplayTable::new(WINDOW, 10);
-        assert_eq!(table.admit(token(1), UnixTime(1_000)), Ok(()));
-        assert_eq!(table.admit(token(2), UnixTime(1_050)), Ok(()));
-        assert_eq!(table.check(&token(2), UnixTime(1_050 + 2 * WINDOW)), Err(Refusal::Seen));
-    }
-
-    #[test]
-    fn a_full_table_refuses_and_forgets_nothing() {
-        let mut table = ReplayTable::new(WINDOW, 2);
-        for n in 0..2 {
-            assert_eq!(table.admit(token(n), UnixTime(1_000)), Ok(()));
-        }
-        assert_eq!(table.admit(token(2), UnixTime(1_600)), Err(Refusal::Full));
-        assert_eq!(table.admit(token(0), UnixTime(1_600)), Err(Refusal::Seen));
-        assert_eq!(table.admit(token(2), UnixTime(1_601)), Ok(()));
-        assert_eq!(table.len, 1);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak,
+        Arc, PoisonError, RwLock, RwLockWriteGuard, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -94,7 +94,7 @@ pub struct KeyRing {
     config: RingConfig,
     /// Current epoch first.
     epochs: RwLock<Arc<Vec<Arc<Epoch>>>>,
-    replays: Mutex<ReplayTable>,
+    replays: ReplayTable,
     clock: AtomicU64,
 }
 
@@ -128,7 +128,7 @@ impl KeyRing {
         Ok(Self {
             config,
             epochs: RwLock::new(Arc::new(vec![Arc::new(first)])),
-            replays: Mutex::new(ReplayTable::new(config.date_window.as_secs(), config.replay_capacity)),
+            replays: ReplayTable::new(config.date_window.as_secs(), config.replay_capacity),
             clock: AtomicU64::new(now.0),
         })
     }
@@ -187,6 +187,7 @@ impl KeyRing {
         }
         drop(epochs);
         self.snapshot().iter().for_each(|epoch| epoch.sessions.sweep(now));
+        self.replays.sweep(|| self.time());
     }
 
     /// When to call [`Self::rotate`] or [`Self::retire`] next; not after `now` when that is due.
@@ -245,20 +246,19 @@ impl KeyRing {
         Some(FoundKey { epoch: Arc::clone(epoch), position, outdated: age > 0 })
     }
 
+    /// What stands for an encapsulated key in the replay table.
+    pub(super) fn token(&self, encapsulated: &[u8]) -> Token {
+        self.replays.token(encapsulated)
+    }
+
     /// Refuses a token that was seen, before any work is done for it.
-    pub(super) fn check_replay(&self, token: &Token) -> Result<(), OpenError> {
-        let mut replays = self.replays();
-        // Read under the lock, so that the table sees times in order.
-        let now = self.time();
-        replays.check(token, now).map_err(OpenError::from)
+    pub(super) fn check_replay(&self, token: Token) -> Result<(), OpenError> {
+        self.replays.check(token, || self.time()).map_err(OpenError::from)
     }
 
     /// Admits a token once; to be called for authentic requests alone. Returns when it was admitted.
     pub(super) fn admit(&self, token: Token) -> Result<UnixTime, OpenError> {
-        let mut replays = self.replays();
-        let now = self.time();
-        replays.admit(token, now)?;
-        Ok(now)
+        Ok(self.replays.admit(token, || self.time())?)
     }
 
     fn accepted(&self, now: UnixTime) -> Vec<Arc<Epoch>> {
@@ -272,10 +272,6 @@ impl KeyRing {
 
     fn write(&self) -> RwLockWriteGuard<'_, Arc<Vec<Arc<Epoch>>>> {
         self.epochs.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn replays(&self) -> MutexGuard<'_, ReplayTable> {
-        self.replays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -165,7 +165,7 @@ pub struct Settings {
     /// How long a resumed session lives: its requests stay readable to whoever gets into the TEE meanwhile [default: 600].
     #[arg(long, env = "CONFONNX_SESSION_LIFETIME", value_name = "SECONDS")]
     pub session_lifetime: Option<u64>,
-    /// Requests remembered to refuse replays, for about ten minutes each; more get 503 [default: 2097152].
+    /// Requests remembered to refuse replays, for about ten minutes each; more get 503 [default: 16777216].
     #[arg(long, env = "CONFONNX_REPLAY_CAPACITY", value_name = "N")]
     pub replay_capacity: Option<usize>,
 }
