@@ -2,7 +2,7 @@
 
 from html import escape
 
-WIDTH, LEFT, RIGHT, BAR, GAP, TITLE = 860, 190, 120, 18, 8, 34
+WIDTH, LEFT, RIGHT, BAR, GAP, TITLE = 860, 212, 120, 18, 8, 34
 STYLE = """
 text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328; }
 .title { font-weight: 600; font-size: 14px; }
