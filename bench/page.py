@@ -1,7 +1,7 @@
 """Write docs/performance.md and docs/scaling.md from what the bench found: python bench/page.py [FOLDER].
 
 With a FOLDER, its results are first copied to docs/performance/, which is committed. Then every block between
-`<!-- NAME -->` and `<!-- end -->` of both pages is made anew from there, and so is the plot. What is outside of the blocks
+`<!-- NAME -->` and `<!-- end -->` of these pages and README.md is made anew from there, and so is the plot. What is outside of the blocks
 is written by hand and has no figures.
 """
 
@@ -273,6 +273,26 @@ def herds(found: Results, clients: int) -> str:
     )
 
 
+def costs(found: Results) -> str:
+    """For the first page: each model at its most clients, sealed and beside the fastest that is not."""
+    cells = []
+    for model in found.models:
+        clients = found.most_clients(model)
+        rows = found.select(model=model, clients=clients)
+        bare = found.one(model=model, clients=clients, server="bare")
+        peers = [row for row in rows if row["server"] not in ("bare", "echo", "confonnx")]
+        fastest = max(peers, key=lambda row: row["requests_per_s"], default=None)
+        cell = [model, f"{sum(found.run['octets'][model]) / 1000:,.0f} KB", "–" if bare is None else number(bare["requests_per_s"])]
+        for mode in ("sealed", "sealed, resumed"):
+            row = found.one(model=model, clients=clients, server="confonnx", mode=mode)
+            beside = "" if row is None or row["ratio_to_bare"] is None else f" ({row['ratio_to_bare']:.2f} of bare)"
+            cell.append("–" if row is None else number(row["requests_per_s"]) + beside)
+        cell.append("–" if fastest is None else f"{number(fastest['requests_per_s'])} ({fastest['server']}, {fastest['mode']})")
+        cells.append(cell)
+    head = "model | in and out | bare | sealed, a key encapsulation each | sealed, in sessions | fastest other server, plaintext"
+    return table(head, cells)
+
+
 def blocks(found: Results, assumed: scaling.Assumed, load: float) -> dict[str, dict[str, str]]:
     """The text of each block of each page, but for those that are simulated."""
     return {
@@ -285,6 +305,7 @@ def blocks(found: Results, assumed: scaling.Assumed, load: float) -> dict[str, d
             "breakdown": breakdown(found),
             "generator": generator(found),
         },
+        "../README.md": {"costs": costs(found)},
         "scaling.md": {"plans": plans(found, assumed, load), "memory": memory(found)},
     }
 
