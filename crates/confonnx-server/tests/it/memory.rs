@@ -169,6 +169,48 @@ async fn no_token_stays_in_memory() {
     assert_eq!(found[1..], [0, 0, 0, 0], "token, JWT, refused JWT, unknown token");
 }
 
+/// What this server read of a model is erased as soon as it is loaded. What ONNX Runtime made of it is its own: it gives
+/// that back without erasing it, as docs/models.md says.
+#[tokio::test]
+#[allow(clippy::print_stdout, reason = "a skipped test says so")]
+async fn nothing_that_was_read_of_an_unloaded_model_stays_in_memory() {
+    let repository = tempfile::tempdir().unwrap();
+    let put = |name: &str, from: &Path, to: &str| {
+        let folder = repository.path().join(name).join("1");
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(from, folder.join(to)).unwrap();
+    };
+    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits/digits.onnx");
+    put("digits", &digits, "model.onnx");
+    put("external", &model("external"), "model.onnx");
+    put("external", &model("external").with_file_name("external.bin"), "external.bin");
+    let flags = ["--model-control", "poll", "--repository-poll-interval", "1", "--model-repository"];
+    let server = Server::start(&[&flags[..], &[repository.path().to_str().unwrap()]].concat());
+
+    let onnx = fs::read(&digits).unwrap();
+    // The file's first octets, with the framing between its fields, as no loaded model has them; and some of a weight.
+    let hash = confonnx_model::model_hash(&digits).unwrap();
+    // The hash, which the claims have, shows that the search finds what is there.
+    let needles = [&hash[..], &onnx[..64], &onnx[onnx.len() / 2..onnx.len() / 2 + 64]];
+    let Some(loaded) = server.count(&needles) else {
+        assert!(std::env::var_os("CI").is_none(), "CI has to be able to read another process's memory");
+        println!("skipped: this process may not read another's memory (it needs CAP_SYS_PTRACE)");
+        return;
+    };
+    fs::rename(repository.path().join("digits"), repository.path().join(".digits")).unwrap();
+    let claimed = || async {
+        let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+        let client = Client::new(&server.url, policy, Options::default()).unwrap();
+        client.attest().await.unwrap().claims().models.len()
+    };
+    while claimed().await != 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let unloaded = server.count(&needles).unwrap();
+    assert!(loaded[0] > 0, "the search finds nothing at all");
+    assert_eq!((&loaded[1..], &unloaded[1..]), (&[0, 0][..], &[0, 0][..]), "the file as it was read");
+}
+
 /// The 32 octets that a key's text stands for.
 fn secret_octets(text: &str) -> Vec<u8> {
     const ALPHABET: &str = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L";
