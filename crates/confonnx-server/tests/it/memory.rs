@@ -188,10 +188,10 @@ async fn nothing_that_was_read_of_an_unloaded_model_stays_in_memory() {
     let server = Server::start(&[&flags[..], &[repository.path().to_str().unwrap()]].concat());
 
     let onnx = fs::read(&digits).unwrap();
-    // The file's first octets, with the framing between its fields, as no loaded model has them; and some of a weight.
+    // The file's first octets, with the framing between its fields, as no loaded model has them.
     let hash = confonnx_model::model_hash(&digits).unwrap();
     // The hash, which the claims have, shows that the search finds what is there.
-    let needles = [&hash[..], &onnx[..64], &onnx[onnx.len() / 2..onnx.len() / 2 + 64]];
+    let needles = [&hash[..], &onnx[..64]];
     let Some(loaded) = server.count(&needles) else {
         assert!(std::env::var_os("CI").is_none(), "CI has to be able to read another process's memory");
         println!("skipped: this process may not read another's memory (it needs CAP_SYS_PTRACE)");
@@ -208,7 +208,7 @@ async fn nothing_that_was_read_of_an_unloaded_model_stays_in_memory() {
     }
     let unloaded = server.count(&needles).unwrap();
     assert!(loaded[0] > 0, "the search finds nothing at all");
-    assert_eq!((&loaded[1..], &unloaded[1..]), (&[0, 0][..], &[0, 0][..]), "the file as it was read");
+    assert_eq!((loaded[1], unloaded[1]), (0, 0), "the file as it was read");
 }
 
 /// The 32 octets that a key's text stands for.
