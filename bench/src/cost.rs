@@ -14,7 +14,7 @@ use confonnx_protocol::{
     client::SealingKey,
     oip::{HEADER_LENGTH, InferResponse},
     padding,
-    server::{KeyRing, RingConfig},
+    server::{Epoch, KeyRing, RingConfig},
 };
 use confonnx_server::{config::Config, keys::DATE_WINDOW};
 use getrandom::{SysRng, rand_core::UnwrapErr};
@@ -113,13 +113,15 @@ impl Crypto {
     fn new(config: &Config, bare: &Bare) -> anyhow::Result<Self> {
         let now = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
         let ring = RingConfig {
-            rollover: config.keys.rollover,
             grace: config.keys.grace,
             date_window: DATE_WINDOW,
             replay_capacity: config.replay_capacity,
             sessions: config.resumption,
         };
-        let ring = KeyRing::new(ring, EpochSecret::generate(&mut rng()), 0, now)?;
+        let ring = KeyRing::new(ring, [0; 32], now)?;
+        let not_after = UnixTime(now.0.saturating_add(config.keys.rollover.as_secs()));
+        let secret = EpochSecret::generate(&mut rng());
+        ring.install(Epoch { number: 0, secret, not_before: now, not_after }, now)?;
         let listed = ring.key_configs();
         let key = KeyConfig::parse_list(&listed)?.into_iter().find(|key| key.kem() == Kem::XWing);
         let key = SealingKey::new(key.context("no X-Wing key")?, &trusted(&listed, now)?)?;

@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{KeyRing, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, RingConfig, SessionLimits},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -14,8 +14,12 @@ const NOW: UnixTime = UnixTime(1_795_426_200);
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     let day = Duration::from_secs(86_400);
     let (replay_capacity, sessions) = (1 << 16, SessionLimits::OFF);
-    let config = RingConfig { rollover: day, grace: day, date_window: day, replay_capacity, sessions };
-    KeyRing::new(config, EpochSecret::new(std::array::from_fn(|i| i as u8)), 17, NOW).expect("sound settings")
+    let config = RingConfig { grace: day, date_window: day, replay_capacity, sessions };
+    let ring = KeyRing::new(config, std::array::from_fn(|i| 141_u8.wrapping_add(i as u8)), NOW).expect("sound settings");
+    let secret = EpochSecret::new(std::array::from_fn(|i| i as u8));
+    let epoch = Epoch { number: 300, secret, not_before: NOW, not_after: UnixTime(NOW.0 + 86_400) };
+    ring.install(epoch, NOW).expect("a sound epoch");
+    ring
 });
 
 // Nothing of these bytes can be authentic but the seeds, which one ring opens once.

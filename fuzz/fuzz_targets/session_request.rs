@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{KeyRing, OpenError, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, OpenError, RingConfig, SessionLimits},
     session::SessionGrant,
 };
 use libfuzzer_sys::fuzz_target;
@@ -17,9 +17,12 @@ const NOW: UnixTime = UnixTime(1_795_426_200);
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     let (day, sessions) =
         (Duration::from_secs(86_400), SessionLimits { max: 16, lifetime: Duration::from_secs(600) });
-    let config = RingConfig { rollover: day, grace: day, date_window: day, replay_capacity: 16, sessions };
-    let ring = KeyRing::new(config, EpochSecret::new(std::array::from_fn(|i| i as u8)), 17, NOW)
-        .expect("sound settings");
+    let config = RingConfig { grace: day, date_window: day, replay_capacity: 16, sessions };
+    let binding = std::array::from_fn(|i| 141_u8.wrapping_add(i as u8));
+    let ring = KeyRing::new(config, binding, NOW).expect("sound settings");
+    let secret = EpochSecret::new(std::array::from_fn(|i| i as u8));
+    let epoch = Epoch { number: 300, secret, not_before: NOW, not_after: UnixTime(NOW.0 + 86_400) };
+    ring.install(epoch, NOW).expect("a sound epoch");
     let opening = include_bytes!("../seeds/session_request/opening").to_vec();
     let (opened, _) = ring.open(opening, NOW).expect("sealed to this ring");
     opened.grant_session(&mut Ids(0xa0)).expect("a session");

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::policy::shown;
 use crate::{Digest, UnixTime};
@@ -86,13 +87,19 @@ pub struct KeyClaim {
 }
 
 /// Where epoch secrets come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySource {
-    /// `local`: made in this TEE; `kbs`, `akv`: released by a service.
+    /// `local`: made in this TEE; `peer`: in one of a group of TEEs that verified each other; `kbs`, `akv`: released by a service.
     pub kind: String,
     /// The service that releases the secret that keys are derived from. Its operator can derive them, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<KeyService>,
+    /// Names the group that shares the secrets: derived from its first secret, of which it tells nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Digest>,
+    /// SHA-256 of what the members of the group demand of each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_policy_sha256: Option<Digest>,
 }
 
 /// A service that releases a secret against evidence, and what is taken for proof that it is this one.
@@ -165,6 +172,15 @@ impl Claims {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// SHA-256 of all that a client can rely on: of the JSON bytes without `issued_at` and `keys`. Keys are for one value
+    /// of it alone (protocol.md 3).
+    pub fn binding(&self) -> [u8; 32] {
+        let Self { protocol, build, runtime, models, key_source, client_auth, settings, .. } = self;
+        let bound = Bound { protocol, build, runtime, models, key_source, client_auth, settings };
+        // The same: serializing cannot fail.
+        Sha256::digest(serde_json::to_vec(&bound).unwrap_or_default()).into()
+    }
+
     /// Complete claims with made-up values, for tests and examples.
     #[cfg(feature = "insecure-dev")]
     pub fn example(issued_at: UnixTime) -> Self {
@@ -188,9 +204,56 @@ impl Claims {
                 not_after: later(86_400),
                 accepted_until: later(90_000),
             }],
-            key_source: KeySource { kind: "local".into(), service: None },
+            key_source: KeySource { kind: "local".into(), ..KeySource::default() },
             client_auth: ClientAuth { kind: "none".into(), policy_sha256: None },
             settings: Map::new(),
         }
+    }
+}
+
+/// [`Claims`] without time and keys, in the same order.
+#[derive(Serialize)]
+struct Bound<'a> {
+    protocol: &'a str,
+    build: &'a Build,
+    runtime: &'a Runtime,
+    models: &'a [ModelClaim],
+    key_source: &'a KeySource,
+    client_auth: &'a ClientAuth,
+    settings: &'a Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binding_is_of_all_but_time_and_keys() {
+        let claims = Claims::example(UnixTime(5));
+        let mut json: Value = serde_json::from_slice(&claims.to_bytes()).unwrap();
+        for member in ["issued_at", "keys"] {
+            json.as_object_mut().unwrap().remove(member).unwrap();
+        }
+        let bound: Map<String, Value> = serde_json::from_value(json).unwrap();
+        assert_eq!(bound.len(), 7, "{bound:?}");
+        assert_eq!(Claims { keys: vec![], ..Claims::example(UnixTime(9)) }.binding(), claims.binding());
+        let mut others = vec![];
+        let changes: [fn(&mut Claims); 7] = [
+            |claims| claims.protocol.push('2'),
+            |claims| claims.build.version.push('2'),
+            |claims| claims.runtime.version.push('2'),
+            |claims| claims.models.clear(),
+            |claims| claims.key_source.group = Some(Digest([1; 32])),
+            |claims| claims.client_auth.kind = "bearer".into(),
+            |claims| drop(claims.settings.insert("insecure".into(), true.into())),
+        ];
+        for change in changes {
+            let mut other = claims.clone();
+            change(&mut other);
+            others.push(other.binding());
+        }
+        others.push(claims.binding());
+        let distinct: std::collections::BTreeSet<_> = others.iter().collect();
+        assert_eq!(distinct.len(), 8);
     }
 }

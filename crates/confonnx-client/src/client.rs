@@ -395,6 +395,10 @@ impl Client {
             (Some(current), Some(refused)) => Arc::ptr_eq(current, refused),
             _ => false,
         };
+        if is_refused {
+            // Whatever comes of attesting again, nothing more is sealed to that key.
+            self.state().session = None;
+        }
         if let Some(session) = &previous {
             let usable = !is_refused && !self.state().outdated && session.accepted_until > unix_now();
             if usable {

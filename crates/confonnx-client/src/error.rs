@@ -151,9 +151,11 @@ impl ClientError {
 
 fn hint(code: &str) -> &'static str {
     match code {
-        "queue-full" | "connections-full" | "replay-state-full" | "attestation-unavailable" => {
-            ": try again later"
-        }
+        "queue-full"
+        | "connections-full"
+        | "replay-state-full"
+        | "attestation-unavailable"
+        | "keys-unavailable" => ": try again later",
         "request-too-large" => ": send fewer or smaller tensors",
         "shutting-down" => ": try again, at another replica if there is one",
         "suite-unsupported" => ": choose another KEM or AEAD",

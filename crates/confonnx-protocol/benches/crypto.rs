@@ -18,7 +18,7 @@ use confonnx_attest::{
 use confonnx_protocol::{
     Aead, Draft, EpochSecret, Kem, KeyConfig,
     client::SealingKey,
-    server::{KeyRing, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, RingConfig, SessionLimits},
     session::Session,
 };
 use criterion::{BatchSize, Criterion, Throughput};
@@ -195,13 +195,16 @@ fn rng() -> UnwrapErr<SysRng> {
 fn ring() -> KeyRing {
     let day = Duration::from_secs(86_400);
     let config = RingConfig {
-        rollover: day,
         grace: day,
         date_window: day,
         replay_capacity: 1 << 24,
         sessions: SessionLimits { max: 64, lifetime: day },
     };
-    KeyRing::new(config, EpochSecret::new([7; 32]), 1, NOW).unwrap()
+    let ring = KeyRing::new(config, [1; 32], NOW).unwrap();
+    let secret = EpochSecret::new([7; 32]);
+    let epoch = Epoch { number: 0, secret, not_before: NOW, not_after: UnixTime(NOW.0 + 86_400) };
+    ring.install(epoch, NOW).unwrap();
+    ring
 }
 
 fn sealing_key(ring: &KeyRing, kem: Kem) -> SealingKey {

@@ -272,8 +272,13 @@ fn exchange_with(kem: Kem, aead: Aead, chunked: bool, first: u8) -> (Vec<u8>, Se
 }
 
 fn server() -> Server {
-    let mut server =
-        Server { epoch_secret: Hex((0..32).collect()), first_key_id: 17, key_configs: Hex(vec![]) };
+    let mut server = Server {
+        epoch_secret: Hex((0..32).collect()),
+        // With 3 × 300 ≡ 132, the first key is 17.
+        epoch_number: 300,
+        binding: Hex((0..32).map(|n| 141_u8.wrapping_add(n)).collect()),
+        key_configs: Hex(vec![]),
+    };
     server.key_configs = Hex(server.ring().key_configs());
     server
 }

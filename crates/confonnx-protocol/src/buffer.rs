@@ -108,6 +108,11 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// The identifier of the key that the message was sealed to, if it is not empty.
+    pub fn key_id(&self) -> Option<u8> {
+        self.buffer.get(self.start..)?.first().copied()
+    }
+
     /// An empty one, with room for a request of `len` octets.
     pub fn with_capacity(len: usize) -> Self {
         let mut buffer = Vec::with_capacity(LEAD.saturating_add(len));

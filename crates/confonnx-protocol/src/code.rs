@@ -37,11 +37,13 @@ pub enum Code {
     ConnectionsFull,
     /// The TEE gave no evidence.
     AttestationUnavailable,
+    /// The server has no keys yet.
+    KeysUnavailable,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::KeyUnknown,
         Self::RequestInvalid,
         Self::SuiteUnsupported,
@@ -58,6 +60,7 @@ impl Code {
         Self::ShuttingDown,
         Self::ConnectionsFull,
         Self::AttestationUnavailable,
+        Self::KeysUnavailable,
     ];
 
     /// The code called `name`.
@@ -84,6 +87,7 @@ impl Code {
             Self::ShuttingDown => "shutting-down",
             Self::ConnectionsFull => "connections-full",
             Self::AttestationUnavailable => "attestation-unavailable",
+            Self::KeysUnavailable => "keys-unavailable",
         }
     }
 
@@ -105,7 +109,8 @@ impl Code {
             Self::ReplayStateFull
             | Self::ShuttingDown
             | Self::ConnectionsFull
-            | Self::AttestationUnavailable => 503,
+            | Self::AttestationUnavailable
+            | Self::KeysUnavailable => 503,
         }
     }
 
@@ -130,6 +135,7 @@ impl Code {
             Self::ShuttingDown => "The server is shutting down; retry elsewhere",
             Self::ConnectionsFull => "The server has too many connections; retry later",
             Self::AttestationUnavailable => "The server has no evidence to give; retry later",
+            Self::KeysUnavailable => "The server has no keys yet; retry later, or elsewhere",
         }
     }
 

@@ -48,21 +48,33 @@ impl fmt::Debug for Plaintext {
 }
 
 /// The 32 octets from which all keys of one epoch are derived (`docs/protocol.md`, section 3).
-pub struct EpochSecret(Zeroizing<[u8; 32]>);
+///
+/// They stay in one place however often this is moved, so that nothing is left behind when they are erased.
+pub struct EpochSecret(Box<Zeroizing<[u8; 32]>>);
 
 impl EpochSecret {
     /// A fresh secret.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
-        let mut secret = Zeroizing::new([0; 32]);
-        rng.fill_bytes(secret.as_mut_slice());
-        Self(secret)
+        Self::written(|secret| rng.fill_bytes(secret))
     }
 
     /// A secret made elsewhere; the argument is erased.
     pub fn new(mut secret: [u8; 32]) -> Self {
-        let kept = Zeroizing::new(secret);
+        let kept = Self::copy(&secret);
         secret.zeroize();
-        Self(kept)
+        kept
+    }
+
+    /// A copy of a secret that somebody else erases.
+    pub fn copy(secret: &[u8; 32]) -> Self {
+        Self::written(|kept| kept.copy_from_slice(secret))
+    }
+
+    /// The secret that `write` puts where it stays.
+    pub(crate) fn written(write: impl FnOnce(&mut [u8; 32])) -> Self {
+        let mut secret = Box::new(Zeroizing::new([0; 32]));
+        write(&mut secret);
+        Self(secret)
     }
 
     /// The octets of the secret.

@@ -2,10 +2,13 @@
 
 mod epoch;
 mod open;
+mod ratchet;
 mod replay;
 mod ring;
 
 pub use self::{
+    epoch::Epoch,
     open::{ChunkedOpener, ChunkedReply, DateOutOfWindow, OpenError, Opened, Reply},
-    ring::{KeyInfo, KeyRing, RingConfig, RingError, SessionLimits},
+    ratchet::{Ratchet, StateError, TooFar},
+    ring::{EpochInfo, KeyInfo, KeyRing, RingConfig, RingError, SessionLimits},
 };

@@ -10,7 +10,7 @@ use std::{
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{KeyRing, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, Ratchet, RingConfig, SessionLimits},
 };
 
 #[path = "it/case.rs"]
@@ -29,8 +29,9 @@ const MASK: u8 = 0xa5;
 // One after the other: each searches the memory of both.
 #[test]
 fn erased_secrets_and_keys_are_gone() {
-    an_epochs_secret_and_private_keys_after_its_grace();
     a_sessions_secret_after_its_lifetime();
+    an_epochs_secret_and_private_keys_after_its_grace();
+    the_links_and_epochs_that_a_ratchet_went_past();
 }
 
 /// The session of `vectors/session`, which says what its secret is.
@@ -67,20 +68,62 @@ fn resume(case: &serde_json::Value) -> (KeyRing, Vec<Vec<u8>>) {
 fn an_epochs_secret_and_private_keys_after_its_grace() {
     // In a thread of its own, whose stack is searched like the rest once it has ended.
     let (ring, needles) = std::thread::spawn(begin).join().unwrap();
-    let [_, x_wing, x25519, _, p_256, _] = count(&needles)[..] else { panic!("six needles") };
-    assert!(x_wing > 0 && x25519 > 0 && p_256 > 0, "in use, yet not found: {x_wing}, {x25519}, {p_256}");
+    let in_use =
+        |found: &[usize]| found[0] > 0 && found[1] > 0 && found[2] + found[3] > 0 && found[4] + found[5] > 0;
+    let found = count(&needles);
+    assert!(in_use(&found), "in use, yet not found: {found:?}");
+    // Other claims: the keys are gone, the secret stays to make others.
+    ring.rebind([2; 32]);
+    let found = count(&needles);
+    assert!(found[0] > 0 && found[1..] == [0; 5], "{found:?}");
+    let ring = std::thread::spawn(move || {
+        ring.rebind([1; 32]);
+        ring
+    });
+    let ring = ring.join().unwrap();
+    assert!(in_use(&count(&needles)));
 
     let later = UnixTime(START.0 + 3600);
-    ring.rotate(EpochSecret::new(std::array::from_fn(|i| i as u8 ^ 0x33)), later).unwrap();
-    ring.retire(UnixTime(later.0 + 3600));
+    let secret = EpochSecret::new(std::array::from_fn(|i| i as u8 ^ 0x33));
+    let end = UnixTime(later.0 + 3600);
+    ring.install(Epoch { number: 1, secret, not_before: later, not_after: end }, later).unwrap();
+    ring.retire(end);
     assert_eq!(count(&needles), [0; 6], "in the order of NEEDLES");
+}
+
+fn the_links_and_epochs_that_a_ratchet_went_past() {
+    let needles: Vec<_> = LINKS.iter().map(|hex| masked(hex)).collect();
+    let begin = || {
+        let first = EpochSecret::new(std::array::from_fn(|i| (i * 53 + 29) as u8));
+        let mut ratchet = Ratchet::start(first, 0, START, HOUR);
+        ratchet.epoch(START).unwrap();
+        // A replica joins: the state is sealed and dropped.
+        Ratchet::from_state(&ratchet.state()).unwrap();
+        ratchet
+    };
+    let mut ratchet = std::thread::spawn(begin).join().unwrap();
+    let [chain_0, epoch_0, chain_1, epoch_1, chain_2] = count(&needles)[..] else { panic!("five needles") };
+    assert!(epoch_0 > 0 && chain_1 > 0, "in use, yet not found: {epoch_0} {chain_1}");
+    assert_eq!((chain_0, epoch_1, chain_2), (0, 0, 0));
+    let advance = move || {
+        ratchet.epoch(UnixTime(START.0 + 3600)).unwrap();
+        ratchet.forget(UnixTime(START.0 + 7200), HOUR);
+        ratchet
+    };
+    let ratchet = std::thread::spawn(advance).join().unwrap();
+    let found = count(&needles);
+    assert!(found[..3] == [0; 3] && found[3] > 0 && found[4] > 0, "in the order of LINKS: {found:?}");
+    drop(ratchet);
+    assert_eq!(count(&needles), [0; 5]);
 }
 
 fn begin() -> (KeyRing, Vec<Vec<u8>>) {
     let sessions = SessionLimits { max: 16, lifetime: HOUR };
-    let config = RingConfig { rollover: HOUR, grace: HOUR, date_window: HOUR, replay_capacity: 16, sessions };
-    let ring = KeyRing::new(config, EpochSecret::new(std::array::from_fn(|i| (i * 37 + 11) as u8)), 1, START)
-        .unwrap();
+    let config = RingConfig { grace: HOUR, date_window: HOUR, replay_capacity: 16, sessions };
+    let ring = KeyRing::new(config, [1; 32], START).unwrap();
+    let secret = EpochSecret::new(std::array::from_fn(|i| (i * 37 + 11) as u8));
+    let epoch = Epoch { number: 0, secret, not_before: START, not_after: UnixTime(START.0 + 3600) };
+    ring.install(epoch, START).unwrap();
     (ring, NEEDLES.iter().map(|hex| masked(hex)).collect())
 }
 
@@ -129,9 +172,18 @@ fn octets(hex: &str) -> impl Iterator<Item = u8> {
 /// What is searched for, masked; computed from docs/protocol.md section 3 with Python's hashlib.
 const NEEDLES: [&str; 6] = [
     "ae95f0df3a614cab96fdd8076249b493fe25006f4ab19cfb260d6857b299c423", // the epoch secret
-    "41ce0290ec8b4351458308eeff28c0592244a84298b929f5a0debff5f5e8ae0f", // X-Wing's seed
-    "777a8acd8f1e222c25f44a1661a4801c208f3284ebdbf808847e58a12c81d8bd", // X25519's private key
-    "757a8acd8f1e222c25f44a1661a4801c208f3284ebdbf808847e58a12c81d8fd", // the same, clamped
-    "b3fac07b4e40bccc6e360cbb21c8173cb6e6e3d67764b83e3d8fa5476f8033bf", // P-256's private key, little-endian
-    "bf33806f47a58f3d3eb86477d6e3e6b63c17c821bb0c366eccbc404e7bc0fab3", // the same, big-endian
+    "2e8158de185066703cf26e63ecce009be015f86393bd5179b2c06222780de3b6", // X-Wing's seed
+    "107ad7306f58e46259a78fef586e495fc228bc26c6e03dbe23940dc180f924ed", // X25519's private key
+    "157ad7306f58e46259a78fef586e495fc228bc26c6e03dbe23940dc180f924ed", // the same, clamped
+    "45a4d39bf91ee9cbead074f024dd27a462b9ad99ccf1b0ae0fb9ed3e1284a7fd", // P-256's private key, little-endian
+    "fda784123eedb90faeb0f1cc99adb962a427dd24f074d0eacbe91ef99bd3a445", // the same, big-endian
+];
+
+/// The same of a ratchet.
+const LINKS: [&str; 5] = [
+    "b8f722195483fe35605f8ac13c6ba69dc80772a9e4d30e45b0efda114cbbf62d", // its first secret
+    "a7e4d10fa0c01aa6b47f8b2cea152510cff3c788140a3bfa78bc174a9a9c6f8c", // the secret of epoch 0
+    "514f4c16bdb0da73b91717d951286c06f7fa74a231d0da51c264aec0be05af8c", // the link after it
+    "bbb0cb386d186800953cbaa162027e91fc2638d5d5d3c1abbaa1fe392483e9a4", // the secret of epoch 1
+    "47d78fb9041a9d93106021922c182b3feb1a45ce21e88e76a30bc000aac3d54f", // the link after it
 ];

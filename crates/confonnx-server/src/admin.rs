@@ -42,8 +42,10 @@ pub fn answer<B>(request: &Request<B>, app: &App) -> Response<Payload> {
     }
     match request.uri().path() {
         "/health/live" => text(StatusCode::OK, "live\n".into()),
-        "/health/ready" if app.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
-        "/health/ready" => text(StatusCode::OK, "ready\n".into()),
+        "/health/ready" => match app.trouble() {
+            None => text(StatusCode::OK, "ready\n".into()),
+            Some(trouble) => text(StatusCode::SERVICE_UNAVAILABLE, trouble + "\n"),
+        },
         "/metrics" => text(StatusCode::OK, app.metrics().render()),
         _ => text(StatusCode::NOT_FOUND, "see /metrics, /health/live, /health/ready\n".into()),
     }

@@ -11,16 +11,20 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{
-    Build, Claims, ClientAuth, Documents, Evidence, KeySource, ModelClaim, Nonce, PROTOCOL, Runtime, Tee,
+    Documents, Evidence, Nonce, Tee,
     merkle::{MAX_LEAVES, Tree, TreeError},
     produce::{Attester, ProduceError},
     report_data,
 };
-use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::{clock, collateral::Collateral, keys::Keys, metrics::Metrics, models::Models};
+use crate::{
+    clock,
+    collateral::Collateral,
+    keys::{Keys, Published},
+    metrics::Metrics,
+};
 
 /// Gives out documents.
 pub struct Attestation {
@@ -39,20 +43,6 @@ pub struct Source {
 
 /// Makes evidence that carries the 64 bytes.
 pub type Produce = dyn FnMut(&[u8; 64]) -> Result<Evidence, ProduceError> + Send;
-
-/// What the claims say besides time and keys.
-pub struct Statement {
-    /// This program.
-    pub build: Build,
-    /// ONNX Runtime.
-    pub runtime: Runtime,
-    /// The models.
-    pub models: Arc<Models>,
-    /// How clients authenticate themselves.
-    pub client_auth: ClientAuth,
-    /// Every host setting that touches trust.
-    pub settings: Map<String, Value>,
-}
 
 /// There is no document: too many callers wait, or the TEE gave no evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,23 +67,14 @@ impl Attestation {
     /// See [`AttestationError`].
     pub fn start(
         source: Arc<Mutex<Source>>,
-        statement: Statement,
         keys: Arc<Keys>,
         collateral: Arc<Collateral>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, AttestationError> {
         let (waiting, queue) = mpsc::sync_channel(MAX_WAITING);
         let interval = source.lock().unwrap_or_else(PoisonError::into_inner).interval;
-        let mut producer = Producer {
-            source,
-            interval,
-            statement,
-            keys,
-            collateral,
-            metrics,
-            cached: None,
-            last_quote: None,
-        };
+        let mut producer =
+            Producer { source, interval, keys, collateral, metrics, cached: None, last_quote: None };
         // Shows what collateral is needed, and a device that does not work while somebody looks.
         producer.cache()?;
         thread::Builder::new().name("attestation".into()).spawn(move || producer.run(&queue))?;
@@ -119,7 +100,6 @@ struct Waiting {
 struct Producer {
     source: Arc<Mutex<Source>>,
     interval: Duration,
-    statement: Statement,
     keys: Arc<Keys>,
     collateral: Arc<Collateral>,
     metrics: Arc<Metrics>,
@@ -130,8 +110,8 @@ struct Producer {
 /// The latest document without a nonce, and what it was made of.
 struct Cached {
     made: Instant,
+    /// Of other claims, others.
     key_configs: Vec<u8>,
-    models: Vec<ModelClaim>,
     /// The [`version`](Collateral::version) of what is stapled.
     collateral: u64,
     document: Bytes,
@@ -191,11 +171,9 @@ impl Producer {
 
     fn latest(&mut self) -> Result<Bytes, Unavailable> {
         let (configs, collateral) = (self.keys.published().configs, self.collateral.version());
-        let models = self.statement.models.current().claims();
         let current = |cached: &&Cached| {
             cached.made.elapsed() < MAX_CACHE_AGE
                 && cached.key_configs == configs
-                && cached.models == models
                 && cached.collateral == collateral
         };
         if let Some(cached) = self.cached.as_ref().filter(current) {
@@ -214,7 +192,6 @@ impl Producer {
         self.cached = Some(Cached {
             made: Instant::now(),
             key_configs: quote.key_configs,
-            models: quote.models,
             collateral: quote.collateral,
             document: document.clone(),
         });
@@ -225,28 +202,17 @@ impl Producer {
     fn quote(&mut self, nonces: Vec<Nonce>) -> Result<Quote, QuoteError> {
         let tree = Tree::new(nonces)?;
         let root = tree.root();
-        let keys = self.keys.published();
-        let models = self.statement.models.current().claims();
-        let claims = Claims {
-            protocol: PROTOCOL.into(),
-            issued_at: clock::now(),
-            build: self.statement.build.clone(),
-            runtime: self.statement.runtime.clone(),
-            models: models.clone(),
-            keys: keys.claims,
-            key_source: KeySource { kind: "local".into(), service: None },
-            client_auth: self.statement.client_auth.clone(),
-            settings: self.statement.settings.clone(),
-        }
-        .to_bytes();
+        let Published { configs, mut claims } = self.keys.published();
+        claims.issued_at = clock::now();
+        let claims = claims.to_bytes();
         self.metrics.quotes.fetch_add(1, Relaxed);
         self.last_quote = Some(Instant::now());
-        let report_data = report_data(&root, &keys.configs, &claims);
+        let report_data = report_data(&root, &configs, &claims);
         let mut evidence =
             (self.source.lock().unwrap_or_else(PoisonError::into_inner).evidence)(&report_data)?;
         let collateral = self.collateral.staple(&mut evidence);
-        let documents = Documents::new(&keys.configs, &claims, &evidence, root);
-        Ok(Quote { tree, key_configs: keys.configs, models, collateral, documents })
+        let documents = Documents::new(&configs, &claims, &evidence, root);
+        Ok(Quote { tree, key_configs: configs, collateral, documents })
     }
 
     fn give(&self, caller: Waiting, document: Result<Bytes, Unavailable>) {
@@ -260,7 +226,6 @@ impl Producer {
 struct Quote {
     tree: Tree,
     key_configs: Vec<u8>,
-    models: Vec<ModelClaim>,
     collateral: u64,
     documents: Documents,
 }

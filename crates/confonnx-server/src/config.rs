@@ -123,7 +123,9 @@ pub struct KeyTimes {
     pub rollover: Duration,
     /// How long the previous epoch's keys are still accepted.
     pub grace: Duration,
-    /// How long to wait after a failure to make new keys.
+    /// How often to look at the source of the keys, and how long before an epoch ends to ask for the next.
+    pub sync: Duration,
+    /// How long to wait after a failure to get new keys.
     pub error_retry: Duration,
 }
 
@@ -254,6 +256,7 @@ impl Config {
                 "at most the key-rollover-interval: a key is accepted for one more epoch, no longer";
             return Err(ConfigError::Range { name: "key-grace", found: grace.to_string(), expected });
         }
+        let sync = at_least_1("key-sync-interval", settings.key_sync_interval.unwrap_or(HOUR))?;
         let error_retry =
             at_least_1("key-error-retry-interval", settings.key_error_retry_interval.unwrap_or(300))?;
         let session_lifetime = at_least_1("session-lifetime", settings.session_lifetime.unwrap_or(600))?;
@@ -291,6 +294,7 @@ impl Config {
             keys: KeyTimes {
                 rollover: Duration::from_secs(rollover),
                 grace: Duration::from_secs(grace),
+                sync: Duration::from_secs(sync),
                 error_retry: Duration::from_secs(error_retry),
             },
             resumption: SessionLimits {

@@ -82,6 +82,15 @@ impl App {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// What keeps the server from serving, if anything does.
+    pub fn trouble(&self) -> Option<String> {
+        if self.is_draining() {
+            return Some("draining".into());
+        }
+        let no_keys = |why: Option<String>| format!("no keys: {}", why.as_deref().unwrap_or("not yet"));
+        (!self.service.is_ready()).then(|| no_keys(self.service.trouble()))
+    }
+
     /// The counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -142,6 +151,9 @@ impl App {
                 None => return refused(Code::NonceInvalid),
             },
         };
+        if !self.service.is_ready() {
+            return refused(Code::KeysUnavailable);
+        }
         match self.attestation.document(nonce).await {
             Ok(document) => {
                 let mut answered = ok(document, "application/json");

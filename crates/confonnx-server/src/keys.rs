@@ -1,73 +1,76 @@
-//! The key epochs: fresh secrets from the system's generator, and the ring that opens requests with them.
+//! The keys: what they are bound to, where they come from, and the ring that opens requests with them.
+//!
+//! Models change the claims, claims change the keys, both go into the documents: that is the only direction.
 
-use std::sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed};
-use std::time::Duration;
+pub mod driver;
+pub mod local;
+pub mod provider;
 
-use confonnx_attest::{KeyClaim, UnixTime};
-use confonnx_protocol::{
-    EpochSecret,
-    server::{KeyRing, RingConfig, RingError},
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering::Relaxed},
+    time::Duration,
 };
+
+use confonnx_attest::{Claims, KeyClaim, KeySource, ModelClaim, UnixTime};
+use confonnx_protocol::server::{Epoch, KeyInfo, KeyRing, RingConfig, RingError};
 use getrandom::{SysRng, rand_core::UnwrapErr};
-use tracing::{error, info};
-use zeroize::Zeroizing;
-
-use crate::{
-    clock,
-    config::{Config, KeyTimes},
-    metrics::Metrics,
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
 };
+use tracing::info;
+
+use crate::{clock, config::Config, metrics::Metrics};
 
 /// How far the `date` of a request may be from the server's clock (`docs/protocol.md`, section 4).
 pub const DATE_WINDOW: Duration = Duration::from_secs(300);
 
-/// The ring and what drives it.
+/// The ring, and the claims that its keys are bound to.
 pub struct Keys {
     ring: KeyRing,
-    times: KeyTimes,
+    /// Without time and keys. Changes together with the ring, while this is held.
+    claims: RwLock<Claims>,
     metrics: Arc<Metrics>,
-    /// Held while keys change, so that [`published`](Self::published) never mixes two states.
-    changing: RwLock<()>,
+    /// Why there are no new keys, if the last attempt failed.
+    trouble: Mutex<Option<String>>,
+    /// Somebody has a key that is not known.
+    wanted: Notify,
+    /// How often that was looked after.
+    caught_up: watch::Sender<u64>,
 }
 
-/// Why there are no keys.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    /// The system gives no randomness.
-    #[error("no random bytes from the system: {0}")]
-    Random(#[from] getrandom::Error),
-    /// The ring refuses the settings or the secret.
-    #[error("no keys: {0}")]
-    Ring(#[from] RingError),
-}
-
-/// What a document says of the keys; both parts of one state.
+/// What a document says; all parts of one state.
 pub struct Published {
     /// `application/ohttp-keys`
     pub configs: Vec<u8>,
-    /// One for each key config, in the same order.
-    pub claims: Vec<KeyClaim>,
+    /// All but `issued_at`.
+    pub claims: Claims,
 }
 
+/// While it is held, neither claims nor keys change.
+pub struct Steady<'k>(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'k, Claims>);
+
 impl Keys {
-    /// Makes the first epoch's keys.
+    /// No keys yet; those to come are for `claims`, whose time and keys do not count.
     ///
     /// # Errors
-    /// See [`KeysError`].
-    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, KeysError> {
+    /// Settings that leave no keys.
+    pub fn new(config: &Config, claims: Claims, metrics: Arc<Metrics>) -> Result<Self, RingError> {
         let ring_config = RingConfig {
-            rollover: config.keys.rollover,
             grace: config.keys.grace,
             date_window: DATE_WINDOW,
             replay_capacity: config.replay_capacity,
             sessions: config.resumption,
         };
-        // A random first id: after a restart, old key ids are unknown rather than somebody else's.
-        let mut first_key_id = [0];
-        getrandom::fill(&mut first_key_id)?;
-        let ring = KeyRing::new(ring_config, fresh_secret()?, first_key_id[0], clock::now())?;
-        metrics.epochs.fetch_add(1, Relaxed);
-        Ok(Self { ring, times: config.keys, metrics, changing: RwLock::new(()) })
+        let ring = KeyRing::new(ring_config, claims.binding(), clock::now())?;
+        Ok(Self {
+            ring,
+            claims: RwLock::new(claims),
+            metrics,
+            trouble: Mutex::new(None),
+            wanted: Notify::new(),
+            caught_up: watch::Sender::new(0),
+        })
     }
 
     /// The ring, to open requests with.
@@ -75,58 +78,86 @@ impl Keys {
         &self.ring
     }
 
-    /// The keys that can be sealed to now.
+    /// Whether there are keys to seal to.
+    pub fn are_there(&self) -> bool {
+        self.ring.current().is_some()
+    }
+
+    /// Why there are no new keys, if the last attempt to get some failed.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The keys that can be sealed to now, none at first, and the claims they are bound to.
     pub fn published(&self) -> Published {
-        let _unchanged = self.changing.read().unwrap_or_else(PoisonError::into_inner);
-        let claim = |key: confonnx_protocol::server::KeyInfo| KeyClaim {
+        let claims = self.claims.read().unwrap_or_else(PoisonError::into_inner);
+        let claim = |key: KeyInfo| KeyClaim {
             key_id: key.key_id,
             kem: key.kem.name().into(),
             not_before: key.not_before,
             not_after: key.not_after,
             accepted_until: key.accepted_until,
         };
-        Published {
-            configs: self.ring.key_configs(),
-            claims: self.ring.keys().into_iter().map(claim).collect(),
-        }
+        // By one look at the clock: an epoch may begin between two.
+        let (configs, keys) = self.ring.published();
+        let keys = keys.into_iter().map(claim).collect();
+        Published { configs, claims: Claims { keys, ..claims.clone() } }
     }
 
-    /// Begins and ends epochs when it is time, for ever.
-    pub async fn run(self: Arc<Self>) {
-        loop {
-            let now = clock::now();
-            let wait = self.ring.next_change(now).0.saturating_sub(now.0);
-            // The host may move its clock: look again before long.
-            tokio::time::sleep(Duration::from_secs(wait.clamp(1, 60))).await;
-            if let Err(err) = self.tick(clock::now()) {
-                let retry = self.times.error_retry;
-                error!("the next keys could not be made: {err}; next attempt in {} s", retry.as_secs());
-                tokio::time::sleep(retry).await;
-            }
+    /// Takes an epoch of a source that says of itself what `source` does.
+    ///
+    /// # Errors
+    /// [`RingError`]; nothing changed but the source in the claims.
+    pub fn install(&self, epoch: Epoch, source: KeySource, now: UnixTime) -> Result<(), RingError> {
+        let mut claims = self.claims.write().unwrap_or_else(PoisonError::into_inner);
+        if claims.key_source != source {
+            claims.key_source = source;
+            self.ring.rebind(claims.binding());
         }
-    }
-
-    /// Does what is due at `now`.
-    fn tick(&self, now: UnixTime) -> Result<(), KeysError> {
-        let _alone = self.changing.write().unwrap_or_else(PoisonError::into_inner);
-        if self.ring.keys().first().is_none_or(|current| current.not_after <= now) {
-            self.ring.rotate(fresh_secret()?, now)?;
+        let (number, before) = (epoch.number, self.ring.newest());
+        self.ring.install(epoch, now)?;
+        if self.ring.newest() != before {
             self.metrics.epochs.fetch_add(1, Relaxed);
-            let ids: Vec<_> = self.ring.keys().iter().map(|key| key.key_id).collect();
-            info!(?ids, "a new key epoch began");
+            info!(number, "a new key epoch is known");
         }
-        self.ring.retire(now);
         Ok(())
     }
-}
 
-fn fresh_secret() -> Result<EpochSecret, getrandom::Error> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut_slice())?;
-    Ok(EpochSecret::new(*bytes))
+    /// Changes what is served by `change`, which returns the models' claims from then on. Claims and keys change with it:
+    /// the old keys are gone, and whatever was sealed to them and is not opened yet never will be.
+    pub fn rebind(&self, change: impl FnOnce() -> Vec<ModelClaim>) {
+        let mut claims = self.claims.write().unwrap_or_else(PoisonError::into_inner);
+        claims.models = change();
+        self.ring.rebind(claims.binding());
+    }
+
+    /// Holds off [`rebind`](Self::rebind): what is opened and looked up meanwhile is of one state. Not for long.
+    pub fn steady(&self) -> Steady<'_> {
+        Steady(self.claims.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A client has a key that is not known here: waits until the source was looked at again, which happens once in a
+    /// while at most.
+    pub async fn catch_up(&self) {
+        let mut caught_up = self.caught_up.subscribe();
+        self.wanted.notify_one();
+        // Whoever looks may be slow; the client then attests again.
+        let _ = timeout(CATCH_UP_PATIENCE, caught_up.changed()).await;
+    }
+
+    fn retire(&self, now: UnixTime) {
+        self.ring.retire(now);
+    }
+
+    /// Returns what was there before.
+    fn set_trouble(&self, trouble: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), trouble)
+    }
 }
 
 /// The system's generator, for sealing.
 pub(crate) fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }
+
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);

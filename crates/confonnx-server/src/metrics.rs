@@ -38,8 +38,10 @@ pub struct Metrics {
     pub quotes: AtomicU64,
     /// Attestation documents given out.
     pub documents: AtomicU64,
-    /// Key epochs begun.
+    /// Key epochs known so far.
     pub epochs: AtomicU64,
+    /// Failures of the source of the keys.
+    pub key_errors: AtomicU64,
     /// Sessions granted.
     pub sessions: AtomicU64,
     /// Requests answered in a session.
@@ -96,7 +98,13 @@ impl Metrics {
         family("sent_bytes_total", "counter", "Octets of sealed replies.", &counter(&self.sent_bytes));
         family("quotes_total", "counter", "Quotes asked of the TEE.", &counter(&self.quotes));
         family("documents_total", "counter", "Attestation documents given out.", &counter(&self.documents));
-        family("key_epochs_total", "counter", "Key epochs begun.", &counter(&self.epochs));
+        family("key_epochs_total", "counter", "Key epochs known so far.", &counter(&self.epochs));
+        family(
+            "key_errors_total",
+            "counter",
+            "Failures of the source of the keys.",
+            &counter(&self.key_errors),
+        );
         family("sessions_total", "counter", "Sessions granted.", &counter(&self.sessions));
         family(
             "resumed_requests_total",

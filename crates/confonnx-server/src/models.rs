@@ -13,7 +13,7 @@ mod slot;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError},
 };
 
 use confonnx_attest::{Digest, ModelClaim};
@@ -24,7 +24,10 @@ use confonnx_model::{
 };
 use tracing::{info, warn};
 
-use crate::config::{Config, ModelControl, ModelSource};
+use crate::{
+    config::{Config, ModelControl, ModelSource},
+    keys::Keys,
+};
 use folder::{FoundVersion, Signature};
 use known::{Known, Outcome, Tried};
 use loader::{Loader, Place};
@@ -41,6 +44,8 @@ pub struct Models {
     source: ModelSource,
     control: ModelControl,
     current: RwLock<Arc<Set>>,
+    /// What changes with them.
+    keys: OnceLock<Arc<Keys>>,
     /// Held while models are loaded or unlocked, so that one change ends before the next begins.
     known: Mutex<Known>,
 }
@@ -134,6 +139,7 @@ impl Models {
             source: config.models.clone(),
             control: config.model_control,
             current: RwLock::default(),
+            keys: OnceLock::new(),
             known: Mutex::default(),
         };
         match &config.models {
@@ -164,6 +170,12 @@ impl Models {
         model.versions.insert(version, tried);
         self.publish(&known, |slots| put(slots, name.into(), version, slot));
         Ok(())
+    }
+
+    /// From now on `keys` change together with the models: whoever is opened by them is served by these models.
+    pub fn bind(&self, keys: &Arc<Keys>) {
+        // Once: a server has one ring.
+        let _ = self.keys.set(Arc::clone(keys));
     }
 
     /// The models served now.
@@ -364,8 +376,19 @@ impl Models {
         let mut slots = self.current().slots.clone();
         change(&mut slots);
         let set = Arc::new(Set::new(slots, known));
-        let before =
-            std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), set);
+        let claims = set.claims();
+        let mut before = None;
+        let swap = || {
+            before = Some(std::mem::replace(
+                &mut *self.current.write().unwrap_or_else(PoisonError::into_inner),
+                Arc::clone(&set),
+            ));
+            claims
+        };
+        match self.keys.get() {
+            Some(keys) => keys.rebind(swap),
+            None => drop(swap()),
+        }
         // Models that nobody uses any more end here, where no request waits for it.
         drop(before);
     }

@@ -7,9 +7,13 @@ use std::{
     time::Duration,
 };
 
-use confonnx_attest::{Build, Digest, Runtime as RuntimeClaim, produce::measure_executable};
+use confonnx_attest::{
+    Build, Claims, Digest, KeySource, PROTOCOL, Runtime as RuntimeClaim, UnixTime,
+    produce::measure_executable,
+};
 use confonnx_engine::Runtime;
 use confonnx_model::encrypted::ModelKey;
+use confonnx_protocol::server::RingError;
 use serde_json::{Map, Value, json};
 use tokio::{
     net::TcpListener,
@@ -21,13 +25,17 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin,
-    attestation::{Attestation, AttestationError, Source, Statement},
+    attestation::{Attestation, AttestationError, Source},
     audit::{Audit, AuditError},
     auth::{Auth, AuthError, jwks::Remote},
     collateral::{Collateral, StoreError},
     config::{Config, ModelControl, ModelSource},
     http::{App, Listener, Stop},
-    keys::{DATE_WINDOW, Keys, KeysError},
+    keys::{
+        DATE_WINDOW, Keys,
+        driver::{Driver, RefreshError},
+        local::Local,
+    },
     metrics::Metrics,
     models::{self, Absent, Models, OpenError, RuntimeError},
     release::{Prover, ReleaseError, Secret, model_key},
@@ -43,6 +51,7 @@ pub struct Server {
     admin: Option<(TcpListener, SocketAddr)>,
     app: Arc<App>,
     keys: Arc<Keys>,
+    driver: Driver,
     models: Arc<Models>,
     /// How often the models are looked at, if they are.
     poll: Option<Duration>,
@@ -78,9 +87,15 @@ pub enum StartError {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// The keys.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
+    /// The settings of the keys.
+    #[error("no keys: {0}")]
+    Ring(#[from] RingError),
+    /// The first keys.
+    #[error("no keys: {0}")]
+    Keys(#[from] RefreshError),
+    /// The system gives no randomness.
+    #[error("no random bytes from the system: {0}")]
+    Random(#[from] getrandom::Error),
     /// The TEE does not work.
     #[error(transparent)]
     Attestation(#[from] AttestationError),
@@ -161,7 +176,22 @@ impl Server {
         let models = Arc::new(models);
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
-        let keys = Arc::new(Keys::new(&config, Arc::clone(&metrics))?);
+        let claims = Claims {
+            protocol: PROTOCOL.into(),
+            issued_at: UnixTime(0),
+            build,
+            runtime: runtime.clone(),
+            models: models.current().claims(),
+            keys: Vec::new(),
+            key_source: KeySource::default(),
+            client_auth: auth.claim(),
+            settings: settings(&config, &models, model_key.as_ref()),
+        };
+        let keys = Arc::new(Keys::new(&config, claims, Arc::clone(&metrics))?);
+        models.bind(&keys);
+        let local = Arc::new(Local::new(&config.keys)?);
+        let driver = Driver::new(Arc::clone(&keys), local, config.keys, Arc::clone(&metrics));
+        driver.refresh().await?;
         let listener =
             bind("http-port", config.http, Listener::bind(config.http, config.limits.connections)).await?;
         let address = listener.address().unwrap_or(config.http);
@@ -175,21 +205,9 @@ impl Server {
         };
         banner(&config, &models, &runtime, tee.name(), address, &keys);
         info!("client authentication: {}", auth.claim());
-        let statement = Statement {
-            build,
-            runtime,
-            models: Arc::clone(&models),
-            client_auth: auth.claim(),
-            settings: settings(&config, &models, model_key.as_ref()),
-        };
         let collateral = Arc::new(Collateral::new(&config.collateral, Arc::clone(&metrics))?);
-        let attestation = Attestation::start(
-            source,
-            statement,
-            Arc::clone(&keys),
-            Arc::clone(&collateral),
-            Arc::clone(&metrics),
-        )?;
+        let attestation =
+            Attestation::start(source, Arc::clone(&keys), Arc::clone(&collateral), Arc::clone(&metrics))?;
         let audit = config.audit_log.as_deref().map(|path| Audit::open(path, Arc::clone(&metrics)));
         let audit = audit.transpose()?.map(Arc::new);
         let issuer = auth.remote_keys();
@@ -212,6 +230,7 @@ impl Server {
             admin,
             app,
             keys,
+            driver,
             models,
             poll,
             collateral,
@@ -244,7 +263,7 @@ impl Server {
 
     /// Serves until `stop`, then finishes what was received.
     pub async fn run(self, mut stop: Stop) {
-        let rollover = tokio::spawn(Arc::clone(&self.keys).run());
+        let rollover = tokio::spawn(self.driver.run());
         let refresh = tokio::spawn(Arc::clone(&self.collateral).run());
         let issuer = self.issuer.map(|keys| tokio::spawn(keys.run()));
         let reopening = self.audit.clone().map(|audit| tokio::spawn(reopen(audit)));
@@ -390,7 +409,7 @@ fn banner(
         }
     }
     let ids: Vec<_> =
-        keys.published().claims.iter().map(|key| format!("{} ({})", key.key_id, key.kem)).collect();
+        keys.published().claims.keys.iter().map(|key| format!("{} ({})", key.key_id, key.kem)).collect();
     info!("TEE {tee}; keys {}", ids.join(", "));
     info!("serving on http://{address}");
     if config.insecure {

@@ -96,6 +96,23 @@ impl Service {
         results.into_iter().try_for_each(|result| result.map(drop))
     }
 
+    /// Whether there are keys to open requests with.
+    pub fn is_ready(&self) -> bool {
+        self.keys.are_there()
+    }
+
+    /// Looks for the key of `sealed` where keys come from, if it is not known.
+    pub async fn look_for_key(&self, sealed: &Incoming) {
+        if sealed.key_id().is_some_and(|id| !self.keys.ring().knows(id, clock::now())) {
+            self.keys.catch_up().await;
+        }
+    }
+
+    /// Why there are no new keys.
+    pub fn trouble(&self) -> Option<String> {
+        self.keys.trouble()
+    }
+
     /// One sealed request, called `id` in its answer, and its sealed reply. Blocks for as long as the model runs.
     ///
     /// # Errors
@@ -123,8 +140,11 @@ impl Service {
     ) -> Result<Sealed, Code> {
         let (start, received) = (Instant::now(), sealed.len());
         self.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
-        let (opened, reply) = open(self.keys.ring(), sealed).map_err(|err| err.code())?;
-        let set = self.models.current();
+        let (opened, reply, set) = {
+            let _steady = self.keys.steady();
+            let (opened, reply) = open(self.keys.ring(), sealed).map_err(|err| err.code())?;
+            (opened, reply, self.models.current())
+        };
         self.metrics.open.record(start.elapsed());
         let (answer, trail) = self.answer(&opened, &set);
         let sealed = self
@@ -232,6 +252,7 @@ impl Receiving<'_> {
     /// # Errors
     /// The code of the answer when the last chunk is missing, or the request came before.
     pub fn finish(self) -> Result<Received, Code> {
+        let _steady = self.service.keys.steady();
         let (opened, reply) = self.opener.finish(clock::now()).map_err(|err| err.code())?;
         Ok(Received { opened, reply, received: self.received, set: self.service.models.current() })
     }

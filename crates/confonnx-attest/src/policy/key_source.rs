@@ -80,7 +80,7 @@ mod tests {
             roots_sha256: Digest([7; 32]),
             attestation_url: None,
         };
-        KeySource { kind: "kbs".into(), service: Some(service) }
+        KeySource { kind: "kbs".into(), service: Some(service), ..KeySource::default() }
     }
 
     fn named() -> AcceptedKeyService {
@@ -115,13 +115,13 @@ mod tests {
     #[test]
     fn other_kinds_cannot_pass_for_keys_of_a_tee() {
         for kind in ["local", "peer"] {
-            let within = KeySource { kind: kind.into(), service: None };
+            let within = KeySource { kind: kind.into(), ..KeySource::default() };
             assert!(passes(&[], &within));
             assert!(passes(&[named()], &within));
             assert!(!passes(&[], &KeySource { service: source().service, ..within }));
         }
         for kind in ["kbs", "akv", "Local", ""] {
-            assert!(!passes(&[named()], &KeySource { kind: kind.into(), service: None }), "{kind}");
+            assert!(!passes(&[named()], &KeySource { kind: kind.into(), ..KeySource::default() }), "{kind}");
         }
     }
 }

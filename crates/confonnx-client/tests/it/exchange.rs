@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use confonnx_client::{Aead, ClientError, Options};
 
-use crate::fake::{Fake, Fault, now, secret};
+use crate::fake::{Fake, Fault, begin_epoch};
 use crate::{client, client_with, echo, input};
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn an_outdated_key_is_renewed_before_the_next_call() {
     let server = Fake::start().await;
     let client = client(&server);
     echo(&client).await.unwrap();
-    server.state().ring.rotate(secret(), now()).unwrap();
+    begin_epoch(&server.state().ring);
     echo(&client).await.unwrap();
     assert!(client.key_outdated());
     assert_eq!((client.key_rollover_count(), server.attestations()), (0, 1));

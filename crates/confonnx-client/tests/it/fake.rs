@@ -11,7 +11,7 @@ use confonnx_attest::produce::Attester;
 use confonnx_attest::{Claims, Digest, Document, KeyClaim, ModelClaim, Nonce, UnixTime, report_data};
 use confonnx_protocol::bhttp::{self, RequestHead, ResponseHead};
 use confonnx_protocol::oip::{HEADER_LENGTH, InferRequest, InferResponse};
-use confonnx_protocol::server::{KeyRing, RingConfig, SessionLimits};
+use confonnx_protocol::server::{Epoch, KeyRing, RingConfig, SessionLimits};
 use confonnx_protocol::session::SESSION_FIELD;
 use confonnx_protocol::{EpochSecret, padding};
 use getrandom::SysRng;
@@ -149,17 +149,26 @@ impl Fake {
 
 fn ring(first_key_id: u8) -> KeyRing {
     let config = RingConfig {
-        rollover: Duration::from_secs(86_400),
         grace: Duration::from_secs(3600),
         date_window: Duration::from_secs(300),
         replay_capacity: 1000,
         sessions: SessionLimits { max: 100, lifetime: Duration::from_secs(600) },
     };
-    KeyRing::new(config, EpochSecret::new([first_key_id; 32]), first_key_id, now()).unwrap()
+    let ring = KeyRing::new(config, [first_key_id; 32], now()).unwrap();
+    begin_epoch_of(&ring, EpochSecret::new([first_key_id; 32]));
+    ring
 }
 
-pub(crate) fn secret() -> EpochSecret {
-    EpochSecret::generate(&mut UnwrapErr(SysRng))
+/// Begins the next epoch.
+pub(crate) fn begin_epoch(ring: &KeyRing) {
+    begin_epoch_of(ring, EpochSecret::generate(&mut UnwrapErr(SysRng)));
+}
+
+fn begin_epoch_of(ring: &KeyRing, secret: EpochSecret) {
+    let now = now();
+    let number = ring.newest().map_or(0, |newest| newest.number + 1);
+    let epoch = Epoch { number, secret, not_before: now, not_after: UnixTime(now.0 + 86_400) };
+    ring.install(epoch, now).unwrap();
 }
 
 pub(crate) fn now() -> UnixTime {

@@ -2,7 +2,7 @@
 
 use confonnx_client::{ClientError, Options};
 
-use crate::fake::{Fake, Fault, now, secret};
+use crate::fake::{Fake, Fault, begin_epoch};
 use crate::{client, client_with, echo};
 
 const PROBLEM: &str = "application/problem+json";
@@ -123,7 +123,7 @@ async fn a_session_ends_with_an_outdated_key() {
     for _ in 0..3 {
         echo(&client).await.unwrap();
     }
-    server.state().ring.rotate(secret(), now()).unwrap();
+    begin_epoch(&server.state().ring);
     // In the session, which is told so.
     echo(&client).await.unwrap();
     assert!(client.key_outdated());

@@ -1,6 +1,6 @@
-//! The keys of one epoch, derived from its secret (`docs/protocol.md`, section 3).
+//! Epochs, and the keys that an epoch's secret gives for one binding (`docs/protocol.md`, section 3).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use confonnx_attest::UnixTime;
 use hkdf::Hkdf;
@@ -15,10 +15,26 @@ use crate::{
     suite::{Aead, Kem},
 };
 
-const SALT: &[u8] = b"confonnx epoch v1";
+const SALT: &[u8] = b"confonnx keys v1";
+
+/// A secret and when its keys are current.
+#[derive(Debug)]
+pub struct Epoch {
+    /// One more than that of the epoch before. All that share the secret agree on it.
+    pub number: u64,
+    /// What the keys are derived from.
+    pub secret: EpochSecret,
+    /// When its keys become current.
+    pub not_before: UnixTime,
+    /// When they stop being current.
+    pub not_after: UnixTime,
+}
 
 /// One key for each KEM, and when they are good.
-pub(super) struct Epoch {
+pub(super) struct EpochKeys {
+    pub(super) number: u64,
+    /// Kept to derive the keys of another binding, for as long as the keys themselves.
+    pub(super) secret: Arc<EpochSecret>,
     pub(super) keys: Vec<EpochKey>,
     pub(super) not_before: UnixTime,
     pub(super) not_after: UnixTime,
@@ -33,53 +49,49 @@ pub(super) struct EpochKey {
     pub(super) private: PrivateKey,
 }
 
-/// Keys without identifiers yet.
-pub(super) struct Derived(Vec<(Kem, PrivateKey, Vec<u8>)>);
-
-impl Derived {
-    pub(super) fn new(secret: &EpochSecret) -> Self {
-        let prk = Hkdf::<Sha256>::new(Some(SALT), secret.expose());
-        let derive = |kem: Kem| {
-            let mut ikm = Zeroizing::new([0; 32]);
-            prk.expand_multi_info(&[b"kem", &kem.id().to_be_bytes()], ikm.as_mut_slice())
-                .expect("32 octets are fewer than HKDF's limit");
-            let (private, public) = PrivateKey::derive(kem, ikm.as_slice());
-            (kem, private, public)
-        };
-        Self(Kem::ALL.into_iter().map(derive).collect())
+impl EpochKeys {
+    pub(super) fn new(epoch: Epoch, binding: &[u8; 32], grace: Duration, sessions: usize) -> Self {
+        let Epoch { number, secret, not_before, not_after } = epoch;
+        let accepted_until = UnixTime(not_after.0.saturating_add(grace.as_secs()));
+        let keys = derive(&secret, number, binding);
+        let sessions = SessionTable::new(sessions);
+        Self { number, secret: Arc::new(secret), keys, not_before, not_after, accepted_until, sessions }
     }
-}
 
-impl Epoch {
-    /// The epoch that starts at `now`; its keys take their identifiers from `ids`.
-    pub(super) fn start(
-        derived: Derived,
-        ids: impl Iterator<Item = u8>,
-        now: UnixTime,
-        rollover: Duration,
-        grace: Duration,
-        sessions: usize,
-    ) -> Self {
-        let keys = derived
-            .0
-            .into_iter()
-            .zip(ids)
-            .map(|((kem, private, public), id)| {
-                let config = KeyConfig::new(id, kem, public, Aead::ALL.to_vec())
-                    .expect("a derived public key is well-formed");
-                EpochKey { config, private }
-            })
-            .collect();
-        let not_after = later(now, rollover);
-        let accepted_until = later(not_after, grace);
-        Self { keys, not_before: now, not_after, accepted_until, sessions: SessionTable::new(sessions) }
+    /// The same epoch's keys for another binding, without sessions.
+    pub(super) fn rebound(&self, binding: &[u8; 32], sessions: usize) -> Self {
+        let keys = derive(&self.secret, self.number, binding);
+        let (secret, sessions) = (Arc::clone(&self.secret), SessionTable::new(sessions));
+        Self { keys, secret, sessions, ..*self }
     }
 
     pub(super) fn is_accepted(&self, now: UnixTime) -> bool {
         now < self.accepted_until
     }
+
+    pub(super) fn has_begun(&self, now: UnixTime) -> bool {
+        self.not_before <= now
+    }
 }
 
-pub(super) fn later(time: UnixTime, by: Duration) -> UnixTime {
-    UnixTime(time.0.saturating_add(by.as_secs()))
+fn derive(secret: &EpochSecret, number: u64, binding: &[u8; 32]) -> Vec<EpochKey> {
+    let prk = Hkdf::<Sha256>::new(Some(SALT), secret.expose());
+    let key = |(id, kem): (u8, Kem)| {
+        let mut ikm = Zeroizing::new([0; 32]);
+        prk.expand_multi_info(&[b"kem", &kem.id().to_be_bytes(), binding], ikm.as_mut_slice())
+            .expect("32 octets are fewer than HKDF's limit");
+        let (private, public) = PrivateKey::derive(kem, ikm.as_slice());
+        let config =
+            KeyConfig::new(id, kem, public, Aead::ALL.to_vec()).expect("a derived public key is well-formed");
+        EpochKey { config, private }
+    };
+    identifiers(number, binding).zip(Kem::ALL).map(key).collect()
+}
+
+/// The identifiers of an epoch's keys. Those of epochs whose numbers differ by less than 85 are distinct.
+fn identifiers(number: u64, binding: &[u8; 32]) -> impl Iterator<Item = u8> {
+    let [offset, ..] = *binding;
+    let [.., low] = number.to_be_bytes();
+    let first = offset.wrapping_add(low.wrapping_mul(3));
+    (0..=u8::MAX).map(move |position| first.wrapping_add(position))
 }

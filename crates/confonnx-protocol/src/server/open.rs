@@ -15,7 +15,7 @@ use rand_core::CryptoRng;
 use thiserror::Error;
 
 use super::{
-    epoch::Epoch,
+    epoch::EpochKeys,
     replay::{Refusal, Token},
     ring::{FoundKey, KeyRing},
 };
@@ -118,7 +118,7 @@ struct Offered {
     header: [u8; HEADER_LEN],
     aead: Aead,
     lifetime: u64,
-    epoch: Weak<Epoch>,
+    epoch: Weak<EpochKeys>,
 }
 
 /// A request's `date` is too far from the server's clock.
@@ -246,8 +246,7 @@ struct Chunks {
     context: Box<dyn Receiver>,
     reader: ChunkReader,
     reply: ReplySecret,
-    token: Token,
-    outdated: bool,
+    admission: Admission,
 }
 
 impl<'r> ChunkedOpener<'r> {
@@ -271,9 +270,9 @@ impl<'r> ChunkedOpener<'r> {
                 match Start::read(self.ring, &head, now) {
                     Ok((start, rest)) => {
                         let (context, reply) = start.receiver(Framing::Chunked)?;
-                        let (token, outdated) = (start.token, start.key.outdated);
+                        let admission = start.admission();
                         let mut chunks =
-                            Chunks { context, reader: ChunkReader::new(self.limit), reply, token, outdated };
+                            Chunks { context, reader: ChunkReader::new(self.limit), reply, admission };
                         chunks.push(rest, self.received)?;
                         State::Chunks(Box::new(chunks))
                     }
@@ -300,9 +299,9 @@ impl<'r> ChunkedOpener<'r> {
             State::Chunks(chunks) => *chunks,
             State::Failed => return Err(OpenError::Decrypt),
         };
-        let Chunks { mut context, reader, reply, token, outdated } = chunks;
+        let Chunks { mut context, reader, reply, admission } = chunks;
         let plaintext = reader.finish(context.as_mut()).map_err(|err| chunk_error(err, self.received))?;
-        Ok((admit(self.ring, token, plaintext, outdated, now, None)?, ChunkedReply(reply)))
+        Ok((admission.admit(self.ring, plaintext, now, None)?, ChunkedReply(reply)))
     }
 }
 
@@ -331,8 +330,8 @@ pub(super) fn open_whole(
     }
     let begin = message.len().saturating_sub(sealed.len());
     let (mut context, reply) = start.receiver(Framing::Whole)?;
-    let (token, outdated, aead, header) = (start.token, start.key.outdated, start.aead, *start.header);
-    let epoch = start.key.epoch();
+    let (aead, header, epoch) = (start.aead, *start.header, start.key.epoch());
+    let admission = start.admission();
     let Some((data, tag)) = message.get_mut(begin..).and_then(|sealed| sealed.split_last_chunk_mut()) else {
         return Err(OpenError::Truncated { len });
     };
@@ -340,8 +339,8 @@ pub(super) fn open_whole(
     let end = message.len().saturating_sub(TAG_LEN);
     let plaintext = Plaintext::within(message, begin..end);
     let lifetime = ring.config().sessions.lifetime.as_secs();
-    let session = (!outdated).then_some(Offered { context, header, aead, lifetime, epoch });
-    Ok((admit(ring, token, plaintext, outdated, now, session)?, Reply(reply)))
+    let session = (!admission.outdated).then_some(Offered { context, header, aead, lifetime, epoch });
+    Ok((admission.admit(ring, plaintext, now, session)?, Reply(reply)))
 }
 
 pub(super) fn open_session(
@@ -358,7 +357,7 @@ pub(super) fn open_session(
     let begin = message.len().saturating_sub(sealed.len());
     let key = ring.find(start.key_id(), now).ok_or(OpenError::UnknownSession)?;
     let session = key.sessions().find(&start.id(), now).ok_or(OpenError::UnknownSession)?;
-    let outdated = key.outdated;
+    let (outdated, rebound) = (key.outdated, key.rebound);
     drop(key);
     if !session.is_for(&start) {
         return Err(OpenError::Decrypt);
@@ -375,6 +374,9 @@ pub(super) fn open_session(
         .map_err(|_| OpenError::Decrypt)?;
     let end = message.len().saturating_sub(TAG_LEN);
     let plaintext = Plaintext::within(message, begin..end);
+    if !ring.is_bound(rebound) {
+        return Err(OpenError::UnknownSession);
+    }
     if !session.accept(start.counter()) {
         return Err(OpenError::Replayed);
     }
@@ -414,6 +416,11 @@ impl<'m> Start<'m> {
         Ok((Self { key, aead, header, encapsulated, token }, sealed))
     }
 
+    fn admission(&self) -> Admission {
+        let [key_id, ..] = *self.header;
+        Admission { token: self.token, key_id, outdated: self.key.outdated, rebound: self.key.rebound }
+    }
+
     fn receiver(&self, framing: Framing) -> Result<(Box<dyn Receiver>, ReplySecret), OpenError> {
         let context = self.key.receiver(framing, self.aead, self.header, self.encapsulated)?;
         let reply = ReplySecret::export(&*context, framing, self.aead, self.encapsulated)
@@ -422,19 +429,31 @@ impl<'m> Start<'m> {
     }
 }
 
-/// The last step, for an authentic request: it is this one, or a replay of it, that is served.
-fn admit(
-    ring: &KeyRing,
+/// What it takes to admit a request once it is found authentic.
+struct Admission {
     token: Token,
-    plaintext: Plaintext,
+    key_id: u8,
     outdated: bool,
-    now: UnixTime,
-    session: Option<Offered>,
-) -> Result<Opened, OpenError> {
-    ring.advance(now);
-    let received = ring.admit(token)?;
-    let date_window = ring.config().date_window.as_secs();
-    Ok(Opened { plaintext, outdated, received, date_window, session })
+    rebound: u64,
+}
+
+impl Admission {
+    /// The last step, for an authentic request: it is this one, or a replay of it, that is served.
+    fn admit(
+        self,
+        ring: &KeyRing,
+        plaintext: Plaintext,
+        now: UnixTime,
+        session: Option<Offered>,
+    ) -> Result<Opened, OpenError> {
+        ring.advance(now);
+        if !ring.is_bound(self.rebound) {
+            return Err(OpenError::UnknownKey(self.key_id));
+        }
+        let received = ring.admit(self.token)?;
+        let (outdated, date_window) = (self.outdated, ring.config().date_window.as_secs());
+        Ok(Opened { plaintext, outdated, received, date_window, session })
+    }
 }
 
 fn start_reply(

@@ -9,17 +9,17 @@ use std::{
 };
 
 use confonnx_attest::UnixTime;
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 use super::{
-    epoch::{Derived, Epoch},
+    epoch::{Epoch, EpochKeys},
     open::{self, ChunkedOpener, OpenError, Opened, Reply},
     replay::{ReplayTable, Token},
 };
 use crate::{
     Incoming, KeyConfig,
     context::{Framing, PrivateKey, Receiver, info},
-    secret::EpochSecret,
     session::SessionTable,
     suite::{Aead, Kem},
 };
@@ -27,9 +27,7 @@ use crate::{
 /// How long keys live and what is remembered.
 #[derive(Clone, Copy, Debug)]
 pub struct RingConfig {
-    /// How long an epoch's keys are the current ones.
-    pub rollover: Duration,
-    /// How long they are accepted after that.
+    /// How long an epoch's keys are accepted after it.
     pub grace: Duration,
     /// How far a request's `date` may be from the ring's clock, either way.
     pub date_window: Duration,
@@ -57,15 +55,38 @@ impl SessionLimits {
 /// Why there are no (new) keys.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RingError {
-    /// Keys would expire as they are made.
-    #[error("the key rollover interval must be at least 1 s, found {0:?}")]
-    Rollover(Duration),
     /// No request would be in time.
     #[error("the date window must be at least 1 s, found {0:?}")]
     DateWindow(Duration),
     /// No request could be remembered.
     #[error("the replay capacity must be at least 1, found 0")]
     ReplayCapacity,
+    /// An epoch ends before it begins.
+    #[error("key epoch {number} is to end at {}, not after its beginning at {}", not_after.0, not_before.0)]
+    Times {
+        /// Its number.
+        number: u64,
+        /// When it begins.
+        not_before: UnixTime,
+        /// When it ends.
+        not_after: UnixTime,
+    },
+    /// A later epoch begins earlier.
+    #[error("key epochs {number} and {other} begin in another order than they are numbered")]
+    Order {
+        /// The new one.
+        number: u64,
+        /// One that is accepted.
+        other: u64,
+    },
+    /// An epoch is numbered so far from another one that is accepted that they have identifiers in common.
+    #[error("key epochs {number} and {other} are too far apart to be accepted together")]
+    Apart {
+        /// The new one.
+        number: u64,
+        /// One that is accepted.
+        other: u64,
+    },
     /// Too many epochs are still accepted for another one to have identifiers of its own.
     #[error("{0} epochs are still accepted; the grace period is too long for so short a rollover interval")]
     TooManyEpochs(usize),
@@ -86,63 +107,82 @@ pub struct KeyInfo {
     pub accepted_until: UnixTime,
 }
 
-/// The keys of the current epoch and of those before it that are still accepted.
+/// What is public about an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochInfo {
+    /// Its number.
+    pub number: u64,
+    /// When it begins.
+    pub not_before: UnixTime,
+    /// When it ends.
+    pub not_after: UnixTime,
+}
+
+/// The keys of the current epoch, of those before it that are still accepted, and of those to come that are known.
 ///
 /// All methods take `&self` and may run at once on many threads; no lock is held while a key is used. The ring's clock
 /// is the latest `now` it was given, so that a host that sets time back revives neither keys nor replays.
 pub struct KeyRing {
     config: RingConfig,
-    /// Current epoch first.
-    epochs: RwLock<Arc<Vec<Arc<Epoch>>>>,
+    state: RwLock<Arc<State>>,
     replays: ReplayTable,
     clock: AtomicU64,
 }
 
+/// Replaced whole.
+struct State {
+    /// What all keys are bound to.
+    binding: [u8; 32],
+    /// How often that changed.
+    rebound: u64,
+    /// The greatest number first.
+    epochs: Vec<Arc<EpochKeys>>,
+}
+
 /// As many epochs are accepted at once at most: there are 256 identifiers for three keys each.
-const MAX_EPOCHS: usize = 64;
+pub(super) const MAX_EPOCHS: usize = 64;
+
+/// Epochs have distinct identifiers while their numbers differ by less: three keys each, and 256 identifiers.
+const APART: u64 = 85;
 
 impl KeyRing {
-    /// A ring whose first epoch starts at `now`. Its keys have the identifiers from `first_key_id` on; draw it at
-    /// random, so that a key of a server's former life is rarely mistaken for one of this.
+    /// A ring without keys, whose clock starts at `now`. The keys it will have are for `binding` alone.
     ///
     /// # Errors
-    /// [`RingError`].
-    pub fn new(
-        config: RingConfig,
-        first_secret: EpochSecret,
-        first_key_id: u8,
-        now: UnixTime,
-    ) -> Result<Self, RingError> {
-        if config.rollover.as_secs() == 0 {
-            return Err(RingError::Rollover(config.rollover));
-        }
+    /// [`RingError::DateWindow`], [`RingError::ReplayCapacity`].
+    pub fn new(config: RingConfig, binding: [u8; 32], now: UnixTime) -> Result<Self, RingError> {
         if config.date_window.as_secs() == 0 {
             return Err(RingError::DateWindow(config.date_window));
         }
         if config.replay_capacity == 0 {
             return Err(RingError::ReplayCapacity);
         }
-        let derived = Derived::new(&first_secret);
-        let ids = identifiers(first_key_id);
-        let first = Epoch::start(derived, ids, now, config.rollover, config.grace, config.sessions.max);
         Ok(Self {
             config,
-            epochs: RwLock::new(Arc::new(vec![Arc::new(first)])),
+            state: RwLock::new(Arc::new(State { binding, rebound: 0, epochs: Vec::new() })),
             replays: ReplayTable::new(config.date_window.as_secs(), config.replay_capacity),
             clock: AtomicU64::new(now.0),
         })
     }
 
-    /// The `application/ohttp-keys` bytes: the current epoch's keys, then those still accepted.
+    /// The `application/ohttp-keys` bytes: the current epoch's keys, then those of earlier ones still accepted. While no
+    /// epoch has begun by the ring's clock, the keys of those to come.
     pub fn key_configs(&self) -> Vec<u8> {
-        let epochs = self.accepted(self.time());
-        KeyConfig::encode_list(epochs.iter().flat_map(|epoch| &epoch.keys).map(|key| &key.config))
+        self.published().0
     }
 
     /// The keys of [`Self::key_configs`], in the same order.
     pub fn keys(&self) -> Vec<KeyInfo> {
-        let info = |epoch: &Arc<Epoch>| {
-            let Epoch { not_before, not_after, accepted_until, .. } = **epoch;
+        self.published().1
+    }
+
+    /// [`Self::key_configs`] and [`Self::keys`] of one instant.
+    pub fn published(&self) -> (Vec<u8>, Vec<KeyInfo>) {
+        let epochs = self.epochs();
+        let configs =
+            KeyConfig::encode_list(epochs.iter().flat_map(|epoch| &epoch.keys).map(|key| &key.config));
+        let info = |epoch: &Arc<EpochKeys>| {
+            let EpochKeys { not_before, not_after, accepted_until, .. } = **epoch;
             let info = |config: &KeyConfig| KeyInfo {
                 key_id: config.key_id(),
                 kem: config.kem(),
@@ -152,50 +192,99 @@ impl KeyRing {
             };
             epoch.keys.iter().map(|key| info(&key.config)).collect::<Vec<_>>()
         };
-        self.accepted(self.time()).iter().flat_map(info).collect()
+        (configs, epochs.iter().flat_map(info).collect())
     }
 
-    /// Starts the next epoch. The keys of those before are accepted for as long as was said when they were made.
+    /// The epoch whose keys are the first of [`Self::key_configs`].
+    pub fn current(&self) -> Option<EpochInfo> {
+        self.epochs().first().map(|epoch| info_of(epoch))
+    }
+
+    /// The epoch with the greatest number, which may not have begun.
+    pub fn newest(&self) -> Option<EpochInfo> {
+        self.snapshot().epochs.first().map(|epoch| info_of(epoch))
+    }
+
+    /// Takes an epoch. Its keys are accepted from now on, even before it begins, because other clocks may be ahead; until
+    /// a grace period after its end. One of the same number replaces the one before; one that is over is erased at once.
     ///
     /// # Errors
-    /// [`RingError::TooManyEpochs`]; nothing changed.
-    pub fn rotate(&self, secret: EpochSecret, now: UnixTime) -> Result<(), RingError> {
+    /// [`RingError`]; nothing changed.
+    pub fn install(&self, epoch: Epoch, now: UnixTime) -> Result<(), RingError> {
         let now = self.advance(now);
-        let derived = Derived::new(&secret);
-        drop(secret);
-        let mut epochs = self.write();
-        let mut kept: Vec<_> = epochs.iter().filter(|epoch| epoch.is_accepted(now)).cloned().collect();
-        if kept.len() >= MAX_EPOCHS {
-            return Err(RingError::TooManyEpochs(kept.len()));
+        let Epoch { number, not_before, not_after, .. } = epoch;
+        if not_after <= not_before {
+            return Err(RingError::Times { number, not_before, not_after });
         }
-        let used = |id: &u8| kept.iter().flat_map(|epoch| &epoch.keys).any(|key| key.config.key_id() == *id);
-        let newest = epochs.iter().flat_map(|epoch| epoch.keys.last()).map(|key| key.config.key_id()).next();
-        let ids = identifiers(newest.unwrap_or_default().wrapping_add(1)).filter(|id| !used(id));
-        let RingConfig { rollover, grace, sessions, .. } = self.config;
-        let next = Epoch::start(derived, ids, now, rollover, grace, sessions.max);
-        kept.insert(0, Arc::new(next));
-        *epochs = Arc::new(kept);
+        let mut state = self.write();
+        let same = |known: &&Arc<EpochKeys>| {
+            (known.number, known.not_before, known.not_after) == (number, not_before, not_after)
+                && bool::from(known.secret.expose().ct_eq(epoch.secret.expose()))
+        };
+        if state.epochs.iter().find(same).is_some() {
+            return Ok(());
+        }
+        let mut epochs: Vec<_> =
+            state.epochs.iter().filter(|epoch| epoch.is_accepted(now)).cloned().collect();
+        epochs.retain(|known| known.number != number);
+        for known in &epochs {
+            let other = known.number;
+            let (earlier, later) =
+                if other < number { (known.not_before, not_before) } else { (not_before, known.not_before) };
+            if earlier > later {
+                return Err(RingError::Order { number, other });
+            }
+            if other.abs_diff(number) >= APART {
+                return Err(RingError::Apart { number, other });
+            }
+        }
+        if epochs.len() >= MAX_EPOCHS {
+            return Err(RingError::TooManyEpochs(epochs.len()));
+        }
+        let keys = EpochKeys::new(epoch, &state.binding, self.config.grace, self.config.sessions.max);
+        if keys.is_accepted(now) {
+            epochs.insert(epochs.partition_point(|known| known.number > number), Arc::new(keys));
+        }
+        *state = Arc::new(State { epochs, ..**state });
         Ok(())
+    }
+
+    /// From now on all keys are for another binding, and those for the old one are gone: a request that was not opened
+    /// whole by then is refused.
+    pub fn rebind(&self, binding: [u8; 32]) {
+        let mut state = self.write();
+        if state.binding == binding {
+            return;
+        }
+        let epochs = state
+            .epochs
+            .iter()
+            .map(|epoch| Arc::new(epoch.rebound(&binding, self.config.sessions.max)))
+            .collect();
+        *state = Arc::new(State { binding, rebound: state.rebound.wrapping_add(1), epochs });
     }
 
     /// Erases the keys and the sessions that are no longer accepted. They are refused whether this is called or not.
     pub fn retire(&self, now: UnixTime) {
         let now = self.advance(now);
-        let mut epochs = self.write();
-        if epochs.iter().any(|epoch| !epoch.is_accepted(now)) {
-            *epochs = Arc::new(epochs.iter().filter(|epoch| epoch.is_accepted(now)).cloned().collect());
+        let mut state = self.write();
+        if state.epochs.iter().any(|epoch| !epoch.is_accepted(now)) {
+            let epochs = state.epochs.iter().filter(|epoch| epoch.is_accepted(now)).cloned().collect();
+            *state = Arc::new(State { epochs, ..**state });
         }
-        drop(epochs);
-        self.snapshot().iter().for_each(|epoch| epoch.sessions.sweep(now));
+        drop(state);
+        self.snapshot().epochs.iter().for_each(|epoch| epoch.sessions.sweep(now));
         self.replays.sweep(|| self.time());
     }
 
-    /// When to call [`Self::rotate`] or [`Self::retire`] next; not after `now` when that is due.
-    pub fn next_change(&self, now: UnixTime) -> UnixTime {
-        let now = self.advance(now);
-        let epochs = self.snapshot();
-        let rotate = epochs.first().map_or(now, |current| current.not_after);
-        epochs.iter().map(|epoch| epoch.accepted_until).fold(rotate, Ord::min)
+    /// When [`Self::retire`] is due next; `None` without keys.
+    pub fn next_expiry(&self) -> Option<UnixTime> {
+        self.snapshot().epochs.iter().map(|epoch| epoch.accepted_until).min()
+    }
+
+    /// Whether a key of that identifier is accepted now.
+    pub fn knows(&self, key_id: u8, now: UnixTime) -> bool {
+        self.find(key_id, self.advance(now)).is_some()
     }
 
     /// Opens a `message/ohttp-req` (RFC 9458 §4.3), in the buffer it came in.
@@ -238,12 +327,18 @@ impl KeyRing {
     }
 
     pub(super) fn find(&self, key_id: u8, now: UnixTime) -> Option<FoundKey> {
-        let epochs = self.snapshot();
-        let (age, epoch, position) = epochs.iter().enumerate().find_map(|(age, epoch)| {
+        let state = self.snapshot();
+        let (epoch, position) = state.epochs.iter().find_map(|epoch| {
             let position = epoch.keys.iter().position(|key| key.config.key_id() == key_id)?;
-            epoch.is_accepted(now).then_some((age, epoch, position))
+            epoch.is_accepted(now).then_some((epoch, position))
         })?;
-        Some(FoundKey { epoch: Arc::clone(epoch), position, outdated: age > 0 })
+        let outdated = state.epochs.iter().any(|later| later.number > epoch.number && later.has_begun(now));
+        Some(FoundKey { epoch: Arc::clone(epoch), position, outdated, rebound: state.rebound })
+    }
+
+    /// Whether `key` is still of the binding that the ring has.
+    pub(super) fn is_bound(&self, rebound: u64) -> bool {
+        self.snapshot().rebound == rebound
     }
 
     /// What stands for an encapsulated key in the replay table.
@@ -261,26 +356,36 @@ impl KeyRing {
         Ok(self.replays.admit(token, || self.time())?)
     }
 
-    fn accepted(&self, now: UnixTime) -> Vec<Arc<Epoch>> {
-        self.snapshot().iter().filter(|epoch| epoch.is_accepted(now)).cloned().collect()
+    /// Those whose keys can be sealed to, the current one first.
+    fn epochs(&self) -> Vec<Arc<EpochKeys>> {
+        let now = self.time();
+        let accepted: Vec<_> =
+            self.snapshot().epochs.iter().filter(|epoch| epoch.is_accepted(now)).cloned().collect();
+        if accepted.iter().any(|epoch| epoch.has_begun(now)) {
+            accepted.into_iter().filter(|epoch| epoch.has_begun(now)).collect()
+        } else {
+            accepted
+        }
     }
 
     // What the locks guard is replaced whole, so a panic elsewhere leaves nothing half-done.
-    fn snapshot(&self) -> Arc<Vec<Arc<Epoch>>> {
-        Arc::clone(&self.epochs.read().unwrap_or_else(PoisonError::into_inner))
+    fn snapshot(&self) -> Arc<State> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Arc<Vec<Arc<Epoch>>>> {
-        self.epochs.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Arc<State>> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A key that is accepted now, held for as long as it is used.
 pub(super) struct FoundKey {
-    epoch: Arc<Epoch>,
+    epoch: Arc<EpochKeys>,
     position: usize,
-    /// There is a newer epoch.
+    /// A newer epoch has begun.
     pub(super) outdated: bool,
+    /// For [`KeyRing::is_bound`].
+    pub(super) rebound: u64,
 }
 
 impl FoundKey {
@@ -293,7 +398,7 @@ impl FoundKey {
     }
 
     /// The key's epoch, for as long as it is accepted.
-    pub(super) fn epoch(&self) -> Weak<Epoch> {
+    pub(super) fn epoch(&self) -> Weak<EpochKeys> {
         Arc::downgrade(&self.epoch)
     }
 
@@ -310,7 +415,7 @@ impl FoundKey {
     }
 }
 
-/// All identifiers, from `first` on.
-fn identifiers(first: u8) -> impl Iterator<Item = u8> {
-    (0..=u8::MAX).map(move |offset| first.wrapping_add(offset))
+fn info_of(epoch: &EpochKeys) -> EpochInfo {
+    let EpochKeys { number, not_before, not_after, .. } = *epoch;
+    EpochInfo { number, not_before, not_after }
 }

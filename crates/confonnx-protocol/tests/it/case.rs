@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use confonnx_attest::UnixTime;
-use confonnx_protocol::{EpochSecret, server::KeyRing};
+use confonnx_protocol::server::KeyRing;
 use getrandom::rand_core::{TryCryptoRng, TryRng, utils};
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,8 @@ pub(crate) struct Resumed {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Server {
     pub(crate) epoch_secret: Hex,
-    pub(crate) first_key_id: u8,
+    pub(crate) epoch_number: u64,
+    pub(crate) binding: Hex,
     pub(crate) key_configs: Hex,
 }
 
@@ -103,8 +104,10 @@ pub(crate) struct Message {
 
 impl Server {
     pub(crate) fn ring(&self) -> KeyRing {
-        let secret = EpochSecret::new(self.epoch_secret.0.as_slice().try_into().unwrap());
-        KeyRing::new(support::config(), secret, self.first_key_id, NOW).unwrap()
+        let octets = |hex: &Hex| hex.0.as_slice().try_into().unwrap();
+        let ring = KeyRing::new(support::config(), octets(&self.binding), NOW).unwrap();
+        ring.install(support::epoch(self.epoch_number, octets(&self.epoch_secret), NOW), NOW).unwrap();
+        ring
     }
 }
 

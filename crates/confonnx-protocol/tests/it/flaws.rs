@@ -5,19 +5,26 @@ use std::collections::HashSet;
 
 use confonnx_protocol::{
     Aead, EpochSecret, Kem, KeyConfig,
-    server::{KeyRing, OpenError},
+    server::{Epoch, KeyRing, OpenError},
 };
 
-use crate::support::{ROLLOVER, START, WINDOW, after, config, ring, ring_of, rng, sealing_key};
+use crate::support::{
+    ROLLOVER, START, WINDOW, after, binding, config, epoch, ring, ring_of, rng, rotate, sealing_key,
+};
 
 /// (1) Keys came from a clock-seeded generator whose next outputs were sent as nonces.
 #[test]
 fn flaw_01_keys_do_not_come_from_the_clock() {
-    let at = |time| KeyRing::new(config(), EpochSecret::generate(&mut rng()), 0, time).unwrap().key_configs();
-    assert_ne!(at(START), at(START));
+    let of = |secret, time| {
+        let ring = KeyRing::new(config(), binding(0), time).unwrap();
+        ring.install(Epoch { secret, ..epoch(0, [0; 32], time) }, time).unwrap();
+        ring.key_configs()
+    };
+    let random = || EpochSecret::generate(&mut rng());
+    assert_ne!(of(random(), START), of(random(), START));
     // And the clock adds nothing: one secret gives one set of keys at any time.
-    let of = |time| KeyRing::new(config(), EpochSecret::new([7; 32]), 0, time).unwrap().key_configs();
-    assert_eq!(of(START), of(after(5)));
+    let same = || EpochSecret::new([7; 32]);
+    assert_eq!(of(same(), START), of(same(), after(5)));
 }
 
 /// (2) Every response to one client was under the same key and IV.
@@ -68,10 +75,11 @@ fn flaw_07_a_replay_is_refused_for_as_long_as_its_date_is_good() {
 #[test]
 fn flaw_07_the_key_identifier_is_authenticated() {
     // The same secret key under two identifiers: nothing but the header tells them apart.
-    let (ring, twin) = (ring_of([7; 32], 17), ring_of([7; 32], 30));
+    let (ring, twin) = (ring_of([7; 32], 17), KeyRing::new(config(), binding(17), START).unwrap());
+    twin.install(epoch(4, [7; 32], START), START).unwrap();
     let (request, _) = sealing_key(&ring, Kem::X25519).seal(Aead::Aes256Gcm, b"q", &mut rng()).unwrap();
     let mut relabelled = request.clone();
-    relabelled[0] += 13;
+    relabelled[0] += 12;
     assert_eq!(twin.open(relabelled, START).unwrap_err(), OpenError::Decrypt);
     ring.open(request, START).unwrap();
 }
@@ -82,7 +90,7 @@ fn flaw_07_outdated_is_decided_where_the_request_is_opened() {
     let key = sealing_key(&ring, Kem::X25519);
     let seal = || key.seal(Aead::Aes256Gcm, b"q", &mut rng()).unwrap().0;
     assert!(!ring.open(seal(), START).unwrap().0.outdated);
-    ring.rotate(EpochSecret::new([8; 32]), after(ROLLOVER)).unwrap();
+    rotate(&ring, [8; 32], after(ROLLOVER));
     assert!(ring.open(seal(), after(ROLLOVER)).unwrap().0.outdated);
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use confonnx_protocol::{
-    Aead, Code, Draft, EpochSecret, Incoming, Kem,
+    Aead, Code, Draft, Incoming, Kem,
     bhttp::RequestHead,
     client::ReplyOpener,
     server::{KeyRing, OpenError, RingConfig, SessionLimits},
@@ -13,7 +13,10 @@ use proptest::prelude::*;
 
 use crate::{
     case::Fixed,
-    support::{GRACE, LIFETIME, ROLLOVER, START, WINDOW, after, config, ring, ring_of, rng, sealing_key},
+    support::{
+        GRACE, LIFETIME, ROLLOVER, START, WINDOW, after, config, ring, ring_of, ring_with, rng, rotate,
+        sealing_key,
+    },
 };
 
 /// Octets before the ciphertext: header, identifier, counter, salt.
@@ -101,7 +104,7 @@ fn a_session_ends_with_its_keys() {
     assert_eq!(grant.lifetime(), 1, "no longer than the keys are accepted");
     let first = offer.accept(&grant);
     ring.open_session(sealed(&first, b"q"), last).unwrap();
-    ring.rotate(EpochSecret::new([8; 32]), last).unwrap();
+    rotate(&ring, [8; 32], last);
     let (opened, _) = ring.open_session(sealed(&first, b"q"), last).unwrap();
     assert!(opened.outdated, "still accepted, and the client is told");
     ring.retire(after(ROLLOVER + GRACE));
@@ -112,7 +115,7 @@ fn a_session_ends_with_its_keys() {
 fn no_session_is_granted_by_an_outdated_key_or_a_chunked_request() {
     let ring = ring();
     let (request, _, _) = offer(&ring, Kem::X25519, Aead::Aes256Gcm);
-    ring.rotate(EpochSecret::new([8; 32]), START).unwrap();
+    rotate(&ring, [8; 32], START);
     let (opened, _) = ring.open(request, START).unwrap();
     assert!(opened.outdated && opened.grant_session(&mut rng()).is_none());
 
@@ -129,7 +132,7 @@ fn no_session_is_granted_by_an_outdated_key_or_a_chunked_request() {
 fn a_server_holds_as_many_sessions_as_it_is_told() {
     let of = |max| {
         let sessions = SessionLimits { max, ..config().sessions };
-        KeyRing::new(RingConfig { sessions, ..config() }, EpochSecret::new([7; 32]), 17, START).unwrap()
+        ring_with(RingConfig { sessions, ..config() }, [7; 32], 17)
     };
     let none = of(0);
     let (request, _, _) = offer(&none, Kem::X25519, Aead::Aes256Gcm);

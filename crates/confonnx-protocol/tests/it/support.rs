@@ -9,7 +9,7 @@ use confonnx_attest::{
 use confonnx_protocol::{
     EpochSecret, Kem, KeyConfig,
     client::SealingKey,
-    server::{KeyRing, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, RingConfig, SessionLimits},
 };
 use getrandom::{SysRng, rand_core::UnwrapErr};
 
@@ -29,7 +29,6 @@ pub(crate) fn after(seconds: u64) -> UnixTime {
 
 pub(crate) fn config() -> RingConfig {
     RingConfig {
-        rollover: Duration::from_secs(ROLLOVER),
         grace: Duration::from_secs(GRACE),
         date_window: Duration::from_secs(WINDOW),
         replay_capacity: 1_000,
@@ -37,12 +36,33 @@ pub(crate) fn config() -> RingConfig {
     }
 }
 
+/// What the keys are bound to; its first octet is the first key id.
+pub(crate) fn binding(first_key_id: u8) -> [u8; 32] {
+    std::array::from_fn(|at| if at == 0 { first_key_id } else { 0xb0 })
+}
+
+pub(crate) fn epoch(number: u64, secret: [u8; 32], begins: UnixTime) -> Epoch {
+    let secret = EpochSecret::new(secret);
+    Epoch { number, secret, not_before: begins, not_after: UnixTime(begins.0 + ROLLOVER) }
+}
+
 pub(crate) fn ring() -> KeyRing {
     ring_of([7; 32], 17)
 }
 
 pub(crate) fn ring_of(secret: [u8; 32], first_key_id: u8) -> KeyRing {
-    KeyRing::new(config(), EpochSecret::new(secret), first_key_id, START).unwrap()
+    ring_with(config(), secret, first_key_id)
+}
+
+pub(crate) fn ring_with(config: RingConfig, secret: [u8; 32], first_key_id: u8) -> KeyRing {
+    let ring = KeyRing::new(config, binding(first_key_id), START).unwrap();
+    ring.install(epoch(0, secret, START), START).unwrap();
+    ring
+}
+
+/// Begins the next epoch.
+pub(crate) fn rotate(ring: &KeyRing, secret: [u8; 32], now: UnixTime) {
+    ring.install(epoch(ring.newest().unwrap().number + 1, secret, now), now).unwrap();
 }
 
 /// An attestation of these keys that the client trusts.

@@ -140,11 +140,11 @@ pub(crate) fn exported_secret(server: &Server, opening: &Opening) -> Hex {
         aead::{AesGcm128, AesGcm256, ChaCha20Poly1305},
         kem::{DhP256HkdfSha256, X25519HkdfSha256, XWing},
     };
-    fn export<A: hpke::aead::Aead, K: hpke::Kem>(epoch_secret: &[u8], request: &[u8]) -> Hex {
+    fn export<A: hpke::aead::Aead, K: hpke::Kem>(server: &Server, request: &[u8]) -> Hex {
         use hpke::{Deserializable, Serializable};
-        let prk = hkdf::Hkdf::<sha2::Sha256>::new(Some(b"confonnx epoch v1"), epoch_secret);
+        let prk = hkdf::Hkdf::<sha2::Sha256>::new(Some(b"confonnx keys v1"), &server.epoch_secret.0);
         let mut ikm = [0; 32];
-        prk.expand_multi_info(&[b"kem", &K::KEM_ID.to_be_bytes()], &mut ikm).unwrap();
+        prk.expand_multi_info(&[b"kem", &K::KEM_ID.to_be_bytes(), &server.binding.0], &mut ikm).unwrap();
         let (private, _) = K::derive_keypair(&ikm);
         let (header, rest) = request.split_at(7);
         let encapsulated = K::EncappedKey::from_bytes(&rest[..K::EncappedKey::size()]).unwrap();
@@ -172,7 +172,7 @@ pub(crate) fn exported_secret(server: &Server, opening: &Opening) -> Hex {
         ("p-256", "chacha20-poly1305") => export::<ChaCha20Poly1305, DhP256HkdfSha256>,
         other => panic!("{other:?}"),
     };
-    export(&server.epoch_secret.0, &opening.request.sealed.0)
+    export(server, &opening.request.sealed.0)
 }
 
 fn ring(server: &Server) -> KeyRing {

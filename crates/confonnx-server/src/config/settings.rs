@@ -76,11 +76,11 @@ pub struct Settings {
     /// How long a key is still accepted afterwards, at most one rollover interval [default: 3600 or that interval].
     #[arg(long, env = "CONFONNX_KEY_GRACE", value_name = "SECONDS")]
     pub key_grace: Option<u64>,
-    /// How often to look for new keys at their source. Has no effect on keys made here, the only source so far
+    /// How often to look at the source of the keys, and how long before it is needed to ask for the next key
     /// [default: 3600].
     #[arg(long, env = "CONFONNX_KEY_SYNC_INTERVAL", value_name = "SECONDS")]
     pub key_sync_interval: Option<u64>,
-    /// How long to wait after new keys could not be made [default: 300].
+    /// How long to wait after the source of the keys failed [default: 300].
     #[arg(long, env = "CONFONNX_KEY_ERROR_RETRY_INTERVAL", value_name = "SECONDS")]
     pub key_error_retry_interval: Option<u64>,
     /// A Key Broker Service of Confidential Containers (Trustee).

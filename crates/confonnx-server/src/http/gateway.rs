@@ -50,6 +50,9 @@ where
             Ok(())
         })
         .await?;
+        if kind == Kind::Whole {
+            app.service.look_for_key(&message).await;
+        }
         run(app, permit, move |app| match kind {
             Kind::InSession => app.service.exchange_in_session(message, text(&id)),
             _ => app.service.exchange(message, text(&id)),
@@ -86,6 +89,9 @@ fn text(id: &HeaderValue) -> &str {
 fn admit(app: &App) -> Result<OwnedSemaphorePermit, Code> {
     if app.is_draining() {
         return Err(Code::ShuttingDown);
+    }
+    if !app.service.is_ready() {
+        return Err(Code::KeysUnavailable);
     }
     Arc::clone(&app.queue).try_acquire_owned().map_err(|_| Code::QueueFull)
 }

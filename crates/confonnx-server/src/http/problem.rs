@@ -13,8 +13,11 @@ pub fn problem(code: Code) -> Response<Payload> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    if let Code::QueueFull | Code::ReplayStateFull | Code::ConnectionsFull | Code::AttestationUnavailable =
-        code
+    if let Code::QueueFull
+    | Code::ReplayStateFull
+    | Code::ConnectionsFull
+    | Code::AttestationUnavailable
+    | Code::KeysUnavailable = code
     {
         headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     }

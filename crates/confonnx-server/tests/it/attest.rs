@@ -137,11 +137,7 @@ async fn without_a_nonce_the_latest_document_is_given_again() {
     // It proves nothing to a caller with a nonce.
     trust(&first, Some(&Nonce([1; 32]))).unwrap_err();
     // New keys, new document.
-    server
-        .keys
-        .ring()
-        .rotate(confonnx_protocol::EpochSecret::new([9; 32]), confonnx_server::clock::now())
-        .unwrap();
+    server.begin_epoch();
     let (_, third) = server.get(ATTESTATION).await;
     assert_ne!(first, third);
     assert!(trust(&third, None).unwrap().claims().keys.len() == 6);

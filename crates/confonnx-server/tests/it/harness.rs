@@ -8,13 +8,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use confonnx_attest::{Digest, Document, Expectations, Nonce, Policy, Trusted, produce::Attester};
+use confonnx_attest::{Digest, Document, Expectations, Nonce, Policy, Trusted, UnixTime, produce::Attester};
 use confonnx_engine::Runtime;
 use confonnx_protocol::{
-    Aead, Kem, KeyConfig, Plaintext,
+    Aead, EpochSecret, Kem, KeyConfig, Plaintext,
     bhttp::{self, RequestHead, ResponseHead},
     client::{ReplyOpener, SealingKey},
     padding,
+    server::Epoch,
 };
 use confonnx_server::{
     attestation::Source,
@@ -158,9 +159,24 @@ impl Running {
 
     /// Seals `head` and `body`, posts them, opens the reply.
     pub(crate) async fn ask(&self, head: &RequestHead, body: &[u8]) -> Answer {
-        let key = self.key(Kem::X25519).await;
-        let (sealed, opener) = seal(&key, head, body);
-        Answer::open(self.post(SEALED, sealed).await, opener)
+        loop {
+            let key = self.key(Kem::X25519).await;
+            let (sealed, opener) = seal(&key, head, body);
+            let response = self.post(SEALED, sealed).await;
+            // Models, and with them keys, may change between attestation and request.
+            if response.status() != 400 || code(&response) != "key-unknown" {
+                return Answer::open(response, opener);
+            }
+        }
+    }
+
+    /// Begins the next key epoch, before its time.
+    pub(crate) fn begin_epoch(&self) {
+        let (ring, now) = (self.keys.ring(), clock::now());
+        let number = ring.newest().unwrap().number + 1;
+        let secret = EpochSecret::generate(&mut rng());
+        let epoch = Epoch { number, secret, not_before: now, not_after: UnixTime(now.0 + 3600) };
+        ring.install(epoch, now).unwrap();
     }
 
     /// Waits until the server has stopped.

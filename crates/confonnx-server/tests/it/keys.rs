@@ -1,6 +1,9 @@
 //! Key epochs over the wire.
 
-use confonnx_client::Options;
+use std::sync::atomic::Ordering;
+
+use confonnx_attest::{Digest, Expectations, Policy};
+use confonnx_client::{Client, ClientError, Options};
 use confonnx_protocol::Kem;
 
 use super::harness::*;
@@ -14,8 +17,8 @@ async fn keys_change_are_still_accepted_then_erased() {
     .await;
     let key = server.key(Kem::X25519).await;
     let id = key.config().key_id();
-    let current = || server.keys.published().claims[0].key_id;
-    let accepted = || server.keys.published().claims.iter().any(|claim| claim.key_id == id);
+    let current = || server.keys.published().claims.keys[0].key_id;
+    let accepted = || server.keys.published().claims.keys.iter().any(|claim| claim.key_id == id);
     let first = current();
     let ask = async || {
         let (sealed, opener) = seal(&key, &head("GET", "/v2"), b"");
@@ -49,11 +52,7 @@ async fn a_client_follows_a_rollover_without_a_failed_request() {
     let client = server.client(Options::default());
     client.server_metadata().await.unwrap();
     assert_eq!((client.key_rollover_count(), client.key_outdated()), (0, false));
-    server
-        .keys
-        .ring()
-        .rotate(confonnx_protocol::EpochSecret::new([3; 32]), confonnx_server::clock::now())
-        .unwrap();
+    server.begin_epoch();
     client.server_metadata().await.unwrap();
     assert!(client.key_outdated());
     client.server_metadata().await.unwrap();
@@ -70,4 +69,45 @@ async fn two_servers_share_no_key() {
     client.server_metadata().await.unwrap();
     let configs = |server: &Running| server.keys.published().configs;
     assert_ne!(configs(&one), configs(&other));
+}
+
+#[tokio::test]
+async fn other_models_are_other_keys_and_pinned_clients_send_nothing() {
+    let server = start("mlp").await;
+    let hash = confonnx_model::model_hash(&model("mlp")).unwrap();
+    let expected = Expectations {
+        allow_debug: true,
+        model_hashes: vec![Digest(hash).into()],
+        ..Expectations::default()
+    };
+    let pinned = Client::new(&server.url(), Policy::new(expected).unwrap(), Options::default()).unwrap();
+    let other = server.client(Options::default());
+    pinned.server_metadata().await.unwrap();
+    other.server_metadata().await.unwrap();
+    let key = server.key(Kem::XWing).await;
+    let (sealed, _) = seal(&key, &head("GET", "/v2"), b"");
+    let (_, cached) = server.get(ATTESTATION).await;
+
+    let mut models = server.keys.published().claims.models;
+    models[0].sha256 = Some(Digest([1; 32]));
+    server.keys.rebind(|| models);
+    // What was sealed before is not opened any more, whoever sends it.
+    let refused = server.post(SEALED, sealed).await;
+    assert!(matches!(&*code(&refused), "key-unknown" | "request-invalid"), "{refused:?}");
+    // The document shows both, or neither.
+    let (_, document) = server.get(ATTESTATION).await;
+    assert_ne!(cached, document);
+    let trusted = trust(&document, None).unwrap();
+    assert_eq!(trusted.claims().models[0].sha256, Some(Digest([1; 32])));
+    assert_eq!(trusted.key_configs(), server.keys.published().configs);
+    // Who pinned nothing follows; who pinned the model refuses.
+    other.server_metadata().await.unwrap();
+    assert_eq!(other.key_invalid_count(), 1);
+    let opened = || server.app.metrics().received_bytes.load(Ordering::Relaxed);
+    // A first request is sealed to a key that is gone; the second attempt is refused before anything is sent.
+    let err = pinned.server_metadata().await.unwrap_err();
+    assert!(matches!(err, ClientError::NotTrusted(_)), "{err}");
+    let before = opened();
+    assert!(matches!(pinned.server_metadata().await.unwrap_err(), ClientError::NotTrusted(_)));
+    assert_eq!(opened(), before, "nothing is sent to a server that is not trusted");
 }

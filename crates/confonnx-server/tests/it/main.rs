@@ -15,6 +15,7 @@ mod memory;
 mod problems;
 mod program;
 mod protected;
+mod providers;
 mod repository;
 mod service;
 mod sessions;
