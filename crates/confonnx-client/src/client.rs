@@ -240,7 +240,7 @@ impl Client {
     async fn call(&self, call: &Call<'_>) -> Result<Answer, ClientError> {
         let call = &Call { token: self.token().await?, ..call.clone() };
         let mut session = self.session(None).await?;
-        let (mut renewed, mut corrected, mut looked_again) = (false, false, false);
+        let (mut renewals, mut corrected, mut looked_again) = (0, false, false);
         loop {
             // Of every session anew: what its claims say of the model decides.
             let addressed = match self.address(call, &session) {
@@ -262,16 +262,17 @@ impl Client {
                     return answer.success();
                 }
                 Err(ClientError::Refused { status, code })
-                    if !renewed && matches!(&*code, "key-unknown" | "request-invalid") =>
+                    if renewals < MAX_RENEWALS && matches!(&*code, "key-unknown" | "request-invalid") =>
                 {
                     let new = self.session(Some(&session)).await?;
                     // With the same keys the request itself is at fault, and sending it again would not help.
-                    if code == "request-invalid" && new.trusted.key_configs() == session.trusted.key_configs()
+                    if (code == "request-invalid" || renewals > 0)
+                        && new.trusted.key_configs() == session.trusted.key_configs()
                     {
                         return Err(ClientError::Refused { status, code });
                     }
                     self.state().invalid += 1;
-                    (session, renewed) = (new, true);
+                    (session, renewals) = (new, renewals + 1);
                 }
                 Err(err) => return Err(err),
             }
@@ -492,3 +493,7 @@ fn percent_encode(segment: &str) -> String {
         })
         .collect()
 }
+
+/// How often a call is repeated because the server's keys changed, each time with other keys: as models change, they may
+/// change again meanwhile.
+const MAX_RENEWALS: u32 = 4;
