@@ -17,7 +17,7 @@ use std::{
 use clap::{CommandFactory, FromArgMatches};
 use confonnx_protocol::server::SessionLimits;
 
-pub use settings::{LogLevel, ModelControl, Settings};
+pub use settings::{KeyProviderName, LogLevel, ModelControl, Settings};
 
 use confonnx_model::triton::{DynamicBatching, ModelConfig};
 
@@ -72,6 +72,8 @@ pub struct Config {
     pub use_model_key_provisioning: bool,
     /// File with the public key of the model's owner.
     pub model_owner_key_file: Option<PathBuf>,
+    /// The secret that keys are derived from, where a service releases it; else they are made here.
+    pub key_secret: Option<SecretConfig>,
     /// Where the key of an encrypted model comes from, if not from its owner.
     pub model_key: Option<SecretConfig>,
     /// ONNX Runtime sessions: requests that are run at once.
@@ -227,6 +229,11 @@ impl Config {
             intel: base_url("collateral-url-intel", settings.collateral_url_intel.clone())?,
         };
         let model_key = services::model_key(&settings, &bases)?;
+        let key_secret = match settings.key_provider.unwrap_or(KeyProviderName::Local) {
+            KeyProviderName::Local => None,
+            KeyProviderName::Kbs => Some(services::kbs(&settings)?),
+            KeyProviderName::Akv => Some(services::akv(&settings, &bases)?),
+        };
         let models = model_source(settings.model_path, settings.model_name, settings.model_repository)?;
         let model_control = settings.model_control.unwrap_or(ModelControl::None);
         if matches!(models, ModelSource::File { .. }) && model_control != ModelControl::None {
@@ -314,6 +321,7 @@ impl Config {
             },
             // Whoever else has the key may give it as well.
             use_model_key_provisioning: settings.use_model_key_provisioning.unwrap_or(model_key.is_some()),
+            key_secret,
             model_key,
             model_owner_key_file: settings.model_owner_key_file,
             sessions: at_least_1("num-sessions", settings.num_sessions.unwrap_or(cores.min(4)))?,

@@ -5,6 +5,7 @@
 pub mod driver;
 pub mod local;
 pub mod provider;
+pub mod released;
 
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering::Relaxed},

@@ -35,10 +35,12 @@ use crate::{
         DATE_WINDOW, Keys,
         driver::{Driver, RefreshError},
         local::Local,
+        provider::KeyProvider,
+        released::Released,
     },
     metrics::Metrics,
     models::{self, Absent, Models, OpenError, RuntimeError},
-    release::{Prover, ReleaseError, Secret, model_key},
+    release::{Prover, ReleaseError, Secret, SecretConfig, model_key},
     service::Service,
     tee::{self, TeeError},
     workers::Workers,
@@ -172,7 +174,9 @@ impl Server {
         let tee = source.tee;
         let source = Arc::new(Mutex::new(source));
         let prover = Prover::new(Arc::clone(&source));
-        let model_key = config.model_key.as_ref().map(|secret| secret.open(prover)).transpose()?;
+        let open = |secret: &SecretConfig| secret.open(prover.clone());
+        let model_key = config.model_key.as_ref().map(open).transpose()?;
+        let key_secret = config.key_secret.as_ref().map(open).transpose()?;
         let models = Arc::new(models);
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
@@ -189,8 +193,11 @@ impl Server {
         };
         let keys = Arc::new(Keys::new(&config, claims, Arc::clone(&metrics))?);
         models.bind(&keys);
-        let local = Arc::new(Local::new(&config.keys)?);
-        let driver = Driver::new(Arc::clone(&keys), local, config.keys, Arc::clone(&metrics));
+        let provider: Arc<dyn KeyProvider> = match key_secret {
+            None => Arc::new(Local::new(&config.keys)?),
+            Some(secret) => Arc::new(Released::new(secret, config.keys.rollover)),
+        };
+        let driver = Driver::new(Arc::clone(&keys), provider, config.keys, Arc::clone(&metrics));
         driver.refresh().await?;
         let listener =
             bind("http-port", config.http, Listener::bind(config.http, config.limits.connections)).await?;

@@ -38,6 +38,18 @@ pub(super) fn model_key(settings: &Settings, bases: &Bases) -> Result<Option<Sec
     Ok(Some(secret))
 }
 
+/// The secret of `--key-provider kbs`.
+pub(super) fn kbs(settings: &Settings) -> Result<SecretConfig, ConfigError> {
+    let name = given("kbs-resource", "CONFONNX_KBS_RESOURCE", settings.kbs_resource.as_deref())?;
+    Ok(SecretConfig::Kbs(kbs_service(settings)?, name_of("kbs-resource", name)?))
+}
+
+/// The secret of `--key-provider akv`.
+pub(super) fn akv(settings: &Settings, bases: &Bases) -> Result<SecretConfig, ConfigError> {
+    let name = given("akv-key", "CONFONNX_AKV_KEY", settings.akv_key.as_deref())?;
+    Ok(SecretConfig::Akv(akv_service(settings, bases)?.into(), name_of("akv-key", name)?))
+}
+
 fn kbs_service(settings: &Settings) -> Result<KbsConfig, ConfigError> {
     let url = given("kbs-url", "CONFONNX_KBS_URL", settings.kbs_url.as_deref())?;
     service(settings, "kbs-url", url, settings.kbs_ca_file.clone())

@@ -70,6 +70,9 @@ pub struct Settings {
     /// The same as --debug.
     #[arg(long, env = "CONFONNX_SIMULATION", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub simulation: Option<bool>,
+    /// Where the secrets come from that keys are derived from [default: local].
+    #[arg(long, env = "CONFONNX_KEY_PROVIDER", value_name = "NAME")]
+    pub key_provider: Option<KeyProviderName>,
     /// How long a key is the current one [default: 86400].
     #[arg(long, env = "CONFONNX_KEY_ROLLOVER_INTERVAL", value_name = "SECONDS")]
     pub key_rollover_interval: Option<u64>,
@@ -86,12 +89,18 @@ pub struct Settings {
     /// A Key Broker Service of Confidential Containers (Trustee).
     #[arg(long, env = "CONFONNX_KBS_URL", value_name = "URL")]
     pub kbs_url: Option<String>,
+    /// The secret there that keys are derived from, 32 octets or more: REPOSITORY/TYPE/TAG.
+    #[arg(long, env = "CONFONNX_KBS_RESOURCE", value_name = "NAME")]
+    pub kbs_resource: Option<String>,
     /// Authorities that certify the service's name, in PEM [default: the system's].
     #[arg(long, env = "CONFONNX_KBS_CA_FILE", value_name = "FILE")]
     pub kbs_ca_file: Option<PathBuf>,
     /// An Azure Key Vault or Managed HSM.
     #[arg(long, env = "CONFONNX_AKV_URL", value_name = "URL")]
     pub akv_url: Option<String>,
+    /// The key there that keys are derived from, exportable, of type EC-HSM or oct-HSM: NAME or NAME/VERSION.
+    #[arg(long, env = "CONFONNX_AKV_KEY", value_name = "NAME")]
+    pub akv_key: Option<String>,
     /// The instance of Microsoft Azure Attestation that the key's release policy names.
     #[arg(long, env = "CONFONNX_AKV_ATTESTATION_URL", value_name = "URL")]
     pub akv_attestation_url: Option<String>,
@@ -182,6 +191,18 @@ pub enum ModelControl {
     Explicit,
 }
 
+/// Where secrets come from that keys are derived from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyProviderName {
+    /// This TEE makes them.
+    Local,
+    /// A Key Broker Service releases one, and knows it. Clients have to name the service.
+    Kbs,
+    /// Azure Key Vault releases one, and knows it. Clients have to name the vault.
+    Akv,
+}
+
 /// Least serious kind of message to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -230,13 +251,16 @@ impl Settings {
             admin_address,
             debug,
             simulation,
+            key_provider,
             key_rollover_interval,
             key_grace,
             key_sync_interval,
             key_error_retry_interval,
             kbs_url,
+            kbs_resource,
             kbs_ca_file,
             akv_url,
+            akv_key,
             akv_attestation_url,
             akv_token_file,
             akv_identity_url,

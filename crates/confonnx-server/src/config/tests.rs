@@ -174,3 +174,25 @@ fn one_model_or_a_repository() {
         assert!(!is_name(name), "{name}");
     }
 }
+
+#[test]
+fn a_key_provider_needs_its_service_and_secret() {
+    let settings = |provider| Settings {
+        model_path: Some("m.onnx".into()),
+        key_provider: Some(provider),
+        kbs_url: Some("https://kbs.example".into()),
+        kbs_resource: Some("default/confonnx/root".into()),
+        akv_url: Some("https://vault.example".into()),
+        akv_attestation_url: Some("https://attest.example".into()),
+        akv_key: Some("confonnx-root".into()),
+        ..Settings::default()
+    };
+    let (kbs, akv) = (settings(KeyProviderName::Kbs), settings(KeyProviderName::Akv));
+    assert!(matches!(Config::resolve(kbs.clone()).unwrap().key_secret, Some(SecretConfig::Kbs(..))));
+    assert!(matches!(Config::resolve(akv.clone()).unwrap().key_secret, Some(SecretConfig::Akv(..))));
+    assert!(Config::resolve(settings(KeyProviderName::Local)).unwrap().key_secret.is_none());
+    let missing = |settings| Config::resolve(settings).unwrap_err().to_string();
+    assert!(missing(Settings { kbs_resource: None, ..kbs }).contains("--kbs-resource"));
+    assert!(missing(Settings { akv_key: None, ..akv.clone() }).contains("--akv-key"));
+    assert!(missing(Settings { akv_attestation_url: None, ..akv }).contains("--akv-attestation-url"));
+}

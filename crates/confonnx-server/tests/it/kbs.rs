@@ -45,13 +45,13 @@ fn resource() -> Resource {
 }
 
 /// A certificate authority of our own.
-struct Authority {
+pub(crate) struct Authority {
     issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
     folder: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -63,8 +63,13 @@ impl Authority {
         Self { issuer, folder }
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
+    }
+
+    /// As claims and policies name it.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest(Sha256::digest(Sha256::digest(self.issuer.der())).into())
     }
 
     fn acceptor(&self, name: &str) -> TlsAcceptor {
@@ -104,7 +109,7 @@ async fn a_secret_is_released_against_evidence() {
         (service.url.as_str(), service.name.as_str()),
         (trustee.url.as_str(), "default/confonnx/root")
     );
-    assert_eq!(service.roots_sha256, Digest(Sha256::digest(Sha256::digest(authority.issuer.der())).into()));
+    assert_eq!(service.roots_sha256, authority.digest());
 }
 
 #[tokio::test]

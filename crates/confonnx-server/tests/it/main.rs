@@ -16,6 +16,7 @@ mod problems;
 mod program;
 mod protected;
 mod providers;
+mod released;
 mod repository;
 mod service;
 mod sessions;
