@@ -10,11 +10,12 @@ use std::{
 };
 
 use confonnx_attest::Digest;
-use confonnx_client::Options;
+use confonnx_client::{ClientError, ModelRefused, Options};
 use confonnx_model::{
     encrypted::{self, ModelKey},
     model_hash,
 };
+use confonnx_protocol::Kem;
 use confonnx_server::{
     config::{ModelControl, Settings},
     models::{Models, OpenError},
@@ -23,7 +24,7 @@ use confonnx_tensor::{DataType, Shape, Tensor};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::harness::{Answer, PATIENCE, Running, config, head, model, runtime, start_with};
+use crate::harness::{Answer, PATIENCE, Running, SEALED, config, head, model, runtime, seal, start_with};
 
 struct Repository(tempfile::TempDir);
 
@@ -432,4 +433,42 @@ fn a_repository_without_anything_to_serve_is_an_error_unless_that_can_change() {
         settings.model_repository = Some("/nowhere".into());
     });
     assert!(matches!(Models::open(&absent, runtime()), Err(OpenError::Repository { .. })));
+}
+
+#[tokio::test]
+async fn a_client_that_pinned_a_model_looks_again_and_refuses_before_it_sends() {
+    let repository = Repository::new(&[("m", "mlp"), ("other", "two")]);
+    let server = repository.start(ModelControl::Poll).await;
+    let hash = model_hash(&model("mlp")).unwrap();
+    let pinned = crate::protected::client(&server, hash);
+    let before = pinned.infer(Some("m"), row(), &[]).await.unwrap();
+    // The hash is that of `m`: it vouches for no other model, though the server claims it.
+    let error = pinned.metadata(Some("other")).await.unwrap_err();
+    assert!(matches!(error, ClientError::Model(ModelRefused::Hash { .. })), "{error}");
+
+    // Sealed for the model that is about to be replaced.
+    let ask = r#"{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}"#;
+    let key = server.key(Kem::XWing).await;
+    let (kept, _) = seal(&key, &head("POST", "/v2/models/m/infer"), ask.as_bytes());
+    let file = repository.version("m", 1).join("model.onnx");
+    fs::copy(model("two"), file.with_extension("partial")).unwrap();
+    fs::rename(file.with_extension("partial"), &file).unwrap();
+    let replaced = Some(Digest(model_hash(&model("two")).unwrap()));
+    tokio::time::timeout(PATIENCE, async {
+        while server.attest().await.claims().models[0].sha256 != replaced {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("the claims never followed");
+
+    let refused = server.post(SEALED, kept).await;
+    assert_ne!(refused.status(), 200, "what was sealed for the old set is opened by nobody");
+    let error = pinned.infer(Some("m"), row(), &[]).await.unwrap_err();
+    assert!(matches!(error, ClientError::NotTrusted(_)), "{error}");
+    // Beside the other content, as another version, it is found again.
+    repository.add("m", 2, "mlp");
+    repository.config("m", "version_policy { all {} }");
+    until_index(&server, |lines| lines == [ready("m", "1"), ready("m", "2"), ready("other", "1")]).await;
+    assert_eq!(pinned.infer(Some("m"), row(), &[]).await.unwrap(), before);
 }
