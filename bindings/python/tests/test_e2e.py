@@ -138,13 +138,16 @@ def test_wrong_inputs_are_explained_and_the_server_goes_on(
     assert guess(client) == digits.labels()[:20].tolist()
 
 
-def test_outputs_and_models_are_chosen_by_name(client: Client) -> None:
+def test_outputs_and_models_are_chosen_by_name(client: Client, server: Server) -> None:
     images = digits.images()[:1]
     assert list(client.predict({"image": images}, ["probabilities"], model="digits")) == ["probabilities"]
     with pytest.raises(RequestError):
         client.predict({"image": images}, ["logits"])
-    with pytest.raises(RequestError) as error:
+    # No model of that name has the pinned hash, so nothing is sent.
+    with pytest.raises(AttestationError, match="letters"):
         client.predict({"image": images}, model="letters")
+    with pytest.raises(RequestError) as error:
+        Client(server.url, enclave_allow_debug=True).predict({"image": images}, model="letters")
     assert error.value.status == 404
 
 
