@@ -44,6 +44,9 @@ pub struct Expectations {
     pub client_auth: Vec<Digest>,
     /// Services that may know the secret which the keys are derived from; without one, only TEEs may.
     pub key_services: Vec<AcceptedKeyService>,
+    /// What members of the server's group may demand of each other, by digest. Without it: to be the same program, which
+    /// is enough only if [`platforms`](Self::platforms) expects no more of the TEE than [`Platforms::cloud`].
+    pub peer_policies: Vec<Digest>,
     /// What each kind of TEE has to be beyond that; [`Platforms::strict`] by default.
     pub platforms: Platforms,
 }
@@ -147,7 +150,7 @@ impl Policy {
         self.check_program(genuine, verdict);
         self.check_model(genuine, verdict);
         self.check_client_auth(genuine, verdict);
-        key_source::check(&self.expected.key_services, &genuine.claims.key_source, verdict);
+        key_source::check(&self.expected, genuine, verdict);
         self.check_age(genuine, now, verdict);
         verdict.equal("protocol", PROTOCOL, shown(&genuine.claims.protocol));
     }

@@ -1,7 +1,9 @@
 //! What passed: genuine evidence, and evidence the caller trusts.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::evidence::Measured;
-use crate::{Claims, EnclaveHash, Policy, PolicyError, Tee, UnixTime, Verdict};
+use crate::{Claims, Digest, EnclaveHash, Policy, PolicyError, Tee, UnixTime, Verdict};
 
 /// A document whose evidence is genuine: a TEE of that kind vouches for key configs and claims. Whether the program
 /// in it is the right one is for [`appraise`](Self::appraise) to say.
@@ -50,6 +52,30 @@ impl Genuine {
     /// The checks made so far.
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
+    }
+
+    /// The claims the evidence vouches for, as far as its program is honest.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The TEE.
+    pub fn tee(&self) -> Tee {
+        self.tee
+    }
+
+    /// What the TEE measured.
+    pub fn enclave_hash(&self) -> &EnclaveHash {
+        &self.measured.enclave_hash
+    }
+
+    /// The `peer_policy_sha256` of a group whose members have to be the same program as this one, in the same kind of TEE,
+    /// on platforms as the preset `cloud` wants them (protocol.md 3.3).
+    pub fn same_program(&self) -> Digest {
+        let Claims { build, runtime, .. } = &self.claims;
+        let (tee, hash) = (self.tee.name(), &self.measured.enclave_hash);
+        let text = format!("confonnx same program v1\n{tee}\n{hash}\n{}\n{}\n", build.sha256, runtime.sha256);
+        Digest(Sha256::digest(text).into())
     }
 }
 

@@ -86,14 +86,29 @@ impl Attestation {
     /// # Errors
     /// [`Unavailable`]
     pub async fn document(&self, nonce: Option<Nonce>) -> Result<Bytes, Unavailable> {
+        self.wait(nonce, None).await
+    }
+
+    /// A document for `nonce` that vouches for other keys and claims than those published; its time is set here.
+    ///
+    /// # Errors
+    /// [`Unavailable`]
+    pub async fn vouch(&self, nonce: Nonce, subject: Published) -> Result<Bytes, Unavailable> {
+        self.wait(Some(nonce), Some(subject)).await
+    }
+
+    async fn wait(&self, nonce: Option<Nonce>, subject: Option<Published>) -> Result<Bytes, Unavailable> {
         let (answer, document) = oneshot::channel();
-        self.waiting.try_send(Waiting { nonce, answer }).map_err(|_| Unavailable)?;
+        let subject = subject.map(Box::new);
+        self.waiting.try_send(Waiting { nonce, subject, answer }).map_err(|_| Unavailable)?;
         document.await.unwrap_or(Err(Unavailable))
     }
 }
 
 struct Waiting {
     nonce: Option<Nonce>,
+    /// What it is about, if not what is published.
+    subject: Option<Box<Published>>,
     answer: oneshot::Sender<Result<Bytes, Unavailable>>,
 }
 
@@ -140,9 +155,14 @@ impl Producer {
             }
             let batch: Vec<Waiting> =
                 std::iter::once(first).chain(queue.try_iter()).take(MAX_WAITING).collect();
+            let (own, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|w| w.subject.is_some());
+            for mut caller in own {
+                let subject = caller.subject.take();
+                self.answer_nonces(vec![caller], subject);
+            }
             let (with_nonce, without): (Vec<_>, Vec<_>) = batch.into_iter().partition(|w| w.nonce.is_some());
             if !with_nonce.is_empty() {
-                self.answer_nonces(with_nonce);
+                self.answer_nonces(with_nonce, None);
             }
             if !without.is_empty() {
                 let document = self.latest();
@@ -153,9 +173,9 @@ impl Producer {
         }
     }
 
-    fn answer_nonces(&mut self, callers: Vec<Waiting>) {
+    fn answer_nonces(&mut self, callers: Vec<Waiting>, subject: Option<Box<Published>>) {
         let nonces = callers.iter().filter_map(|caller| caller.nonce).collect();
-        match self.quote(nonces) {
+        match self.quote(nonces, subject) {
             Ok(quote) => {
                 for (index, caller) in callers.into_iter().enumerate() {
                     let document = quote.documents.to_json(quote.tree.proof(index).as_ref());
@@ -187,7 +207,7 @@ impl Producer {
 
     /// Makes the latest document.
     fn cache(&mut self) -> Result<Bytes, QuoteError> {
-        let quote = self.quote(vec![random_nonce()?])?;
+        let quote = self.quote(vec![random_nonce()?], None)?;
         let document = Bytes::from(quote.documents.to_json(None));
         self.cached = Some(Cached {
             made: Instant::now(),
@@ -198,11 +218,12 @@ impl Producer {
         Ok(document)
     }
 
-    /// One quote for `nonces`.
-    fn quote(&mut self, nonces: Vec<Nonce>) -> Result<Quote, QuoteError> {
+    /// One quote for `nonces`, about what is published if nothing else is given.
+    fn quote(&mut self, nonces: Vec<Nonce>, subject: Option<Box<Published>>) -> Result<Quote, QuoteError> {
         let tree = Tree::new(nonces)?;
         let root = tree.root();
-        let Published { configs, mut claims } = self.keys.published();
+        let Published { configs, mut claims } =
+            subject.map_or_else(|| self.keys.published(), |subject| *subject);
         claims.issued_at = clock::now();
         let claims = claims.to_bytes();
         self.metrics.quotes.fetch_add(1, Relaxed);

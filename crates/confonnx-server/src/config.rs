@@ -3,6 +3,7 @@
 //! All of them come from the untrusted host. None weakens confidentiality, unless the evidence binds it: what touches
 //! trust is in the claims.
 
+mod peers;
 mod services;
 mod settings;
 
@@ -17,12 +18,13 @@ use std::{
 use clap::{CommandFactory, FromArgMatches};
 use confonnx_protocol::server::SessionLimits;
 
-pub use settings::{KeyProviderName, LogLevel, ModelControl, Settings};
+pub use settings::{Bootstrap, KeyProviderName, LogLevel, ModelControl, Settings};
 
 use confonnx_model::triton::{DynamicBatching, ModelConfig};
 
 use crate::{
     collateral::{self, Bases},
+    keys::peer::PeerConfig,
     release::SecretConfig,
     tee::TeeName,
 };
@@ -72,8 +74,8 @@ pub struct Config {
     pub use_model_key_provisioning: bool,
     /// File with the public key of the model's owner.
     pub model_owner_key_file: Option<PathBuf>,
-    /// The secret that keys are derived from, where a service releases it; else they are made here.
-    pub key_secret: Option<SecretConfig>,
+    /// Where the secrets come from that keys are derived from.
+    pub key_source: KeySource,
     /// Where the key of an encrypted model comes from, if not from its owner.
     pub model_key: Option<SecretConfig>,
     /// ONNX Runtime sessions: requests that are run at once.
@@ -129,6 +131,17 @@ pub struct KeyTimes {
     pub sync: Duration,
     /// How long to wait after a failure to get new keys.
     pub error_retry: Duration,
+}
+
+/// Where the secrets come from that keys are derived from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// This TEE makes them.
+    Local,
+    /// A group of servers shares them.
+    Peer(PeerConfig),
+    /// A service releases one.
+    Released(SecretConfig),
 }
 
 /// Bounds of what clients can make the server hold.
@@ -229,10 +242,11 @@ impl Config {
             intel: base_url("collateral-url-intel", settings.collateral_url_intel.clone())?,
         };
         let model_key = services::model_key(&settings, &bases)?;
-        let key_secret = match settings.key_provider.unwrap_or(KeyProviderName::Local) {
-            KeyProviderName::Local => None,
-            KeyProviderName::Kbs => Some(services::kbs(&settings)?),
-            KeyProviderName::Akv => Some(services::akv(&settings, &bases)?),
+        let key_source = match settings.key_provider.unwrap_or(KeyProviderName::Local) {
+            KeyProviderName::Local => KeySource::Local,
+            KeyProviderName::Peer => KeySource::Peer(peers::config(&settings)?),
+            KeyProviderName::Kbs => KeySource::Released(services::kbs(&settings)?),
+            KeyProviderName::Akv => KeySource::Released(services::akv(&settings, &bases)?),
         };
         let models = model_source(settings.model_path, settings.model_name, settings.model_repository)?;
         let model_control = settings.model_control.unwrap_or(ModelControl::None);
@@ -321,7 +335,7 @@ impl Config {
             },
             // Whoever else has the key may give it as well.
             use_model_key_provisioning: settings.use_model_key_provisioning.unwrap_or(model_key.is_some()),
-            key_secret,
+            key_source,
             model_key,
             model_owner_key_file: settings.model_owner_key_file,
             sessions: at_least_1("num-sessions", settings.num_sessions.unwrap_or(cores.min(4)))?,

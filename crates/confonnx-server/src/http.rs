@@ -28,7 +28,7 @@ use crate::{attestation::Attestation, config::Limits, metrics::Metrics, service:
 /// What answers requests; independent of any listener.
 pub struct App {
     service: Arc<Service>,
-    attestation: Attestation,
+    attestation: Arc<Attestation>,
     workers: Workers,
     /// A permit for each sealed request that is received, waiting or running.
     queue: Arc<Semaphore>,
@@ -51,7 +51,7 @@ impl App {
     /// An application with an empty queue, for the runtime this is called in.
     pub fn new(
         service: Arc<Service>,
-        attestation: Attestation,
+        attestation: Arc<Attestation>,
         workers: Workers,
         limits: Limits,
         metrics: Arc<Metrics>,

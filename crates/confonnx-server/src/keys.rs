@@ -4,6 +4,7 @@
 
 pub mod driver;
 pub mod local;
+pub mod peer;
 pub mod provider;
 pub mod released;
 

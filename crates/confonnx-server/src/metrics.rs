@@ -42,6 +42,8 @@ pub struct Metrics {
     pub epochs: AtomicU64,
     /// Failures of the source of the keys.
     pub key_errors: AtomicU64,
+    /// Peers that were last seen in another group.
+    pub foreign_peers: AtomicI64,
     /// Sessions granted.
     pub sessions: AtomicU64,
     /// Requests answered in a session.
@@ -104,6 +106,12 @@ impl Metrics {
             "counter",
             "Failures of the source of the keys.",
             &counter(&self.key_errors),
+        );
+        family(
+            "key_foreign_peers",
+            "gauge",
+            "Peers that were last seen in another group than this server.",
+            &gauge(&self.foreign_peers),
         );
         family("sessions_total", "counter", "Sessions granted.", &counter(&self.sessions));
         family(

@@ -8,8 +8,7 @@ use std::{
 };
 
 use confonnx_attest::{
-    Build, Claims, Digest, KeySource, PROTOCOL, Runtime as RuntimeClaim, UnixTime,
-    produce::measure_executable,
+    Build, Claims, Digest, PROTOCOL, Runtime as RuntimeClaim, UnixTime, produce::measure_executable,
 };
 use confonnx_engine::Runtime;
 use confonnx_model::encrypted::ModelKey;
@@ -29,12 +28,13 @@ use crate::{
     audit::{Audit, AuditError},
     auth::{Auth, AuthError, jwks::Remote},
     collateral::{Collateral, StoreError},
-    config::{Config, ModelControl, ModelSource},
+    config::{Config, KeySource, ModelControl, ModelSource},
     http::{App, Listener, Stop},
     keys::{
         DATE_WINDOW, Keys,
         driver::{Driver, RefreshError},
         local::Local,
+        peer::{Group, Shared},
         provider::KeyProvider,
         released::Released,
     },
@@ -53,7 +53,8 @@ pub struct Server {
     admin: Option<(TcpListener, SocketAddr)>,
     app: Arc<App>,
     keys: Arc<Keys>,
-    driver: Driver,
+    /// There is one for each source of keys.
+    driver: Option<Driver>,
     models: Arc<Models>,
     /// How often the models are looked at, if they are.
     poll: Option<Duration>,
@@ -176,7 +177,6 @@ impl Server {
         let prover = Prover::new(Arc::clone(&source));
         let open = |secret: &SecretConfig| secret.open(prover.clone());
         let model_key = config.model_key.as_ref().map(open).transpose()?;
-        let key_secret = config.key_secret.as_ref().map(open).transpose()?;
         let models = Arc::new(models);
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
@@ -187,18 +187,26 @@ impl Server {
             runtime: runtime.clone(),
             models: models.current().claims(),
             keys: Vec::new(),
-            key_source: KeySource::default(),
+            key_source: confonnx_attest::KeySource::default(),
             client_auth: auth.claim(),
             settings: settings(&config, &models, model_key.as_ref()),
         };
         let keys = Arc::new(Keys::new(&config, claims, Arc::clone(&metrics))?);
         models.bind(&keys);
-        let provider: Arc<dyn KeyProvider> = match key_secret {
-            None => Arc::new(Local::new(&config.keys)?),
-            Some(secret) => Arc::new(Released::new(secret, config.keys.rollover)),
+        let drive = |provider: Arc<dyn KeyProvider>| {
+            Driver::new(Arc::clone(&keys), provider, config.keys, Arc::clone(&metrics))
         };
-        let driver = Driver::new(Arc::clone(&keys), provider, config.keys, Arc::clone(&metrics));
-        driver.refresh().await?;
+        let driver = match &config.key_source {
+            KeySource::Local => Some(drive(Arc::new(Local::new(&config.keys)?))),
+            KeySource::Released(secret) => {
+                Some(drive(Arc::new(Released::new(open(secret)?, config.keys.rollover))))
+            }
+            // Takes evidence, and others may have to be waited for.
+            KeySource::Peer(_) => None,
+        };
+        if let Some(driver) = &driver {
+            driver.refresh().await?;
+        }
         let listener =
             bind("http-port", config.http, Listener::bind(config.http, config.limits.connections)).await?;
         let address = listener.address().unwrap_or(config.http);
@@ -215,6 +223,19 @@ impl Server {
         let collateral = Arc::new(Collateral::new(&config.collateral, Arc::clone(&metrics))?);
         let attestation =
             Attestation::start(source, Arc::clone(&keys), Arc::clone(&collateral), Arc::clone(&metrics))?;
+        let attestation = Arc::new(attestation);
+        let group = match &config.key_source {
+            KeySource::Peer(peer) => Some(Arc::new(Group::new(
+                peer.clone(),
+                config.keys,
+                Arc::clone(&keys),
+                Arc::clone(&attestation),
+                Arc::clone(&metrics),
+            ))),
+            KeySource::Local | KeySource::Released(_) => None,
+        };
+        let of_group = |group: &Arc<Group>| drive(Arc::new(Shared(Arc::clone(group))));
+        let driver = driver.or_else(|| group.as_ref().map(of_group));
         let audit = config.audit_log.as_deref().map(|path| Audit::open(path, Arc::clone(&metrics)));
         let audit = audit.transpose()?.map(Arc::new);
         let issuer = auth.remote_keys();
@@ -223,6 +244,7 @@ impl Server {
             Arc::clone(&models),
             auth,
             audit.clone(),
+            group,
             Arc::clone(&metrics),
         ));
         let poll = (config.model_control == ModelControl::Poll).then_some(config.repository_poll);
@@ -270,7 +292,14 @@ impl Server {
 
     /// Serves until `stop`, then finishes what was received.
     pub async fn run(self, mut stop: Stop) {
-        let rollover = tokio::spawn(self.driver.run());
+        let rollover = self.driver.map(|driver| {
+            let collateral = Arc::clone(&self.collateral);
+            tokio::spawn(async move {
+                // A group's member verifies its own evidence first.
+                collateral.settled(COLLATERAL_PATIENCE).await;
+                driver.run().await;
+            })
+        });
         let refresh = tokio::spawn(Arc::clone(&self.collateral).run());
         let issuer = self.issuer.map(|keys| tokio::spawn(keys.run()));
         let reopening = self.audit.clone().map(|audit| tokio::spawn(reopen(audit)));
@@ -286,9 +315,8 @@ impl Server {
             _ = stop.wait_for(|stop| *stop) => {}
         }
         self.listener.serve(self.app, stop, self.grace).await;
-        rollover.abort();
         refresh.abort();
-        for task in [admin, issuer, reopening, model_key, poll].into_iter().flatten() {
+        for task in [rollover, admin, issuer, reopening, model_key, poll].into_iter().flatten() {
             task.abort();
         }
         if let Some(audit) = self.audit {

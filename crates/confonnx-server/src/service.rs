@@ -22,7 +22,7 @@ use crate::{
     audit::{Audit, Trail, Wire},
     auth::Auth,
     clock,
-    keys::{Keys, rng},
+    keys::{Keys, peer::Group, rng},
     metrics::Metrics,
     models::{Models, Set, UnlockError},
 };
@@ -35,6 +35,8 @@ pub struct Service {
     models: Arc<Models>,
     auth: Auth,
     audit: Option<Arc<Audit>>,
+    /// Whom others join by this server.
+    group: Option<Arc<Group>>,
     metrics: Arc<Metrics>,
 }
 
@@ -79,9 +81,10 @@ impl Service {
         models: Arc<Models>,
         auth: Auth,
         audit: Option<Arc<Audit>>,
+        group: Option<Arc<Group>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { keys, models, auth, audit, metrics }
+        Self { keys, models, auth, audit, group, metrics }
     }
 
     /// Unlocks with `key` every model that is locked. Blocks while they load.

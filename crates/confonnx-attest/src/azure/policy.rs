@@ -15,7 +15,7 @@ use crate::{Hex, Verdict, snp, tdx};
 ///
 /// The vTPM is software: the paravisor that the host started in the virtual machine. So what the PCRs say is worth what
 /// that paravisor is worth, and `snp` or `tdx` has to name it, by its measurement or by the key that signed it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// Accepted enclave hashes. Empty: any.

@@ -126,6 +126,7 @@ impl Expectations {
             client_auth: list("client_auth_sha256", file.client_auth_sha256)?,
             allow_debug: file.allow_debug,
             key_services: list("key_services", file.key_services)?,
+            peer_policies: list("peer_policy_sha256", file.peer_policy_sha256)?,
             max_age: file.max_evidence_age_s.map(Duration::from_secs),
             platforms: refine(file.preset.platforms(), &sections)?,
         })
@@ -146,6 +147,7 @@ struct File {
     client_auth_sha256: Option<Vec<Digest>>,
     allow_debug: bool,
     key_services: Option<Vec<AcceptedKeyService>>,
+    peer_policy_sha256: Option<Vec<Digest>>,
     #[serde(rename = "azure")]
     _azure: Option<azure::Policy>,
     #[serde(rename = "nitro")]

@@ -4,7 +4,7 @@ use crate::evidence::{Facts, Measured};
 use crate::{Tee, Verdict, azure, nitro, sgx, snp, tdx, tpm};
 
 /// What each kind of TEE has to be beyond the enclave hash. A kind without a section is refused.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Platforms {
     /// `[azure]`.
     pub azure: Option<azure::Policy>,
@@ -43,6 +43,23 @@ impl Platforms {
             tdx: Some(tdx::Policy::cloud()),
             tpm: Some(tpm::Policy::cloud()),
         }
+    }
+
+    /// The same, of that kind of TEE alone.
+    pub fn only(self, tee: Tee) -> Self {
+        Self {
+            azure: self.azure.filter(|_| tee == Tee::Azure),
+            nitro: self.nitro.filter(|_| tee == Tee::Nitro),
+            sgx: self.sgx.filter(|_| tee == Tee::Sgx),
+            snp: self.snp.filter(|_| tee == Tee::Snp),
+            tdx: self.tdx.filter(|_| tee == Tee::Tdx),
+            tpm: self.tpm.filter(|_| tee == Tee::Tpm),
+        }
+    }
+
+    /// Whether it expects of that kind of TEE just what the preset `cloud` does.
+    pub(crate) fn is_cloud(&self, tee: Tee) -> bool {
+        self.clone().only(tee) == Self::cloud().only(tee)
     }
 
     /// The kinds that have a section.

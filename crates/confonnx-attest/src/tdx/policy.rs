@@ -9,7 +9,7 @@ use crate::policy::at_least_one;
 use crate::{Hex, Verdict, digest};
 
 /// The `[tdx]` section of a policy. In each list of values one has to match; an empty one expects nothing.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// MRTD: the virtual firmware as it was when the trust domain was built.

@@ -11,7 +11,7 @@ use crate::policy::at_least_one;
 use crate::{Hex, Verdict};
 
 /// The `[tpm]` section of a policy.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// Attestation keys that are trusted, each by the SHA-256 in its TPM name. Evidence by a key that is neither named

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
-use crate::tee::TeeName;
+use crate::{keys::peer::Peers, tee::TeeName};
 
 /// Serves an ONNX model to clients that need not trust whoever runs this machine.
 ///
@@ -73,6 +73,18 @@ pub struct Settings {
     /// Where the secrets come from that keys are derived from [default: local].
     #[arg(long, env = "CONFONNX_KEY_PROVIDER", value_name = "NAME")]
     pub key_provider: Option<KeyProviderName>,
+    /// The other servers of the group, for --key-provider peer: http://HOST:PORT, several separated by commas;
+    /// dns:NAME:PORT, every address of a name; or file:PATH, one URL a line, read anew each time.
+    #[arg(long, env = "CONFONNX_PEERS", value_name = "WHERE")]
+    pub peers: Option<Peers>,
+    /// Policy file that says who may be of the group; all its members need the same. Its digest is in the claims, and
+    /// clients have to name it [default: the same TEE, enclave hash, build and ONNX Runtime].
+    #[arg(long, env = "CONFONNX_PEER_POLICY", value_name = "FILE")]
+    pub peer_policy: Option<PathBuf>,
+    /// Make the group's first secret when no peer answers; `ordinal`: if the host name ends in -0, as that of a
+    /// StatefulSet's first pod. For one server of the group [default: false].
+    #[arg(long, env = "CONFONNX_PEER_BOOTSTRAP", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "WHEN")]
+    pub peer_bootstrap: Option<Bootstrap>,
     /// How long a key is the current one [default: 86400].
     #[arg(long, env = "CONFONNX_KEY_ROLLOVER_INTERVAL", value_name = "SECONDS")]
     pub key_rollover_interval: Option<u64>,
@@ -197,10 +209,39 @@ pub enum ModelControl {
 pub enum KeyProviderName {
     /// This TEE makes them.
     Local,
+    /// Servers that verify each other share them.
+    Peer,
     /// A Key Broker Service releases one, and knows it. Clients have to name the service.
     Kbs,
     /// Azure Key Vault releases one, and knows it. Clients have to name the vault.
     Akv,
+}
+
+/// Whether a server may make its group's first secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub enum Bootstrap {
+    /// It waits for a member.
+    #[value(name = "false")]
+    Never,
+    /// When no peer answers.
+    #[value(name = "true")]
+    Always,
+    /// The same, if its host name ends in -0.
+    Ordinal,
+}
+
+impl TryFrom<toml::Value> for Bootstrap {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        match value {
+            toml::Value::Boolean(false) => Ok(Self::Never),
+            toml::Value::Boolean(true) => Ok(Self::Always),
+            toml::Value::String(word) if word == "ordinal" => Ok(Self::Ordinal),
+            other => Err(format!("expected true, false or \"ordinal\", found {other}")),
+        }
+    }
 }
 
 /// Least serious kind of message to log.
@@ -252,6 +293,9 @@ impl Settings {
             debug,
             simulation,
             key_provider,
+            peers,
+            peer_policy,
+            peer_bootstrap,
             key_rollover_interval,
             key_grace,
             key_sync_interval,

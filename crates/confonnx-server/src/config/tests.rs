@@ -188,11 +188,44 @@ fn a_key_provider_needs_its_service_and_secret() {
         ..Settings::default()
     };
     let (kbs, akv) = (settings(KeyProviderName::Kbs), settings(KeyProviderName::Akv));
-    assert!(matches!(Config::resolve(kbs.clone()).unwrap().key_secret, Some(SecretConfig::Kbs(..))));
-    assert!(matches!(Config::resolve(akv.clone()).unwrap().key_secret, Some(SecretConfig::Akv(..))));
-    assert!(Config::resolve(settings(KeyProviderName::Local)).unwrap().key_secret.is_none());
+    assert!(matches!(
+        Config::resolve(kbs.clone()).unwrap().key_source,
+        KeySource::Released(SecretConfig::Kbs(..))
+    ));
+    assert!(matches!(
+        Config::resolve(akv.clone()).unwrap().key_source,
+        KeySource::Released(SecretConfig::Akv(..))
+    ));
+    let local = Config::resolve(settings(KeyProviderName::Local)).unwrap();
+    assert!(matches!(local.key_source, KeySource::Local));
     let missing = |settings| Config::resolve(settings).unwrap_err().to_string();
     assert!(missing(Settings { kbs_resource: None, ..kbs }).contains("--kbs-resource"));
     assert!(missing(Settings { akv_key: None, ..akv.clone() }).contains("--akv-key"));
     assert!(missing(Settings { akv_attestation_url: None, ..akv }).contains("--akv-attestation-url"));
+}
+
+#[test]
+fn a_group_needs_peers() {
+    let settings = || Settings {
+        model_path: Some("m.onnx".into()),
+        key_provider: Some(KeyProviderName::Peer),
+        ..Settings::default()
+    };
+    assert!(Config::resolve(settings()).unwrap_err().to_string().contains("CONFONNX_PEERS"));
+    let peers = Some("http://a:1".parse().unwrap());
+    for (role, may_begin) in [(None, false), (Some(Bootstrap::Never), false), (Some(Bootstrap::Always), true)]
+    {
+        let peer = Settings { peers: peers.clone(), peer_bootstrap: role, ..settings() };
+        let KeySource::Peer(config) = Config::resolve(peer).unwrap().key_source else { panic!("{role:?}") };
+        assert_eq!(config.bootstrap, may_begin);
+    }
+    for (text, role) in
+        [("true", Bootstrap::Always), ("false", Bootstrap::Never), ("\"ordinal\"", Bootstrap::Ordinal)]
+    {
+        let read = Settings::from_toml(&format!("peer_bootstrap = {text}")).unwrap();
+        assert_eq!(read.peer_bootstrap, Some(role));
+    }
+    for wrong in ["\"true\"", "1", "\"first\""] {
+        Settings::from_toml(&format!("peer_bootstrap = {wrong}")).unwrap_err();
+    }
 }

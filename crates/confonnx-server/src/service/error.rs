@@ -10,6 +10,7 @@ use confonnx_protocol::{
 
 use crate::{
     auth::{Forbidden, Refused},
+    keys::peer::JoinRefusal,
     models::{Absent, ControlError, UnlockError},
 };
 
@@ -52,6 +53,8 @@ pub(super) enum InnerError {
     Infer(#[from] InferError),
     #[error("the answer cannot be sent as binary HTTP: {0}")]
     Unsendable(BhttpError),
+    #[error(transparent)]
+    Join(#[from] JoinRefusal),
     #[error("the server failed on this request; it keeps serving")]
     Panicked,
 }
@@ -90,6 +93,7 @@ impl InnerError {
             Self::Answer(_) => (400, "answer-not-json"),
             Self::Infer(InferError::Runtime(_) | InferError::OutputType { .. }) => (500, "inference-failed"),
             Self::Infer(_) => (400, "input-invalid"),
+            Self::Join(refusal) => refusal.wire(),
             Self::Unsendable(_) | Self::Panicked => (500, "internal"),
         }
     }

@@ -25,7 +25,7 @@ use super::{Service, error::InnerError};
 use crate::{
     audit::Trail,
     auth::{Action, Caller},
-    keys::rng,
+    keys::{peer::JoinRequest, rng},
     models::{Absent, Entry, Served, Set, UnlockError},
 };
 
@@ -98,6 +98,14 @@ fn respond(service: &Service, opened: &Opened, set: &Set, trail: &mut Trail) -> 
     let message = opened.plaintext.expose();
     let (head, body) = bhttp::decode_request(message)?;
     check_date(opened, &head.fields)?;
+    if let (Some(group), Some(asked)) = (&service.group, JoinRequest::of(&head.method, &head.path)) {
+        // Whoever asks proves what it is by evidence, not by a token.
+        trail.action = Some(asked.name());
+        let answer = group.answer(asked, body.bytes(message))?;
+        let head = ResponseHead::new(200);
+        let message = encode(head, "application/octet-stream", &[&answer], Notes::of(opened))?;
+        return Ok(Answer { message, outcome: "ok" });
+    }
     let caller = service.auth.identify(head.fields.get("authorization"), opened.received())?;
     let caller = &*trail.caller.insert(caller);
     service.auth.admit(caller, Instant::now())?;

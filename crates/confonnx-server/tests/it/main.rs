@@ -12,6 +12,7 @@ mod kbs;
 mod keys;
 mod lifecycle;
 mod memory;
+mod peers;
 mod problems;
 mod program;
 mod protected;

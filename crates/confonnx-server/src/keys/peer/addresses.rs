@@ -1,0 +1,193 @@
+//! Where the other members of the group are.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use serde::Deserialize;
+use tokio::net::lookup_host;
+
+/// Where to look for them; each time anew.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Peers {
+    /// These.
+    List(Vec<Address>),
+    /// Every address that a name has, such as that of a headless Service.
+    Dns {
+        /// The name.
+        name: String,
+        /// The port at each.
+        port: u16,
+    },
+    /// A file with one URL a line.
+    File(PathBuf),
+}
+
+/// A server's public port, by HTTP without TLS: what matters is attested and sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address(String);
+
+/// Text that says nowhere to look.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected http://HOST:PORT (several separated by commas), dns:NAME:PORT or file:PATH, found {0:?}; what members send each \
+     other is attested and sealed, so https is not needed"
+)]
+pub struct PeersError(String);
+
+/// Why nowhere was found.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The name has no address.
+    #[error("the peers' name {name}: {source}")]
+    Dns {
+        /// The name.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file cannot be read.
+    #[error("the file of peers {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line of the file is no URL.
+    #[error("the file of peers {}: {source}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Which it is.
+        source: PeersError,
+    },
+}
+
+impl Peers {
+    /// Where they are now.
+    ///
+    /// # Errors
+    /// [`ResolveError`]
+    pub async fn resolve(&self) -> Result<Vec<Address>, ResolveError> {
+        match self {
+            Self::List(list) => Ok(list.clone()),
+            Self::Dns { name, port } => {
+                let found = lookup_host((name.as_str(), *port)).await;
+                let found = found.map_err(|source| ResolveError::Dns { name: name.clone(), source })?;
+                Ok(found.map(|address| Address(address.to_string())).collect())
+            }
+            Self::File(path) => {
+                // A few lines: not worth a thread.
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ResolveError::Read { path: path.clone(), source })?;
+                let lines =
+                    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+                let parsed: Result<_, _> = lines.map(str::parse).collect();
+                parsed.map_err(|source| ResolveError::Line { path: path.clone(), source })
+            }
+        }
+    }
+}
+
+impl Address {
+    /// Host and port.
+    pub fn authority(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Address {
+    type Err = PeersError;
+
+    fn from_str(url: &str) -> Result<Self, PeersError> {
+        let wrong = || PeersError(url.into());
+        let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+        let authority =
+            uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
+        if uri.scheme_str() != Some("http") || uri.path() != "/" || uri.query().is_some() {
+            return Err(wrong());
+        }
+        let port = authority.port_u16().unwrap_or(80);
+        Ok(Self(format!("{}:{port}", authority.host())))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.0)
+    }
+}
+
+impl FromStr for Peers {
+    type Err = PeersError;
+
+    fn from_str(text: &str) -> Result<Self, PeersError> {
+        let wrong = || PeersError(text.into());
+        if let Some(rest) = text.strip_prefix("dns:") {
+            let (name, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
+            let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+            if name.is_empty() || name.contains(['/', ':']) {
+                return Err(wrong());
+            }
+            return Ok(Self::Dns { name: name.into(), port });
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            return if path.is_empty() { Err(wrong()) } else { Ok(Self::File(path.into())) };
+        }
+        let list: Result<Vec<_>, _> = text.split(',').map(|url| url.trim().parse()).collect();
+        list.map(Self::List)
+    }
+}
+
+impl TryFrom<String> for Peers {
+    type Error = PeersError;
+
+    fn try_from(text: String) -> Result<Self, PeersError> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_forms() {
+        let list = "http://a:1, http://10.0.0.2:8888/,http://[::1]:3,http://b".parse();
+        let address = |text: &str| Address(text.into());
+        let expected = ["a:1", "10.0.0.2:8888", "[::1]:3", "b:80"].map(address).to_vec();
+        assert_eq!(list, Ok(Peers::List(expected)));
+        let dns = Peers::Dns { name: "confonnx-peers.default.svc".into(), port: 8888 };
+        assert_eq!("dns:confonnx-peers.default.svc:8888".parse(), Ok(dns));
+        assert_eq!("file:/etc/peers".parse(), Ok(Peers::File("/etc/peers".into())));
+        for wrong in [
+            "",
+            "a:1",
+            "https://a:1",
+            "http://user@a:1",
+            "http://a:1/path",
+            "http://a?b",
+            "dns:a",
+            "dns::1",
+            "dns:a:0",
+            "file:",
+            "http://a:1,,",
+        ] {
+            assert!(wrong.parse::<Peers>().unwrap_err().to_string().contains("dns:NAME:PORT"), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_and_files_are_looked_up_each_time() {
+        let found = "dns:localhost:7".parse::<Peers>().unwrap().resolve().await.unwrap();
+        assert!(found.contains(&Address("127.0.0.1:7".into())), "{found:?}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let peers = Peers::File(file.path().into());
+        assert_eq!(peers.resolve().await.unwrap(), []);
+        std::fs::write(file.path(), "# two\nhttp://a:1\n\n http://b:2 \n").unwrap();
+        assert_eq!(peers.resolve().await.unwrap(), ["a:1", "b:2"].map(|text| Address(text.into())));
+        std::fs::write(file.path(), "http://a:1\nnonsense\n").unwrap();
+        assert!(peers.resolve().await.unwrap_err().to_string().contains("nonsense"));
+        assert!(matches!(Peers::File("/nowhere".into()).resolve().await, Err(ResolveError::Read { .. })));
+    }
+}
