@@ -18,6 +18,7 @@ mod program;
 mod protected;
 mod providers;
 mod released;
+mod replicas;
 mod repository;
 mod service;
 mod sessions;
