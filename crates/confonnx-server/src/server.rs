@@ -445,7 +445,7 @@ fn banner(
     }
     let ids: Vec<_> =
         keys.published().claims.keys.iter().map(|key| format!("{} ({})", key.key_id, key.kem)).collect();
-    info!("TEE {tee}; keys {}", ids.join(", "));
+    info!("TEE {tee}; keys {}", if ids.is_empty() { "none yet".into() } else { ids.join(", ") });
     info!("serving on http://{address}");
     if config.insecure {
         warn!(
