@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "prints what it counted, or why it is skipped")]
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -145,7 +146,8 @@ impl Drop for Replica {
 struct Forwarder {
     port: u16,
     cut: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    /// Both ends of each connection, until it ends.
+    open: Mutex<HashMap<usize, [TcpStream; 2]>>,
 }
 
 impl Forwarder {
@@ -155,18 +157,21 @@ impl Forwarder {
         let forwarder = Arc::new(Self { port, cut: false.into(), open: Mutex::default() });
         let shared = Arc::clone(&forwarder);
         std::thread::spawn(move || {
-            for near in listener.incoming() {
+            for (id, near) in listener.incoming().enumerate() {
                 let near = near.unwrap();
                 // Dropped at once while cut, and when nobody listens there: a reset, as of a host that is gone.
                 let far = (!shared.cut.load(Relaxed)).then(|| TcpStream::connect((Ipv4Addr::LOCALHOST, to)));
                 let Some(Ok(far)) = far else { continue };
-                shared.open.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+                let ends = [near.try_clone().unwrap(), far.try_clone().unwrap()];
+                shared.open.lock().unwrap().insert(id, ends);
                 for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)]
                 {
+                    let shared = Arc::clone(&shared);
                     std::thread::spawn(move || {
                         let _ = io::copy(&mut from, &mut to);
                         let _ = to.shutdown(std::net::Shutdown::Both);
                         let _ = from.shutdown(std::net::Shutdown::Both);
+                        shared.open.lock().unwrap().remove(&id);
                     });
                 }
             }
@@ -176,10 +181,8 @@ impl Forwarder {
 
     fn set_cut(&self, cut: bool) {
         self.cut.store(cut, Relaxed);
-        for stream in self.open.lock().unwrap().drain(..) {
-            if cut {
-                let _ = stream.shutdown(std::net::Shutdown::Both);
-            }
+        for stream in self.open.lock().unwrap().values().flatten().filter(|_| cut) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
 }
