@@ -9,7 +9,7 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint fmt bench bench-resources bench-attestation bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
+.PHONY: help demo test test-rust test-python lint fmt bench bench-resources bench-attestation bench-replicas bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ performance-page: ## Write docs/performance.md and docs/scaling.md anew from tar
 bench-attestation: need-cargo ## Measure attestation: 10000 fresh nonces, 64 clients, 100 ms a quote (BENCH=FLAGS)
 	@scripts/fetch-onnxruntime
 	$(CARGO) run --locked --release -p confonnx-bench -- attestation $(BENCH)
+
+bench-replicas: need-cargo ## Kill, pause and cut off three replicas behind nginx through rollovers; prints the counts
+	@scripts/fetch-onnxruntime
+	$(CARGO) test --locked -p confonnx-server --test it -- replicas:: --nocapture
 
 bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 	$(CARGO) bench --locked -p confonnx-protocol
