@@ -35,10 +35,20 @@ const CLIENTS: usize = 4;
 /// At least.
 const REQUESTS: usize = 2000;
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago, and below those that the system gives to whoever connects: a replica that was killed
+/// finds its own free again.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Where to begin depends on the process, since others may run the same test.
+    let first = std::process::id() as usize;
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    [(); N].map(|()| {
+        let candidates = std::iter::repeat_with(|| {
+            let at = first.wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Relaxed)) % 12_000;
+            20_000 + u16::try_from(at).unwrap()
+        });
+        candidates.take(12_000).find(is_free).expect("one of 12,000 ports is free")
+    })
 }
 
 /// A server process that can be killed, paused and started again, reached by a forwarder that can be cut.
