@@ -68,8 +68,8 @@ def machine(found: Results) -> str:
     busy = ""
     if it["load_before"] > it["cores"] / 4:
         busy = (
-            f"**The machine had other work (load average {it['load_before']:g} before the run): these figures show that it "
-            "works, and no more.**\n\n"
+            f"**The load average was {it['load_before']:g} before the run, by what was built for it or by other work: trust ratios "
+            "more than figures.**\n\n"
         )
     return (
         busy + f"{it['cpu']}, {it['cores']} cores, Linux {it['linux']}. confonnx {it['confonnx']}, ONNX Runtime {it['onnxruntime']}, no TEE "
