@@ -23,6 +23,12 @@ pub enum NotBatched {
     /// Made-up inputs do not run.
     #[error("the model does not run on made-up inputs: {0}")]
     Fails(#[from] InferError),
+    /// Trying it would take too much.
+    #[error("two rows of its inputs are more than {limit} octets, so that trying them takes too much")]
+    TooLarge {
+        /// Octets of one input that are tried at most.
+        limit: usize,
+    },
     /// The answers differ.
     #[error("in a batch of any size its answers differ, if only in their last bits")]
     Differs,
@@ -33,7 +39,12 @@ pub(super) fn sizes(model: &Model, options: &Batching) -> Result<Vec<usize>, Not
     if !has_rows(model.inputs()) || !has_rows(model.outputs()) {
         return Err(NotBatched::NoRows);
     }
-    let most = options.max_batch_size;
+    let rows = model.inputs().iter().map(|info| row_octets(info).map(|octets| MOST_OCTETS / octets.max(1)));
+    let rows = rows.map(Option::unwrap_or_default).min().unwrap_or_default();
+    if rows < 2 {
+        return Err(NotBatched::TooLarge { limit: MOST_OCTETS });
+    }
+    let most = options.max_batch_size.min(MOST_ROWS).min(rows);
     let doubled = (0..usize::BITS).map(|exponent| 1 << exponent);
     let candidates: BTreeSet<usize> =
         (2..=8).chain(doubled).chain(options.preferred.iter().copied()).chain([most]).collect();
@@ -55,6 +66,12 @@ pub(super) fn sizes(model: &Model, options: &Batching) -> Result<Vec<usize>, Not
         }
     }
     if sizes.is_empty() { Err(NotBatched::Differs) } else { Ok(sizes) }
+}
+
+/// Octets of one row; none if they are more than can be counted.
+fn row_octets(info: &TensorInfo) -> Option<usize> {
+    let dims = info.shape.iter().skip(1).map(|&dim| usize::try_from(dim).unwrap_or(ANY_SIZE as usize));
+    dims.into_iter().try_fold(info.dtype.size()?, |octets, dim| octets.checked_mul(dim))
 }
 
 /// Rows from `first` on of an input that goes on for ever; other dimensions of any size become 8.
@@ -93,3 +110,6 @@ fn element(dtype: DataType, index: u64) -> Vec<u8> {
 }
 
 const ANY_SIZE: u64 = 8;
+/// What is tried at most, so that no model and no setting makes loading endless.
+const MOST_ROWS: usize = 256;
+const MOST_OCTETS: usize = 64 << 20;

@@ -78,6 +78,14 @@ save(
     [value("y", T.FLOAT, [1])],
 )
 
+# A row that nobody can send.
+save(
+    "vast",
+    [node("Identity", ["x"], ["y"])],
+    [value("x", T.FLOAT, ["batch", 1 << 40, 1 << 20])],
+    [value("y", T.FLOAT, ["batch", 1 << 40, 1 << 20])],
+)
+
 save("scalar", [node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [])], [value("y", T.FLOAT, [])])
 
 # Fails while it runs when an index is out of bounds; ONNX Runtime's text then quotes the index.

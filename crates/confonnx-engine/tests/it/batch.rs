@@ -105,9 +105,19 @@ fn models_that_cannot_be_batched_say_why_and_run_alone() {
         let model = load_batched(name, Duration::ZERO);
         assert!(matches!(model.largest_batch(), Err(NotBatched::NoRows)), "{name}");
     }
+    let model = load_batched("vast", Duration::ZERO);
+    assert!(matches!(model.largest_batch(), Err(NotBatched::TooLarge { .. })), "{:?}", model.largest_batch());
     // Its rows know of one another.
     let model = load_batched("row_sum", Duration::ZERO);
     assert!(matches!(model.largest_batch(), Err(NotBatched::Differs)), "{:?}", model.largest_batch());
     let inputs = inputs(&model, 3, 1);
     assert_eq!(model.run(&inputs, &[]).unwrap(), super::load("row_sum").run(&inputs, &[]).unwrap());
+}
+
+#[test]
+fn a_setting_without_bounds_does_not_make_loading_endless() {
+    let batch =
+        Some(Batching { max_batch_size: usize::MAX, preferred: vec![usize::MAX], max_delay: Duration::ZERO });
+    let model = Model::load(runtime(), &onnx("rows.onnx"), &ModelOptions { batch, ..options() }).unwrap();
+    assert_eq!(model.largest_batch().unwrap(), 256);
 }

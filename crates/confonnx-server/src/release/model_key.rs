@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{ReleaseError, Secret};
 
-/// Why models stay locked for now.
+/// Why models stay locked.
 #[derive(Debug, thiserror::Error)]
 enum Locked<E> {
     #[error(transparent)]
