@@ -1,6 +1,9 @@
 //! What is asked, and the answer that everyone has to give: bare ONNX Runtime's, to the bit.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use confonnx_engine::{Model, TensorInfo};
@@ -12,6 +15,7 @@ pub(crate) type Tensors = Vec<(String, Tensor<'static>)>;
 /// A model in this process, as the server loads it, one input for it, and the answer to that.
 pub(crate) struct Bare {
     model: Model,
+    asking: AtomicUsize,
     pub(crate) inputs: Tensors,
     pub(crate) outputs: Tensors,
 }
@@ -20,13 +24,16 @@ impl Bare {
     pub(crate) fn new(model: Model) -> anyhow::Result<Self> {
         let inputs = model.inputs().iter().map(made_up).collect::<anyhow::Result<Tensors>>()?;
         let outputs = model.run(&inputs, &[])?;
-        Ok(Self { model, inputs, outputs })
+        Ok(Self { model, asking: AtomicUsize::new(0), inputs, outputs })
     }
 
-    /// Runs the model on the calling thread.
+    /// Runs the model on the calling thread, with all cores if nobody else asks, as the server does.
     pub(crate) fn ask(&self) -> anyhow::Result<Duration> {
         let start = Instant::now();
-        let outputs = self.model.run(&self.inputs, &[])?;
+        let run = if self.asking.fetch_add(1, Relaxed) > 0 { Model::run } else { Model::run_alone };
+        let outputs = run(&self.model, &self.inputs, &[]);
+        self.asking.fetch_sub(1, Relaxed);
+        let outputs = outputs?;
         let time = start.elapsed();
         same(&self.outputs, &outputs).context("bare ONNX Runtime differs from itself")?;
         Ok(time)

@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// How many ask at once.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8], value_name = "N,…")]
     clients: Vec<usize>,
+    /// Measure only these modes beside bare: sealed, "sealed, resumed", …
+    #[arg(long, value_name = "MODE")]
+    mode: Vec<String>,
     /// Servers to compare with.
     #[arg(long, value_delimiter = ',', default_values = ["fastapi", "triton", "mlserver", "litserve"], value_name = "PEER,…")]
     peers: Vec<Peer>,
@@ -78,6 +81,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         rounds,
         length,
         clients: args.clients.clone(),
+        modes: args.mode.clone(),
         peers: if args.no_peers { Vec::new() } else { args.peers.clone() },
         size: (args.peer_instances, args.peer_threads),
         places: Places { scripts: "bench/peers".into(), installed: args.models.join("peers") },
@@ -147,6 +151,7 @@ struct Bench {
     rounds: u32,
     length: Duration,
     clients: Vec<usize>,
+    modes: Vec<String>,
     peers: Vec<Peer>,
     size: (Option<usize>, Option<usize>),
     places: Places,
@@ -179,7 +184,7 @@ impl Bench {
 
         let mut rows = Vec::new();
         for &clients in &self.clients {
-            let mut contenders = contenders(name, &bare, &server, &peers, clients)?;
+            let mut contenders = self.contenders(name, &bare, &server, &peers, clients)?;
             self.rounds(name, &bare, &mut contenders, clients, Arrivals::Closed, run)?;
             if clients == 1 && name == "tiny" {
                 let costs =
@@ -193,7 +198,7 @@ impl Bench {
         let sealed = rows.iter().filter(|row| row.mode == SEALED).max_by_key(|row| row.clients);
         if let Some(half) = sealed.map(|row| row.requests_per_s / 2.0) {
             let arrivals = Arrivals::Open(half);
-            let mut contenders = contenders(name, &bare, &server, &peers, OPEN_CLIENTS)?;
+            let mut contenders = self.contenders(name, &bare, &server, &peers, OPEN_CLIENTS)?;
             self.rounds(name, &bare, &mut contenders, OPEN_CLIENTS, arrivals, run)?;
             let found: Vec<_> = contenders.into_iter().map(|one| (one.label, one.found)).collect();
             rows.extend(report::rows(name, OPEN_CLIENTS, arrivals, &found));
@@ -217,6 +222,21 @@ impl Bench {
             }
         }
         started
+    }
+
+    /// Those who were asked for; bare ONNX Runtime always comes first.
+    fn contenders<'a>(
+        &self,
+        model: &str,
+        bare: &Bare,
+        server: &'a Server,
+        peers: &'a [(Peer, Running)],
+        clients: usize,
+    ) -> anyhow::Result<Vec<Contender<'a>>> {
+        let mut list = contenders(model, bare, server, peers, clients)?;
+        let wanted = |one: &Contender<'_>| one.label.server == BARE || self.modes.contains(&one.label.mode);
+        list.retain(|one| self.modes.is_empty() || wanted(one));
+        Ok(list)
     }
 
     /// A round of each, over and over, beginning with another each time. A peer that fails is left out from then on.

@@ -16,8 +16,11 @@ mod error;
 mod model;
 mod pool;
 mod runtime;
+mod sessions;
+mod trial;
 
 pub use batch::NotBatched;
 pub use error::{Category, EngineError, InferError, ValueFault};
 pub use model::{Batching, Model, ModelOptions, TensorInfo};
 pub use runtime::Runtime;
+pub use sessions::Arrangement;

@@ -4,8 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use confonnx_tensor::{DataType, Tensor};
 use ort::{
-    logging::LogLevel,
-    session::{OutputSelector, RunOptions, Session, SessionInputValue, builder::GraphOptimizationLevel},
+    session::{OutputSelector, RunOptions, Session, SessionInputValue},
     value::{Outlet, ValueType},
 };
 
@@ -14,8 +13,9 @@ use crate::{
     check,
     convert::{self, Aligned},
     error::{Category, EngineError, InferError},
-    pool::Pool,
     runtime::Runtime,
+    sessions::{self, Arrangement, Sessions},
+    trial,
 };
 
 /// What one input or output of a model looks like.
@@ -34,8 +34,8 @@ pub struct TensorInfo {
 pub struct ModelOptions {
     /// How many requests can run at once; each has a session, and its own copy of the weights. At least one is made.
     pub sessions: usize,
-    /// Threads inside one operator; 0 lets ONNX Runtime take one for each core.
-    pub threads_per_session: usize,
+    /// Threads inside one operator of each session; none lets [`Arrangement`] say.
+    pub threads_per_session: Option<usize>,
     /// The model's external data: location as written in the model, and content. Nothing else is ever read.
     pub external_data: Vec<(String, Arc<[u8]>)>,
     /// Whether requests may be put together, and how.
@@ -59,7 +59,7 @@ pub struct Model {
     inputs: Vec<TensorInfo>,
     outputs: Vec<TensorInfo>,
     ports: Vec<Port>,
-    sessions: Pool<Session>,
+    sessions: Sessions,
     batcher: Option<Batcher>,
     not_batched: Option<NotBatched>,
 }
@@ -77,20 +77,31 @@ impl Model {
     /// # Errors
     /// [`EngineError`] when the bytes are not a model, or it needs what this runtime does not have.
     pub fn load(runtime: &Runtime, onnx: &[u8], options: &ModelOptions) -> Result<Self, EngineError> {
-        let first = session(runtime, onnx, options)?;
+        let make = |width| sessions::make(runtime, onnx, &options.external_data, width);
+        let mut plan = Arrangement::new(options.sessions, options.threads_per_session);
+        let mut first = make(plan.each())?;
         let ports: Vec<Port> =
             first.inputs().iter().map(|outlet| port("input", outlet)).collect::<Result<_, _>>()?;
-        let outputs = first
+        let outputs: Vec<TensorInfo> = first
             .outputs()
             .iter()
             .map(|outlet| Ok(port("output", outlet)?.info))
             .collect::<Result<_, _>>()?;
-        let mut sessions = vec![first];
-        for _ in 1..options.sessions {
-            sessions.push(session(runtime, onnx, options)?);
+        let inputs: Vec<TensorInfo> = ports.iter().map(|port| port.info.clone()).collect();
+        let mut alone = plan.alone().map(make).transpose()?;
+        if let Some(wide) = &mut alone {
+            let one = trial::one(&inputs);
+            let answers = |session| one.as_ref().and_then(|one| infer(session, &outputs, one, &[]).ok());
+            if answers(&mut first).is_none_or(|answer| answers(wide) != Some(answer)) {
+                (plan, alone) = (plan.without_alone(), None);
+                first = make(plan.each())?;
+            }
         }
-        let inputs = ports.iter().map(|port| port.info.clone()).collect();
-        let sessions = Pool::new(sessions);
+        let mut each = vec![first];
+        for _ in 1..plan.sessions() {
+            each.push(make(plan.each())?);
+        }
+        let sessions = Sessions::new(plan, each, alone);
         let mut model = Self { inputs, outputs, ports, sessions, batcher: None, not_batched: None };
         match options.batch.as_ref().map(|batch| Batcher::new(&model, batch.clone())) {
             None => {}
@@ -98,6 +109,11 @@ impl Model {
             Some(Err(reason)) => model.not_batched = Some(reason),
         }
         Ok(model)
+    }
+
+    /// How the cores are shared out.
+    pub fn arrangement(&self) -> Arrangement {
+        self.sessions.arrangement()
     }
 
     /// The most rows that are put together: 1 if [`ModelOptions::batch`] does not ask for more.
@@ -142,11 +158,31 @@ impl Model {
         }
     }
 
+    /// [`run`](Self::run) for a request that is the only one, as far as its caller knows: it gets all cores, if
+    /// [`Arrangement`] provides for that. The answer is the same.
+    ///
+    /// # Errors
+    /// [`InferError`] as for [`run`](Self::run).
+    pub fn run_alone(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+        match self.sessions.take_all_cores() {
+            Some(mut session) => {
+                check::inputs(&self.ports, inputs)?;
+                check::outputs(&self.outputs, outputs)?;
+                self.run_on(&mut session, inputs, outputs)
+            }
+            None => self.run(inputs, outputs),
+        }
+    }
+
     pub(crate) fn ports(&self) -> &[Port] {
         &self.ports
     }
 
-    pub(crate) fn sessions(&self) -> &Pool<Session> {
+    pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
     }
 
@@ -157,58 +193,41 @@ impl Model {
         inputs: &[(String, Tensor<'_>)],
         outputs: &[String],
     ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
-        let aligned: Vec<(&str, Aligned<'_>)> =
-            inputs.iter().map(|(name, tensor)| (name.as_str(), Aligned::new(tensor))).collect();
-        let values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = aligned
-            .iter()
-            .map(|(name, tensor)| Ok((Cow::from(*name), tensor.value()?)))
-            .collect::<ort::Result<_>>()
-            .map_err(failed)?;
-
-        let names: Vec<&str> = match outputs {
-            [] => self.outputs.iter().map(|output| output.name.as_str()).collect(),
-            _ => outputs.iter().map(String::as_str).collect(),
-        };
-        let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
-        let run_options = RunOptions::new().map_err(failed)?.with_outputs(selector);
-        let results = session.run_with_options(values, &run_options).map_err(failed)?;
-        let mut answers = Vec::with_capacity(names.len());
-        for name in names {
-            let tensor = results.get(name).and_then(convert::output);
-            answers.push((
-                name.to_owned(),
-                tensor.ok_or_else(|| InferError::OutputType { name: name.to_owned() })?,
-            ));
-        }
-        Ok(answers)
+        infer(session, &self.outputs, inputs, outputs)
     }
 }
 
-fn session(runtime: &Runtime, onnx: &[u8], options: &ModelOptions) -> Result<Session, EngineError> {
-    fn setup<R>(error: ort::Error<R>) -> EngineError {
-        EngineError::Setup(Category::from(&error))
+/// Asks `session` for `wanted`, or for all of the model's outputs, which are `offered`.
+fn infer(
+    session: &mut Session,
+    offered: &[TensorInfo],
+    inputs: &[(String, Tensor<'_>)],
+    wanted: &[String],
+) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+    let aligned: Vec<(&str, Aligned<'_>)> =
+        inputs.iter().map(|(name, tensor)| (name.as_str(), Aligned::new(tensor))).collect();
+    let values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = aligned
+        .iter()
+        .map(|(name, tensor)| Ok((Cow::from(*name), tensor.value()?)))
+        .collect::<ort::Result<_>>()
+        .map_err(failed)?;
+
+    let names: Vec<&str> = match wanted {
+        [] => offered.iter().map(|output| output.name.as_str()).collect(),
+        _ => wanted.iter().map(String::as_str).collect(),
+    };
+    let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
+    let run_options = RunOptions::new().map_err(failed)?.with_outputs(selector);
+    let results = session.run_with_options(values, &run_options).map_err(failed)?;
+    let mut answers = Vec::with_capacity(names.len());
+    for name in names {
+        let tensor = results.get(name).and_then(convert::output);
+        answers.push((
+            name.to_owned(),
+            tensor.ok_or_else(|| InferError::OutputType { name: name.to_owned() })?,
+        ));
     }
-    let mut builder = Session::builder(runtime.environment())
-        .map_err(setup)?
-        .with_optimization_level(GraphOptimizationLevel::All)
-        .map_err(setup)?
-        .with_intra_threads(options.threads_per_session)
-        .map_err(setup)?
-        .with_inter_threads(1)
-        .map_err(setup)?
-        // Idle threads that spin take the cores that open and seal other requests.
-        .with_intra_op_spinning(false)
-        .map_err(setup)?
-        .with_log_level(LogLevel::Fatal)
-        .map_err(setup)?
-        // External data that was not given would be looked for in the working directory, which nothing vouches for.
-        .with_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")
-        .map_err(setup)?;
-    for (location, content) in &options.external_data {
-        builder =
-            builder.with_external_initializer_file_in_memory(location, content.clone()).map_err(setup)?;
-    }
-    builder.commit_from_memory(onnx).map_err(|e| refusal(&e, runtime))
+    Ok(answers)
 }
 
 fn port(direction: &'static str, outlet: &Outlet) -> Result<Port, EngineError> {
@@ -225,33 +244,4 @@ fn port(direction: &'static str, outlet: &Outlet) -> Result<Port, EngineError> {
 
 fn failed<R>(error: ort::Error<R>) -> InferError {
     InferError::Runtime(Category::from(&error))
-}
-
-/// Sorts a refused model. ONNX Runtime's text is searched for an operator or opset but not passed on: it can quote
-/// the model.
-fn refusal(error: &ort::Error, runtime: &Runtime) -> EngineError {
-    let category = Category::from(error);
-    let unsupported = |what: String| EngineError::Unsupported { what, runtime: runtime.version().to_owned() };
-    let message = error.message();
-    if let Some((_, after)) = message.split_once("No Op registered for ") {
-        return unsupported(format!("the operator `{}`", identifier(after.split(' ').next())));
-    }
-    if let Some((before, _)) = message.split_once(" is not a registered function/op") {
-        return unsupported(format!("the operator `{}`", identifier(before.rsplit(' ').next())));
-    }
-    if let Some((_, after)) = message.split_once("Current official support for domain") {
-        let supported = after.split("till opset ").nth(1).and_then(|rest| rest.split(['.', '\n']).next());
-        return unsupported(format!("an operator set newer than {}", identifier(supported)));
-    }
-    match error.code() {
-        ort::ErrorCode::InvalidProtobuf | ort::ErrorCode::NoModel => EngineError::Malformed(category),
-        ort::ErrorCode::NotImplemented => unsupported("an operator or type".to_owned()),
-        _ => EngineError::Refused(category),
-    }
-}
-
-/// What looks like an identifier, bounded; `?` for anything else.
-fn identifier(text: Option<&str>) -> &str {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._()-".contains(c);
-    text.filter(|text| (1..=64).contains(&text.len()) && text.chars().all(plain)).unwrap_or("?")
 }

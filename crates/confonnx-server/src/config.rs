@@ -81,7 +81,7 @@ pub struct Config {
     /// ONNX Runtime sessions: requests that are run at once.
     pub sessions: usize,
     /// Threads inside one operator.
-    pub threads_per_session: usize,
+    pub threads_per_session: Option<usize>,
     /// How long running requests may take to finish after a signal to stop.
     pub shutdown_grace: Duration,
 }
@@ -339,7 +339,7 @@ impl Config {
             model_key,
             model_owner_key_file: settings.model_owner_key_file,
             sessions: at_least_1("num-sessions", settings.num_sessions.unwrap_or(cores.min(4)))?,
-            threads_per_session: settings.threads_per_session.unwrap_or(cores),
+            threads_per_session: settings.threads_per_session,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace.unwrap_or(30)),
         })
     }

@@ -61,6 +61,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Sealed requests waiting or running.
+    pub fn at_once(&self) -> i64 {
+        self.queued.load(Relaxed).saturating_add(self.in_flight.load(Relaxed))
+    }
+
     /// Counts a finished request.
     pub fn count(&self, outcome: &'static str) {
         *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;

@@ -376,12 +376,12 @@ async fn bind<T>(
     binding.await.map_err(|source| StartError::Bind { address, port, source })
 }
 
-/// Threads to open, run and seal: one more than can run a model, so that opening and sealing go on meanwhile; and those
-/// that wait while their requests are put together.
+/// Threads to open, run and seal: as many as can run a model. One more to open meanwhile would have to hand over to them,
+/// and the kernel leaves cores idle over that. And those that wait while their requests are put together.
 fn workers(config: &Config) -> usize {
     let together = match config.models {
         ModelSource::File { .. } => {
-            usize::try_from(config.model_config.max_batch_size).unwrap_or(usize::MAX).max(1)
+            usize::try_from(config.model_config.max_batch_size).unwrap_or(usize::MAX).saturating_sub(1)
         }
         // What its models will be put together by is not known yet.
         ModelSource::Repository { .. } => LIKELY_BATCH,

@@ -135,3 +135,52 @@ fn threads_share_the_sessions() {
         }
     });
 }
+
+#[test]
+fn a_request_alone_has_the_answer_it_has_among_others() {
+    let shared = ModelOptions { sessions: 2, threads_per_session: None, ..options() };
+    let (bare, model) = (load("rows"), Model::load(runtime(), &onnx("rows.onnx"), &shared).unwrap());
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(model.arrangement().to_string().contains("alone"), cores > 1, "{}", model.arrangement());
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (bare, model) = (&bare, &model);
+            scope.spawn(move || {
+                for round in 0..100_u64 {
+                    let rows = 1 + (thread + round) % 3;
+                    let dims: Vec<u64> = [rows]
+                        .into_iter()
+                        .chain(model.inputs()[0].shape[1..].iter().map(|&dim| u64::try_from(dim).unwrap()))
+                        .collect();
+                    let values: Vec<f32> = (0..dims.iter().product())
+                        .map(|i| ((i * 31 + round) % 997) as f32 / 997.0)
+                        .collect();
+                    let inputs = [(model.inputs()[0].name.clone(), fp32(&dims, &values))];
+                    let run = if (thread + round) % 2 == 0 { Model::run } else { Model::run_alone };
+                    assert_eq!(run(model, &inputs, &[]).unwrap(), bare.run(&inputs, &[]).unwrap());
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_seen_to_be_the_same_runs_one_way() {
+    let shared = ModelOptions { sessions: 2, threads_per_session: None, ..options() };
+    // Strings, which are not made up; an input that is too large to try.
+    for name in ["identity_bytes", "vast"] {
+        let model = Model::load(runtime(), &onnx(&format!("{name}.onnx")), &shared).unwrap();
+        let said = model.arrangement().to_string();
+        assert!(said.starts_with("2 sessions of ") && !said.contains("alone"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_request_alone_is_checked_like_the_others() {
+    let shared = ModelOptions { sessions: 2, threads_per_session: None, ..options() };
+    let model = Model::load(runtime(), &onnx("mlp.onnx"), &shared).unwrap();
+    let error = model.run_alone(&[named("x", fp32(&[1, 3], &[0.0; 3]))], &[]).unwrap_err();
+    assert!(matches!(error, InferError::InputShape { .. }), "{error}");
+    let error = model.run_alone(&[], &[]).unwrap_err();
+    assert!(matches!(error, InferError::MissingInput { .. }), "{error}");
+}

@@ -155,10 +155,11 @@ pub struct Settings {
     /// in this folder or one above the program].
     #[arg(long, env = "CONFONNX_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
     pub onnxruntime_library: Option<PathBuf>,
-    /// Requests that run at once, each with its own copy of the weights [default: one a core, at most 4].
+    /// Requests of a model that run at once, each with its own copy of the weights [default: one a core, at most 4].
     #[arg(long, env = "CONFONNX_NUM_SESSIONS", value_name = "N")]
     pub num_sessions: Option<usize>,
-    /// Threads inside one operator [default: one a core].
+    /// Threads inside one operator [default: the cores are shared out, and one session more has them all for a request that
+    /// is alone].
     #[arg(long, env = "CONFONNX_THREADS_PER_SESSION", value_name = "N")]
     pub threads_per_session: Option<usize>,
     /// Threads that serve HTTP [default: one a core, at most 4].

@@ -141,7 +141,7 @@ pub(super) struct Place {
 pub(super) struct Loader {
     runtime: Runtime,
     sessions: usize,
-    threads_per_session: usize,
+    threads_per_session: Option<usize>,
     keys: KeysExpected,
     pub(super) owner: Option<OwnerPublicKey>,
 }
@@ -282,6 +282,7 @@ impl Loader {
         // Before `data`, which is erased only if nobody else has it.
         drop(options);
         let model = loaded?;
+        info!("{}: {}", place.name, model.arrangement());
         match model.largest_batch() {
             Ok(1) => {}
             Ok(rows) => info!("{}: requests are put together, up to {rows} rows", place.name),
@@ -371,6 +372,7 @@ fn warm_up(model: &Model, request: &Warmup, batched: bool) -> Result<(), LoadErr
     for _ in 0..request.count {
         let failed = |source| LoadError::Warmup { name: request.name.clone(), source };
         model.run(&inputs, &[]).map_err(failed)?;
+        model.run_alone(&inputs, &[]).map_err(failed)?;
     }
     Ok(())
 }

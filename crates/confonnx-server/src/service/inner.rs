@@ -8,6 +8,7 @@ use std::{
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::{ModelClaim, UnixTime};
+use confonnx_engine::Model;
 use confonnx_model::encrypted::KeyError;
 use confonnx_protocol::{
     Draft,
@@ -142,7 +143,7 @@ fn respond(service: &Service, opened: &Opened, set: &Set, trail: &mut Trail) -> 
         Resource::ModelReady(asked) => {
             json_answer(&json!({ "name": served(set, caller, asked)?.metadata.name, "ready": true }), notes)
         }
-        Resource::Infer(asked) => infer(served(set, caller, asked)?, &head.fields, body, notes),
+        Resource::Infer(asked) => infer(service, served(set, caller, asked)?, &head.fields, body, notes),
         Resource::ModelKey(asked) => json_answer(&unlock(service, caller, asked, &head.fields, body)?, notes),
     }?;
     Ok(Answer { message, outcome: "ok" })
@@ -293,7 +294,13 @@ fn no_parameters(path: &str, body: &[u8], harmless: &[&str]) -> Result<(), Inner
     }
 }
 
-fn infer(served: &Served, fields: &Fields, body: &[u8], notes: Notes) -> Result<Draft, InnerError> {
+fn infer(
+    service: &Service,
+    served: &Served,
+    fields: &Fields,
+    body: &[u8],
+    notes: Notes,
+) -> Result<Draft, InnerError> {
     let json_len = match fields.get(HEADER_LENGTH) {
         None => None,
         Some(value) => {
@@ -305,7 +312,8 @@ fn infer(served: &Served, fields: &Fields, body: &[u8], notes: Notes) -> Result<
     let mut request = InferRequest::decode(body, json_len).map_err(InnerError::Request)?;
     let inputs = Scrubbed(std::mem::take(&mut request.inputs));
     let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
-    let outputs = served.model.run(&inputs.0, &wanted)?;
+    let run = if service.metrics.at_once() > 1 { Model::run } else { Model::run_alone };
+    let outputs = run(&served.model, &inputs.0, &wanted)?;
     drop(inputs);
     let response = InferResponse {
         model_name: served.metadata.name.clone(),
