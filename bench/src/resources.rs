@@ -13,15 +13,16 @@ use confonnx_attest::Nonce;
 use confonnx_engine::Runtime;
 use confonnx_protocol::Kem;
 use confonnx_server::models;
+use confonnx_tensor::{DataType, Shape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{Connection, get},
-    inputs::Bare,
+    inputs::{Bare, same},
     load::{self, Arrivals},
     process::memory,
     report,
-    sealed::{self, SealedClient, Sealer},
+    sealed::{self, Library, SealedClient, Sealer},
     server::{self, Server},
     stats::{Spread, median},
     table::executable,
@@ -31,7 +32,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure, all by default.
-    #[arg(long, value_delimiter = ',', default_values = ["memory", "start", "connections", "idle", "sessions", "requests", "resumed", "attestation"], value_name = "WHAT,…")]
+    #[arg(long, value_delimiter = ',', default_values = ["memory", "start", "connections", "idle", "sessions", "requests", "resumed", "attestation", "threads", "large"], value_name = "WHAT,…")]
     only: Vec<What>,
     /// Times that each is measured; medians are over these.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
     /// Requests over which memory should stay flat.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..))]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..))]
     requests: u64,
     /// Where bench/models.py put its models.
     #[arg(long, default_value = ".cache/bench", value_name = "FOLDER")]
@@ -71,6 +72,10 @@ enum What {
     Resumed,
     /// What a fresh attestation document costs.
     Attestation,
+    /// Throughput by how a model's sessions share the cores.
+    Threads,
+    /// Most memory for one input of 1 GiB, sent in chunks.
+    Large,
 }
 
 /// What a process with the model and nothing else does: `confonnx-bench bare`.
@@ -139,6 +144,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             What::Idle => bench.idle(&tiny),
             What::Sessions => bench.sessions(&tiny),
             What::Attestation => bench.attestation(&tiny),
+            What::Threads => bench.threads(&squeezenet),
+            What::Large => bench.large(&args.models.join("total.onnx")),
             What::Requests => bench.requests(&tiny, args.requests, false),
             What::Resumed => bench.requests(&tiny, args.requests, true),
         }?;
@@ -371,6 +378,64 @@ impl Bench {
         })
     }
 
+    /// Sealed answers to one client and to many, by the settings of sessions and threads.
+    fn threads(&self, path: &Path) -> anyhow::Result<Finding> {
+        let (name, bare) = self.load(path)?;
+        let cores = std::thread::available_parallelism()?.to_string();
+        let settings: [(&str, &[&str]); 4] = [
+            ("by default", &[]),
+            ("1 thread a session", &["--threads-per-session", "1"]),
+            ("all cores in each session", &["--threads-per-session", &cores]),
+            ("one session with all cores", &["--num-sessions", "1"]),
+        ];
+        let mut found = [const { [const { Vec::new() }; 2] }; 4];
+        for _ in 0..self.rounds {
+            for ((_, flags), found) in settings.iter().zip(&mut found) {
+                let server = self.serve(path, flags)?;
+                let sealer = Sealer::new(&server.url, &name, Kem::XWing)?;
+                let asked = Asked { server: &server, sealer, bare: &bare };
+                for (clients, found) in [1, CLIENTS].into_iter().zip(found) {
+                    found.push(asked.round(clients, self.length)?.requests_per_s);
+                }
+            }
+        }
+        let said = settings.iter().zip(found).map(|((what, _), [one, many])| {
+            format!("{what} {:.0} and {:.0}", median(one.into_iter()), median(many.into_iter()))
+        });
+        Ok(Finding {
+            what: "sealed answers a second to 1 and to 8 clients",
+            target: "",
+            measured: format!("{name}: {}", said.collect::<Vec<_>>().join("; ")),
+            met: true,
+            numbers: BTreeMap::new(),
+        })
+    }
+
+    /// Most memory of the server beside what it has at its start, for an input that the published client sends in chunks.
+    fn large(&self, path: &Path) -> anyhow::Result<Finding> {
+        let (name, bare) = self.load(path)?;
+        let server = self.serve(path, &["--max-request-bytes", &(2 * LARGE).to_string()])?;
+        let before = server.group.memory("VmRSS")?;
+        let values = (0..LARGE / 4).flat_map(|at| ((at % 251) as f32).to_le_bytes()).collect::<Vec<u8>>();
+        let shape = Shape::new([LARGE as u64 / 4])?;
+        let tensor = Tensor::new(DataType::Fp32, shape, values)?;
+        let input = |name: &String| vec![(name.clone(), tensor.borrowed())];
+        let input = input(&bare.inputs[0].0);
+        let start = Instant::now();
+        let found = Library::chunked(&server.url)?.infer(&name, input.clone())?;
+        let took = start.elapsed();
+        same(&bare.run(&input)?, &found).context("the sealed answer differs from bare ONNX Runtime")?;
+        let most = server.group.memory("VmHWM")?.saturating_sub(before);
+        let ratio = most as f64 / LARGE as f64;
+        Ok(Finding {
+            what: "memory for one input of 1 GiB, in chunks",
+            target: "no more than 1.25 of the input",
+            measured: format!("{:.0} MiB, {ratio:.2} of the input; answered in {:.1} s", mebibytes(most), took.as_secs_f64()),
+            met: ratio <= 1.25,
+            numbers: BTreeMap::new(),
+        })
+    }
+
     /// Memory after each tenth of many requests.
     fn requests(&self, path: &Path, requests: u64, resumed: bool) -> anyhow::Result<Finding> {
         let (name, bare) = self.load(path)?;
@@ -432,6 +497,8 @@ fn mebibytes(octets: u64) -> f64 {
 }
 
 const CLIENTS: usize = 8;
+/// Octets.
+const LARGE: usize = 1 << 30;
 const IDLE: usize = 512;
 const SESSIONS: u32 = 20_000;
 const ATTESTING: usize = 64;

@@ -14,12 +14,13 @@ use confonnx_protocol::{
     oip::{HEADER_LENGTH, InferRequest, InferResponse},
     session::{SESSION_FIELD, SESSION_OFFER, Session},
 };
+use confonnx_tensor::Tensor;
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     http::{Connection, post},
-    inputs::{Bare, same},
+    inputs::{Bare, Tensors, same},
 };
 
 /// A key of an attested server.
@@ -144,6 +145,19 @@ impl Library {
         Ok(Self { runtime, client })
     }
 
+    /// The same, sealing what it sends as it goes.
+    pub(crate) fn chunked(url: &str) -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let mut options = Options::default();
+        (options.chunked, options.timeout) = (true, PATIENCE);
+        Ok(Self { runtime, client: Client::new(url, policy()?, options)? })
+    }
+
+    /// Asks for all outputs.
+    pub(crate) fn infer(&self, model: &str, inputs: Vec<(String, Tensor<'_>)>) -> anyhow::Result<Tensors> {
+        Ok(self.runtime.block_on(self.client.infer(Some(model), inputs, &[]))?)
+    }
+
     pub(crate) fn ask(&self, model: &str, bare: &Bare) -> anyhow::Result<Duration> {
         let start = Instant::now();
         let outputs = self.runtime.block_on(self.client.infer(Some(model), bare.borrowed(), &[]))?;
@@ -152,6 +166,8 @@ impl Library {
         Ok(time)
     }
 }
+
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Trusts the stand-in for evidence: there is no TEE here.
 fn policy() -> anyhow::Result<Policy> {

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// A look at everything in a few minutes: 2 rounds of 0.5 s.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
-    /// Measure one model alone: tiny, digits, minilm, squeezenet, inception, or a file of your own.
+    /// Measure one model alone: tiny, digits, minilm, squeezenet, ensemble, inception, or a file of your own.
     #[arg(long, value_name = "NAME|FILE")]
     model: Option<String>,
     /// How many ask at once.
@@ -131,6 +131,7 @@ pub(crate) fn models(folder: &Path, only: Option<&str>) -> anyhow::Result<Vec<Pa
         PathBuf::from("examples/digits/digits.onnx"),
         folder.join("minilm.onnx"),
         folder.join("squeezenet.onnx"),
+        folder.join("ensemble.onnx"),
         folder.join("inception.onnx"),
     ];
     if let Some(model) = only {
@@ -189,8 +190,9 @@ impl Bench {
             if clients == 1 && name == "tiny" {
                 let costs =
                     (0..self.rounds).map(|_| probes.round(self.length)).collect::<Result<Vec<_>, _>>()?;
-                let [bare, sealed, ..] = &contenders[..] else { continue };
-                run.breakdown = report::breakdown(name, probes.sizes(), &bare.found, &sealed.found, &costs);
+                let found = |mode| contenders.iter().find(|one| one.label.mode == mode).map(|one| &one.found[..]);
+                let (Some(bare), Some(sealed)) = (found("in-process"), found(SEALED)) else { continue };
+                run.breakdown = report::breakdown(name, probes.sizes(), bare, sealed, &costs);
             }
             let found: Vec<_> = contenders.into_iter().map(|one| (one.label, one.found)).collect();
             rows.extend(report::rows(name, clients, Arrivals::Closed, &found));

@@ -46,7 +46,7 @@ pub fn answer<B>(request: &Request<B>, app: &App) -> Response<Payload> {
             None => text(StatusCode::OK, "ready\n".into()),
             Some(trouble) => text(StatusCode::SERVICE_UNAVAILABLE, trouble + "\n"),
         },
-        "/metrics" => text(StatusCode::OK, app.metrics().render()),
+        "/metrics" => text(StatusCode::OK, app.metrics_page()),
         _ => text(StatusCode::NOT_FOUND, "see /metrics, /health/live, /health/ready\n".into()),
     }
 }

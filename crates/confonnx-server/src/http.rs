@@ -5,11 +5,14 @@ mod payload;
 mod problem;
 mod serve;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
 };
-use std::time::Instant;
 
 use bytes::Bytes;
 use confonnx_attest::Nonce;
@@ -89,6 +92,11 @@ impl App {
         }
         let no_keys = |why: Option<String>| format!("no keys: {}", why.as_deref().unwrap_or("not yet"));
         (!self.service.is_ready()).then(|| no_keys(self.service.trouble()))
+    }
+
+    /// The counters, in Prometheus' text format.
+    pub fn metrics_page(&self) -> String {
+        self.metrics.render(&self.service.batched())
     }
 
     /// The counters.
@@ -190,9 +198,12 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
 
 /// 128 random bits, as a UUID of version 4 (RFC 9562).
 fn request_id() -> HeaderValue {
-    let mut bytes = [0_u8; 16];
-    // An id of zeros, should the system fail to give random bytes, is no worse than none.
-    let _ = getrandom::fill(&mut bytes);
+    // Ids are names, not secrets: keyed hashes of a counter are as unlikely to meet as random ones, without a system call.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let [high, low] = KEYS.each_ref().map(|key| u128::from(key.hash_one(count)));
+    let mut bytes = (high << 64 | low).to_be_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut id = String::with_capacity(36);
@@ -201,7 +212,7 @@ fn request_id() -> HeaderValue {
             id.push('-');
         }
         for nibble in [byte >> 4, byte & 0x0f] {
-            id.extend(char::from_digit(nibble.into(), 16));
+            id.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
         }
     }
     HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))

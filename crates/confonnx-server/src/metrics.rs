@@ -71,8 +71,8 @@ impl Metrics {
         *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
     }
 
-    /// The page for `GET /metrics`.
-    pub fn render(&self) -> String {
+    /// The page for `GET /metrics`, with the samples of `batched`: by labels, how many requests were put together.
+    pub fn render(&self, batched: &[(String, String)]) -> String {
         let mut page = String::with_capacity(4096);
         let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
             // Writing to a string cannot fail.
@@ -125,6 +125,7 @@ impl Metrics {
             "Requests answered in a session.",
             &counter(&self.resumed),
         );
+        family("batched_requests_total", "counter", "Requests run together with others, by model.", batched);
         for (name, kind, help, samples) in self.collateral.samples().into_iter().chain(self.auth.samples()) {
             family(name, kind, help, &samples);
         }
@@ -138,6 +139,7 @@ impl Metrics {
 /// Counts durations in fixed buckets.
 #[derive(Debug, Default)]
 pub struct Histogram {
+    /// Each without those of the shorter ones.
     buckets: [AtomicU64; BOUNDS_US.len()],
     count: AtomicU64,
     sum_us: AtomicU64,
@@ -147,26 +149,19 @@ impl Histogram {
     /// Counts one.
     pub fn record(&self, elapsed: Duration) {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        for (bound, bucket) in BOUNDS_US.iter().zip(&self.buckets) {
-            if micros <= *bound {
-                bucket.fetch_add(1, Relaxed);
-            }
+        if let Some(bucket) = self.buckets.get(BOUNDS_US.partition_point(|bound| *bound < micros)) {
+            bucket.fetch_add(1, Relaxed);
         }
         self.count.fetch_add(1, Relaxed);
         self.sum_us.fetch_add(micros, Relaxed);
     }
 
     fn samples(&self, stage: &str) -> Vec<(String, String)> {
-        let mut samples: Vec<_> = BOUNDS_US
-            .iter()
-            .zip(&self.buckets)
-            .map(|(bound, n)| {
-                (
-                    format!("_bucket{{stage=\"{stage}\",le=\"{}\"}}", seconds(*bound)),
-                    n.load(Relaxed).to_string(),
-                )
-            })
-            .collect();
+        let buckets = BOUNDS_US.iter().zip(&self.buckets).scan(0_u64, |sum, (bound, n)| {
+            *sum = sum.saturating_add(n.load(Relaxed));
+            Some((format!("_bucket{{stage=\"{stage}\",le=\"{}\"}}", seconds(*bound)), sum.to_string()))
+        });
+        let mut samples: Vec<_> = buckets.collect();
         let count = self.count.load(Relaxed).to_string();
         samples.push((format!("_bucket{{stage=\"{stage}\",le=\"+Inf\"}}"), count.clone()));
         samples.push((format!("_sum{{stage=\"{stage}\"}}"), seconds(self.sum_us.load(Relaxed)).to_string()));
@@ -211,7 +206,7 @@ mod tests {
         metrics.count("queue-full");
         metrics.open.record(Duration::from_micros(70));
         metrics.open.record(Duration::from_secs(9));
-        let page = metrics.render();
+        let page = metrics.render(&[]);
         for line in [
             "confonnx_requests_total{outcome=\"ok\"} 2",
             "confonnx_requests_total{outcome=\"queue-full\"} 1",

@@ -104,6 +104,16 @@ impl Service {
         self.keys.are_there()
     }
 
+    /// Whether a request may have to wait for others that are not there yet.
+    pub fn puts_together(&self) -> bool {
+        self.models.current().puts_together()
+    }
+
+    /// For the counters: by label, how many requests each model ran together with others.
+    pub fn batched(&self) -> Vec<(String, String)> {
+        self.models.current().batched()
+    }
+
     /// Looks for the key of `sealed` where keys come from, if it is not known.
     pub async fn look_for_key(&self, sealed: &Incoming) {
         if sealed.key_id().is_some_and(|id| !self.keys.ring().knows(id, clock::now())) {

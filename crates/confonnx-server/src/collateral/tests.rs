@@ -115,7 +115,7 @@ async fn what_evidence_needs_is_fetched_and_stapled() {
         asked.iter().any(|path| path.contains("blSPL=")) && asked.iter().any(|path| path.ends_with("/crl"))
     );
 
-    let page = server.metrics.render();
+    let page = server.metrics.render(&[]);
     for line in [
         "confonnx_collateral_fetches_total{vendor=\"amd\"} 2",
         "confonnx_collateral_needed 2",

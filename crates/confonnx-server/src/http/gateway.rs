@@ -12,7 +12,6 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    task::block_in_place,
     time::{Instant, timeout_at},
 };
 
@@ -122,21 +121,18 @@ where
     }
 }
 
-/// Runs `work` here if requests are brief and another HTTP thread is free to serve connections meanwhile, else on a
-/// worker, which gives the place in the queue back when it is done, whoever still waits.
+/// Runs `work` here if requests are brief, none has to wait for others, and another HTTP thread goes on serving
+/// connections; else on a worker, which gives the place in the queue back when it is done, whoever still waits.
 async fn run<T: Send + 'static>(
     app: &Arc<App>,
     permit: OwnedSemaphorePermit,
     work: impl FnOnce(&App) -> T + Send + 'static,
 ) -> Result<T, Code> {
-    let spare =
-        app.spare_threads.try_acquire().ok().filter(|_| app.recent_micros.load(Relaxed) <= BRIEF_MICROS);
-    if let Some(_thread) = spare {
-        // Handing it to a worker and waking up again costs more than a small model. Another thread takes this one's
-        // connections meanwhile.
+    let brief = || app.recent_micros.load(Relaxed) <= BRIEF_MICROS && !app.service.puts_together();
+    if let Some(_thread) = app.spare_threads.try_acquire().ok().filter(|_| brief()) {
+        // Handing it to a worker and waking up again costs more than a small model.
         let (_permit, _running) = (permit, Held::new(&app.metrics.in_flight));
-        let run = || catch_unwind(AssertUnwindSafe(|| timed(app, work)));
-        return block_in_place(run).map_err(|_| Code::RequestInvalid);
+        return catch_unwind(AssertUnwindSafe(|| timed(app, work))).map_err(|_| Code::RequestInvalid);
     }
     let shared = Arc::clone(app);
     let queued = Queued::new(app);
@@ -150,13 +146,15 @@ async fn run<T: Send + 'static>(
     app.workers.run(job).await.map_err(|_| Code::RequestInvalid)
 }
 
-/// Runs `work`, and remembers how long that took: half of it, and half of what was remembered.
+/// Runs `work`, and remembers how long that took: at once if it was longer than what was remembered, which else fades, so
+/// that a few long ones among many keep all off the HTTP threads.
 fn timed<T>(app: &App, work: impl FnOnce(&App) -> T) -> T {
     let start = Instant::now();
     let done = work(app);
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     let before = app.recent_micros.load(Relaxed);
-    app.recent_micros.store(if before == u64::MAX { micros } else { before / 2 + micros / 2 }, Relaxed);
+    let faded = if before == u64::MAX { 0 } else { before - before / 4 };
+    app.recent_micros.store(micros.max(faded), Relaxed);
     done
 }
 
@@ -185,4 +183,4 @@ fn reply(sealed: Sealed, media_type: &'static str) -> Answered {
 }
 
 /// What takes no longer may run on an HTTP thread. Handing over costs some tens of µs, a few hundredths of this.
-const BRIEF_MICROS: u64 = 1_000;
+const BRIEF_MICROS: u64 = 500;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use confonnx_attest::ModelClaim;
 use serde::Serialize;
 
-use super::{Slot, known::Known};
+use super::{Served, Slot, known::Known};
 
 /// Versions by name and number.
 pub(super) type Slots = BTreeMap<String, BTreeMap<u64, Arc<Slot>>>;
@@ -17,6 +17,8 @@ pub struct Set {
     index: Vec<Entry>,
     /// The first version that should be served and is not.
     lacking: Option<Absent>,
+    /// Whether requests to any of them are put together.
+    together: bool,
 }
 
 /// A line of the repository's index.
@@ -109,7 +111,28 @@ impl Set {
                 (_, version) => Absent::Unavailable { model, version, reason: entry.reason.clone() },
             }
         });
-        Self { slots, index, lacking }
+        let served = slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served());
+        let together = served.into_iter().any(|served| served.model.largest_batch().is_ok_and(|rows| rows > 1));
+        Self { slots, index, lacking, together }
+    }
+
+    /// Whether requests to any model are put together, and so have to be able to wait for each other.
+    pub fn puts_together(&self) -> bool {
+        self.together
+    }
+
+    /// For the counters: by label, how many requests each model ran together with others.
+    pub fn batched(&self) -> Vec<(String, String)> {
+        let served = self.slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served());
+        let putting_together = served.filter(|served| served.model.largest_batch().is_ok_and(|rows| rows > 1));
+        let sample = |served: &Served| {
+            let ModelClaim { name, version, .. } = &served.claim;
+            // As Prometheus' text format wants label values: these three, and nothing else.
+            let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let labels = format!("{{model=\"{name}\",version=\"{version}\"}}");
+            (labels, served.model.batched_requests().to_string())
+        };
+        putting_together.map(sample).collect()
     }
 
     /// For the claims: by name, then version.

@@ -25,7 +25,14 @@ async fn answers_do_not_depend_on_who_else_asks() {
     let together = Arc::new(together);
     let (one, other) = (alone.key(Kem::X25519).await, together.key(Kem::X25519).await);
     let path = head("POST", "/v2/models/rows/infer");
-    for round in 0..8 {
+    let counted = |server: &Running| {
+        let page = server.app.metrics_page();
+        let line = page.lines().find_map(|line| {
+            line.strip_prefix("confonnx_batched_requests_total{model=\"rows\",version=\"1\"} ")
+        });
+        line.map(|n| n.parse::<u64>().unwrap())
+    };
+    for round in (0_u64..400).take_while(|round| *round < 8 || counted(&together) == Some(0)) {
         // One that does not fit the model is among them.
         let bodies: Vec<String> = (0..12_u64)
             .map(|seed| match seed {
@@ -46,4 +53,6 @@ async fn answers_do_not_depend_on_who_else_asks() {
             assert_eq!(answer.json()["outputs"], expected.json()["outputs"]);
         }
     }
+    assert!(counted(&together) > Some(0), "{}", together.app.metrics_page());
+    assert_eq!(counted(&alone), None, "its model is not put together");
 }

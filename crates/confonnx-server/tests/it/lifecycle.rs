@@ -84,7 +84,7 @@ async fn the_operator_sees_counts_and_health() {
     let page = |path: &str| admin::answer(&Request::get(path).body(()).unwrap(), &server.app);
     assert_eq!(page("/health/ready").status(), 200);
     assert_eq!(page("/nowhere").status(), 404);
-    let metrics = server.app.metrics().render();
+    let metrics = server.app.metrics_page();
     for line in [
         "confonnx_requests_total{outcome=\"ok\"} 2",
         "confonnx_requests_total{outcome=\"request-invalid\"} 1",
