@@ -430,7 +430,11 @@ impl Bench {
         Ok(Finding {
             what: "memory for one input of 1 GiB, in chunks",
             target: "no more than 1.25 of the input",
-            measured: format!("{:.0} MiB, {ratio:.2} of the input; answered in {:.1} s", mebibytes(most), took.as_secs_f64()),
+            measured: format!(
+                "{:.0} MiB, {ratio:.2} of the input; answered in {:.1} s",
+                mebibytes(most),
+                took.as_secs_f64()
+            ),
             met: ratio <= 1.25,
             numbers: BTreeMap::new(),
         })

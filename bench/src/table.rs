@@ -190,7 +190,8 @@ impl Bench {
             if clients == 1 && name == "tiny" {
                 let costs =
                     (0..self.rounds).map(|_| probes.round(self.length)).collect::<Result<Vec<_>, _>>()?;
-                let found = |mode| contenders.iter().find(|one| one.label.mode == mode).map(|one| &one.found[..]);
+                let found =
+                    |mode| contenders.iter().find(|one| one.label.mode == mode).map(|one| &one.found[..]);
                 let (Some(bare), Some(sealed)) = (found("in-process"), found(SEALED)) else { continue };
                 run.breakdown = report::breakdown(name, probes.sizes(), bare, sealed, &costs);
             }

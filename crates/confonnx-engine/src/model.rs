@@ -222,10 +222,8 @@ fn infer(
     let mut answers = Vec::with_capacity(names.len());
     for name in names {
         let tensor = results.get(name).and_then(convert::output);
-        answers.push((
-            name.to_owned(),
-            tensor.ok_or_else(|| InferError::OutputType { name: name.to_owned() })?,
-        ));
+        answers
+            .push((name.to_owned(), tensor.ok_or_else(|| InferError::OutputType { name: name.to_owned() })?));
     }
     Ok(answers)
 }

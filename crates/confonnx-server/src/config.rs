@@ -304,7 +304,10 @@ impl Config {
             onnxruntime_library: settings.onnxruntime_library,
             http: SocketAddr::new(address, settings.http_port.unwrap_or(8888)),
             admin: (admin_port != 0).then(|| SocketAddr::new(admin_address, admin_port)),
-            http_threads: at_least_1("num-http-threads", settings.num_http_threads.unwrap_or(cores.min(4) + 1))?,
+            http_threads: at_least_1(
+                "num-http-threads",
+                settings.num_http_threads.unwrap_or(cores.min(4) + 1),
+            )?,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             auth_key_file: settings.auth_key_file,
             auth_file: settings.auth_file,

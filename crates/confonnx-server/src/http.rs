@@ -1,6 +1,7 @@
 //! The public port: attestation and sealed messages. Sees only octets that are sealed or public.
 
 mod gateway;
+mod in_place;
 mod payload;
 mod problem;
 mod serve;
@@ -26,6 +27,7 @@ pub use payload::Payload;
 pub use problem::problem;
 pub use serve::{Listener, Stop};
 
+use self::in_place::InPlace;
 use crate::{attestation::Attestation, config::Limits, metrics::Metrics, service::Service, workers::Workers};
 
 /// What answers requests; independent of any listener.
@@ -35,10 +37,7 @@ pub struct App {
     workers: Workers,
     /// A permit for each sealed request that is received, waiting or running.
     queue: Arc<Semaphore>,
-    /// A permit for each HTTP thread but one, which goes on serving connections while the others run a model.
-    spare_threads: Semaphore,
-    /// How long sealed requests took of late once they ran, in µs.
-    recent_micros: AtomicU64,
+    in_place: InPlace,
     limits: Limits,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
@@ -52,27 +51,28 @@ struct Answered {
 
 impl App {
     /// An application with an empty queue, for the runtime this is called in.
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
     pub fn new(
         service: Arc<Service>,
         attestation: Arc<Attestation>,
         workers: Workers,
         limits: Limits,
         metrics: Arc<Metrics>,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
+        let in_place = InPlace::new()?;
         let queue = Arc::new(Semaphore::new(limits.queue));
-        let threads = tokio::runtime::Handle::current().metrics().num_workers();
-        let spare_threads = Semaphore::new(threads.saturating_sub(1));
-        Self {
+        Ok(Self {
             service,
             attestation,
             workers,
             queue,
-            spare_threads,
-            recent_micros: AtomicU64::new(u64::MAX),
+            in_place,
             limits,
             metrics,
             draining: AtomicBool::new(false),
-        }
+        })
     }
 
     /// From now on sealed requests are refused; those received so far are answered.

@@ -37,7 +37,8 @@ pub(super) fn sizes(model: &Model, options: &Batching) -> Result<Vec<usize>, Not
     if !has_rows(model.inputs()) || !has_rows(model.outputs()) {
         return Err(NotBatched::NoRows);
     }
-    let rows = model.inputs().iter().map(|info| trial::row_octets(info).map(|octets| MOST_OCTETS / octets.max(1)));
+    let rows =
+        model.inputs().iter().map(|info| trial::row_octets(info).map(|octets| MOST_OCTETS / octets.max(1)));
     let rows = rows.map(Option::unwrap_or_default).min().unwrap_or_default();
     if rows < 2 {
         return Err(NotBatched::TooLarge { limit: MOST_OCTETS });

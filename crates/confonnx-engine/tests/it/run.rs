@@ -152,9 +152,8 @@ fn a_request_alone_has_the_answer_it_has_among_others() {
                         .into_iter()
                         .chain(model.inputs()[0].shape[1..].iter().map(|&dim| u64::try_from(dim).unwrap()))
                         .collect();
-                    let values: Vec<f32> = (0..dims.iter().product())
-                        .map(|i| ((i * 31 + round) % 997) as f32 / 997.0)
-                        .collect();
+                    let values: Vec<f32> =
+                        (0..dims.iter().product()).map(|i| ((i * 31 + round) % 997) as f32 / 997.0).collect();
                     let inputs = [(model.inputs()[0].name.clone(), fp32(&dims, &values))];
                     let run = if (thread + round) % 2 == 0 { Model::run } else { Model::run_alone };
                     assert_eq!(run(model, &inputs, &[]).unwrap(), bare.run(&inputs, &[]).unwrap());

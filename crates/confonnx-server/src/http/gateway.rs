@@ -121,18 +121,17 @@ where
     }
 }
 
-/// Runs `work` here if requests are brief, none has to wait for others, and another HTTP thread goes on serving
-/// connections; else on a worker, which gives the place in the queue back when it is done, whoever still waits.
+/// Runs `work` here if it is likely to be brief and no request has to wait for others; else on a worker, which gives the
+/// place in the queue back when it is done, whoever still waits.
 async fn run<T: Send + 'static>(
     app: &Arc<App>,
     permit: OwnedSemaphorePermit,
     work: impl FnOnce(&App) -> T + Send + 'static,
 ) -> Result<T, Code> {
-    let brief = || app.recent_micros.load(Relaxed) <= BRIEF_MICROS && !app.service.puts_together();
-    if let Some(_thread) = app.spare_threads.try_acquire().ok().filter(|_| brief()) {
-        // Handing it to a worker and waking up again costs more than a small model.
+    if let Some(_place) = app.in_place.place().filter(|_| !app.service.puts_together()) {
         let (_permit, _running) = (permit, Held::new(&app.metrics.in_flight));
-        return catch_unwind(AssertUnwindSafe(|| timed(app, work))).map_err(|_| Code::RequestInvalid);
+        let work = || app.in_place.timed(|| work(app));
+        return catch_unwind(AssertUnwindSafe(work)).map_err(|_| Code::RequestInvalid);
     }
     let shared = Arc::clone(app);
     let queued = Queued::new(app);
@@ -140,22 +139,10 @@ async fn run<T: Send + 'static>(
         let _permit = permit;
         drop(queued);
         let _running = Held::new(&shared.metrics.in_flight);
-        timed(&shared, work)
+        shared.in_place.timed(|| work(&shared))
     };
     // The service answers its own panics inside the seal; one outside it loses the keys to do so.
     app.workers.run(job).await.map_err(|_| Code::RequestInvalid)
-}
-
-/// Runs `work`, and remembers how long that took: at once if it was longer than what was remembered, which else fades, so
-/// that a few long ones among many keep all off the HTTP threads.
-fn timed<T>(app: &App, work: impl FnOnce(&App) -> T) -> T {
-    let start = Instant::now();
-    let done = work(app);
-    let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let before = app.recent_micros.load(Relaxed);
-    let faded = if before == u64::MAX { 0 } else { before - before / 4 };
-    app.recent_micros.store(micros.max(faded), Relaxed);
-    done
 }
 
 /// Counts a request as waiting until it runs.
@@ -181,6 +168,3 @@ fn reply(sealed: Sealed, media_type: &'static str) -> Answered {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Answered { response, outcome: sealed.outcome }
 }
-
-/// What takes no longer may run on an HTTP thread. Handing over costs some tens of µs, a few hundredths of this.
-const BRIEF_MICROS: u64 = 500;

@@ -112,7 +112,8 @@ impl Set {
             }
         });
         let served = slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served());
-        let together = served.into_iter().any(|served| served.model.largest_batch().is_ok_and(|rows| rows > 1));
+        let together =
+            served.into_iter().any(|served| served.model.largest_batch().is_ok_and(|rows| rows > 1));
         Self { slots, index, lacking, together }
     }
 
@@ -124,7 +125,8 @@ impl Set {
     /// For the counters: by label, how many requests each model ran together with others.
     pub fn batched(&self) -> Vec<(String, String)> {
         let served = self.slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served());
-        let putting_together = served.filter(|served| served.model.largest_batch().is_ok_and(|rows| rows > 1));
+        let putting_together =
+            served.filter(|served| served.model.largest_batch().is_ok_and(|rows| rows > 1));
         let sample = |served: &Served| {
             let ModelClaim { name, version, .. } = &served.claim;
             // As Prometheus' text format wants label values: these three, and nothing else.

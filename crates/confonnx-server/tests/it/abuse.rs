@@ -7,6 +7,7 @@ use confonnx_server::config::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime::Builder,
     time::timeout,
 };
 
@@ -160,7 +161,9 @@ async fn a_full_queue_refuses_before_it_opens() {
 async fn a_long_request_after_brief_ones_leaves_a_thread_to_serve() {
     let mut config = config("count", |_| {});
     config.sessions = 2;
-    let server = start_with(config).await;
+    // Threads of its own: the client's tasks are not to wait behind the server's.
+    let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let server = serving.spawn(start_with(config)).await.unwrap();
     let key = server.key(Kem::X25519).await;
     let request = |n| seal(&key, &head("POST", "/v2/models/count/infer"), count_to(n).as_bytes());
     for _ in 0..20 {
@@ -187,6 +190,7 @@ async fn a_long_request_after_brief_ones_leaves_a_thread_to_serve() {
         Answer::open(long.await, opener).json()["outputs"][0]["data"],
         serde_json::json!([LONG as f64])
     );
+    serving.shutdown_background();
 }
 
 #[tokio::test]
