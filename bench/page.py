@@ -17,6 +17,7 @@ import scaling
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 DATA = DOCS / "performance"
 LOAD = 1e5
+THREADS = "sealed answers a second to 1 and to 8 clients"
 FILES = ("results.json", "run.json", "resources.json")
 
 
@@ -180,6 +181,16 @@ def targets(found: Results) -> str:
     return table("what | target | measured | ", [[cell.replace("|", "/") for cell in line] for line in cells])
 
 
+def threads(found: Results) -> str:
+    """How sessions share the cores: one line for each setting."""
+    said = [finding for finding in found.resources if finding["what"] == THREADS]
+    if not said:
+        return "Not measured."
+    model, _, settings = said[0]["measured"].partition(": ")
+    cells = [list(re.fullmatch(r"(.*) (\S+) and (\S+)", setting).groups()) for setting in settings.split("; ")]
+    return table(f"{model}, sealed, answers/s | to 1 client | to 8 clients", cells)
+
+
 def breakdown(found: Results) -> str:
     return f"```text\n{found.run['breakdown'].rstrip()}\n```"
 
@@ -302,6 +313,7 @@ def blocks(found: Results, assumed: scaling.Assumed, load: float) -> dict[str, d
             "latency": latency(found),
             "open loop": open_loop(found),
             "targets": targets(found),
+            "threads": threads(found),
             "breakdown": breakdown(found),
             "generator": generator(found),
         },
