@@ -1,6 +1,13 @@
 //! A model and its sessions.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use confonnx_tensor::{DataType, Tensor};
 use ort::{
@@ -62,6 +69,8 @@ pub struct Model {
     sessions: Sessions,
     batcher: Option<Batcher>,
     not_batched: Option<NotBatched>,
+    /// How long runs took of late, in µs: half of the last one, and half of what this was.
+    recent_micros: AtomicU64,
 }
 
 /// An input, with the names of its dynamic dimensions (empty: none).
@@ -102,7 +111,15 @@ impl Model {
             each.push(make(plan.each())?);
         }
         let sessions = Sessions::new(plan, each, alone);
-        let mut model = Self { inputs, outputs, ports, sessions, batcher: None, not_batched: None };
+        let mut model = Self {
+            inputs,
+            outputs,
+            ports,
+            sessions,
+            batcher: None,
+            not_batched: None,
+            recent_micros: AtomicU64::new(u64::MAX),
+        };
         match options.batch.as_ref().map(|batch| Batcher::new(&model, batch.clone())) {
             None => {}
             Some(Ok(batcher)) => model.batcher = Some(batcher),
@@ -159,7 +176,7 @@ impl Model {
     }
 
     /// [`run`](Self::run) for a request that is the only one, as far as its caller knows: it gets all cores, if
-    /// [`Arrangement`] provides for that. The answer is the same.
+    /// [`Arrangement`] provides for that and runs are long enough to gain by it. The answer is the same.
     ///
     /// # Errors
     /// [`InferError`] as for [`run`](Self::run).
@@ -168,7 +185,12 @@ impl Model {
         inputs: &[(String, Tensor<'_>)],
         outputs: &[String],
     ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
-        match self.sessions.take_all_cores() {
+        let all_cores = if self.recent_micros.load(Relaxed) < BRIEF_MICROS {
+            None
+        } else {
+            self.sessions.take_all_cores()
+        };
+        match all_cores {
             Some(mut session) => {
                 check::inputs(&self.ports, inputs)?;
                 check::outputs(&self.outputs, outputs)?;
@@ -193,7 +215,12 @@ impl Model {
         inputs: &[(String, Tensor<'_>)],
         outputs: &[String],
     ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
-        infer(session, &self.outputs, inputs, outputs)
+        let start = Instant::now();
+        let answer = infer(session, &self.outputs, inputs, outputs);
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let before = self.recent_micros.load(Relaxed);
+        self.recent_micros.store(if before == u64::MAX { micros } else { before / 2 + micros / 2 }, Relaxed);
+        answer
     }
 }
 
@@ -243,3 +270,6 @@ fn port(direction: &'static str, outlet: &Outlet) -> Result<Port, EngineError> {
 fn failed<R>(error: ort::Error<R>) -> InferError {
     InferError::Runtime(Category::from(&error))
 }
+
+/// What takes no longer gains little by more threads, and they are in the way of everyone else.
+const BRIEF_MICROS: u64 = 500;
