@@ -13,7 +13,10 @@ pub(crate) fn one(infos: &[TensorInfo]) -> Option<Vec<(String, Tensor<'static>)>
         row_octets(info)?.checked_mul(first)
     };
     let total = infos.iter().try_fold(0_usize, |sum, info| sum.checked_add(octets(info)?))?;
-    (total <= MOST_OCTETS).then(|| infos.iter().map(|info| rows(info, 0, 1)).collect())
+    if total > MOST_OCTETS {
+        return None;
+    }
+    infos.iter().map(|info| rows(info, 0, 1)).collect()
 }
 
 /// Octets of one row; none if they are more than can be counted.
@@ -23,8 +26,8 @@ pub(crate) fn row_octets(info: &TensorInfo) -> Option<usize> {
 }
 
 /// `count` rows from `first` on of an input that goes on for ever; all of one that has a number of rows. Other dimensions of
-/// any size become 8.
-pub(crate) fn rows(info: &TensorInfo, first: usize, count: usize) -> (String, Tensor<'static>) {
+/// any size become 8. None for a shape that no tensor has.
+pub(crate) fn rows(info: &TensorInfo, first: usize, count: usize) -> Option<(String, Tensor<'static>)> {
     let count = |&dim: &i64| u64::try_from(dim).unwrap_or(count as u64);
     let tail = info.shape.iter().skip(1).map(|&dim| u64::try_from(dim).unwrap_or(ANY_SIZE));
     let dims: Vec<u64> = info.shape.first().map(count).into_iter().chain(tail).collect();
@@ -33,8 +36,8 @@ pub(crate) fn rows(info: &TensorInfo, first: usize, count: usize) -> (String, Te
     let from = in_row.saturating_mul(first as u64);
     let elements = from..from.saturating_add(all);
     let data: Vec<u8> = elements.flat_map(|index| element(info.dtype, index)).collect();
-    let tensor = Shape::new(dims).and_then(|shape| Tensor::new(info.dtype, shape, data));
-    (info.name.clone(), tensor.unwrap_or_else(|_| unreachable!("as many octets as the shape has")))
+    let tensor = Tensor::new(info.dtype, Shape::new(dims).ok()?, data).ok()?;
+    Some((info.name.clone(), tensor))
 }
 
 /// From 0 to 1: a number for reals, 0 or 1 for integers, which may be indices.
@@ -62,3 +65,22 @@ fn element(dtype: DataType, index: u64) -> Vec<u8> {
 const ANY_SIZE: u64 = 8;
 /// What is tried at most, so that no model and no setting makes loading endless.
 pub(crate) const MOST_OCTETS: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_no_tensor_has_are_not_made_up() {
+        let made = |shape: &[i64]| {
+            let info = TensorInfo { name: "x".into(), dtype: DataType::Fp32, shape: shape.to_vec() };
+            one(&[info]).map(|inputs| inputs.into_iter().map(|(_, tensor)| tensor.shape().dims().to_vec()))
+        };
+        for shape in [&[1; 65][..], &[1 << 62, 0, 8], &[i64::MAX, i64::MAX], &[1 << 40]] {
+            assert!(made(shape).is_none(), "{shape:?}");
+        }
+        for (shape, expected) in [(&[][..], &[][..]), (&[-1, 3, -1], &[1, 3, 8]), (&[2, 0], &[2, 0])] {
+            assert!(made(shape).is_some_and(|dims| dims.eq([expected])), "{shape:?}");
+        }
+    }
+}

@@ -49,7 +49,9 @@ pub(super) fn sizes(model: &Model, options: &Batching) -> Result<Vec<usize>, Not
         (2..=8).chain(doubled).chain(options.preferred.iter().copied()).chain([most]).collect();
     let mut session = model.sessions().take();
     let mut run = |first: usize, rows: usize| {
-        let inputs: Vec<_> = model.inputs().iter().map(|info| trial::rows(info, first, rows)).collect();
+        // Without inputs that cannot be made up it fails, and that is the reason given.
+        let inputs: Vec<_> =
+            model.inputs().iter().filter_map(|info| trial::rows(info, first, rows)).collect();
         model.run_on(&mut session, &inputs, &[])
     };
     let mut alone: Vec<Answer> = Vec::new();
