@@ -1,9 +1,10 @@
 //! A fixed number of threads for work that blocks: opening, running, sealing.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, mpsc},
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, Thread},
 };
 
 use tokio::sync::oneshot;
@@ -12,8 +13,21 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads. They end when this and its clones are dropped and the work is done.
 #[derive(Clone)]
-pub struct Workers {
-    jobs: mpsc::Sender<Job>,
+pub struct Workers(Arc<Hand>);
+
+/// Gives work out; the threads end without it.
+struct Hand(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Threads that wait for work. The last one to finish is the first to go on: it is where its core and the threads of
+    /// its session are, while another may be put on a core that those have, with the first one's idle.
+    idle: Vec<Thread>,
+    closed: bool,
 }
 
 /// The job did not finish: it panicked.
@@ -27,21 +41,17 @@ impl Workers {
     /// # Errors
     /// When the system gives no more threads.
     pub fn start(threads: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
+        let hand = Hand(Arc::default());
         for index in 0..threads {
-            let queue = Arc::clone(&queue);
+            let queue = Arc::clone(&hand.0);
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                loop {
-                    // Waits inside the lock: the others wait for it instead of for the channel.
-                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(job) = job else { return };
+                while let Some(job) = queue.next() {
                     // Its owner learns of a panic by the dropped channel.
                     let _ = catch_unwind(AssertUnwindSafe(job));
                 }
             })?;
         }
-        Ok(Self { jobs })
+        Ok(Self(Arc::new(hand)))
     }
 
     /// Runs `work` on one of the threads. It runs to its end even if nobody waits for it any more, and so keeps what
@@ -51,12 +61,55 @@ impl Workers {
     /// [`Lost`]
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
         let (done, result) = oneshot::channel();
-        let job: Job = Box::new(move || {
+        self.0.0.add(Box::new(move || {
             // Nobody may be waiting any more.
             let _ = done.send(work());
-        });
-        self.jobs.send(job).map_err(|_| Lost)?;
+        }));
         result.await.map_err(|_| Lost)
+    }
+}
+
+impl Queue {
+    fn add(&self, job: Job) {
+        let mut state = self.state();
+        state.jobs.push_back(job);
+        let idle = state.idle.pop();
+        drop(state);
+        if let Some(thread) = idle {
+            thread.unpark();
+        }
+    }
+
+    /// The next job, for the thread that asks; `None` when there will be none.
+    fn next(&self) -> Option<Job> {
+        let own = thread::current();
+        loop {
+            let mut state = self.state();
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.closed {
+                return None;
+            }
+            // It may still be there: threads wake up without a reason, too.
+            state.idle.retain(|thread| thread.id() != own.id());
+            state.idle.push(own.clone());
+            drop(state);
+            thread::park();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.closed = true;
+        state.idle.drain(..).for_each(|thread| thread.unpark());
     }
 }
 
