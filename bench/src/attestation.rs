@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let parts =
         Parts::load(&config, device(Duration::from_millis(args.quote), Arc::clone(&quotes))?, &runtime)?;
 
-    let serving = Builder::new_multi_thread().worker_threads(config.http_threads).enable_all().build()?;
+    let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let server = serving.block_on(Server::assemble(config, parts))?;
     let url = format!("http://{}", server.address());
     let (stop, stopping) = watch::channel(false);

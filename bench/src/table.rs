@@ -192,8 +192,9 @@ impl Bench {
                     (0..self.rounds).map(|_| probes.round(self.length)).collect::<Result<Vec<_>, _>>()?;
                 let found =
                     |mode| contenders.iter().find(|one| one.label.mode == mode).map(|one| &one.found[..]);
-                let (Some(bare), Some(sealed)) = (found("in-process"), found(SEALED)) else { continue };
-                run.breakdown = report::breakdown(name, probes.sizes(), bare, sealed, &costs);
+                if let (Some(bare), Some(sealed)) = (found("in-process"), found(SEALED)) {
+                    run.breakdown = report::breakdown(name, probes.sizes(), bare, sealed, &costs);
+                }
             }
             let found: Vec<_> = contenders.into_iter().map(|one| (one.label, one.found)).collect();
             rows.extend(report::rows(name, clients, Arrivals::Closed, &found));

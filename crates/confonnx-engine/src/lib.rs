@@ -15,6 +15,7 @@ mod convert;
 mod error;
 mod model;
 mod pool;
+mod recent;
 mod runtime;
 mod sessions;
 mod trial;

@@ -2,10 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,6 +17,7 @@ use crate::{
     check,
     convert::{self, Aligned},
     error::{Category, EngineError, InferError},
+    recent::Recent,
     runtime::Runtime,
     sessions::{self, Arrangement, Sessions},
     trial,
@@ -69,8 +67,7 @@ pub struct Model {
     sessions: Sessions,
     batcher: Option<Batcher>,
     not_batched: Option<NotBatched>,
-    /// How long runs took of late, in µs: half of the last one, and half of what this was.
-    recent_micros: AtomicU64,
+    recent: Recent,
 }
 
 /// An input, with the names of its dynamic dimensions (empty: none).
@@ -118,7 +115,7 @@ impl Model {
             sessions,
             batcher: None,
             not_batched: None,
-            recent_micros: AtomicU64::new(u64::MAX),
+            recent: Recent::default(),
         };
         match options.batch.as_ref().map(|batch| Batcher::new(&model, batch.clone())) {
             None => {}
@@ -156,6 +153,11 @@ impl Model {
         &self.outputs
     }
 
+    /// Whether the next run is likely to take no more than 500 µs, by those of late.
+    pub fn is_brief(&self) -> bool {
+        self.recent.is_brief()
+    }
+
     /// Runs the model on the calling thread, which waits while all sessions are busy.
     ///
     /// `outputs` names the outputs wanted, in the order wanted; empty means all, in the model's order.
@@ -185,11 +187,7 @@ impl Model {
         inputs: &[(String, Tensor<'_>)],
         outputs: &[String],
     ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
-        let all_cores = if self.recent_micros.load(Relaxed) < BRIEF_MICROS {
-            None
-        } else {
-            self.sessions.take_all_cores()
-        };
+        let all_cores = if self.is_brief() { None } else { self.sessions.take_all_cores() };
         match all_cores {
             Some(mut session) => {
                 check::inputs(&self.ports, inputs)?;
@@ -217,9 +215,7 @@ impl Model {
     ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
         let start = Instant::now();
         let answer = infer(session, &self.outputs, inputs, outputs);
-        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let before = self.recent_micros.load(Relaxed);
-        self.recent_micros.store(if before == u64::MAX { micros } else { before / 2 + micros / 2 }, Relaxed);
+        self.recent.record(start.elapsed());
         answer
     }
 }
@@ -270,6 +266,3 @@ fn port(direction: &'static str, outlet: &Outlet) -> Result<Port, EngineError> {
 fn failed<R>(error: ort::Error<R>) -> InferError {
     InferError::Runtime(Category::from(&error))
 }
-
-/// What takes no longer gains little by more threads, and they are in the way of everyone else.
-const BRIEF_MICROS: u64 = 500;

@@ -306,7 +306,7 @@ impl Config {
             admin: (admin_port != 0).then(|| SocketAddr::new(admin_address, admin_port)),
             http_threads: at_least_1(
                 "num-http-threads",
-                settings.num_http_threads.unwrap_or(cores.min(4) + 1),
+                settings.num_http_threads.unwrap_or(cores.saturating_add(1)),
             )?,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             auth_key_file: settings.auth_key_file,

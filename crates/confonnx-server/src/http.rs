@@ -1,10 +1,10 @@
 //! The public port: attestation and sealed messages. Sees only octets that are sealed or public.
 
 mod gateway;
-mod in_place;
 mod payload;
 mod problem;
 mod serve;
+mod threads;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -27,7 +27,6 @@ pub use payload::Payload;
 pub use problem::problem;
 pub use serve::{Listener, Stop};
 
-use self::in_place::InPlace;
 use crate::{attestation::Attestation, config::Limits, metrics::Metrics, service::Service, workers::Workers};
 
 /// What answers requests; independent of any listener.
@@ -37,7 +36,6 @@ pub struct App {
     workers: Workers,
     /// A permit for each sealed request that is received, waiting or running.
     queue: Arc<Semaphore>,
-    in_place: InPlace,
     limits: Limits,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
@@ -50,29 +48,16 @@ struct Answered {
 }
 
 impl App {
-    /// An application with an empty queue, for the runtime this is called in.
-    ///
-    /// # Errors
-    /// When the system gives no more threads.
+    /// An application with an empty queue.
     pub fn new(
         service: Arc<Service>,
         attestation: Arc<Attestation>,
         workers: Workers,
         limits: Limits,
         metrics: Arc<Metrics>,
-    ) -> std::io::Result<Self> {
-        let in_place = InPlace::new()?;
+    ) -> Self {
         let queue = Arc::new(Semaphore::new(limits.queue));
-        Ok(Self {
-            service,
-            attestation,
-            workers,
-            queue,
-            in_place,
-            limits,
-            metrics,
-            draining: AtomicBool::new(false),
-        })
+        Self { service, attestation, workers, queue, limits, metrics, draining: AtomicBool::new(false) }
     }
 
     /// From now on sealed requests are refused; those received so far are answered.

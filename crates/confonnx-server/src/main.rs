@@ -34,10 +34,8 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<()> {
     hardening::forbid_dumps()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.http_threads)
-        .enable_all()
-        .build()?;
+    // For keys, collateral and the admin port; connections to the public one have threads of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let stop = server::signals()?;
         let server = server::Server::start(config).await?;

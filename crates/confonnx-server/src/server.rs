@@ -207,8 +207,8 @@ impl Server {
         if let Some(driver) = &driver {
             driver.refresh().await?;
         }
-        let listener =
-            bind("http-port", config.http, Listener::bind(config.http, config.limits.connections)).await?;
+        let binding = Listener::bind(config.http, config.limits.connections, config.http_threads);
+        let listener = bind("http-port", config.http, binding).await?;
         let address = listener.address().unwrap_or(config.http);
         let admin = match config.admin {
             None => None,
@@ -249,10 +249,7 @@ impl Server {
         ));
         let poll = (config.model_control == ModelControl::Poll).then_some(config.repository_poll);
         let workers = Workers::start(workers(&config)).map_err(StartError::Thread)?;
-        let app = Arc::new(
-            App::new(Arc::clone(&service), attestation, workers, config.limits, metrics)
-                .map_err(StartError::Thread)?,
-        );
+        let app = Arc::new(App::new(Arc::clone(&service), attestation, workers, config.limits, metrics));
         let grace = config.shutdown_grace;
         let model_key =
             model_key.map(|secret| ModelKeySource { secret, service, retry: config.keys.error_retry });

@@ -65,13 +65,23 @@ pub struct Receiving<'s> {
     service: &'s Service,
 }
 
-/// A chunked request that was received whole.
+/// A request that was received whole, and opened.
 pub struct Received {
     opened: Opened,
-    reply: ChunkedReply,
+    reply: ReplyTo,
     received: usize,
     /// What was served when it was opened.
     set: Arc<Set>,
+}
+
+/// A request that was answered. Dropping erases it, for which its caller need not wait.
+pub struct Spent {
+    _opened: Opened,
+}
+
+enum ReplyTo {
+    Whole(Reply),
+    Chunked(ChunkedReply),
 }
 
 impl Service {
@@ -104,11 +114,6 @@ impl Service {
         self.keys.are_there()
     }
 
-    /// Whether a request may have to wait for others that are not there yet.
-    pub fn puts_together(&self) -> bool {
-        self.models.current().puts_together()
-    }
-
     /// For the counters: by label, how many requests each model ran together with others.
     pub fn batched(&self) -> Vec<(String, String)> {
         self.models.current().batched()
@@ -126,43 +131,38 @@ impl Service {
         self.keys.trouble()
     }
 
-    /// One sealed request, called `id` in its answer, and its sealed reply. Blocks for as long as the model runs.
+    /// Opens a sealed request.
     ///
     /// # Errors
-    /// The code of the answer when the request cannot be opened; the reply carries every other error.
-    pub fn exchange(&self, sealed: Incoming, id: &str) -> Result<Sealed, Code> {
-        self.exchange_opened_by(sealed, id, |ring, sealed| ring.open(sealed, clock::now()))
+    /// The code of the answer when it cannot be opened.
+    pub fn open(&self, sealed: Incoming) -> Result<Received, Code> {
+        self.open_by(sealed, |ring, sealed| ring.open(sealed, clock::now()))
     }
 
-    /// The same for a request in a session.
+    /// Opens a request in a session.
     ///
     /// # Errors
-    /// As [`exchange`](Self::exchange).
-    pub fn exchange_in_session(&self, sealed: Incoming, id: &str) -> Result<Sealed, Code> {
-        let sealed =
-            self.exchange_opened_by(sealed, id, |ring, sealed| ring.open_session(sealed, clock::now()))?;
+    /// As [`open`](Self::open).
+    pub fn open_in_session(&self, sealed: Incoming) -> Result<Received, Code> {
+        let received = self.open_by(sealed, |ring, sealed| ring.open_session(sealed, clock::now()))?;
         self.metrics.resumed.fetch_add(1, Relaxed);
-        Ok(sealed)
+        Ok(received)
     }
 
-    fn exchange_opened_by(
+    fn open_by(
         &self,
         sealed: Incoming,
-        id: &str,
         open: impl FnOnce(&KeyRing, Incoming) -> Result<(Opened, Reply), OpenError>,
-    ) -> Result<Sealed, Code> {
+    ) -> Result<Received, Code> {
         let (start, received) = (Instant::now(), sealed.len());
-        self.metrics.received_bytes.fetch_add(sealed.len() as u64, Relaxed);
-        let (opened, reply, set) = {
+        self.metrics.received_bytes.fetch_add(received as u64, Relaxed);
+        let received = {
             let _steady = self.keys.steady();
             let (opened, reply) = open(self.keys.ring(), sealed).map_err(|err| err.code())?;
-            (opened, reply, self.models.current())
+            Received { opened, reply: ReplyTo::Whole(reply), received, set: self.models.current() }
         };
         self.metrics.open.record(start.elapsed());
-        let (answer, trail) = self.answer(&opened, &set);
-        let sealed = self
-            .seal(answer.outcome, || Ok(SealedReply::Whole(reply.seal(answer.message, &mut rng())?.into())));
-        self.record(&trail, &opened, received, id, sealed)
+        Ok(received)
     }
 
     /// Begins a chunked request of at most `limit` octets, sealed.
@@ -170,24 +170,25 @@ impl Service {
         Receiving { opener: self.keys.ring().chunked_opener(limit), received: 0, service: self }
     }
 
-    /// The sealed reply to a chunked request. Blocks for as long as the model runs.
-    ///
-    /// # Errors
-    /// None but the improbable: the reply carries every error.
-    pub fn exchange_chunked(&self, received: Received, id: &str) -> Result<Sealed, Code> {
-        let Received { opened, reply, received, set } = received;
-        let (answer, trail) = self.answer(&opened, &set);
-        let sealed = self.seal(answer.outcome, || {
-            Ok(SealedReply::Chunked(Box::new(reply.pieces(answer.message, &mut rng())?)))
-        });
-        self.record(&trail, &opened, received, id, sealed)
+    /// Whether answering is likely to be brief, and waits for no other request.
+    pub fn is_brief(&self, received: &Received) -> bool {
+        inner::is_brief(&received.opened, &received.set)
     }
 
-    fn answer(&self, opened: &Opened, set: &Set) -> (Answer, Trail) {
+    /// The sealed reply to a request, called `id` in the audit log, and what is left of the request. Blocks for as long as the
+    /// model runs. There is an error only if the improbable happens: the reply carries every other.
+    pub fn answer(&self, received: Received, id: &str) -> (Result<Sealed, Code>, Spent) {
+        let Received { opened, reply, received, set } = received;
         let (start, mut trail) = (Instant::now(), Trail::default());
-        let answer = guarded(Notes::of(opened), || inner::answer(self, opened, set, &mut trail));
+        let answer = guarded(Notes::of(&opened), || inner::answer(self, &opened, &set, &mut trail));
         self.metrics.infer.record(start.elapsed());
-        (answer, trail)
+        let sealed = self.seal(answer.outcome, || match reply {
+            ReplyTo::Whole(reply) => Ok(SealedReply::Whole(reply.seal(answer.message, &mut rng())?.into())),
+            ReplyTo::Chunked(reply) => {
+                Ok(SealedReply::Chunked(Box::new(reply.pieces(answer.message, &mut rng())?)))
+            }
+        });
+        (self.record(&trail, &opened, received, id, sealed), Spent { _opened: opened })
     }
 
     /// Writes the request down, if that is wanted, and hands its reply on.
@@ -246,6 +247,13 @@ impl Iterator for SealedReply {
     }
 }
 
+impl Received {
+    /// Octets of it, sealed.
+    pub fn octets(&self) -> usize {
+        self.received
+    }
+}
+
 impl Receiving<'_> {
     /// Takes the next octets.
     ///
@@ -267,7 +275,8 @@ impl Receiving<'_> {
     pub fn finish(self) -> Result<Received, Code> {
         let _steady = self.service.keys.steady();
         let (opened, reply) = self.opener.finish(clock::now()).map_err(|err| err.code())?;
-        Ok(Received { opened, reply, received: self.received, set: self.service.models.current() })
+        let (reply, set) = (ReplyTo::Chunked(reply), self.service.models.current());
+        Ok(Received { opened, reply, received: self.received, set })
     }
 }
 

@@ -54,16 +54,21 @@ impl Workers {
         Ok(Self(Arc::new(hand)))
     }
 
-    /// Runs `work` on one of the threads. It runs to its end even if nobody waits for it any more, and so keeps what
-    /// it owns, such as its place in the queue. How much can wait is for the caller to bound.
+    /// Runs `work` on one of the threads; the second half of what it returns is dropped once the first is on its way. It
+    /// runs to its end even if nobody waits for it any more, and so keeps what it owns, such as its place in the queue. How
+    /// much can wait is for the caller to bound.
     ///
     /// # Errors
     /// [`Lost`]
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
+    pub async fn run<T, R>(&self, work: impl FnOnce() -> (T, R) + Send + 'static) -> Result<T, Lost>
+    where
+        T: Send + 'static,
+    {
         let (done, result) = oneshot::channel();
         self.0.0.add(Box::new(move || {
+            let (result, _rest) = work();
             // Nobody may be waiting any more.
-            let _ = done.send(work());
+            let _ = done.send(result);
         }));
         result.await.map_err(|_| Lost)
     }
@@ -115,21 +120,61 @@ impl Drop for Hand {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, time::Duration};
+
     use super::*;
 
     #[tokio::test]
     async fn a_panic_costs_only_its_own_job() {
         let workers = Workers::start(1).unwrap();
-        assert_eq!(workers.run(|| panic!("as the test wants")).await, Err::<(), _>(Lost));
-        assert_eq!(workers.run(|| 7).await, Ok(7));
+        assert_eq!(workers.run(|| -> ((), ()) { panic!("as the test wants") }).await, Err(Lost));
+        assert_eq!(workers.run(|| (7, ())).await, Ok(7));
     }
 
     #[tokio::test]
     async fn a_job_nobody_waits_for_still_runs() {
         let workers = Workers::start(1).unwrap();
         let (started, ran) = oneshot::channel();
-        let waiting = workers.run(move || started.send(()));
-        drop(tokio::time::timeout(std::time::Duration::ZERO, waiting).await);
+        let waiting = workers.run(move || (started.send(()), ()));
+        drop(tokio::time::timeout(Duration::ZERO, waiting).await);
         ran.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_last_thread_to_finish_is_the_first_to_go_on() {
+        let workers = Workers::start(3).unwrap();
+        let thread = || (thread::current().id(), ());
+        // Each answers before it waits for work again.
+        let all_wait = || workers.0.0.state().idle.len() == 3;
+        until(all_wait).await;
+        let first = workers.run(thread).await.unwrap();
+        for _ in 0..20 {
+            until(all_wait).await;
+            assert_eq!(workers.run(thread).await, Ok(first));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_is_done_before_the_threads_end() {
+        let workers = Workers::start(2).unwrap();
+        let (done, count) = mpsc::channel();
+        for _ in 0..50 {
+            let done = done.clone();
+            let asked = workers.run(move || (done.send(()), ()));
+            let _ = tokio::time::timeout(Duration::ZERO, asked).await;
+        }
+        let queue = Arc::downgrade(&workers.0.0);
+        drop((workers, done));
+        until(|| queue.upgrade().is_none()).await;
+        assert_eq!(count.iter().count(), 50);
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let waiting = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it never happened");
     }
 }

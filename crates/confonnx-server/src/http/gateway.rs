@@ -16,9 +16,13 @@ use tokio::{
 };
 
 use super::{Answered, App, Payload, media_type};
-use crate::{metrics::Held, service::Sealed};
+use crate::{
+    metrics::Held,
+    service::{Sealed, Spent},
+};
 
-/// Receives the request, and lets a worker open, run and seal it.
+/// Receives the request, and has it opened, answered and sealed: on this thread if that is likely to be brief, else on a
+/// worker.
 pub(super) async fn answer<B>(app: &Arc<App>, request: Request<B>, id: &HeaderValue) -> Result<Answered, Code>
 where
     B: Body<Data = Bytes> + Send + Unpin,
@@ -36,15 +40,15 @@ where
     if announced > limit as u64 {
         return Err(Code::RequestTooLarge);
     }
-    let sealed = if kind == Kind::Chunked {
+    let body = request.into_body();
+    let received = if kind == Kind::Chunked {
         let mut receiving = app.service.receive(limit);
-        receive(app, request.into_body(), |octets| receiving.push(octets)).await?;
-        let received = receiving.finish()?;
-        run(app, permit, move |app| app.service.exchange_chunked(received, text(&id))).await??
+        receive(app, body, |octets| receiving.push(octets)).await?;
+        receiving.finish()?
     } else {
         // At most the limit, for as many requests as the queue has places.
         let mut message = Incoming::with_capacity(usize::try_from(announced).unwrap_or(0));
-        receive(app, request.into_body(), |octets| {
+        receive(app, body, |octets| {
             message.push(octets);
             Ok(())
         })
@@ -52,13 +56,27 @@ where
         if kind == Kind::Whole {
             app.service.look_for_key(&message).await;
         }
-        run(app, permit, move |app| match kind {
-            Kind::InSession => app.service.exchange_in_session(message, text(&id)),
-            _ => app.service.exchange(message, text(&id)),
-        })
-        .await??
+        let len = message.len();
+        let open = move |app: &App| match kind {
+            Kind::InSession => app.service.open_in_session(message),
+            _ => app.service.open(message),
+        };
+        if len > SHORT {
+            let work = move |app: &App| match open(app) {
+                Ok(received) => {
+                    let (sealed, spent) = app.service.answer(received, text(&id));
+                    (sealed, Some(spent))
+                }
+                Err(code) => (Err(code), None),
+            };
+            return Ok(reply(on_worker(app, permit, work).await?, kind));
+        }
+        open(app)?
     };
-    Ok(reply(sealed, kind.reply_type()))
+    let is_brief = received.octets() <= SHORT && app.service.is_brief(&received);
+    let work = move |app: &App| app.service.answer(received, text(&id));
+    let sealed = if is_brief { here(app, permit, work)? } else { on_worker(app, permit, work).await? };
+    Ok(reply(sealed, kind))
 }
 
 /// How a request is sealed.
@@ -121,28 +139,32 @@ where
     }
 }
 
-/// Runs `work` here if it is likely to be brief and no request has to wait for others; else on a worker, which gives the
-/// place in the queue back when it is done, whoever still waits.
-async fn run<T: Send + 'static>(
+/// Runs `work` on this thread, whose other connections wait meanwhile.
+fn here(
+    app: &App,
+    _permit: OwnedSemaphorePermit,
+    work: impl FnOnce(&App) -> (Result<Sealed, Code>, Spent),
+) -> Result<Sealed, Code> {
+    let _running = Held::new(&app.metrics.in_flight);
+    catch_unwind(AssertUnwindSafe(|| work(app).0)).unwrap_or(Err(Code::RequestInvalid))
+}
+
+/// Runs `work` on a worker, which gives the place in the queue back when it is done, whoever still waits.
+async fn on_worker<R>(
     app: &Arc<App>,
     permit: OwnedSemaphorePermit,
-    work: impl FnOnce(&App) -> T + Send + 'static,
-) -> Result<T, Code> {
-    if let Some(_place) = app.in_place.place().filter(|_| !app.service.puts_together()) {
-        let (_permit, _running) = (permit, Held::new(&app.metrics.in_flight));
-        let work = || app.in_place.timed(|| work(app));
-        return catch_unwind(AssertUnwindSafe(work)).map_err(|_| Code::RequestInvalid);
-    }
+    work: impl FnOnce(&App) -> (Result<Sealed, Code>, R) + Send + 'static,
+) -> Result<Sealed, Code> {
     let shared = Arc::clone(app);
     let queued = Queued::new(app);
     let job = move || {
         let _permit = permit;
         drop(queued);
         let _running = Held::new(&shared.metrics.in_flight);
-        shared.in_place.timed(|| work(&shared))
+        work(&shared)
     };
     // The service answers its own panics inside the seal; one outside it loses the keys to do so.
-    app.workers.run(job).await.map_err(|_| Code::RequestInvalid)
+    app.workers.run(job).await.unwrap_or(Err(Code::RequestInvalid))
 }
 
 /// Counts a request as waiting until it runs.
@@ -161,10 +183,13 @@ impl Drop for Queued {
     }
 }
 
-fn reply(sealed: Sealed, media_type: &'static str) -> Answered {
+fn reply(sealed: Sealed, kind: Kind) -> Answered {
     let mut response = Response::new(Payload::Sealed(sealed.reply));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.reply_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Answered { response, outcome: sealed.outcome }
 }
+
+/// Octets of a request that is opened where it arrives: what a model does with more is hardly brief.
+const SHORT: usize = 16 << 10;

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{App, problem};
+use super::{App, problem, threads::Threads};
 use crate::metrics::Held;
 
 /// Tells the server to stop when its value becomes true, or its sender is dropped.
@@ -34,6 +34,7 @@ pub type Stop = watch::Receiver<bool>;
 /// A bound port.
 pub struct Listener {
     listener: TcpListener,
+    threads: Threads,
     places: Arc<Semaphore>,
     /// Connections beyond the limit that are told so; more are just closed.
     refusals: Arc<Semaphore>,
@@ -41,15 +42,16 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds `address`; `connections` is how many to serve at once.
+    /// Binds `address`; `connections` is how many to serve at once, on `threads`.
     ///
     /// # Errors
-    /// When the address is taken or not this machine's.
-    pub async fn bind(address: SocketAddr, connections: usize) -> io::Result<Self> {
+    /// When the address is taken or not this machine's, or the system gives no more threads.
+    pub async fn bind(address: SocketAddr, connections: usize, threads: usize) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
+        let threads = Threads::start(threads)?;
         let (places, refusals) =
             (Arc::new(Semaphore::new(connections)), Arc::new(Semaphore::new(MAX_REFUSALS)));
-        Ok(Self { listener, places, refusals, connections })
+        Ok(Self { listener, threads, places, refusals, connections })
     }
 
     /// The address, with the port that was free when 0 was asked for.
@@ -94,7 +96,10 @@ impl Listener {
 
     fn admit(&self, stream: TcpStream, app: &Arc<App>, close: &Stop) {
         match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => drop(tokio::spawn(connection(stream, Arc::clone(app), close.clone(), place))),
+            Ok(place) => {
+                let (app, close) = (Arc::clone(app), close.clone());
+                self.threads.spawn(stream, move |stream| connection(stream, app, close, place));
+            }
             Err(_) => {
                 app.metrics.count(Code::ConnectionsFull.name());
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {

@@ -17,8 +17,6 @@ pub struct Set {
     index: Vec<Entry>,
     /// The first version that should be served and is not.
     lacking: Option<Absent>,
-    /// Whether requests to any of them are put together.
-    together: bool,
 }
 
 /// A line of the repository's index.
@@ -111,22 +109,13 @@ impl Set {
                 (_, version) => Absent::Unavailable { model, version, reason: entry.reason.clone() },
             }
         });
-        let served = slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served());
-        let together =
-            served.into_iter().any(|served| served.model.largest_batch().is_ok_and(|rows| rows > 1));
-        Self { slots, index, lacking, together }
-    }
-
-    /// Whether requests to any model are put together, and so have to be able to wait for each other.
-    pub fn puts_together(&self) -> bool {
-        self.together
+        Self { slots, index, lacking }
     }
 
     /// For the counters: by label, how many requests each model ran together with others.
     pub fn batched(&self) -> Vec<(String, String)> {
         let served = self.slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served());
-        let putting_together =
-            served.filter(|served| served.model.largest_batch().is_ok_and(|rows| rows > 1));
+        let putting_together = served.filter(|served| served.puts_together());
         let sample = |served: &Served| {
             let ModelClaim { name, version, .. } = &served.claim;
             // As Prometheus' text format wants label values: these three, and nothing else.

@@ -25,6 +25,13 @@ pub struct Served {
     pub metadata: ModelMetadata,
 }
 
+impl Served {
+    /// Whether requests are put together, and so have to be able to wait for each other.
+    pub fn puts_together(&self) -> bool {
+        self.model.largest_batch().is_ok_and(|rows| rows > 1)
+    }
+}
+
 /// An encrypted model.
 pub struct Locked {
     pub(super) place: Place,

@@ -215,30 +215,25 @@ struct Asked<'p> {
     version: Option<&'p str>,
 }
 
-fn route<'p>(caller: &Caller, path: &'p str, found: &str) -> Result<Resource<'p>, InnerError> {
-    let mut segments: Vec<&str> = path.split('/').skip(1).collect();
-    let mut asked = Asked { name: "", version: None };
-    if let ["v2", "models", name, ..] = *segments.as_slice() {
-        asked.name = name;
-        segments.remove(2);
-        if let ["v2", "models", "versions", version, ..] = *segments.as_slice() {
-            asked.version = Some(version);
-            segments.drain(2..4);
+/// Whether answering the request is likely to be brief, and waits for no other request.
+pub(super) fn is_brief(opened: &Opened, set: &Set) -> bool {
+    let Ok((head, _)) = bhttp::decode_request(opened.plaintext.expose()) else { return true };
+    match resource(&head.path) {
+        Some((Resource::Infer(asked), _)) => {
+            match set.find(asked.name, asked.version).map(|slot| slot.served()) {
+                Ok(Some(served)) => served.model.is_brief() && !served.puts_together(),
+                _ => true,
+            }
         }
+        Some((Resource::Load(_) | Resource::Unload(_) | Resource::ModelKey(_), _)) => false,
+        Some(_) => true,
+        // Other servers join by paths that are no resources, with evidence to verify.
+        None => false,
     }
-    let (resource, method) = match segments.as_slice() {
-        ["v2"] => (Resource::Server, "GET"),
-        ["v2", "health", "live"] => (Resource::Live, "GET"),
-        ["v2", "health", "ready"] => (Resource::Ready, "GET"),
-        ["v2", "repository", "index"] => (Resource::Index, "POST"),
-        ["v2", "repository", "models", name, "load"] => (Resource::Load(name), "POST"),
-        ["v2", "repository", "models", name, "unload"] => (Resource::Unload(name), "POST"),
-        ["v2", "models"] if !asked.name.is_empty() => (Resource::Model(asked), "GET"),
-        ["v2", "models", "ready"] => (Resource::ModelReady(asked), "GET"),
-        ["v2", "models", "infer"] => (Resource::Infer(asked), "POST"),
-        ["v2", "models", "key"] => (Resource::ModelKey(asked), "POST"),
-        _ => return Err(InnerError::NotFound { path: path.into() }),
-    };
+}
+
+fn route<'p>(caller: &Caller, path: &'p str, found: &str) -> Result<Resource<'p>, InnerError> {
+    let (resource, method) = resource(path).ok_or_else(|| InnerError::NotFound { path: path.into() })?;
     // Before looking whether it is there: who may not use it does not learn that.
     match resource {
         Resource::Model(asked) | Resource::ModelReady(asked) | Resource::Infer(asked) => {
@@ -252,6 +247,34 @@ fn route<'p>(caller: &Caller, path: &'p str, found: &str) -> Result<Resource<'p>
         return Err(InnerError::Method { path: path.into(), expected: method, found: found.into() });
     }
     Ok(resource)
+}
+
+/// What is at `path`, and the method it takes.
+fn resource(path: &str) -> Option<(Resource<'_>, &'static str)> {
+    let path = path.split('?').next().unwrap_or_default();
+    let mut segments: Vec<&str> = path.split('/').skip(1).collect();
+    let mut asked = Asked { name: "", version: None };
+    if let ["v2", "models", name, ..] = *segments.as_slice() {
+        asked.name = name;
+        segments.remove(2);
+        if let ["v2", "models", "versions", version, ..] = *segments.as_slice() {
+            asked.version = Some(version);
+            segments.drain(2..4);
+        }
+    }
+    Some(match segments.as_slice() {
+        ["v2"] => (Resource::Server, "GET"),
+        ["v2", "health", "live"] => (Resource::Live, "GET"),
+        ["v2", "health", "ready"] => (Resource::Ready, "GET"),
+        ["v2", "repository", "index"] => (Resource::Index, "POST"),
+        ["v2", "repository", "models", name, "load"] => (Resource::Load(name), "POST"),
+        ["v2", "repository", "models", name, "unload"] => (Resource::Unload(name), "POST"),
+        ["v2", "models"] if !asked.name.is_empty() => (Resource::Model(asked), "GET"),
+        ["v2", "models", "ready"] => (Resource::ModelReady(asked), "GET"),
+        ["v2", "models", "infer"] => (Resource::Infer(asked), "POST"),
+        ["v2", "models", "key"] => (Resource::ModelKey(asked), "POST"),
+        _ => return None,
+    })
 }
 
 fn served<'s>(set: &'s Set, caller: &Caller, asked: Asked<'_>) -> Result<&'s Served, InnerError> {

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -24,7 +27,9 @@ use confonnx_tensor::{DataType, Shape, Tensor};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::harness::{Answer, PATIENCE, Running, SEALED, config, head, model, runtime, seal, start_with};
+use crate::harness::{
+    Answer, LONG, PATIENCE, Running, SEALED, config, count_to, head, model, runtime, seal, start_with, until,
+};
 
 struct Repository(tempfile::TempDir);
 
@@ -471,4 +476,38 @@ async fn a_client_that_pinned_a_model_looks_again_and_refuses_before_it_sends() 
     repository.config("m", "version_policy { all {} }");
     until_index(&server, |lines| lines == [ready("m", "1"), ready("m", "2"), ready("other", "1")]).await;
     assert_eq!(pinned.infer(Some("m"), row(), &[]).await.unwrap(), before);
+}
+
+/// Whether a request may run on the thread that serves connections is a question of its model, not of what others took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_request_leaves_the_only_http_thread_to_serve_brief_ones_of_another_model() {
+    let repository = Repository::new(&[("brief", "mlp"), ("long", "count")]);
+    let server = start_with(config("mlp", |settings| {
+        repository.settings(settings, ModelControl::None);
+        (settings.num_http_threads, settings.num_sessions) = (Some(1), Some(2));
+    }))
+    .await;
+    let row = r#"{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}"#;
+    let brief = async || {
+        let answer = server.ask(&head("POST", "/v2/models/brief/infer"), row.as_bytes()).await;
+        assert_eq!(answer.head.status, 200, "{:?}", answer.json());
+    };
+    for _ in 0..20 {
+        brief().await;
+    }
+    let long = {
+        let (key, path) = (server.key(Kem::X25519).await, "/v2/models/long/infer");
+        let (sealed, opener) = seal(&key, &head("POST", path), count_to(LONG).as_bytes());
+        let answered = server.post(SEALED, sealed);
+        async { Answer::open(answered.await, opener) }
+    };
+    tokio::pin!(long);
+    let metrics = server.app.metrics();
+    tokio::select! {
+        _ = &mut long => panic!("answered too soon to see anything"),
+        () = until(|| metrics.in_flight.load(Relaxed) == 1) => {}
+    }
+    brief().await;
+    assert_eq!(metrics.in_flight.load(Relaxed), 1, "the long one still runs");
+    assert_eq!(long.await.json()["outputs"][0]["data"], json!([LONG as f64]));
 }
