@@ -33,7 +33,7 @@ def test_a_missed_target_says_by_how_much(found):
     found.rows = [
         {"model": "minilm", "clients": 8, "server": "confonnx", "mode": "sealed", "offered_per_s": None, "ratio_to_bare": 0.9}
     ]
-    assert "| minilm, 8 clients, beside bare | ≥ 0.95 | 0.90 | missed by 0.05 |" in page.targets(found)
+    assert "| minilm, 8 clients, sealed, beside bare | ≥ 0.95 | 0.90 | missed by 0.05 |" in page.targets(found)
     assert "not measured" in page.targets(found)
 
 
