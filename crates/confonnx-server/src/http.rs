@@ -36,6 +36,8 @@ pub struct App {
     workers: Workers,
     /// A permit for each sealed request that is received, waiting or running.
     queue: Arc<Semaphore>,
+    /// A permit for each HTTP thread but one, which goes on serving whatever the others run.
+    in_place: Semaphore,
     limits: Limits,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
@@ -48,16 +50,27 @@ struct Answered {
 }
 
 impl App {
-    /// An application with an empty queue.
+    /// An application with an empty queue, served by as many `http_threads`.
     pub fn new(
         service: Arc<Service>,
         attestation: Arc<Attestation>,
         workers: Workers,
         limits: Limits,
+        http_threads: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let in_place = Semaphore::new(http_threads.saturating_sub(1).max(1));
         let queue = Arc::new(Semaphore::new(limits.queue));
-        Self { service, attestation, workers, queue, limits, metrics, draining: AtomicBool::new(false) }
+        Self {
+            service,
+            attestation,
+            workers,
+            queue,
+            in_place,
+            limits,
+            metrics,
+            draining: AtomicBool::new(false),
+        }
     }
 
     /// From now on sealed requests are refused; those received so far are answered.

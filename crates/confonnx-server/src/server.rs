@@ -249,7 +249,14 @@ impl Server {
         ));
         let poll = (config.model_control == ModelControl::Poll).then_some(config.repository_poll);
         let workers = Workers::start(workers(&config)).map_err(StartError::Thread)?;
-        let app = Arc::new(App::new(Arc::clone(&service), attestation, workers, config.limits, metrics));
+        let app = Arc::new(App::new(
+            Arc::clone(&service),
+            attestation,
+            workers,
+            config.limits,
+            config.http_threads,
+            metrics,
+        ));
         let grace = config.shutdown_grace;
         let model_key =
             model_key.map(|secret| ModelKeySource { secret, service, retry: config.keys.error_retry });

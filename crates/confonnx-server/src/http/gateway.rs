@@ -74,8 +74,12 @@ where
         open(app)?
     };
     let is_brief = received.octets() <= SHORT && app.service.is_brief(&received);
+    let place = if is_brief { app.in_place.try_acquire().ok() } else { None };
     let work = move |app: &App| app.service.answer(received, text(&id));
-    let sealed = if is_brief { here(app, permit, work)? } else { on_worker(app, permit, work).await? };
+    let sealed = match place {
+        Some(_place) => here(app, permit, work)?,
+        None => on_worker(app, permit, work).await?,
+    };
     Ok(reply(sealed, kind))
 }
 

@@ -114,8 +114,9 @@ async fn a_client_that_vanishes_gives_its_place_back() {
         }
     }
     timeout(PATIENCE, server.app.idle()).await.expect("a place was lost");
-    assert_eq!(infer(&server, 3).await.status(), 200);
     let metrics = server.app.metrics();
+    until(|| metrics.connections.load(Relaxed) == 0).await;
+    assert_eq!(infer(&server, 3).await.status(), 200);
     until(|| metrics.connections.load(Relaxed) == 0).await;
     assert_eq!((metrics.in_flight.load(Relaxed), metrics.queued.load(Relaxed)), (0, 0));
 }
