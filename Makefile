@@ -9,7 +9,7 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint fmt bench bench-resources bench-attestation bench-replicas bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
+.PHONY: help demo ci test test-rust test-python lint fmt bench bench-resources bench-attestation bench-replicas bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,13 +21,19 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888)
 	@scripts/build-python release confonnx-server
 	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/release/confonnx-server --port $(PORT)
 
-test: lint test-rust test-python fuzz-smoke ## Everything CI runs
+ci: lint test fuzz-smoke ## What CI runs: cheap checks first, then every test
 
-test-rust: need-cargo ## Rust: unit, integration, documentation
+test: test-rust test-python ## Every test: Rust, Python, end to end
+
+.PHONY: system
+system:
+	@scripts/system-parts test
+
+test-rust: need-cargo system ## Rust: unit, integration, documentation
 	@scripts/fetch-onnxruntime
 	$(CARGO) test --locked --workspace
 
-test-python: need-cargo ## Python: unit, end to end against a real server, types, stubs
+test-python: need-cargo system ## Python: unit, end to end against a real server, types, stubs
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
@@ -60,11 +66,11 @@ bench-ready: need-cargo
 	@$(VENV)/python bench/models.py .cache/bench
 	$(CARGO) build --locked --release -p confonnx-server
 
-flame-graph: bench-ready ## Draw docs/performance/flame.svg: where the server's CPU time goes; needs perf (MODEL=tiny)
+flame-graph: bench-ready ## Draw docs/measurements/data/flame.svg: where the server's CPU time goes; needs perf (MODEL=tiny)
 	$(CARGO) build --locked --release -p confonnx-bench
-	$(VENV)/python bench/flame.py $(TARGET)/release/confonnx-server $(TARGET)/release/confonnx-bench $(or $(MODEL),tiny) docs/performance/flame.svg
+	$(VENV)/python bench/flame.py $(TARGET)/release/confonnx-server $(TARGET)/release/confonnx-bench $(or $(MODEL),tiny) docs/measurements/data/flame.svg
 
-performance-page: ## Write docs/performance.md and docs/scaling.md anew from target/bench
+performance-page: ## Write docs/measurements/performance.md and docs/measurements/scaling.md anew from target/bench
 	@scripts/venv
 	$(VENV)/python bench/page.py target/bench
 

@@ -1,6 +1,6 @@
-"""Write docs/performance.md and docs/scaling.md from what the bench found: python bench/page.py [FOLDER].
+"""Write docs/measurements/performance.md and docs/measurements/scaling.md from what the bench found: python bench/page.py [FOLDER].
 
-With a FOLDER, its results are first copied to docs/performance/, which is committed. Then every block between
+With a FOLDER, its results are first copied to docs/measurements/data/, which is committed. Then every block between
 `<!-- NAME -->` and `<!-- end -->` of these pages and README.md is made anew from there, and so is the plot. What is outside of the blocks
 is written by hand and has no figures.
 """
@@ -14,8 +14,8 @@ import shutil
 import plot
 import scaling
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
-DATA = DOCS / "performance"
+DOCS = pathlib.Path(__file__).parents[1] / "docs" / "measurements"
+DATA = DOCS / "data"
 LOAD = 1e5
 THREADS = "sealed answers a second to 1 and to 8 clients"
 FILES = ("results.json", "run.json", "resources.json")
@@ -85,7 +85,7 @@ def throughput(found: Results) -> str:
         clients = found.most_clients(model)
         rows = sorted(found.select(model=model, clients=clients), key=lambda row: -row["requests_per_s"])
         rows = [row for row in rows if row["server"] != "echo"]
-        sizes = "{:,} octets in, {:,} out".format(*found.run["octets"][model])
+        sizes = "{:,} bytes in, {:,} out".format(*found.run["bytes"][model])
         head = "server | mode | requests/s | to bare | to the fastest peer | p50 µs | p99 µs | CPU µs, server | CPU µs, client"
         cells = [
             [
@@ -216,8 +216,8 @@ def plans(found: Results, assumed: scaling.Assumed, load: float) -> str:
         for row in found.select(model=model, clients=clients, server="confonnx"):
             if row["mode"].startswith("sealed, library"):
                 continue
-            octets = sum(found.run["octets"][model])
-            it = scaling.plan(load, row["server_cpu_us"], octets, "resumed" not in row["mode"], assumed)
+            bytes = sum(found.run["bytes"][model])
+            it = scaling.plan(load, row["server_cpu_us"], bytes, "resumed" not in row["mode"], assumed)
             cells.append(
                 [
                     model,
@@ -241,21 +241,21 @@ def plans(found: Results, assumed: scaling.Assumed, load: float) -> str:
 def memory(found: Results) -> str:
     numbers = found.numbers()
     lines = []
-    if "octets_a_connection" in numbers:
-        each = numbers["octets_a_connection"]
-        lines.append(f"- an idle connection: {each:,.0f} octets, so {each * 1e6 / 2**30:.1f} GiB for 10⁶ over all replicas;")
-    if "octets_a_session" in numbers:
-        each = numbers["octets_a_session"]
+    if "bytes_a_connection" in numbers:
+        each = numbers["bytes_a_connection"]
+        lines.append(f"- an idle connection: {each:,.0f} bytes, so {each * 1e6 / 2**30:.1f} GiB for 10⁶ over all replicas;")
+    if "bytes_a_session" in numbers:
+        each = numbers["bytes_a_session"]
         lines.append(
-            f"- a resumed session: {each:,.0f} octets, so {each * 1e6 / 2**20:,.0f} MiB for 10⁶ over all replicas; a replica holds "
+            f"- a resumed session: {each:,.0f} bytes, so {each * 1e6 / 2**20:,.0f} MiB for 10⁶ over all replicas; a replica holds "
             f"{scaling.MAX_SESSIONS:,} by default (`--max-sessions`), and a client whose session is gone sends a full request;"
         )
-    if "octets_a_request" in numbers:
-        each = numbers["octets_a_request"]
+    if "bytes_a_request" in numbers:
+        each = numbers["bytes_a_request"]
         full = each * scaling.REPLAY_CAPACITY / 2**20
         rate = scaling.REPLAY_CAPACITY / scaling.WINDOW_S
         lines.append(
-            f"- a request in the replay table: {each:,.0f} octets for {scaling.WINDOW_S} s; the default table of "
+            f"- a request in the replay table: {each:,.0f} bytes for {scaling.WINDOW_S} s; the default table of "
             f"{scaling.REPLAY_CAPACITY:,} is full, and refuses, at {rate:,.0f} requests a second for that long, and then takes "
             f"{full:,.0f} MiB. `--replay-capacity` raises it."
         )
@@ -294,7 +294,7 @@ def costs(found: Results) -> str:
         bare = found.one(model=model, clients=clients, server="bare")
         peers = [row for row in rows if row["server"] not in ("bare", "echo", "confonnx")]
         fastest = max(peers, key=lambda row: row["requests_per_s"], default=None)
-        cell = [model, f"{sum(found.run['octets'][model]) / 1000:,.0f} KB", "–" if bare is None else number(bare["requests_per_s"])]
+        cell = [model, f"{sum(found.run['bytes'][model]) / 1000:,.0f} KB", "–" if bare is None else number(bare["requests_per_s"])]
         for mode in ("sealed", "sealed, resumed"):
             row = found.one(model=model, clients=clients, server="confonnx", mode=mode)
             beside = "" if row is None or row["ratio_to_bare"] is None else f" ({row['ratio_to_bare']:.2f} of bare)"
@@ -318,7 +318,7 @@ def blocks(found: Results, assumed: scaling.Assumed, load: float) -> dict[str, d
             "breakdown": breakdown(found),
             "generator": generator(found),
         },
-        "../README.md": {"costs": costs(found)},
+        "../../README.md": {"costs": costs(found)},
         "scaling.md": {"plans": plans(found, assumed, load), "memory": memory(found)},
     }
 

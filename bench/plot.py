@@ -1,4 +1,4 @@
-"""The plot of docs/performance.md: requests per second, a panel for each model."""
+"""The plot of docs/measurements/performance.md: requests per second, a panel for each model."""
 
 from html import escape
 
@@ -31,10 +31,10 @@ def throughput(found) -> str:
         # Bare ONNX Runtime needs no request at all: beside its bar for a tiny model the others would be invisible.
         scale = max(rates if max(rates) < 3 * max(others) else others) * 1.02
         full = (WIDTH - LEFT - RIGHT) / scale
-        octets = "{:,} octets in, {:,} out".format(*found.run["octets"][model])
+        bytes = "{:,} bytes in, {:,} out".format(*found.run["bytes"][model])
         body.append(f'<text class="title" x="0" y="{y + 14}">{escape(model)}</text>')
         body.append(
-            f'<text class="note" x="{WIDTH}" y="{y + 14}" text-anchor="end">{octets}, {clients} clients; requests/s</text>'
+            f'<text class="note" x="{WIDTH}" y="{y + 14}" text-anchor="end">{bytes}, {clients} clients; requests/s</text>'
         )
         y += TITLE - 10
         for row in rows:

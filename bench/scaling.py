@@ -46,14 +46,14 @@ class Plan:
     """What gives out first when the load grows."""
 
 
-def plan(requests_per_s: float, cpu_us: float, octets: float, kem_per_request: bool, assumed: Assumed) -> Plan:
-    """`cpu_us`: CPU time a request takes of the server; `octets` on the wire, both ways."""
+def plan(requests_per_s: float, cpu_us: float, bytes: float, kem_per_request: bool, assumed: Assumed) -> Plan:
+    """`cpu_us`: CPU time a request takes of the server; `bytes` on the wire, both ways."""
     vcpus = requests_per_s * cpu_us / 1e6
     replicas = max(1, math.ceil(vcpus / (assumed.vcpus * assumed.utilisation)))
     share = requests_per_s / replicas
     limits = {
         "CPU": vcpus / replicas / assumed.vcpus,
-        "network": share * octets * 8 / 1e9 / assumed.network_gbits,
+        "network": share * bytes * 8 / 1e9 / assumed.network_gbits,
         "replay table": share * WINDOW_S / REPLAY_CAPACITY if kem_per_request else 0.0,
     }
     return Plan(
@@ -61,7 +61,7 @@ def plan(requests_per_s: float, cpu_us: float, octets: float, kem_per_request: b
         cpu_us=cpu_us,
         replicas=replicas,
         dollars_per_million=cpu_us / assumed.utilisation / 3600 * assumed.price,
-        network_gbits=share * octets * 8 / 1e9,
+        network_gbits=share * bytes * 8 / 1e9,
         replay_fills=limits["replay table"],
         first=max(limits, key=lambda name: limits[name]),
     )

@@ -88,10 +88,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         args.quote
     );
     println!(
-        "{:.1} s, {:.0} documents/s of {} octets; {} quotes, {:.1}/s, at most {busiest} in any second",
+        "{:.1} s, {:.0} documents/s of {} bytes; {} quotes, {:.1}/s, at most {busiest} in any second",
         length.as_secs_f64(),
         found.len() as f64 / length.as_secs_f64(),
-        found.iter().map(|asked| asked.octets).max().unwrap_or_default(),
+        found.iter().map(|asked| asked.bytes).max().unwrap_or_default(),
         quotes.len(),
         quotes.len() as f64 / length.as_secs_f64(),
     );
@@ -115,7 +115,7 @@ fn device(slow: Duration, quotes: Arc<Mutex<Vec<Instant>>>) -> anyhow::Result<So
 /// One document, trusted.
 struct Asked {
     millis: f64,
-    octets: usize,
+    bytes: usize,
 }
 
 async fn ask_all(url: &str, args: &Args) -> anyhow::Result<Vec<Asked>> {
@@ -154,5 +154,5 @@ async fn ask(
     let document = response.into_body().collect().await?.to_bytes();
     let now = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
     Document::parse(&document)?.verify(Some(&nonce), now)?.appraise(policy, now)?;
-    Ok(Asked { millis: start.elapsed().as_secs_f64() * 1e3, octets: document.len() })
+    Ok(Asked { millis: start.elapsed().as_secs_f64() * 1e3, bytes: document.len() })
 }

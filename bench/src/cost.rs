@@ -46,7 +46,7 @@ pub(crate) struct Cost {
     pub(crate) http: f64,
 }
 
-/// Octets of the padded messages that are sealed: request, reply.
+/// Bytes of the padded messages that are sealed: request, reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) request: usize,

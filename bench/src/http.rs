@@ -20,7 +20,7 @@ pub(crate) struct Connection {
 /// An answer; its body lies in the connection's buffer until the next question.
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
-    /// Of the Open Inference Protocol: how many octets of the body are JSON.
+    /// Of the Open Inference Protocol: how many bytes of the body are JSON.
     pub(crate) json_len: Option<usize>,
     pub(crate) body: &'a [u8],
 }
@@ -59,7 +59,7 @@ impl Connection {
             if let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end + 4;
             }
-            ensure!(self.filled < MAX_HEAD, "an answer's head is longer than {MAX_HEAD} octets");
+            ensure!(self.filled < MAX_HEAD, "an answer's head is longer than {MAX_HEAD} bytes");
         };
         let head = parse(&self.buffer[..start])?;
         let end = start + head.body;
@@ -80,7 +80,7 @@ impl Connection {
     }
 }
 
-/// The head of a `POST` to `path`, with `fields` and a body of `len` octets.
+/// The head of a `POST` to `path`, with `fields` and a body of `len` bytes.
 pub(crate) fn post(path: &str, fields: &[(&str, &str)], len: usize) -> Vec<u8> {
     let mut head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len}\r\n");
     for (name, value) in fields {
@@ -114,17 +114,17 @@ fn parse(head: &[u8]) -> anyhow::Result<Head> {
     Ok(Head { status, body, json_len })
 }
 
-/// Answers every request to its address with the same octets, doing nothing else: what remains is the generator's cost.
+/// Answers every request to its address with the same bytes, doing nothing else: what remains is the generator's cost.
 /// Ends with the process.
 pub(crate) fn echo(answer: &[u8]) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let mut answer_octets =
+    let mut answer_bytes =
         format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len()).into_bytes();
-    answer_octets.extend_from_slice(answer);
+    answer_bytes.extend_from_slice(answer);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let answer = answer_octets.clone();
+            let answer = answer_bytes.clone();
             // A client that leaves ends its thread.
             thread::spawn(move || echo_to(&stream, &answer));
         }

@@ -85,18 +85,18 @@ pub(crate) fn same(expected: &Tensors, found: &[(String, Tensor<'_>)]) -> anyhow
         if !alike {
             bail!("expected output {name} {tensor:?}, found {found_name} {found:?}");
         }
-        same_octets(name, tensor.data(), found.data())?;
+        same_bytes(name, tensor.data(), found.data())?;
     }
     Ok(())
 }
 
-/// Fails unless every octet is the same.
-pub(crate) fn same_octets(name: &str, expected: &[u8], found: &[u8]) -> anyhow::Result<()> {
+/// Fails unless every byte is the same.
+pub(crate) fn same_bytes(name: &str, expected: &[u8], found: &[u8]) -> anyhow::Result<()> {
     if expected == found {
         return Ok(());
     }
     let at = expected.iter().zip(found).position(|(a, b)| a != b);
-    bail!("output {name} differs from octet {} on", at.unwrap_or(expected.len().min(found.len())))
+    bail!("output {name} differs from byte {} on", at.unwrap_or(expected.len().min(found.len())))
 }
 
 /// The length of a text.
@@ -116,12 +116,12 @@ mod tests {
         same(&output([0.0, 1.0]), &output([0.0, 1.0])).unwrap();
         same(&output([f32::NAN, 1.0]), &output([f32::NAN, 1.0])).unwrap();
         let error = same(&output([1.0, 0.0]), &output([1.0, -0.0])).unwrap_err();
-        assert_eq!(error.to_string(), "output y differs from octet 7 on");
+        assert_eq!(error.to_string(), "output y differs from byte 7 on");
         same(&output([1.0, 0.0]), &[]).unwrap_err();
         let mut renamed = output([1.0, 0.0]);
         renamed[0].0 = "z".into();
         same(&output([1.0, 0.0]), &renamed).unwrap_err();
-        same_octets("y", &[1, 2], &[1]).unwrap_err();
+        same_bytes("y", &[1, 2], &[1]).unwrap_err();
     }
 
     #[test]

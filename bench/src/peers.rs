@@ -145,10 +145,10 @@ impl Peer {
             Target::Plain { address, request, answer }
         };
         let raw = || bare.inputs.iter().flat_map(|(_, tensor)| tensor.data().to_vec()).collect::<Vec<u8>>();
-        let octets = [("content-type", "application/octet-stream")];
+        let bytes = [("content-type", "application/octet-stream")];
         Ok(match self {
             Self::Fastapi => vec![
-                ("raw bytes", http("/raw", &octets, raw(), Body::Raw)),
+                ("raw bytes", http("/raw", &bytes, raw(), Body::Raw)),
                 ("JSON", http("/json", &[("content-type", "application/json")], v2_json(bare)?, Body::V2)),
             ],
             Self::Litserve => {
@@ -166,7 +166,7 @@ impl Peer {
                 };
                 let encoded = request.encode()?;
                 let json_len = encoded.json_len().context("a request without tensors")?.to_string();
-                let fields = [octets[0], (HEADER_LENGTH, &json_len)];
+                let fields = [bytes[0], (HEADER_LENGTH, &json_len)];
                 vec![("binary", http("/v2/models/model/infer", &fields, encoded.parts().concat(), Body::V2))]
             }
             Self::Mlserver => {
@@ -203,7 +203,7 @@ fn v2_json(bare: &Bare) -> anyhow::Result<Vec<u8>> {
                     .as_chunks()
                     .0
                     .iter()
-                    .map(|octets| f32::from_le_bytes(*octets))
+                    .map(|bytes| f32::from_le_bytes(*bytes))
                     .collect::<Vec<_>>(),
             )?,
             DataType::Int64 => serde_json::to_string(
@@ -212,7 +212,7 @@ fn v2_json(bare: &Bare) -> anyhow::Result<Vec<u8>> {
                     .as_chunks()
                     .0
                     .iter()
-                    .map(|octets| i64::from_le_bytes(*octets))
+                    .map(|bytes| i64::from_le_bytes(*bytes))
                     .collect::<Vec<_>>(),
             )?,
             other => bail!("{} as JSON", other.name()),

@@ -84,7 +84,7 @@ impl Group {
         Ok(of_ticks(ticks))
     }
 
-    /// Octets of a line of the leader's `/proc/PID/status`, such as `VmHWM`.
+    /// Bytes of a line of the leader's `/proc/PID/status`, such as `VmHWM`.
     pub(crate) fn memory(&self, line: &str) -> anyhow::Result<u64> {
         memory(&self.leader.id().to_string(), line)
     }
@@ -110,7 +110,7 @@ pub(crate) fn own_cpu() -> anyhow::Result<Duration> {
     group_and_ticks(&stat).map(|(_, ticks)| of_ticks(ticks)).context("/proc/self/stat is not as expected")
 }
 
-/// Octets of a line of `/proc/{process}/status`.
+/// Bytes of a line of `/proc/{process}/status`.
 pub(crate) fn memory(process: &str, line: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).context("/proc/PID/status")?;
     let value = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));

@@ -114,8 +114,8 @@ pub(crate) struct Run {
     pub(crate) machine: Machine,
     pub(crate) rounds: u32,
     pub(crate) seconds: f64,
-    /// Octets of inputs and outputs, by model.
-    pub(crate) octets: BTreeMap<String, [usize; 2]>,
+    /// Bytes of inputs and outputs, by model.
+    pub(crate) bytes: BTreeMap<String, [usize; 2]>,
     /// Versions of the peers.
     pub(crate) peers: BTreeMap<String, String>,
     /// Peers that were to be measured and were not, by model, and why.
@@ -253,7 +253,7 @@ pub(crate) fn breakdown(
     ];
     let known: f64 = parts.iter().map(|(_, part, _)| part.median).sum();
     let mut text = format!(
-        "One sealed request to {model}, 1 client, in µs: X-Wing and AES-256-GCM, padded messages of {} octets there and {} back\n",
+        "One sealed request to {model}, 1 client, in µs: X-Wing and AES-256-GCM, padded messages of {} bytes there and {} back\n",
         sizes.request, sizes.reply
     );
     for (name, Spread { median, min, max }, how) in parts {

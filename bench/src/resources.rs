@@ -92,7 +92,7 @@ pub(crate) struct BareArgs {
 #[derive(Serialize, Deserialize)]
 struct BareSaid {
     load_ms: f64,
-    peak_octets: u64,
+    peak_bytes: u64,
 }
 
 /// A finding beside its target.
@@ -103,7 +103,7 @@ struct Finding {
     target: &'static str,
     measured: String,
     met: bool,
-    /// For docs/scaling.md.
+    /// For docs/measurements/scaling.md.
     numbers: BTreeMap<&'static str, f64>,
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn bare(args: &BareArgs) -> anyhow::Result<()> {
     let length = Duration::try_from_secs_f64(args.seconds)?;
     let ask = |(): &mut ()| bare.ask();
     load::round(CLIENTS, length, Arrivals::Closed, || Ok(Duration::ZERO), || Ok(()), ask)?;
-    let said = BareSaid { load_ms, peak_octets: memory("self", "VmHWM")? };
+    let said = BareSaid { load_ms, peak_bytes: memory("self", "VmHWM")? };
     println!("{}", serde_json::to_string(&said)?);
     Ok(())
 }
@@ -215,19 +215,19 @@ impl Bench {
         let (name, bare) = self.load(path)?;
         let mut more = Vec::new();
         for _ in 0..self.rounds {
-            let alone = Self::bare_process(path, self.length)?.peak_octets;
+            let alone = Self::bare_process(path, self.length)?.peak_bytes;
             let server = self.serve(path, &[])?;
             let sealer = Sealer::new(&server.url, &name, Kem::XWing)?;
             Asked { server: &server, sealer, bare: &bare }.round(CLIENTS, self.length)?;
             more.push((mebibytes(server.group.memory("VmHWM")?), mebibytes(alone)));
         }
         let over = Spread::of(more.iter().map(|(server, alone)| server - alone));
-        let octets: usize = bare.inputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
+        let bytes: usize = bare.inputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
         Ok(Finding {
             what: "peak memory with 600 KB inputs, 8 clients",
             target: "bare + 40 MB",
             measured: format!(
-                "{name} ({octets} octets): server {:.1} MiB, bare process {:.1} MiB, {:+.1} MiB ({:.1}–{:.1})",
+                "{name} ({bytes} bytes): server {:.1} MiB, bare process {:.1} MiB, {:+.1} MiB ({:.1}–{:.1})",
                 median(more.iter().map(|pair| pair.0)),
                 median(more.iter().map(|pair| pair.1)),
                 over.median,
@@ -316,9 +316,9 @@ impl Bench {
         Ok(Finding {
             what: "memory of an idle connection",
             target: "",
-            measured: format!("{name}: {each:.0} octets, over {IDLE}"),
+            measured: format!("{name}: {each:.0} bytes, over {IDLE}"),
             met: true,
-            numbers: BTreeMap::from([("octets_a_connection", each)]),
+            numbers: BTreeMap::from([("bytes_a_connection", each)]),
         })
     }
 
@@ -339,9 +339,9 @@ impl Bench {
         Ok(Finding {
             what: "memory of a session",
             target: "",
-            measured: format!("{name}: {each:.0} octets, over {SESSIONS}"),
+            measured: format!("{name}: {each:.0} bytes, over {SESSIONS}"),
             met: true,
-            numbers: BTreeMap::from([("octets_a_session", each)]),
+            numbers: BTreeMap::from([("bytes_a_session", each)]),
         })
     }
 
@@ -350,7 +350,7 @@ impl Bench {
     fn attestation(&self, path: &Path) -> anyhow::Result<Finding> {
         let server = self.serve(path, &[])?;
         let address = sealed::address(&server.url)?;
-        let octets = AtomicU64::new(0);
+        let bytes = AtomicU64::new(0);
         let ask = |connection: &mut Connection| {
             let mut nonce = Nonce([0; 32]);
             getrandom::fill(&mut nonce.0).context("no random bytes")?;
@@ -358,7 +358,7 @@ impl Bench {
             let answer =
                 connection.exchange(&[&get(&format!("/.well-known/confonnx/attestation?nonce={nonce}"))])?;
             ensure!(answer.status == 200, "status {}", answer.status);
-            octets.fetch_max(answer.body.len() as u64, Relaxed);
+            bytes.fetch_max(answer.body.len() as u64, Relaxed);
             Ok(start.elapsed())
         };
         let cpu = || server.group.cpu();
@@ -368,9 +368,9 @@ impl Bench {
             what: "a fresh attestation document",
             target: "",
             measured: format!(
-                "{:.0} µs of CPU, {} octets, {:.0} documents/s to {ATTESTING} clients",
+                "{:.0} µs of CPU, {} bytes, {:.0} documents/s to {ATTESTING} clients",
                 found.server_cpu_us,
-                octets.into_inner(),
+                bytes.into_inner(),
                 found.requests_per_s
             ),
             met: true,
@@ -471,7 +471,7 @@ impl Bench {
         let growth = mebibytes(resident[9]) - mebibytes(resident[4]);
         let per_request = (resident[9] as f64 - resident[4] as f64) / (requests as f64 / 2.0);
         let measured = format!(
-            "{name}: {:.1} MiB after {}, {:.1} MiB after {requests}: {growth:+.1} MiB, {per_request:.0} octets a request",
+            "{name}: {:.1} MiB after {}, {:.1} MiB after {requests}: {growth:+.1} MiB, {per_request:.0} bytes a request",
             mebibytes(resident[4]),
             requests / 2,
             mebibytes(resident[9])
@@ -487,21 +487,21 @@ impl Bench {
         } else {
             Finding {
                 what: "memory over many requests, a key each",
-                target: "at most 64 octets a request, the replay table's, for ten minutes",
+                target: "at most 64 bytes a request, the replay table's, for ten minutes",
                 measured,
                 met: per_request <= 64.0,
-                numbers: BTreeMap::from([("octets_a_request", per_request.max(0.0))]),
+                numbers: BTreeMap::from([("bytes_a_request", per_request.max(0.0))]),
             }
         })
     }
 }
 
-fn mebibytes(octets: u64) -> f64 {
-    octets as f64 / (1 << 20) as f64
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / (1 << 20) as f64
 }
 
 const CLIENTS: usize = 8;
-/// Octets.
+/// Bytes.
 const LARGE: usize = 1 << 30;
 const IDLE: usize = 512;
 const SESSIONS: u32 = 20_000;

@@ -106,7 +106,7 @@ impl SealedClient {
     }
 }
 
-/// The message that `confonnx-client` seals: its tensors start at a multiple of eight octets.
+/// The message that `confonnx-client` seals: its tensors start at a multiple of eight bytes.
 pub(crate) fn message(path: &str, bare: &Bare, room: usize, offers: bool) -> anyhow::Result<Draft> {
     let request =
         InferRequest { id: None, inputs: bare.borrowed(), outputs: Vec::new(), binary_default: true };

@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         machine: Machine::new(bench.runtime.version()),
         rounds,
         seconds,
-        octets: BTreeMap::new(),
+        bytes: BTreeMap::new(),
         peers: BTreeMap::new(),
         absent: Vec::new(),
         breakdown: String::new(),
@@ -173,10 +173,10 @@ impl Bench {
         let name = &config.models.name().to_owned();
         eprintln!("{name}: starting the servers");
         let bare = Bare::new(models::load(&config, &self.runtime)?.model)?;
-        let octets = |tensors: &[(String, confonnx_tensor::Tensor<'_>)]| {
+        let bytes = |tensors: &[(String, confonnx_tensor::Tensor<'_>)]| {
             tensors.iter().map(|(_, tensor)| tensor.data().len()).sum::<usize>()
         };
-        run.octets.insert(name.clone(), [octets(&bare.inputs), octets(&bare.outputs)]);
+        run.bytes.insert(name.clone(), [bytes(&bare.inputs), bytes(&bare.outputs)]);
         let logs = self.places.installed.join("confonnx.log");
         std::fs::create_dir_all(&self.places.installed)?;
         let server = Server::start(&self.executable, path, &[], &logs)?;

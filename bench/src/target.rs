@@ -12,7 +12,7 @@ use confonnx_protocol::oip::InferResponse;
 use crate::{
     grpc::Channel,
     http::Connection,
-    inputs::{Bare, same, same_octets},
+    inputs::{Bare, same, same_bytes},
     sealed::{Library, SealedClient, Sealer},
 };
 
@@ -24,9 +24,9 @@ pub(crate) enum Target {
     Sealed { address: SocketAddr, sealer: Box<Sealer> },
     /// confonnx, by the published client.
     Library { url: String, model: String },
-    /// A peer over HTTP: the same octets each time.
+    /// A peer over HTTP: the same bytes each time.
     Plain { address: SocketAddr, request: Vec<u8>, answer: Body },
-    /// A peer over gRPC: the same octets each time.
+    /// A peer over gRPC: the same bytes each time.
     Grpc { address: SocketAddr, request: Bytes },
 }
 
@@ -94,10 +94,10 @@ impl Body {
                 let mut left = body;
                 for (name, tensor) in &bare.outputs {
                     let (found, rest) = left.split_at(tensor.data().len().min(left.len()));
-                    same_octets(name, tensor.data(), found)?;
+                    same_bytes(name, tensor.data(), found)?;
                     left = rest;
                 }
-                ensure!(left.is_empty(), "{} octets after the last output", left.len());
+                ensure!(left.is_empty(), "{} bytes after the last output", left.len());
                 Ok(())
             }
             Self::V2 => same(&bare.outputs, &InferResponse::decode(body, json_len)?.outputs),

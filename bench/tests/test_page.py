@@ -1,4 +1,4 @@
-"""docs/performance.md, docs/scaling.md and the plot are what the committed results make of them."""
+"""docs/measurements/performance.md, docs/measurements/scaling.md and the plot are what the committed results make of them."""
 
 import xml.etree.ElementTree as xml
 

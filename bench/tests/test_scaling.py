@@ -1,4 +1,4 @@
-"""The arithmetic and the simulation behind docs/scaling.md."""
+"""The arithmetic and the simulation behind docs/measurements/scaling.md."""
 
 import pytest
 

@@ -13,7 +13,7 @@ fuzz_target!(|plaintext: &[u8]| {
     match (whole, pieces) {
         (Ok((onnx, files)), Ok((same, others))) => {
             assert!(*onnx == *same && files.len() == others.len());
-            let total: usize = files.iter().map(|(_, octets)| octets.len()).sum();
+            let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
             assert!(onnx.len() + total <= plaintext.len());
             for (name, _) in files {
                 let joined = std::path::Path::new("/models").join(&name);
@@ -21,6 +21,6 @@ fuzz_target!(|plaintext: &[u8]| {
             }
         }
         (Err(_), Err(_)) => {}
-        _ => panic!("how the octets are split made a difference"),
+        _ => panic!("how the bytes are split made a difference"),
     }
 });

@@ -25,10 +25,10 @@ static RING: LazyLock<KeyRing> = LazyLock::new(|| {
 // Nothing of these bytes can be authentic but the seeds, which one ring opens once.
 fuzz_target!(|input: &[u8]| {
     let _ = RING.open(input.to_vec(), NOW);
-    // The first octet says how the rest is split on its way in.
+    // The first byte says how the rest is split on its way in.
     let Some((&size, sealed)) = input.split_first() else { return };
     let mut opener = RING.chunked_opener(1 << 16);
-    let arrived = sealed.chunks(usize::from(size).max(1)).try_for_each(|octets| opener.push(octets, NOW));
+    let arrived = sealed.chunks(usize::from(size).max(1)).try_for_each(|bytes| opener.push(bytes, NOW));
     if arrived.is_ok() {
         let _ = opener.finish(NOW);
     }

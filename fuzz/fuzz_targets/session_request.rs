@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Octets that count on.
+/// Bytes that count on.
 struct Ids(u8);
 
 impl TryRng for Ids {
@@ -57,8 +57,8 @@ impl TryRng for Ids {
     }
 
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        for octet in out {
-            *octet = self.0;
+        for byte in out {
+            *byte = self.0;
             self.0 = self.0.wrapping_add(1);
         }
         Ok(())

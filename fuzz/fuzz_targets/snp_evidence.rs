@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 const NOW: UnixTime = UnixTime(1_767_225_600);
 const REPORT_BYTES: usize = 1184;
 
-// A report, then each endorsement: two octets of length, and DER. All of it may be cut short. A length of 0 leaves an
+// A report, then each endorsement: two bytes of length, and DER. All of it may be cut short. A length of 0 leaves an
 // endorsement out.
 fuzz_target!(|input: &[u8]| {
     let (report, mut rest) = input.split_at(input.len().min(REPORT_BYTES));

@@ -5,7 +5,7 @@ use confonnx_attest::{Document, Evidence, UnixTime};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Map;
 
-// The input is a report; or a key's description; or the length of a quote in two octets, the quote, its signature.
+// The input is a report; or a key's description; or the length of a quote in two bytes, the quote, its signature.
 fuzz_target!(|input: &[u8]| {
     if let Ok(evidence) = Evidence::parse("tpm", input, &Map::new()) {
         let document = Document::new(Vec::new(), Vec::new(), evidence, [0; 32], None);

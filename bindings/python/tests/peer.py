@@ -168,17 +168,17 @@ class Session:
 
 
 def varint(value: int) -> bytes:
-    for prefix, octets in enumerate((1, 2, 4, 8)):
-        if value < 1 << (8 * octets - 2):
-            return (value | prefix << (8 * octets - 2)).to_bytes(octets, "big")
+    for prefix, bytes in enumerate((1, 2, 4, 8)):
+        if value < 1 << (8 * bytes - 2):
+            return (value | prefix << (8 * bytes - 2)).to_bytes(bytes, "big")
     raise ValueError(value)
 
 
 def request(path: str, fields: dict[str, str] | None = None, body: bytes = b"") -> bytes:
     """A known-length binary HTTP request with a date, GET or, with a body, POST."""
 
-    def prefixed(octets: bytes) -> bytes:
-        return varint(len(octets)) + octets
+    def prefixed(bytes: bytes) -> bytes:
+        return varint(len(bytes)) + bytes
 
     fields = {"date": formatdate(usegmt=True), **(fields or {})}
     control = [b"POST" if body else b"GET", b"https", b"", path.encode()]
@@ -192,12 +192,12 @@ def response(message: bytes) -> tuple[int, dict[str, str], bytes]:
 
     def number() -> int:
         nonlocal at
-        octets = 1 << (message[at] >> 6)
-        value = int.from_bytes(message[at : at + octets], "big") & ((1 << (8 * octets - 2)) - 1)
-        at += octets
+        bytes = 1 << (message[at] >> 6)
+        value = int.from_bytes(message[at : at + bytes], "big") & ((1 << (8 * bytes - 2)) - 1)
+        at += bytes
         return value
 
-    def octets() -> bytes:
+    def bytes() -> bytes:
         nonlocal at
         length = number()
         at += length
@@ -208,8 +208,8 @@ def response(message: bytes) -> tuple[int, dict[str, str], bytes]:
     end += at
     fields = {}
     while at < end:
-        name = octets().decode()
-        fields[name] = octets().decode()
-    return status, fields, octets()
+        name = bytes().decode()
+        fields[name] = bytes().decode()
+    return status, fields, bytes()
 
 

@@ -142,7 +142,7 @@ fn names(tees: &[Tee]) -> String {
 
 const TRUSTEE: &str = "a Key Broker Service";
 const MAA: &str = "Microsoft Azure Attestation";
-/// Octets of SHA-384.
+/// Bytes of SHA-384.
 #[cfg(feature = "insecure-dev")]
 const TRUSTEE_DIGEST: usize = 48;
 

@@ -15,7 +15,7 @@ use confonnx_client::{
 #[derive(Args)]
 #[command(next_help_heading = "What the server has to be")]
 pub(crate) struct Expected {
-    /// A policy file (docs/attestation.md), or the preset `strict` or `cloud`. The flags below narrow it
+    /// A policy file (docs/guides/attestation.md), or the preset `strict` or `cloud`. The flags below narrow it
     #[arg(long, value_name = "FILE|PRESET")]
     policy: Option<String>,
     /// What the TEE has to have measured of the server: hex, or an enclave_info.json as `confonnx measure` writes it.

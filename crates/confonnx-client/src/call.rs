@@ -19,7 +19,7 @@ pub(crate) struct Call<'a> {
     pub(crate) path: String,
     pub(crate) fields: Vec<(&'static str, String)>,
     pub(crate) body: Vec<&'a [u8]>,
-    /// Octets of JSON, the body's first part, when tensors follow it.
+    /// Bytes of JSON, the body's first part, when tensors follow it.
     pub(crate) json_len: Option<usize>,
     /// The bearer token to send, when the options have a source of them.
     pub(crate) token: Option<Secret>,
@@ -71,7 +71,7 @@ impl<'a> Call<'a> {
         Draft::request(room, &head, &body).map_err(|err| ClientError::Seal { source: err.into() })
     }
 
-    /// The body, its JSON filled up with spaces so that the tensors start at a multiple of eight octets of the message:
+    /// The body, its JSON filled up with spaces so that the tensors start at a multiple of eight bytes of the message:
     /// the server then uses them where they lie. (Where a length gains a digit by it they do not, and are copied.)
     fn aligned_body(&self, head: &mut RequestHead) -> Vec<&'a [u8]> {
         let mut body = self.body.clone();
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_start_at_a_multiple_of_eight_octets() {
+    fn tensors_start_at_a_multiple_of_eight_bytes() {
         let tensors = [0x55; 24];
         for json_len in 40..70 {
             let json = vec![b'x'; json_len];
@@ -200,7 +200,7 @@ mod tests {
             assert_eq!(found, tensors);
             assert_eq!(padded.trim_ascii_end(), json);
             let at = message.windows(tensors.len()).position(|window| window == tensors).unwrap();
-            assert_eq!(at % 8, 0, "JSON of {json_len} octets");
+            assert_eq!(at % 8, 0, "JSON of {json_len} bytes");
         }
     }
 }

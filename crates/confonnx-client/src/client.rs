@@ -383,7 +383,7 @@ impl Client {
         let request = Pieces::new(start, sealer, message).into();
         let media = ("message/ohttp-chunked-req", "message/ohttp-chunked-res");
         let (url, transport) = self.gateway();
-        let open = |octets: &[u8]| opener.push(octets).map_err(ClientError::reply);
+        let open = |bytes: &[u8]| opener.push(bytes).map_err(ClientError::reply);
         transport.exchange_as_it_comes(&url, request, media, limit, open).await?;
         opener.finish().map_err(ClientError::reply)
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use confonnx_protocol::{Pieces, SealError};
 use hyper::body::{Body, Frame, SizeHint};
 
-/// Octets to send.
+/// Bytes to send.
 pub(crate) enum Outgoing {
     /// All there.
     Whole(Bytes),
@@ -31,7 +31,7 @@ impl From<Pieces> for Outgoing {
 impl Outgoing {
     fn len(&self) -> usize {
         match self {
-            Self::Whole(octets) => octets.len(),
+            Self::Whole(bytes) => bytes.len(),
             Self::Chunked(pieces) => pieces.remaining(),
         }
     }
@@ -46,11 +46,9 @@ impl Body for Outgoing {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, SealError>>> {
         Poll::Ready(match &mut *self {
-            Self::Whole(octets) if octets.is_empty() => None,
-            Self::Whole(octets) => Some(Ok(Frame::data(mem::take(octets)))),
-            Self::Chunked(pieces) => {
-                pieces.next().map(|piece| piece.map(|octets| Frame::data(octets.into())))
-            }
+            Self::Whole(bytes) if bytes.is_empty() => None,
+            Self::Whole(bytes) => Some(Ok(Frame::data(mem::take(bytes)))),
+            Self::Chunked(pieces) => pieces.next().map(|piece| piece.map(|bytes| Frame::data(bytes.into()))),
         })
     }
 

@@ -43,7 +43,7 @@ pub enum LoadError {
 }
 
 /// What `source` expects of a server: the name of a preset (`strict`, `cloud`) or the path of a policy file
-/// (docs/attestation.md). Files that it names are looked for beside it.
+/// (docs/guides/attestation.md). Files that it names are looked for beside it.
 pub fn load_policy(source: &str) -> Result<Expectations, LoadError> {
     if let Ok(preset) = source.parse::<Preset>() {
         return Ok(preset.into());

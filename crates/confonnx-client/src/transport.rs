@@ -98,7 +98,7 @@ impl Transport {
         collect(url, self.send(Method::POST, url, Some(media.0), request, media.1).await?, limit).await
     }
 
-    /// The same; `each` takes the octets of the reply as they arrive.
+    /// The same; `each` takes the bytes of the reply as they arrive.
     pub(crate) async fn exchange_as_it_comes(
         &self,
         url: &str,
@@ -137,7 +137,7 @@ impl Transport {
         }
         // What was not even meant for us is of no interest beyond the limit.
         let problem = match collect(url, body, MAX_PROBLEM).await {
-            Ok(octets) => serde_json::from_slice::<Problem>(&octets).ok(),
+            Ok(bytes) => serde_json::from_slice::<Problem>(&bytes).ok(),
             Err(ClientError::TooLarge { .. }) => None,
             Err(err) => return Err(err),
         };
@@ -152,19 +152,19 @@ impl Transport {
     }
 }
 
-/// All octets of `body`, at most `limit`.
+/// All bytes of `body`, at most `limit`.
 async fn collect(url: &str, body: Incoming, limit: usize) -> Result<Vec<u8>, ClientError> {
     let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
     let mut received = Vec::with_capacity(announced.min(limit));
-    read(url, body, limit, |octets| {
-        received.extend_from_slice(octets);
+    read(url, body, limit, |bytes| {
+        received.extend_from_slice(bytes);
         Ok(())
     })
     .await?;
     Ok(received)
 }
 
-/// Hands on the octets of `body`, at most `limit`, as they arrive.
+/// Hands on the bytes of `body`, at most `limit`, as they arrive.
 async fn read(
     url: &str,
     mut body: Incoming,

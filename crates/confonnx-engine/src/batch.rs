@@ -1,4 +1,4 @@
-//! Requests put together along their first dimension.
+//! Batched requests along their first dimension.
 //!
 //! A request that finds a session idle runs at once, alone. One that does not becomes the leader of a batch, or joins
 //! the one that is forming; the leader runs it on the next session that is free, so batches grow only with the queue. If
@@ -74,7 +74,7 @@ impl Batcher {
     /// answers as they are.
     ///
     /// # Errors
-    /// [`NotBatched`]: why its requests are never put together.
+    /// [`NotBatched`]: why its requests are never batched.
     pub(crate) fn new(model: &Model, options: Batching) -> Result<Self, NotBatched> {
         let sizes = probe::sizes(model, &options)?;
         Ok(Self { options, sizes, forming: Mutex::new(None), together: AtomicU64::new(0) })
@@ -287,20 +287,20 @@ fn slice<'c>(
 ) -> Option<Vec<(String, Tensor<'c>)>> {
     let mut inputs = Vec::with_capacity(ports.len());
     for ((port, column), tail) in ports.iter().zip(columns).zip(tails) {
-        let (shape, octets) = part(port.info.dtype, tail, &range)?;
-        let tensor = Tensor::new(port.info.dtype, shape, column.get(octets)?).ok()?;
+        let (shape, bytes) = part(port.info.dtype, tail, &range)?;
+        let tensor = Tensor::new(port.info.dtype, shape, column.get(bytes)?).ok()?;
         inputs.push((port.info.name.clone(), tensor));
     }
     Some(inputs)
 }
 
-/// Shape and octets of the rows in `range` of a tensor whose other dimensions are `tail`.
+/// Shape and bytes of the rows in `range` of a tensor whose other dimensions are `tail`.
 fn part(dtype: DataType, tail: &[u64], range: &Range<usize>) -> Option<(Shape, Range<usize>)> {
     let elements = tail.iter().try_fold(1_u64, |n, dim| n.checked_mul(*dim))?;
     let row = usize::try_from(elements).ok()?.checked_mul(dtype.size()?)?;
     let dims = [u64::try_from(range.len()).ok()?].into_iter().chain(tail.iter().copied());
-    let octets = range.start.checked_mul(row)?..range.end.checked_mul(row)?;
-    Some((Shape::new(dims.collect::<Vec<_>>()).ok()?, octets))
+    let bytes = range.start.checked_mul(row)?..range.end.checked_mul(row)?;
+    Some((Shape::new(dims.collect::<Vec<_>>()).ok()?, bytes))
 }
 
 /// The answers to the members, whose `rows` follow one another; none if the answer does not have as many.
@@ -318,35 +318,35 @@ fn split(answer: Answer, rows: &[usize]) -> Option<Vec<Answer>> {
         for (answer, rows) in answers.iter_mut().zip(rows) {
             let range = start..start.saturating_add(*rows);
             start = range.end;
-            let (shape, octets) = part(dtype, tail, &range)?;
-            let octets = data.0.first_mut()?.get(octets)?.to_vec();
-            answer.push((name.clone(), Tensor::new(dtype, shape, Cow::Owned(octets)).ok()?));
+            let (shape, bytes) = part(dtype, tail, &range)?;
+            let bytes = data.0.first_mut()?.get(bytes)?.to_vec();
+            answer.push((name.clone(), Tensor::new(dtype, shape, Cow::Owned(bytes)).ok()?));
         }
     }
     Some(answers)
 }
 
-/// Octets of requests and answers, erased on drop.
+/// Bytes of requests and answers, erased on drop.
 struct Scrubbed(Vec<Vec<u8>>);
 
 impl Drop for Scrubbed {
     fn drop(&mut self) {
-        for octets in &mut self.0 {
-            octets.as_mut_slice().zeroize();
+        for bytes in &mut self.0 {
+            bytes.as_mut_slice().zeroize();
         }
     }
 }
 
 /// Appends to `column`; unlike `Vec`, leaves no copy behind when it has to grow.
-fn append(column: &mut Vec<u8>, octets: &[u8]) {
-    let len = column.len().saturating_add(octets.len());
+fn append(column: &mut Vec<u8>, bytes: &[u8]) {
+    let len = column.len().saturating_add(bytes.len());
     if column.capacity() < len {
         let mut grown = Vec::with_capacity(len.max(column.capacity().saturating_mul(2)));
         grown.extend_from_slice(column);
         column.as_mut_slice().zeroize();
         *column = grown;
     }
-    column.extend_from_slice(octets);
+    column.extend_from_slice(bytes);
 }
 
 /// What the locks guard is consistent between statements.
@@ -354,7 +354,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a model's requests can be put together at all.
+/// Whether a model's requests can be batched at all.
 fn has_rows(infos: &[TensorInfo]) -> bool {
     !infos.is_empty()
         && infos.iter().all(|info| info.shape.first() == Some(&-1) && info.dtype.size().is_some())

@@ -43,11 +43,11 @@ pub struct ModelOptions {
     pub threads_per_session: Option<usize>,
     /// The model's external data: location as written in the model, and content. Nothing else is ever read.
     pub external_data: Vec<(String, Arc<[u8]>)>,
-    /// Whether requests may be put together, and how.
+    /// Whether requests may be batched, and how.
     pub batch: Option<Batching>,
 }
 
-/// How requests are put together along their first dimension.
+/// How requests are batched along their first dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batching {
     /// The largest batch, 1 or more.
@@ -130,7 +130,7 @@ impl Model {
         self.sessions.arrangement()
     }
 
-    /// The most rows that are put together: 1 if [`ModelOptions::batch`] does not ask for more.
+    /// The most rows that are batched: 1 if [`ModelOptions::batch`] does not ask for more.
     ///
     /// # Errors
     /// [`NotBatched`]: why there are no batches although it does.

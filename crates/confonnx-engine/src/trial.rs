@@ -6,23 +6,23 @@ use half::{bf16, f16};
 use crate::model::TensorInfo;
 
 /// An input for each of `infos`, with one row where there may be several. None if an element has no fixed size, or if they
-/// take more than [`MOST_OCTETS`].
+/// take more than [`MOST_BYTES`].
 pub(crate) fn one(infos: &[TensorInfo]) -> Option<Vec<(String, Tensor<'static>)>> {
-    let octets = |info: &TensorInfo| {
+    let bytes = |info: &TensorInfo| {
         let first = info.shape.first().map_or(1, |&dim| usize::try_from(dim).unwrap_or(1));
-        row_octets(info)?.checked_mul(first)
+        row_bytes(info)?.checked_mul(first)
     };
-    let total = infos.iter().try_fold(0_usize, |sum, info| sum.checked_add(octets(info)?))?;
-    if total > MOST_OCTETS {
+    let total = infos.iter().try_fold(0_usize, |sum, info| sum.checked_add(bytes(info)?))?;
+    if total > MOST_BYTES {
         return None;
     }
     infos.iter().map(|info| rows(info, 0, 1)).collect()
 }
 
-/// Octets of one row; none if they are more than can be counted.
-pub(crate) fn row_octets(info: &TensorInfo) -> Option<usize> {
+/// Bytes of one row; none if they are more than can be counted.
+pub(crate) fn row_bytes(info: &TensorInfo) -> Option<usize> {
     let dims = info.shape.iter().skip(1).map(|&dim| usize::try_from(dim).unwrap_or(ANY_SIZE as usize));
-    dims.into_iter().try_fold(info.dtype.size()?, |octets, dim| octets.checked_mul(dim))
+    dims.into_iter().try_fold(info.dtype.size()?, |bytes, dim| bytes.checked_mul(dim))
 }
 
 /// `count` rows from `first` on of an input that goes on for ever; all of one that has a number of rows. Other dimensions of
@@ -53,18 +53,18 @@ fn element(dtype: DataType, index: u64) -> Vec<u8> {
         DataType::Fp32 => real.to_le_bytes().into(),
         DataType::Fp64 => f64::from(real).to_le_bytes().into(),
         whole => {
-            let mut octets = vec![0; whole.size().unwrap_or_default()];
-            if let Some(lowest) = octets.first_mut() {
+            let mut bytes = vec![0; whole.size().unwrap_or_default()];
+            if let Some(lowest) = bytes.first_mut() {
                 *lowest = u8::from(bits >> 63 == 1);
             }
-            octets
+            bytes
         }
     }
 }
 
 const ANY_SIZE: u64 = 8;
 /// What is tried at most, so that no model and no setting makes loading endless.
-pub(crate) const MOST_OCTETS: usize = 64 << 20;
+pub(crate) const MOST_BYTES: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -59,9 +59,9 @@ pub enum DecryptError {
     #[error("the file is not encrypted to this key; give the key it was encrypted with")]
     WrongKey,
     /// It was altered or cut.
-    #[error("the file was altered or cut after {after} octets of the model")]
+    #[error("the file was altered or cut after {after} bytes of the model")]
     Altered {
-        /// Octets of plaintext that were authentic.
+        /// Bytes of plaintext that were authentic.
         after: u64,
     },
 }
@@ -88,7 +88,7 @@ pub fn encrypt(key: &ModelKey, mut model: impl Read, out: impl Write) -> Result<
     let mut chunk = stream::Chunk::plaintext();
     loop {
         let last = chunk.fill(&mut model).map_err(EncryptError::Read)?;
-        plaintext.update(chunk.octets());
+        plaintext.update(chunk.bytes());
         let sealed = stream.seal(&mut chunk, last).map_err(|_| EncryptError::Library)?;
         out.write_all(sealed).map_err(EncryptError::Write)?;
         if last {
@@ -157,9 +157,9 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(octets)?;
-        self.hash.update(octets.get(..n).unwrap_or_default());
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.hash.update(bytes.get(..n).unwrap_or_default());
         Ok(n)
     }
 

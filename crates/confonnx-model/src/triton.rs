@@ -20,7 +20,7 @@ pub struct ModelConfig {
     pub outputs: Vec<TensorConfig>,
     /// Which versions are served.
     pub version_policy: VersionPolicy,
-    /// Whether requests are put together, and how.
+    /// Whether requests are batched, and how.
     pub dynamic_batching: Option<DynamicBatching>,
     /// How many requests run at once, all instance groups together.
     pub instances: Option<usize>,
@@ -56,7 +56,7 @@ impl Default for VersionPolicy {
     }
 }
 
-/// How requests are put together.
+/// How requests are batched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DynamicBatching {
     /// Sizes worth waiting for.

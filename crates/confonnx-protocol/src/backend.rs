@@ -27,7 +27,7 @@ pub(crate) struct CipherFailure;
 pub(crate) struct BulkKey(Arc<lc::LessSafeKey>);
 
 impl BulkKey {
-    /// `None` unless `key` has [`Aead::key_len`] octets.
+    /// `None` unless `key` has [`Aead::key_len`] bytes.
     pub(crate) fn new(aead: Aead, key: &[u8]) -> Option<Self> {
         let algorithm = match aead {
             Aead::Aes256Gcm => &lc::AES_256_GCM,
@@ -206,16 +206,16 @@ mod tests {
         for entry in fs::read_dir(folder).unwrap() {
             let case = fs::read(entry.unwrap().path().join("case.json")).unwrap();
             let case: serde_json::Value = serde_json::from_slice(&case).unwrap();
-            let octets = |member: &str| -> Vec<u8> {
+            let bytes = |member: &str| -> Vec<u8> {
                 let digits = case[member].as_str().unwrap().as_bytes();
-                let octet = |pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
-                digits.chunks(2).map(octet).collect()
+                let byte = |pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+                digits.chunks(2).map(byte).collect()
             };
-            let private = XWingPrivateKey::from_bytes(&octets("seed")).unwrap();
-            assert_eq!(XWing::sk_to_pk(&private).to_bytes().as_slice(), octets("pk"));
-            let encapsulated = Deserializable::from_bytes(&octets("ct")).unwrap();
+            let private = XWingPrivateKey::from_bytes(&bytes("seed")).unwrap();
+            assert_eq!(XWing::sk_to_pk(&private).to_bytes().as_slice(), bytes("pk"));
+            let encapsulated = Deserializable::from_bytes(&bytes("ct")).unwrap();
             let secret = XWing::decap(&private, None, &encapsulated).unwrap();
-            assert_eq!(secret.0.as_slice(), octets("ss"));
+            assert_eq!(secret.0.as_slice(), bytes("ss"));
             cases += 1;
         }
         assert_eq!(cases, 3);
@@ -225,8 +225,8 @@ mod tests {
     fn an_x25519_share_of_small_order_is_refused() {
         let (private, public) = XWing::derive_keypair(&[7; 32]);
         let (_, encapsulated) = XWing::encap_with_rng(&public, None, &mut UnwrapErr(SysRng)).unwrap();
-        let mut octets = encapsulated.to_bytes();
-        octets[1088..].fill(0);
-        assert!(private.decapsulate(&octets).is_err());
+        let mut bytes = encapsulated.to_bytes();
+        bytes[1088..].fill(0);
+        assert!(private.decapsulate(&bytes).is_err());
     }
 }

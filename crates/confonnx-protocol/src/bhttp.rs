@@ -5,7 +5,7 @@
 //! range of the message.
 //!
 //! Stricter than the RFC where a gateway would otherwise have to guess: field names must be lower-case tokens, and
-//! method, scheme, authority and path visible ASCII. Everything before the content may take [`MAX_HEAD`] octets.
+//! method, scheme, authority and path visible ASCII. Everything before the content may take [`MAX_HEAD`] bytes.
 //!
 //! ```
 //! use confonnx_protocol::bhttp::{RequestHead, decode_request, encode_request};
@@ -55,7 +55,7 @@ pub use error::{BhttpError, Part};
 pub use fields::Fields;
 use zeroize::Zeroizing;
 
-/// Most octets of control data and header fields, informational responses included; trailers may have as many again.
+/// Most bytes of control data and header fields, informational responses included; trailers may have as many again.
 pub const MAX_HEAD: usize = 64 * 1024;
 /// Most fields in one section.
 pub const MAX_FIELDS: usize = 100;
@@ -108,7 +108,7 @@ impl ResponseHead {
 
 /// Where the content of a decoded message is.
 pub enum Body {
-    /// These octets of the message.
+    /// These bytes of the message.
     Range(Range<usize>),
     /// The joined chunks of an indeterminate-length message; erased on drop.
     Owned(Zeroizing<Vec<u8>>),
@@ -127,8 +127,8 @@ impl Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Range(range) => write!(f, "Body({} octets)", range.len()),
-            Self::Owned(bytes) => write!(f, "Body({} octets, joined)", bytes.len()),
+            Self::Range(range) => write!(f, "Body({} bytes)", range.len()),
+            Self::Owned(bytes) => write!(f, "Body({} bytes, joined)", bytes.len()),
         }
     }
 }

@@ -88,18 +88,18 @@ impl<T: AsRef<[u8]> + ?Sized> From<&T> for Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // The slice, not the `Vec`, which is erased octet by octet.
+        // The slice, not the `Vec`, which is erased byte by byte.
         self.buffer.as_mut_slice().zeroize();
     }
 }
 
 impl fmt::Debug for Draft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Draft({} octets)", self.message().len())
+        write!(f, "Draft({} bytes)", self.message().len())
     }
 }
 
-/// A sealed request as it arrives, placed so that the message inside starts at a multiple of eight octets of the
+/// A sealed request as it arrives, placed so that the message inside starts at a multiple of eight bytes of the
 /// buffer. Tensors that the client aligned within the message are then used where they lie.
 pub struct Incoming {
     buffer: Vec<u8>,
@@ -113,19 +113,19 @@ impl Incoming {
         self.buffer.get(self.start..)?.first().copied()
     }
 
-    /// An empty one, with room for a request of `len` octets.
+    /// An empty one, with room for a request of `len` bytes.
     pub fn with_capacity(len: usize) -> Self {
         let mut buffer = Vec::with_capacity(LEAD.saturating_add(len));
         buffer.resize(LEAD, 0);
         Self { buffer, start: LEAD }
     }
 
-    /// Appends the next octets.
-    pub fn push(&mut self, octets: &[u8]) {
-        self.buffer.extend_from_slice(octets);
+    /// Appends the next bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
     }
 
-    /// Octets received.
+    /// Bytes received.
     pub fn len(&self) -> usize {
         self.buffer.len().saturating_sub(self.start)
     }
@@ -149,7 +149,7 @@ impl From<Vec<u8>> for Incoming {
 
 impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Incoming({} octets)", self.len())
+        write!(f, "Incoming({} bytes)", self.len())
     }
 }
 
@@ -159,7 +159,7 @@ const REPLY_ROOM: usize = 32;
 /// What the largest KEM puts before a message: header and encapsulated key.
 const LARGEST_ROOM: usize = crate::context::HEADER_LEN + Kem::XWing.encapsulated_key_len();
 
-/// Header and encapsulated key are 7 modulo 8 octets with X-Wing and X25519.
+/// Header and encapsulated key are 7 modulo 8 bytes with X-Wing and X25519.
 const LEAD: usize = 25;
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
 
     fn sealed(draft: Draft, prefix: &[u8]) -> Vec<u8> {
         let flip = |data: &mut [u8]| {
-            data.iter_mut().for_each(|octet| *octet ^= 0xff);
+            data.iter_mut().for_each(|byte| *byte ^= 0xff);
             Ok::<_, ()>([9; TAG_LEN])
         };
         draft.seal(prefix, flip).unwrap()

@@ -1,4 +1,4 @@
-//! Messages in chunks (draft-ietf-ohai-chunked-ohttp §6), without IO: both sides push octets in and take octets out.
+//! Messages in chunks (draft-ietf-ohai-chunked-ohttp §6), without IO: both sides push bytes in and take bytes out.
 
 #![deny(
     clippy::unwrap_used,
@@ -20,12 +20,12 @@ use crate::{
     suite::TAG_LEN,
 };
 
-/// Octets of plaintext in the largest chunk, sent or accepted: what the draft obliges every peer to accept.
+/// Bytes of plaintext in the largest chunk, sent or accepted: what the draft obliges every peer to accept.
 pub const MAX_CHUNK: usize = 16_384;
 
 const MAX_SEALED_CHUNK: usize = MAX_CHUNK + TAG_LEN;
 const FINAL_AAD: &[u8] = b"final";
-/// Octets of the length of a largest chunk.
+/// Bytes of the length of a largest chunk.
 const CHUNK_LENGTH: usize = 4;
 
 /// Seals a message chunk by chunk.
@@ -36,7 +36,7 @@ impl ChunkSealer {
         Self(context)
     }
 
-    /// Octets of `len` octets of message, sealed by [`chunk`](Self::chunk) in multiples of [`MAX_CHUNK`], then
+    /// Bytes of `len` bytes of message, sealed by [`chunk`](Self::chunk) in multiples of [`MAX_CHUNK`], then
     /// [`finish`](Self::finish).
     pub fn sealed_len(len: usize) -> usize {
         let chunks = len.saturating_sub(1) / MAX_CHUNK;
@@ -88,7 +88,7 @@ impl Pieces {
         Self { start, sealer: Some(sealer), message, at: 0 }
     }
 
-    /// Octets that are still to come.
+    /// Bytes that are still to come.
     pub fn remaining(&self) -> usize {
         let left = self.message.message().len().saturating_sub(self.at);
         let sealed = self.sealer.as_ref().map_or(0, |_| ChunkSealer::sealed_len(left));
@@ -117,11 +117,11 @@ impl Iterator for Pieces {
 
 impl fmt::Debug for Pieces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pieces({} octets to come)", self.remaining())
+        write!(f, "Pieces({} bytes to come)", self.remaining())
     }
 }
 
-/// Octets of a message that are sealed at a time: enough for what sending takes to be little.
+/// Bytes of a message that are sealed at a time: enough for what sending takes to be little.
 const PIECE: usize = 4 * MAX_CHUNK;
 
 /// Appends `message` to `out`, sealed, with its tag.
@@ -143,7 +143,7 @@ pub(crate) fn seal_onto(
 /// Why chunks do not make a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ChunkError {
-    /// The octets end before the final chunk does.
+    /// The bytes end before the final chunk does.
     Truncated,
     /// A chunk is not authentic, or the final one is no final chunk.
     Decrypt,
@@ -151,19 +151,19 @@ pub(crate) enum ChunkError {
     Size,
 }
 
-/// Collects chunks of any split of the octets they arrive in.
+/// Collects chunks of any split of the bytes they arrive in.
 pub(crate) struct ChunkReader {
-    /// Sealed octets that do not make a whole chunk yet.
+    /// Sealed bytes that do not make a whole chunk yet.
     pending: Vec<u8>,
-    /// All octets from here on belong to the final chunk.
+    /// All bytes from here on belong to the final chunk.
     last: bool,
     message: Zeroizing<Vec<u8>>,
-    /// Octets that the sealed message can have at most.
+    /// Bytes that the sealed message can have at most.
     limit: usize,
 }
 
 impl ChunkReader {
-    /// For a message of at most `limit` octets, sealed, which the caller enforces.
+    /// For a message of at most `limit` bytes, sealed, which the caller enforces.
     pub(crate) fn new(limit: usize) -> Self {
         Self { pending: Vec::new(), last: false, message: Zeroizing::new(Vec::new()), limit }
     }
@@ -200,7 +200,7 @@ impl ChunkReader {
         Ok(Plaintext::within(mem::take(&mut *self.message), 0..len))
     }
 
-    /// Opens what is complete and returns the octets after it.
+    /// Opens what is complete and returns the bytes after it.
     fn open_whole_chunks<'a>(
         &mut self,
         mut sealed: &'a [u8],
@@ -248,15 +248,15 @@ impl ChunkReader {
 }
 
 /// Appends to a secret buffer; unlike `Vec`, leaves no copy behind when it has to grow.
-fn append(secret: &mut Zeroizing<Vec<u8>>, octets: &[u8]) {
-    let len = secret.len().saturating_add(octets.len());
+fn append(secret: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
+    let len = secret.len().saturating_add(bytes.len());
     if secret.capacity() < len {
         reserve(secret, len.max(secret.capacity().saturating_mul(2)));
     }
-    secret.extend_from_slice(octets);
+    secret.extend_from_slice(bytes);
 }
 
-/// Makes room for `capacity` octets in all.
+/// Makes room for `capacity` bytes in all.
 fn reserve(secret: &mut Zeroizing<Vec<u8>>, capacity: usize) {
     if secret.capacity() < capacity {
         let mut grown = Vec::with_capacity(capacity);

@@ -51,21 +51,21 @@ pub enum BindingError {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum OpenReplyError {
     /// The reply ends too early.
-    #[error("the reply ends after {len} octets, before its end was authenticated; send the request again")]
+    #[error("the reply ends after {len} bytes, before its end was authenticated; send the request again")]
     Truncated {
-        /// Octets received.
+        /// Bytes received.
         len: usize,
     },
     /// The reply was altered, or answers another request.
     #[error("the reply does not decrypt: it was altered, or answers another request; send the request again")]
     Decrypt,
     /// A chunk is larger than allowed or too small for its tag.
-    #[error("a chunk of the reply is not between {TAG_LEN} octets and {MAX_CHUNK} octets and its tag")]
+    #[error("a chunk of the reply is not between {TAG_LEN} bytes and {MAX_CHUNK} bytes and its tag")]
     ChunkSize,
     /// The reply is larger than the caller allows.
-    #[error("the reply is larger than the {limit} octets allowed; raise the limit")]
+    #[error("the reply is larger than the {limit} bytes allowed; raise the limit")]
     TooLarge {
-        /// Octets allowed, sealed.
+        /// Bytes allowed, sealed.
         limit: usize,
     },
 }
@@ -93,7 +93,7 @@ impl SealingKey {
         &self.config
     }
 
-    /// Octets that sealing puts before a message: header and encapsulated key. For [`Draft::request`].
+    /// Bytes that sealing puts before a message: header and encapsulated key. For [`Draft::request`].
     pub fn room(&self) -> usize {
         self.config.kem().encapsulated_key_len().saturating_add(HEADER_LEN)
     }
@@ -139,7 +139,7 @@ impl SealingKey {
     }
 
     /// Starts a `message/ohttp-chunked-req` (draft-ietf-ohai-chunked-ohttp §6.1) and appends its start to `out`. The
-    /// opener is for its reply alone, of at most `reply_limit` octets, sealed.
+    /// opener is for its reply alone, of at most `reply_limit` bytes, sealed.
     ///
     /// # Errors
     /// [`SealError`].
@@ -224,7 +224,7 @@ impl fmt::Debug for ReplyOpener {
     }
 }
 
-/// Opens the reply to one chunked request (draft-ietf-ohai-chunked-ohttp §6.2), as its octets arrive.
+/// Opens the reply to one chunked request (draft-ietf-ohai-chunked-ohttp §6.2), as its bytes arrive.
 pub struct ChunkedReplyOpener {
     state: ReplyState,
     received: usize,
@@ -238,7 +238,7 @@ enum ReplyState {
 }
 
 impl ChunkedReplyOpener {
-    /// Takes the next octets of the reply, however they were split on the way.
+    /// Takes the next bytes of the reply, however they were split on the way.
     ///
     /// # Errors
     /// [`OpenReplyError`]; after one, the reply is lost.
@@ -268,7 +268,7 @@ impl ChunkedReplyOpener {
         Ok(())
     }
 
-    /// The message, when all octets were taken.
+    /// The message, when all bytes were taken.
     ///
     /// # Errors
     /// [`OpenReplyError::Truncated`] when the final chunk is missing or cut.

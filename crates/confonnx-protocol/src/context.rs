@@ -33,9 +33,9 @@ pub enum SealError {
     #[error("the server's {0} public key cannot be sealed to; attest the server again")]
     Encapsulate(Kem),
     /// The message or the stream is too long for the cipher.
-    #[error("a message of {len} octets is too long for the cipher")]
+    #[error("a message of {len} bytes is too long for the cipher")]
     TooLong {
-        /// Octets that were to be sealed.
+        /// Bytes that were to be sealed.
         len: usize,
     },
 }
@@ -147,7 +147,7 @@ impl PrivateKey {
     }
 }
 
-/// Octets of the header of a sealed request: key id, KEM, KDF, AEAD (RFC 9458 §4.3).
+/// Bytes of the header of a sealed request: key id, KEM, KDF, AEAD (RFC 9458 §4.3).
 pub(crate) const HEADER_LEN: usize = 7;
 
 /// The header of a sealed request.

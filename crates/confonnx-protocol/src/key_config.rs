@@ -33,7 +33,7 @@ pub enum KeyConfigError {
         /// Position in the list, from 0.
         entry: usize,
     },
-    /// An entry has octets after its last field, or its cipher list is empty or no multiple of 4 octets.
+    /// An entry has bytes after its last field, or its cipher list is empty or no multiple of 4 bytes.
     #[error(
         "entry {entry} of the key configuration list is malformed; the server does not follow RFC 9458 section 3"
     )]
@@ -95,7 +95,7 @@ impl KeyConfig {
         Ok(configs)
     }
 
-    /// Writes a list, each entry after its 2-octet length.
+    /// Writes a list, each entry after its 2-byte length.
     pub fn encode_list<'a>(configs: impl IntoIterator<Item = &'a Self>) -> Vec<u8> {
         let mut list = Vec::new();
         for config in configs {
@@ -116,7 +116,7 @@ impl KeyConfig {
         self.kem
     }
 
-    /// The serialized public key, of [`Kem::public_key_len`] octets.
+    /// The serialized public key, of [`Kem::public_key_len`] bytes.
     pub fn public_key(&self) -> &[u8] {
         &self.public_key
     }
@@ -181,7 +181,7 @@ fn read_u16(input: &mut &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes))
 }
 
-/// A vector after its 2-octet length.
+/// A vector after its 2-byte length.
 fn read_vector<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut rest = *input;
     let len = read_u16(&mut rest)?;

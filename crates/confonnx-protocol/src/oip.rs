@@ -1,6 +1,6 @@
 //! Open Inference Protocol v2 over REST: the messages of the inner API.
 //!
-//! Tensors travel as JSON or by the binary tensor data extension: the JSON object comes first, its length in octets in
+//! Tensors travel as JSON or by the binary tensor data extension: the JSON object comes first, its length in bytes in
 //! the [`HEADER_LENGTH`] field, and then the bytes of each tensor that has `parameters.binary_data_size`, in the order
 //! of the tensors. A request asks for binary outputs by `parameters.binary_data_output`, or output by output with
 //! `parameters.binary_data`. Members and parameters that we do not know are ignored.
@@ -42,9 +42,9 @@ pub use request::{InferRequest, RequestedOutput};
 pub use response::InferResponse;
 pub use wire::Encoded;
 
-/// The header field that says how many octets of the body are JSON; absent when all are.
+/// The header field that says how many bytes of the body are JSON; absent when all are.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 /// Most inputs, and most outputs, in one message.
 pub const MAX_TENSORS: usize = 1024;
-/// Longest name of a tensor, in octets.
+/// Longest name of a tensor, in bytes.
 pub const MAX_NAME: usize = 256;

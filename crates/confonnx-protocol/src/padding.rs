@@ -13,10 +13,10 @@
 )]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
-/// The smallest padded message, in octets: requests for metadata and small answers all look alike.
+/// The smallest padded message, in bytes: requests for metadata and small answers all look alike.
 pub const FLOOR: usize = 512;
 
-/// The padded length of a message of `len` octets; `len` itself where the next size would overflow.
+/// The padded length of a message of `len` bytes; `len` itself where the next size would overflow.
 pub fn padded_len(len: usize) -> usize {
     let len = len.max(FLOOR);
     let exponent = len.ilog2();
@@ -26,7 +26,7 @@ pub fn padded_len(len: usize) -> usize {
     len.checked_add(mask).map_or(len, |sum| sum & !mask)
 }
 
-/// Appends zero octets up to [`padded_len`]; binary HTTP allows them after a message (RFC 9292, section 3.8).
+/// Appends zero bytes up to [`padded_len`]; binary HTTP allows them after a message (RFC 9292, section 3.8).
 pub fn pad(buffer: &mut Vec<u8>) {
     pad_from(buffer, 0);
 }

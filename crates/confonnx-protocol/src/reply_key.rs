@@ -10,7 +10,7 @@ use crate::{
     suite::{Aead, NONCE_LEN, TAG_LEN},
 };
 
-/// What a reply's key is derived from, once its nonce is known: a secret of the request's context, and octets of the
+/// What a reply's key is derived from, once its nonce is known: a secret of the request's context, and bytes of the
 /// request that no other has, which for a full request are its encapsulated key.
 pub(crate) struct ReplySecret {
     aead: Aead,
@@ -34,7 +34,7 @@ impl ReplySecret {
         Ok(Self::new(aead, secret, encapsulated.to_vec()))
     }
 
-    /// Octets of the nonce that starts the reply.
+    /// Bytes of the nonce that starts the reply.
     pub(crate) fn nonce_len(&self) -> usize {
         self.aead.reply_nonce_len()
     }
@@ -62,8 +62,8 @@ pub(crate) struct ReplyKey {
 impl ReplyKey {
     fn next_nonce(&mut self) -> Result<[u8; NONCE_LEN], CipherFailure> {
         let mut nonce = self.base_nonce;
-        for (octet, count) in nonce.iter_mut().rev().zip(self.counter.to_le_bytes()) {
-            *octet ^= count;
+        for (byte, count) in nonce.iter_mut().rev().zip(self.counter.to_le_bytes()) {
+            *byte ^= count;
         }
         self.counter = self.counter.checked_add(1).ok_or(CipherFailure)?;
         Ok(nonce)

@@ -19,17 +19,17 @@ impl Drop for Plaintext {
 }
 
 impl Plaintext {
-    /// The octets of the message.
+    /// The bytes of the message.
     pub fn expose(&self) -> &[u8] {
         self.buffer.get(self.message.clone()).unwrap_or_default()
     }
 
-    /// Octets of the message.
+    /// Bytes of the message.
     pub fn len(&self) -> usize {
         self.message.len()
     }
 
-    /// Whether the message has no octets.
+    /// Whether the message has no bytes.
     pub fn is_empty(&self) -> bool {
         self.message.is_empty()
     }
@@ -43,11 +43,11 @@ impl Plaintext {
 
 impl fmt::Debug for Plaintext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Plaintext({} octets)", self.len())
+        write!(f, "Plaintext({} bytes)", self.len())
     }
 }
 
-/// The 32 octets from which all keys of one epoch are derived (`docs/protocol.md`, section 3).
+/// The 32 bytes from which all keys of one epoch are derived (`docs/protocol.md`, section 3).
 ///
 /// They stay in one place however often this is moved, so that nothing is left behind when they are erased.
 pub struct EpochSecret(Box<Zeroizing<[u8; 32]>>);
@@ -77,7 +77,7 @@ impl EpochSecret {
         Self(secret)
     }
 
-    /// The octets of the secret.
+    /// The bytes of the secret.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -85,7 +85,7 @@ impl EpochSecret {
 
 impl fmt::Debug for EpochSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EpochSecret(32 octets)")
+        f.write_str("EpochSecret(32 bytes)")
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     fn debug_shows_no_secret() {
         let plaintext = Plaintext::within(b"..attack at dawn".to_vec(), 2..16);
         assert_eq!(plaintext.expose(), b"attack at dawn");
-        assert_eq!(format!("{plaintext:?}"), "Plaintext(14 octets)");
-        assert_eq!(format!("{:?}", EpochSecret::new([7; 32])), "EpochSecret(32 octets)");
+        assert_eq!(format!("{plaintext:?}"), "Plaintext(14 bytes)");
+        assert_eq!(format!("{:?}", EpochSecret::new([7; 32])), "EpochSecret(32 bytes)");
     }
 }

@@ -46,7 +46,7 @@ pub const SESSION_OFFER: &str = "offer";
 const COUNTER_LEN: usize = 8;
 const SALT_LEN: usize = 32;
 
-/// Octets before the ciphertext: header, identifier, counter, salt. With those before it a message starts aligned, as
+/// Bytes before the ciphertext: header, identifier, counter, salt. With those before it a message starts aligned, as
 /// one behind an encapsulated key does.
 pub(crate) const START_LEN: usize = HEADER_LEN + ID_LEN + COUNTER_LEN + SALT_LEN;
 
@@ -60,7 +60,7 @@ pub(crate) struct SessionSecret(Zeroizing<Vec<u8>>);
 
 impl SessionSecret {
     pub(crate) fn export(context: &(impl Export + ?Sized)) -> Result<Self, CipherFailure> {
-        // On the heap from the first octet on, so that moving it leaves no copy behind.
+        // On the heap from the first byte on, so that moving it leaves no copy behind.
         let mut secret = Zeroizing::new(vec![0; 32]);
         context.export(SECRET, &mut secret)?;
         Ok(Self(secret))
@@ -80,17 +80,17 @@ impl Start {
     ) -> Self {
         let parts = header.iter().chain(&id.0).copied().chain(counter.to_be_bytes()).chain(*salt);
         let mut start = [0; START_LEN];
-        start.iter_mut().zip(parts).for_each(|(octet, part)| *octet = part);
+        start.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
         Self(start)
     }
 
-    /// The start of `message`, and the sealed octets after it: at least a tag.
+    /// The start of `message`, and the sealed bytes after it: at least a tag.
     pub(crate) fn read(message: &[u8]) -> Option<(Self, &[u8])> {
         let (start, sealed) = message.split_first_chunk()?;
         (sealed.len() >= TAG_LEN).then_some((Self(*start), sealed))
     }
 
-    pub(crate) fn octets(&self) -> &[u8; START_LEN] {
+    pub(crate) fn bytes(&self) -> &[u8; START_LEN] {
         &self.0
     }
 
@@ -122,7 +122,7 @@ impl Start {
 
     fn part<const N: usize>(&self, from: usize) -> [u8; N] {
         let mut part = [0; N];
-        part.iter_mut().zip(self.0.iter().skip(from)).for_each(|(octet, start)| *octet = *start);
+        part.iter_mut().zip(self.0.iter().skip(from)).for_each(|(byte, start)| *byte = *start);
         part
     }
 }
@@ -176,6 +176,6 @@ impl MessageKey {
 
     /// Start and tag stand where the encapsulated key does in the reply to a full request.
     fn reply_secret(self, start: &Start, tag: &[u8; TAG_LEN]) -> ReplySecret {
-        ReplySecret::new(self.aead, self.reply, [start.octets().as_slice(), tag].concat())
+        ReplySecret::new(self.aead, self.reply, [start.bytes().as_slice(), tag].concat())
     }
 }

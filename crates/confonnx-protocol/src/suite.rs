@@ -5,10 +5,10 @@ use std::fmt;
 /// The only key derivation function: HKDF-SHA256 (RFC 9180 §7.2).
 pub const KDF_ID: u16 = 0x0001;
 
-/// Octets of an authentication tag, the same for every [`Aead`].
+/// Bytes of an authentication tag, the same for every [`Aead`].
 pub const TAG_LEN: usize = 16;
 
-/// Octets of a nonce, the same for every [`Aead`].
+/// Bytes of a nonce, the same for every [`Aead`].
 pub(crate) const NONCE_LEN: usize = 12;
 
 /// A key encapsulation mechanism.
@@ -54,7 +54,7 @@ impl Kem {
         }
     }
 
-    /// Octets of a public key (Npk).
+    /// Bytes of a public key (Npk).
     pub const fn public_key_len(self) -> usize {
         match self {
             Self::XWing => 1216,
@@ -63,7 +63,7 @@ impl Kem {
         }
     }
 
-    /// Octets of an encapsulated key (Nenc).
+    /// Bytes of an encapsulated key (Nenc).
     pub const fn encapsulated_key_len(self) -> usize {
         match self {
             Self::XWing => 1120,
@@ -122,7 +122,7 @@ impl Aead {
         }
     }
 
-    /// Octets of a key (Nk).
+    /// Bytes of a key (Nk).
     pub const fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm => 16,
@@ -130,7 +130,7 @@ impl Aead {
         }
     }
 
-    /// Octets of the exported secret and of the nonce that starts a reply: max(Nn, Nk) (RFC 9458 §4.4).
+    /// Bytes of the exported secret and of the nonce that starts a reply: max(Nn, Nk) (RFC 9458 §4.4).
     pub const fn reply_nonce_len(self) -> usize {
         if self.key_len() > NONCE_LEN { self.key_len() } else { NONCE_LEN }
     }

@@ -53,7 +53,7 @@ fn vector() -> serde_json::Value {
 
 /// A ring that was asked in the session, and the session's secret, masked.
 fn resume(case: &serde_json::Value) -> (KeyRing, Vec<Vec<u8>>) {
-    let hex = |value: &serde_json::Value| octets(value.as_str().unwrap()).collect::<Vec<u8>>();
+    let hex = |value: &serde_json::Value| bytes(value.as_str().unwrap()).collect::<Vec<u8>>();
     let server: case::Server = serde_json::from_value(case["server"].clone()).unwrap();
     let ring = server.ring();
     let (opened, _) = ring.open(hex(&case["session"]["request"]["sealed"]), START).unwrap();
@@ -61,7 +61,7 @@ fn resume(case: &serde_json::Value) -> (KeyRing, Vec<Vec<u8>>) {
     for message in case["messages"].as_array().unwrap() {
         ring.open_session(hex(&message["request"]["sealed"]), START).unwrap();
     }
-    let secret = octets(case["session_secret"].as_str().unwrap()).map(|octet| octet ^ MASK);
+    let secret = bytes(case["session_secret"].as_str().unwrap()).map(|byte| byte ^ MASK);
     (ring, vec![secret.collect()])
 }
 
@@ -150,7 +150,7 @@ fn count(needles: &[Vec<u8>]) -> Vec<usize> {
             if memory.read_exact_at(piece, at).is_err() {
                 break;
             }
-            piece.iter_mut().for_each(|octet| *octet ^= MASK);
+            piece.iter_mut().for_each(|byte| *byte ^= MASK);
             for (count, needle) in counts.iter_mut().zip(needles) {
                 let found = piece.windows(needle.len()).enumerate().filter(|(_, window)| window == needle);
                 *count += found.filter(|(offset, _)| !own.contains(&(at + *offset as u64))).count();
@@ -162,10 +162,10 @@ fn count(needles: &[Vec<u8>]) -> Vec<usize> {
 }
 
 fn masked(hex: &str) -> Vec<u8> {
-    octets(hex).collect()
+    bytes(hex).collect()
 }
 
-fn octets(hex: &str) -> impl Iterator<Item = u8> {
+fn bytes(hex: &str) -> impl Iterator<Item = u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
 }
 

@@ -51,9 +51,9 @@ pub struct Trail {
 pub struct Wire<'r> {
     /// The `x-ms-request-id` of its answer.
     pub request: &'r str,
-    /// Octets of the sealed request.
+    /// Bytes of the sealed request.
     pub received: usize,
-    /// Octets of the sealed reply.
+    /// Bytes of the sealed reply.
     pub sent: usize,
 }
 

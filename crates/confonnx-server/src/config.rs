@@ -147,7 +147,7 @@ pub enum KeySource {
 /// Bounds of what clients can make the server hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest body of a sealed request, in octets.
+    /// Longest body of a sealed request, in bytes.
     pub request_bytes: usize,
     /// Connections at once.
     pub connections: usize,

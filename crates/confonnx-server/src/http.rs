@@ -1,4 +1,4 @@
-//! The public port: attestation and sealed messages. Sees only octets that are sealed or public.
+//! The public port: attestation and sealed messages. Sees only bytes that are sealed or public.
 
 mod gateway;
 mod payload;

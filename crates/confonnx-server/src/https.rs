@@ -32,7 +32,7 @@ pub struct Fetcher {
 pub struct Fetched {
     /// Its header fields.
     pub headers: HeaderMap,
-    /// Its content, at most [`MAX_ANSWER`] octets.
+    /// Its content, at most [`MAX_ANSWER`] bytes.
     pub body: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ pub enum FetchError {
     #[error("its answer ended early: {0}")]
     Truncated(String),
     /// The content is too long.
-    #[error("its answer has more than {MAX_ANSWER} octets")]
+    #[error("its answer has more than {MAX_ANSWER} bytes")]
     TooLarge,
 }
 
@@ -206,7 +206,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Octets of the longest body. Revocation lists are the longest, with about 40 an entry.
+/// Bytes of the longest body. Revocation lists are the longest, with about 40 an entry.
 pub const MAX_ANSWER: usize = 512 * 1024;
 
 #[cfg(test)]

@@ -30,9 +30,9 @@ pub struct Metrics {
     pub queued: AtomicI64,
     /// Open connections.
     pub connections: AtomicI64,
-    /// Octets of sealed requests.
+    /// Bytes of sealed requests.
     pub received_bytes: AtomicU64,
-    /// Octets of sealed replies.
+    /// Bytes of sealed replies.
     pub sent_bytes: AtomicU64,
     /// Quotes asked of the TEE.
     pub quotes: AtomicU64,
@@ -71,7 +71,7 @@ impl Metrics {
         *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
     }
 
-    /// The page for `GET /metrics`, with the samples of `batched`: by labels, how many requests were put together.
+    /// The page for `GET /metrics`, with the samples of `batched`: by labels, how many requests were batched.
     pub fn render(&self, batched: &[(String, String)]) -> String {
         let mut page = String::with_capacity(4096);
         let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
@@ -99,10 +99,10 @@ impl Metrics {
         family(
             "received_bytes_total",
             "counter",
-            "Octets of sealed requests.",
+            "Bytes of sealed requests.",
             &counter(&self.received_bytes),
         );
-        family("sent_bytes_total", "counter", "Octets of sealed replies.", &counter(&self.sent_bytes));
+        family("sent_bytes_total", "counter", "Bytes of sealed replies.", &counter(&self.sent_bytes));
         family("quotes_total", "counter", "Quotes asked of the TEE.", &counter(&self.quotes));
         family("documents_total", "counter", "Attestation documents given out.", &counter(&self.documents));
         family("key_epochs_total", "counter", "Key epochs known so far.", &counter(&self.epochs));

@@ -79,8 +79,8 @@ impl Secret {
         match self {
             Self::Kbs(kbs, resource) => Ok(kbs.resource(resource).await?),
             Self::Akv(akv, key) => match akv.release(key).await? {
-                Released::Octets(octets) | Released::Scalar(octets) => {
-                    Ok(Zeroizing::new(octets.expose().to_vec()))
+                Released::Bytes(bytes) | Released::Scalar(bytes) => {
+                    Ok(Zeroizing::new(bytes.expose().to_vec()))
                 }
             },
         }

@@ -384,13 +384,13 @@ async fn bind<T>(
 }
 
 /// Threads to open, run and seal: as many as can run a model. One more to open meanwhile would have to hand over to them,
-/// and the kernel leaves cores idle over that. And those that wait while their requests are put together.
+/// and the kernel leaves cores idle over that. And those that wait while their requests are batched.
 fn workers(config: &Config) -> usize {
     let together = match config.models {
         ModelSource::File { .. } => {
             usize::try_from(config.model_config.max_batch_size).unwrap_or(usize::MAX).saturating_sub(1)
         }
-        // What its models will be put together by is not known yet.
+        // What its models will be batched by is not known yet.
         ModelSource::Repository { .. } => LIKELY_BATCH,
     };
     config.sessions.saturating_add(together.min(config.limits.queue))

@@ -48,7 +48,7 @@ pub struct Sealed {
     pub outcome: &'static str,
 }
 
-/// The octets of a sealed reply.
+/// The bytes of a sealed reply.
 #[derive(Debug)]
 pub enum SealedReply {
     /// All of them.
@@ -60,7 +60,7 @@ pub enum SealedReply {
 /// A chunked request that is still arriving.
 pub struct Receiving<'s> {
     opener: ChunkedOpener<'s>,
-    /// Octets so far.
+    /// Bytes so far.
     received: usize,
     service: &'s Service,
 }
@@ -165,7 +165,7 @@ impl Service {
         Ok(received)
     }
 
-    /// Begins a chunked request of at most `limit` octets, sealed.
+    /// Begins a chunked request of at most `limit` bytes, sealed.
     pub fn receive(&self, limit: usize) -> Receiving<'_> {
         Receiving { opener: self.keys.ring().chunked_opener(limit), received: 0, service: self }
     }
@@ -222,10 +222,10 @@ impl Service {
 }
 
 impl SealedReply {
-    /// Octets that are still to come.
+    /// Bytes that are still to come.
     pub fn len(&self) -> usize {
         match self {
-            Self::Whole(octets) => octets.len(),
+            Self::Whole(bytes) => bytes.len(),
             Self::Chunked(pieces) => pieces.remaining(),
         }
     }
@@ -241,21 +241,21 @@ impl Iterator for SealedReply {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
-            Self::Whole(octets) => Some(Ok(mem::take(octets))).filter(|next| next != &Ok(Bytes::new())),
+            Self::Whole(bytes) => Some(Ok(mem::take(bytes))).filter(|next| next != &Ok(Bytes::new())),
             Self::Chunked(pieces) => pieces.next().map(|piece| piece.map(Bytes::from)),
         }
     }
 }
 
 impl Received {
-    /// Octets of it, sealed.
-    pub fn octets(&self) -> usize {
+    /// Bytes of it, sealed.
+    pub fn bytes(&self) -> usize {
         self.received
     }
 }
 
 impl Receiving<'_> {
-    /// Takes the next octets.
+    /// Takes the next bytes.
     ///
     /// # Errors
     /// The code of the answer when they cannot be opened.
@@ -268,7 +268,7 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    /// The request, when all octets were taken.
+    /// The request, when all bytes were taken.
     ///
     /// # Errors
     /// The code of the answer when the last chunk is missing, or the request came before.

@@ -79,7 +79,7 @@ class Client:
             enforced when given. The model's other versions, and other models, may be served beside it.
         enclave_allow_debug: Accept enclaves that can be debugged, and the insecure one, which proves nothing. For
             development only. Not beside `policy`, which says that itself.
-        policy: A policy file (docs/attestation.md), or the preset `strict` or `cloud`. Other expectations narrow it.
+        policy: A policy file (docs/guides/attestation.md), or the preset `strict` or `cloud`. Other expectations narrow it.
         auth_key_outside: Send the key outside the seal, for an ingress to see.
         model: Name of the model; needed when the server has several.
         model_version: Its version; when not given, the highest with the expected hash, or the highest.

@@ -1,4 +1,4 @@
-//! Policies as files (docs/attestation.md).
+//! Policies as files (docs/guides/attestation.md).
 
 use std::str::FromStr;
 use std::time::Duration;

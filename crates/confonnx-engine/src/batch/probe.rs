@@ -9,10 +9,10 @@ use super::{Answer, has_rows, split};
 use crate::{
     error::InferError,
     model::{Batching, Model},
-    trial::{self, MOST_OCTETS},
+    trial::{self, MOST_BYTES},
 };
 
-/// Why requests of a model are never put together.
+/// Why requests of a model are never batched.
 #[derive(Debug, thiserror::Error)]
 pub enum NotBatched {
     /// An input or output has no first dimension for it.
@@ -22,9 +22,9 @@ pub enum NotBatched {
     #[error("the model does not run on made-up inputs: {0}")]
     Fails(#[from] InferError),
     /// Trying it would take too much.
-    #[error("two rows of its inputs are more than {limit} octets, so that trying them takes too much")]
+    #[error("two rows of its inputs are more than {limit} bytes, so that trying them takes too much")]
     TooLarge {
-        /// Octets of one input that are tried at most.
+        /// Bytes of one input that are tried at most.
         limit: usize,
     },
     /// The answers differ.
@@ -38,10 +38,10 @@ pub(super) fn sizes(model: &Model, options: &Batching) -> Result<Vec<usize>, Not
         return Err(NotBatched::NoRows);
     }
     let rows =
-        model.inputs().iter().map(|info| trial::row_octets(info).map(|octets| MOST_OCTETS / octets.max(1)));
+        model.inputs().iter().map(|info| trial::row_bytes(info).map(|bytes| MOST_BYTES / bytes.max(1)));
     let rows = rows.map(Option::unwrap_or_default).min().unwrap_or_default();
     if rows < 2 {
-        return Err(NotBatched::TooLarge { limit: MOST_OCTETS });
+        return Err(NotBatched::TooLarge { limit: MOST_BYTES });
     }
     let most = options.max_batch_size.min(MOST_ROWS).min(rows);
     let doubled = (0..usize::BITS).map(|exponent| 1 << exponent);

@@ -1,4 +1,4 @@
-//! Requests that are put together have the answers they would have alone.
+//! Requests that are batched have the answers they would have alone.
 
 use std::{
     sync::Barrier,

@@ -47,7 +47,7 @@ pub enum EncryptFileError {
     },
     /// A data file has a name that cannot be kept.
     #[error(
-        "the model's data file {location:?} cannot be encrypted with it; give it a shorter name (100 octets without its \
+        "the model's data file {location:?} cannot be encrypted with it; give it a shorter name (100 bytes without its \
          folders), and not that of `{MODEL}`"
     )]
     Location {

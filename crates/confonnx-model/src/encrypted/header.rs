@@ -46,7 +46,7 @@ pub(super) fn write(key: &ModelKey, file_key: &Secret<16>) -> Result<String, Fai
     Ok(format!("{text} {}\n", Base64Unpadded::encode_string(code.as_ref())))
 }
 
-/// Reads a header and no octet more.
+/// Reads a header and no byte more.
 pub(super) fn read(file: &mut impl Read) -> Result<Header, DecryptError> {
     let mut lines = Lines { file, text: Vec::new() };
     if lines.next()? != VERSION.trim_end() {
@@ -56,7 +56,7 @@ pub(super) fn read(file: &mut impl Read) -> Result<Header, DecryptError> {
     let mut line = lines.next()?;
     loop {
         if let Some(code) = line.strip_prefix("--- ") {
-            let code = octets(code).ok_or(DecryptError::Header("its code is not 32 octets of base64"))?;
+            let code = bytes(code).ok_or(DecryptError::Header("its code is not 32 bytes of base64"))?;
             let end =
                 lines.text.len().saturating_sub(line.len()).saturating_sub(1).saturating_add("---".len());
             lines.text.truncate(end);
@@ -75,7 +75,7 @@ pub(super) fn read(file: &mut impl Read) -> Result<Header, DecryptError> {
         }
         if let Some(share) = stanza.strip_prefix("X25519 ") {
             let malformed = DecryptError::Header("an X25519 recipient is malformed");
-            match (octets(share), octets(&body)) {
+            match (bytes(share), bytes(&body)) {
                 (Some(share), Some(wrapped)) => recipients.push((share, wrapped)),
                 _ => return Err(malformed),
             }
@@ -109,7 +109,7 @@ fn unwrap(key: &ModelKey, share: &[u8; 32], wrapped: &[u8; WRAPPED_LEN]) -> Opti
     opened.try_into().ok().map(Zeroizing::new)
 }
 
-/// Lines of a file, read octet by octet: what follows the header must stay.
+/// Lines of a file, read byte by byte: what follows the header must stay.
 struct Lines<'f, R> {
     file: &'f mut R,
     /// All lines so far, with their ends.
@@ -120,12 +120,12 @@ impl<R: Read> Lines<'_, R> {
     fn next(&mut self) -> Result<String, DecryptError> {
         let start = self.text.len();
         loop {
-            let mut octet = [0];
-            if self.file.read(&mut octet)? == 0 {
+            let mut byte = [0];
+            if self.file.read(&mut byte)? == 0 {
                 return Err(DecryptError::Header("it ends within its header"));
             }
-            self.text.extend(octet);
-            if octet == *b"\n" {
+            self.text.extend(byte);
+            if byte == *b"\n" {
                 break;
             }
             if self.text.len() > MAX_HEADER {
@@ -138,7 +138,7 @@ impl<R: Read> Lines<'_, R> {
     }
 }
 
-fn octets<const N: usize>(text: &str) -> Option<[u8; N]> {
+fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     Base64Unpadded::decode_vec(text).ok()?.try_into().ok()
 }
 

@@ -41,7 +41,7 @@ impl ModelKey {
     }
 
     /// The key whose secret is an X25519 scalar, as a key vault keeps it; the argument is not erased.
-    pub fn from_octets(secret: &[u8; 32]) -> Option<Self> {
+    pub fn from_bytes(secret: &[u8; 32]) -> Option<Self> {
         Self::from_secret(Secret::new(*secret))
     }
 
@@ -89,7 +89,7 @@ pub(super) fn wrap_key(
     .ok()
 }
 
-/// 32 octets of HKDF-SHA256.
+/// 32 bytes of HKDF-SHA256.
 pub(super) fn derive(salt: &[u8], secret: &[u8], info: &[u8]) -> Result<Secret<32>, Failed> {
     let mut key = Zeroizing::new([0; 32]);
     hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
@@ -101,9 +101,9 @@ pub(super) fn derive(salt: &[u8], secret: &[u8], info: &[u8]) -> Result<Secret<3
 }
 
 pub(super) fn random<const N: usize>() -> Result<Secret<N>, Failed> {
-    let mut octets = Zeroizing::new([0; N]);
-    SystemRandom::new().fill(octets.as_mut_slice()).map_err(|_| Failed)?;
-    Ok(octets)
+    let mut bytes = Zeroizing::new([0; N]);
+    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| Failed)?;
+    Ok(bytes)
 }
 
 impl FromStr for ModelKey {
@@ -117,9 +117,9 @@ impl FromStr for ModelKey {
             return Err(KeyError::Several);
         }
         let parsed = CheckedHrpstring::new::<Bech32>(line).map_err(|_| KeyError::Damaged)?;
-        let mut octets: Vec<u8> = parsed.byte_iter().collect();
-        let secret = <[u8; 32]>::try_from(octets.as_slice()).map(Zeroizing::new);
-        octets.as_mut_slice().zeroize();
+        let mut bytes: Vec<u8> = parsed.byte_iter().collect();
+        let secret = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new);
+        bytes.as_mut_slice().zeroize();
         secret.ok().and_then(Self::from_secret).ok_or(KeyError::Damaged)
     }
 }
@@ -130,8 +130,8 @@ impl fmt::Debug for ModelKey {
     }
 }
 
-fn encode(prefix: &str, octets: &[u8]) -> Option<String> {
-    bech32::encode::<Bech32>(Hrp::parse(prefix).ok()?, octets).ok()
+fn encode(prefix: &str, bytes: &[u8]) -> Option<String> {
+    bech32::encode::<Bech32>(Hrp::parse(prefix).ok()?, bytes).ok()
 }
 
 const SECRET_PREFIX: &str = "age-secret-key-";

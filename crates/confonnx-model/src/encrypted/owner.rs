@@ -85,8 +85,8 @@ impl OwnerPublicKey {
             Algorithm::Ed25519 => (&ED25519, ED25519_INFO.len()),
             Algorithm::P256 => (&ECDSA_P256_SHA256_ASN1, P256_INFO.len()),
         };
-        let octets = self.der.get(prefix..).unwrap_or_default();
-        UnparsedPublicKey::new(algorithm, octets)
+        let bytes = self.der.get(prefix..).unwrap_or_default();
+        UnparsedPublicKey::new(algorithm, bytes)
             .verify(&statement(ciphertext, key), signature)
             .map_err(|_| NotSigned)
     }
@@ -141,9 +141,9 @@ impl fmt::Debug for OwnerKey {
     }
 }
 
-/// What comes before the 32 octets of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410).
+/// What comes before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410).
 const ED25519_INFO: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-/// What comes before the 65 octets of a P-256 key in its SubjectPublicKeyInfo (RFC 5480).
+/// What comes before the 65 bytes of a P-256 key in its SubjectPublicKeyInfo (RFC 5480).
 const P256_INFO: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,

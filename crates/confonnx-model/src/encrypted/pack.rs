@@ -23,7 +23,7 @@ pub(super) struct Pack {
 }
 
 enum Part {
-    Octets(Cursor<Vec<u8>>),
+    Bytes(Cursor<Vec<u8>>),
     File { name: String, file: File, left: u64, hash: Sha256 },
 }
 
@@ -31,7 +31,7 @@ impl Pack {
     pub(super) fn new(onnx: Vec<u8>, files: BTreeMap<String, PathBuf>) -> Result<Self, EncryptFileError> {
         let mut pack = Self { parts: VecDeque::new(), hashes: BTreeMap::new() };
         let model = Entry { name: MODEL.into(), size: onnx.len() as u64 };
-        pack.push(&model, Part::Octets(Cursor::new(onnx)))?;
+        pack.push(&model, Part::Bytes(Cursor::new(onnx)))?;
         for (name, path) in files {
             if name == MODEL || name.starts_with(&format!("{MODEL}/")) {
                 return Err(EncryptFileError::Location { location: name });
@@ -49,21 +49,21 @@ impl Pack {
     fn push(&mut self, entry: &Entry, content: Part) -> Result<(), EncryptFileError> {
         let header =
             entry.header().ok_or_else(|| EncryptFileError::Location { location: entry.name.clone() })?;
-        let header = Part::Octets(Cursor::new(header.to_vec()));
+        let header = Part::Bytes(Cursor::new(header.to_vec()));
         self.parts.extend([header, content, zeros(entry.padding())]);
         Ok(())
     }
 }
 
 fn zeros(len: usize) -> Part {
-    Part::Octets(Cursor::new(vec![0; len]))
+    Part::Bytes(Cursor::new(vec![0; len]))
 }
 
 impl Read for Pack {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(part) = self.parts.front_mut() {
             let read = match part {
-                Part::Octets(octets) => octets.read(buffer)?,
+                Part::Bytes(bytes) => bytes.read(buffer)?,
                 Part::File { name, file, left, hash } => {
                     let read = file.take(*left).read(buffer)?;
                     hash.update(buffer.get(..read).unwrap_or_default());

@@ -19,7 +19,7 @@ impl Stream {
         Ok(Self { cipher: LessSafeKey::new(key), counter: 0 })
     }
 
-    /// Seals a chunk in place; the octets to write.
+    /// Seals a chunk in place; the bytes to write.
     pub(super) fn seal<'c>(&mut self, chunk: &'c mut Chunk, last: bool) -> Result<&'c [u8], Failed> {
         let nonce = self.next_nonce(last)?;
         let len = chunk.len;
@@ -38,7 +38,7 @@ impl Stream {
         self.cipher.open_in_place(nonce, Aad::empty(), data).map(|opened| &*opened).map_err(|_| Failed)
     }
 
-    /// Eleven octets of counter and one that marks the last chunk.
+    /// Eleven bytes of counter and one that marks the last chunk.
     fn next_nonce(&mut self, last: bool) -> Result<Nonce, Failed> {
         let [a, b, c, d, e, f, g, h] = self.counter.to_be_bytes();
         self.counter = self.counter.checked_add(1).ok_or(Failed)?;
@@ -46,7 +46,7 @@ impl Stream {
     }
 }
 
-/// A buffer for one chunk and the octet after it, which says whether it is the last. Erased on drop.
+/// A buffer for one chunk and the byte after it, which says whether it is the last. Erased on drop.
 pub(super) struct Chunk {
     buffer: Vec<u8>,
     size: usize,
@@ -72,8 +72,8 @@ impl Chunk {
     /// Reads the next chunk; whether it is the last one.
     pub(super) fn fill(&mut self, file: &mut impl Read) -> io::Result<bool> {
         self.len = 0;
-        if let (Some(octet), Some(first)) = (self.next.take(), self.buffer.first_mut()) {
-            *first = octet;
+        if let (Some(byte), Some(first)) = (self.next.take(), self.buffer.first_mut()) {
+            *first = byte;
             self.len = 1;
         }
         let free = self.buffer.get_mut(self.len..self.size).unwrap_or_default();
@@ -85,7 +85,7 @@ impl Chunk {
         Ok(self.next.is_none())
     }
 
-    pub(super) fn octets(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         self.buffer.get(..self.len).unwrap_or_default()
     }
 }

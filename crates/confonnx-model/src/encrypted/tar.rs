@@ -8,7 +8,7 @@ pub(super) const BLOCK: usize = 512;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
-    /// Octets of content.
+    /// Bytes of content.
     pub(super) size: u64,
 }
 
@@ -94,17 +94,17 @@ fn field(block: &[u8; BLOCK], (at, width): Place) -> &[u8] {
     block.get(at..at.saturating_add(width)).unwrap_or_default()
 }
 
-fn put(block: &mut [u8; BLOCK], (at, width): Place, octets: &[u8]) -> Option<()> {
+fn put(block: &mut [u8; BLOCK], (at, width): Place, bytes: &[u8]) -> Option<()> {
     let place = block.get_mut(at..at.checked_add(width)?)?;
-    place.get_mut(..octets.len())?.copy_from_slice(octets);
+    place.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(())
 }
 
 /// Text up to the first zero, after which there are only zeros.
 fn text(field: &[u8]) -> Result<&str, &'static str> {
-    let end = field.iter().position(|octet| *octet == 0).unwrap_or(field.len());
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
     let (text, rest) = field.split_at_checked(end).unwrap_or((field, b""));
-    if rest.iter().any(|octet| *octet != 0) {
+    if rest.iter().any(|byte| *byte != 0) {
         return Err("a name goes on after its end");
     }
     std::str::from_utf8(text).map_err(|_| "a name is not UTF-8")
@@ -112,19 +112,19 @@ fn text(field: &[u8]) -> Result<&str, &'static str> {
 
 /// Digits with zeros before them, ended by zeros or spaces.
 fn octal(field: &[u8]) -> Option<u64> {
-    let end = field.iter().position(|octet| !octet.is_ascii_digit()).unwrap_or(field.len());
+    let end = field.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(field.len());
     let (digits, rest) = field.split_at_checked(end)?;
-    if digits.is_empty() || !rest.iter().all(|octet| matches!(octet, 0 | b' ')) {
+    if digits.is_empty() || !rest.iter().all(|byte| matches!(byte, 0 | b' ')) {
         return None;
     }
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
 }
 
-/// The sum of all octets, those of the checksum taken for spaces.
+/// The sum of all bytes, those of the checksum taken for spaces.
 fn checksum(block: &[u8; BLOCK]) -> u64 {
     let own = CHECKSUM.0..CHECKSUM.0.saturating_add(CHECKSUM.1);
-    let octets = block.iter().enumerate();
-    octets.map(|(at, octet)| u64::from(if own.contains(&at) { b' ' } else { *octet })).sum()
+    let bytes = block.iter().enumerate();
+    bytes.map(|(at, byte)| u64::from(if own.contains(&at) { b' ' } else { *byte })).sum()
 }
 
 const NAME: Place = (0, 100);

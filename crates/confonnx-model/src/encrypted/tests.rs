@@ -53,7 +53,7 @@ fn no_flipped_bit_goes_unnoticed() {
         for bit in 0..8 {
             let mut altered = file.clone();
             altered[at] ^= 1 << bit;
-            assert!(decrypted(&altered).is_err(), "bit {bit} of octet {at}");
+            assert!(decrypted(&altered).is_err(), "bit {bit} of byte {at}");
         }
     }
 }

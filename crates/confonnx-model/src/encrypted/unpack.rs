@@ -10,7 +10,7 @@ use super::{
 };
 use crate::info::is_plain;
 
-/// The name of the model in an archive. No `.onnx` file begins with these octets and a zero: they are no protobuf.
+/// The name of the model in an archive. No `.onnx` file begins with these bytes and a zero: they are no protobuf.
 pub(super) const MODEL: &str = "model.onnx";
 
 /// A decrypted model, in memory alone.
@@ -54,11 +54,11 @@ pub enum UnpackError {
         name: String,
     },
     /// A file is said to be longer than the archive.
-    #[error("{name:?} is said to have {size} octets, more than there are")]
+    #[error("{name:?} is said to have {size} bytes, more than there are")]
     Size {
         /// The file's name.
         name: String,
-        /// Its octets, as the archive says.
+        /// Its bytes, as the archive says.
         size: u64,
     },
     /// It ends too early.
@@ -66,7 +66,7 @@ pub enum UnpackError {
     Truncated,
 }
 
-/// Opens an encrypted file of `len` octets with `key`. What it holds is bounded by that length before memory is taken.
+/// Opens an encrypted file of `len` bytes with `key`. What it holds is bounded by that length before memory is taken.
 ///
 /// # Errors
 /// [`OpenModelError`]
@@ -87,7 +87,7 @@ pub fn open_model(key: &ModelKey, file: impl Read, len: usize) -> Result<OpenedM
 /// Takes a decrypted model piece by piece.
 #[derive(Debug)]
 pub struct Unpacker {
-    /// Octets that there can be still.
+    /// Bytes that there can be still.
     room: usize,
     state: State,
     block: Block,
@@ -102,7 +102,7 @@ enum State {
     Model,
     /// Between files.
     Header,
-    /// In the last of the files: octets it lacks, and zeros that follow.
+    /// In the last of the files: bytes it lacks, and zeros that follow.
     Content(usize, usize),
     /// After a file.
     Padding(usize),
@@ -111,12 +111,12 @@ enum State {
 }
 
 impl Unpacker {
-    /// For at most `room` octets.
+    /// For at most `room` bytes.
     pub fn new(room: usize) -> Self {
         Self { room, state: State::Start, block: Block::default(), files: Vec::new() }
     }
 
-    /// Takes the next octets, however they are split.
+    /// Takes the next bytes, however they are split.
     ///
     /// # Errors
     /// [`UnpackError`]; nothing is of use after one.
@@ -142,7 +142,7 @@ impl Unpacker {
                 }
                 State::Padding(left) => {
                     let (zeros, rest) = piece.split_at_checked(left).unwrap_or((piece, b""));
-                    if zeros.iter().any(|octet| *octet != 0) {
+                    if zeros.iter().any(|byte| *byte != 0) {
                         return Err(UnpackError::Malformed("there is something between two files"));
                     }
                     self.state = after(left.saturating_sub(zeros.len()));
@@ -181,7 +181,7 @@ impl Unpacker {
             self.state = State::Header;
         }
         let block = mem::take(&mut self.block);
-        let zero = block.0.iter().all(|octet| *octet == 0);
+        let zero = block.0.iter().all(|byte| *byte == 0);
         match self.state {
             State::End(count) if zero => self.state = State::End(count.saturating_add(1)),
             State::End(_) => return Err(UnpackError::Malformed("there is something after its end")),
@@ -231,13 +231,13 @@ impl Unpacker {
         Ok(())
     }
 
-    fn append(&mut self, octets: &[u8]) -> Result<(), UnpackError> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
         let (name, file) = self.files.last_mut().ok_or(UnpackError::Truncated)?;
-        self.room = match self.room.checked_sub(octets.len()) {
+        self.room = match self.room.checked_sub(bytes.len()) {
             Some(room) => room,
-            None => return Err(UnpackError::Size { name: name.clone(), size: octets.len() as u64 }),
+            None => return Err(UnpackError::Size { name: name.clone(), size: bytes.len() as u64 }),
         };
-        file.0.extend_from_slice(octets);
+        file.0.extend_from_slice(bytes);
         Ok(())
     }
 }
@@ -270,7 +270,7 @@ impl Block {
     }
 }
 
-/// Octets that are erased on drop.
+/// Bytes that are erased on drop.
 pub struct Erased(Vec<u8>);
 
 impl Deref for Erased {
@@ -283,13 +283,13 @@ impl Deref for Erased {
 
 impl fmt::Debug for Erased {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Erased({} octets)", self.0.len())
+        write!(f, "Erased({} bytes)", self.0.len())
     }
 }
 
 impl From<Vec<u8>> for Erased {
-    fn from(octets: Vec<u8>) -> Self {
-        Self(octets)
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 }
 

@@ -185,8 +185,8 @@ impl Tokens<'_> {
         Ok(Some((line, token)))
     }
 
-    fn advance(&mut self, octets: usize) {
-        self.rest = self.rest.get(octets..).unwrap_or_default();
+    fn advance(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
     /// A word or a number.

@@ -32,14 +32,14 @@ pub(crate) trait Curve: Sized + Send + Sync + 'static {
     /// Npk and Nenc.
     type PublicLen: ArraySize;
 
-    /// Whether octets of the right length have the form of a public key.
-    fn is_public(octets: &[u8]) -> bool;
+    /// Whether bytes of the right length have the form of a public key.
+    fn is_public(bytes: &[u8]) -> bool;
 
     /// DeriveKeyPair (§7.1.3) from its `dkp_prk`.
     fn derive(prk: &hkdf::Prk) -> Option<agreement::PrivateKey>;
 
     /// SerializePrivateKey.
-    fn octets(key: &agreement::PrivateKey) -> Option<Zeroizing<Vec<u8>>>;
+    fn bytes(key: &agreement::PrivateKey) -> Option<Zeroizing<Vec<u8>>>;
 }
 
 pub(crate) struct X25519;
@@ -60,9 +60,9 @@ impl Curve for X25519 {
         agreement::PrivateKey::from_private_key(Self::ALGORITHM, key.as_slice()).ok()
     }
 
-    fn octets(key: &agreement::PrivateKey) -> Option<Zeroizing<Vec<u8>>> {
-        let octets: Curve25519SeedBin<'_> = key.as_be_bytes().ok()?;
-        Some(Zeroizing::new(octets.as_ref().to_vec()))
+    fn bytes(key: &agreement::PrivateKey) -> Option<Zeroizing<Vec<u8>>> {
+        let bytes: Curve25519SeedBin<'_> = key.as_be_bytes().ok()?;
+        Some(Zeroizing::new(bytes.as_ref().to_vec()))
     }
 }
 
@@ -72,9 +72,9 @@ impl Curve for P256 {
     type PublicLen = U65;
 
     /// A point on the curve, uncompressed (§7.1.1, §7.1.4); aws-lc would take other forms.
-    fn is_public(octets: &[u8]) -> bool {
-        let parsed = agreement::UnparsedPublicKey::new(Self::ALGORITHM, octets).try_into();
-        octets.first() == Some(&4) && parsed.is_ok_and(|_: agreement::ParsedPublicKey| true)
+    fn is_public(bytes: &[u8]) -> bool {
+        let parsed = agreement::UnparsedPublicKey::new(Self::ALGORITHM, bytes).try_into();
+        bytes.first() == Some(&4) && parsed.is_ok_and(|_: agreement::ParsedPublicKey| true)
     }
 
     fn derive(prk: &hkdf::Prk) -> Option<agreement::PrivateKey> {
@@ -86,9 +86,9 @@ impl Curve for P256 {
         })
     }
 
-    fn octets(key: &agreement::PrivateKey) -> Option<Zeroizing<Vec<u8>>> {
-        let octets: EcPrivateKeyBin<'_> = key.as_be_bytes().ok()?;
-        Some(Zeroizing::new(octets.as_ref().to_vec()))
+    fn bytes(key: &agreement::PrivateKey) -> Option<Zeroizing<Vec<u8>>> {
+        let bytes: EcPrivateKeyBin<'_> = key.as_be_bytes().ok()?;
+        Some(Zeroizing::new(bytes.as_ref().to_vec()))
     }
 }
 
@@ -151,7 +151,7 @@ impl<C: Curve> Kem for DhKem<C> {
     }
 
     fn derive_keypair(ikm: &[u8]) -> (DhPrivateKey<C>, DhPublicKey<C>) {
-        let private = DhPrivateKey::derive(ikm).expect("a key is derived from any octets");
+        let private = DhPrivateKey::derive(ikm).expect("a key is derived from any bytes");
         let public = private.public();
         (private, public)
     }
@@ -219,21 +219,21 @@ impl<C: Curve> Serializable for DhPublicKey<C> {
 }
 
 impl<C: Curve> Deserializable for DhPublicKey<C> {
-    fn from_bytes(octets: &[u8]) -> Result<Self, HpkeError> {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, HpkeError> {
         let expected = <C::PublicLen as Unsigned>::USIZE;
-        if octets.len() != expected {
-            return Err(HpkeError::IncorrectInputLength(expected, octets.len()));
+        if bytes.len() != expected {
+            return Err(HpkeError::IncorrectInputLength(expected, bytes.len()));
         }
-        if !C::is_public(octets) {
+        if !C::is_public(bytes) {
             return Err(HpkeError::ValidationError);
         }
-        Ok(Self(octets.into(), PhantomData))
+        Ok(Self(bytes.into(), PhantomData))
     }
 }
 
 impl<C: Curve> ConstantTimeEq for DhPrivateKey<C> {
     fn ct_eq(&self, other: &Self) -> Choice {
-        match (C::octets(&self.0.private), C::octets(&other.0.private)) {
+        match (C::bytes(&self.0.private), C::bytes(&other.0.private)) {
             (Some(ours), Some(theirs)) => ours.ct_eq(&theirs),
             _ => 0.into(),
         }
@@ -244,14 +244,14 @@ impl<C: Curve> Serializable for DhPrivateKey<C> {
     type OutputSize = U32;
 
     fn write_exact(&self, out: &mut [u8]) {
-        let octets = C::octets(&self.0.private).expect("aws-lc gives back the key it has");
-        out.copy_from_slice(&octets);
+        let bytes = C::bytes(&self.0.private).expect("aws-lc gives back the key it has");
+        out.copy_from_slice(&bytes);
     }
 }
 
 impl<C: Curve> Deserializable for DhPrivateKey<C> {
-    fn from_bytes(octets: &[u8]) -> Result<Self, HpkeError> {
-        let private = agreement::PrivateKey::from_private_key(C::ALGORITHM, octets);
+    fn from_bytes(bytes: &[u8]) -> Result<Self, HpkeError> {
+        let private = agreement::PrivateKey::from_private_key(C::ALGORITHM, bytes);
         private.ok().and_then(Self::new).ok_or(HpkeError::ValidationError)
     }
 }

@@ -139,11 +139,11 @@ impl Serializable for XWingPublicKey {
 }
 
 impl Deserializable for XWingPublicKey {
-    fn from_bytes(octets: &[u8]) -> Result<Self, HpkeError> {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, HpkeError> {
         // Checks what FIPS 203 section 7.2 asks of an encapsulation key.
-        <Standard as Kem>::PublicKey::from_bytes(octets)?;
+        <Standard as Kem>::PublicKey::from_bytes(bytes)?;
         let bytes: [u8; ML_KEM_PUBLIC_KEY_LEN + X25519_LEN] =
-            octets.try_into().map_err(|_| HpkeError::ValidationError)?;
+            bytes.try_into().map_err(|_| HpkeError::ValidationError)?;
         let ml_kem = lc_kem::EncapsulationKey::new(&lc_kem::ML_KEM_768, &bytes[..ML_KEM_PUBLIC_KEY_LEN])
             .map_err(|_| HpkeError::ValidationError)?;
         Ok(Self(Arc::new(Public { bytes, ml_kem })))
@@ -205,7 +205,7 @@ impl Kem for XWing {
     fn derive_keypair(ikm: &[u8]) -> (XWingPrivateKey, XWingPublicKey) {
         let (private, _) = Standard::derive_keypair(ikm);
         let mut seed: [u8; SEED_LEN] = private.to_bytes().into();
-        let key = XWingPrivateKey::from_bytes(&seed).expect("a seed of 32 octets expands");
+        let key = XWingPrivateKey::from_bytes(&seed).expect("a seed of 32 bytes expands");
         seed.zeroize();
         let public = Self::sk_to_pk(&key);
         (key, public)

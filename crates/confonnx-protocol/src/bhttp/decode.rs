@@ -43,7 +43,7 @@ pub fn decode_response(message: &[u8]) -> Result<(ResponseHead, Body), BhttpErro
     Ok((ResponseHead { status, fields }, body))
 }
 
-/// How long a message of known length, without its padding, says it is. `None` when `start`, its first octets, is too
+/// How long a message of known length, without its padding, says it is. `None` when `start`, its first bytes, is too
 /// short to tell, or it does not say.
 pub(crate) fn announced_len(start: &[u8]) -> Option<usize> {
     let mut reader = Reader::new(start);
@@ -75,7 +75,7 @@ enum Framing {
 struct Reader<'a> {
     message: &'a [u8],
     at: usize,
-    /// Octets of control data and fields that may still come.
+    /// Bytes of control data and fields that may still come.
     head_left: usize,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         match framing {
             Framing::Known => {
                 let section = self.head_bytes(part)?;
-                // The section's octets are paid for, so its lines are free.
+                // The section's bytes are paid for, so its lines are free.
                 let mut lines = Reader::new(section);
                 while !lines.at_end() {
                     let name_len = lines.varint(part)?;
@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A length and that many octets of control data or fields.
+    /// A length and that many bytes of control data or fields.
     fn head_bytes(&mut self, part: Part) -> Result<&'a [u8], BhttpError> {
         let len = self.varint(part)?;
         self.head_take(len, part)

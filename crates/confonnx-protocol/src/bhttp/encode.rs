@@ -26,7 +26,7 @@ pub fn encode_request(head: &RequestHead, body_parts: &[&[u8]], out: &mut Vec<u8
     Ok(())
 }
 
-/// Where [`encode_request`] puts the first octet of a body of `body_len` octets.
+/// Where [`encode_request`] puts the first byte of a body of `body_len` bytes.
 pub fn request_body_offset(head: &RequestHead, body_len: usize) -> usize {
     let framing = 1;
     let control = [&head.method, &head.scheme, &head.authority, &head.path];
@@ -117,7 +117,7 @@ fn prefixed_len(len: usize) -> usize {
     len.saturating_add(varint_len(len))
 }
 
-/// RFC 9000, section 16. A slice is never longer than 2^62 octets, so every length has an encoding.
+/// RFC 9000, section 16. A slice is never longer than 2^62 bytes, so every length has an encoding.
 fn push_varint(out: &mut Vec<u8>, value: usize) {
     let value = value as u64;
     match varint_len_u64(value) {

@@ -20,7 +20,7 @@ pub enum BhttpError {
         found: u64,
     },
     /// Control data or a field section is over [`MAX_HEAD`].
-    #[error("control data and fields are over {MAX_HEAD} octets")]
+    #[error("control data and fields are over {MAX_HEAD} bytes")]
     HeadTooLarge,
     /// A section has more than [`MAX_FIELDS`] fields.
     #[error("a section has more than {MAX_FIELDS} fields")]
@@ -53,9 +53,9 @@ pub enum BhttpError {
         name: String,
     },
     /// Padding must be zeros.
-    #[error("octet {at} comes after the message and is not zero, as padding must be")]
+    #[error("byte {at} comes after the message and is not zero, as padding must be")]
     Padding {
-        /// Offset of the first such octet.
+        /// Offset of the first such byte.
         at: usize,
     },
 }

@@ -256,7 +256,7 @@ fn heads_are_bounded() {
     assert_eq!(decode_request(&many.concat()).unwrap_err(), BhttpError::TooManyFields);
     let many = [&hex("02 03 474554 05 6874747073 00 01 2f")[..], &hex("01 6e 01 76").repeat(101), &[0]];
     assert_eq!(decode_request(&many.concat()).unwrap_err(), BhttpError::TooManyFields);
-    // Refused by its length alone, before those octets come.
+    // Refused by its length alone, before those bytes come.
     for huge in ["00 03 474554 05 6874747073 00 80020000", "00 ffffffffffffffff"] {
         assert_eq!(decode_request(&hex(huge)).unwrap_err(), BhttpError::HeadTooLarge);
     }

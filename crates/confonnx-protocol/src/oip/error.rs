@@ -16,11 +16,11 @@ pub enum OipError {
         column: usize,
     },
     /// The JSON would be longer than the body.
-    #[error("{HEADER_LENGTH} is {header}, but the body has only {body} octets")]
+    #[error("{HEADER_LENGTH} is {header}, but the body has only {body} bytes")]
     HeaderLength {
         /// What the field says.
         header: usize,
-        /// Octets of the body.
+        /// Bytes of the body.
         body: usize,
     },
     /// The JSON length is zero: the extension's bare-tensor form.
@@ -33,9 +33,7 @@ pub enum OipError {
         name: String,
     },
     /// A tensor's binary data goes past the end of the body.
-    #[error(
-        "tensor {name:?} has a binary_data_size of {size}, but {left} octets of the body are left for it"
-    )]
+    #[error("tensor {name:?} has a binary_data_size of {size}, but {left} bytes of the body are left for it")]
     BinaryTruncated {
         /// The tensor.
         name: String,
@@ -45,7 +43,7 @@ pub enum OipError {
         left: usize,
     },
     /// No tensor claims the end of the body.
-    #[error("{left} octets of the body are left after the last tensor with binary_data_size")]
+    #[error("{left} bytes of the body are left after the last tensor with binary_data_size")]
     BinarySurplus {
         /// How many.
         left: usize,
@@ -57,13 +55,13 @@ pub enum OipError {
         what: &'static str,
     },
     /// A name is empty or longer than [`MAX_NAME`].
-    #[error("the name of {what} {index} has {len} octets; expected 1 to {MAX_NAME}")]
+    #[error("the name of {what} {index} has {len} bytes; expected 1 to {MAX_NAME}")]
     NameLength {
         /// `input` or `output`.
         what: &'static str,
         /// Its position, from 0.
         index: usize,
-        /// Octets found.
+        /// Bytes found.
         len: usize,
     },
     /// Two inputs, or two outputs, have one name.
@@ -138,7 +136,7 @@ pub enum OipError {
         /// In which way.
         error: TensorError,
     },
-    /// An output's value has no form in JSON: NaN, an infinity, or octets that are not UTF-8.
+    /// An output's value has no form in JSON: NaN, an infinity, or bytes that are not UTF-8.
     #[error("element {index} of output {name:?} has no JSON form; ask for it with parameters.binary_data")]
     NotJson {
         /// The output.

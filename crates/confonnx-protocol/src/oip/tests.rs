@@ -423,7 +423,7 @@ proptest! {
     }
 }
 
-/// `vectors/inference/*/case.json`: the body is `json` followed by the octets of `binary`.
+/// `vectors/inference/*/case.json`: the body is `json` followed by the bytes of `binary`.
 #[derive(Deserialize)]
 struct Case {
     kind: String,

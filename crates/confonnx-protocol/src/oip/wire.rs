@@ -20,7 +20,7 @@ pub struct Encoded<'a> {
 }
 
 impl Encoded<'_> {
-    /// The value of the [`HEADER_LENGTH`](super::HEADER_LENGTH) field: octets of JSON; `None` when the field must be
+    /// The value of the [`HEADER_LENGTH`](super::HEADER_LENGTH) field: bytes of JSON; `None` when the field must be
     /// left out because no tensor is binary.
     pub fn json_len(&self) -> Option<usize> {
         self.has_binary.then_some(self.json.len())
@@ -39,7 +39,7 @@ impl Encoded<'_> {
 
 impl fmt::Debug for Encoded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Encoded({} octets of JSON, {} binary tensors)", self.json.len(), self.binary.len())
+        write!(f, "Encoded({} bytes of JSON, {} binary tensors)", self.json.len(), self.binary.len())
     }
 }
 

@@ -45,14 +45,14 @@ pub struct KeyNameError(String);
 /// What a vault released. Erased on drop.
 #[derive(Debug)]
 pub enum Released {
-    /// Octets, as they were imported or generated.
-    Octets(Octets),
+    /// Bytes, as they were imported or generated.
+    Bytes(Bytes),
     /// The private scalar of a key on a curve, big-endian, as long as the curve's order.
-    Scalar(Octets),
+    Scalar(Bytes),
 }
 
-/// Secret octets.
-pub struct Octets(Zeroizing<Vec<u8>>);
+/// Secret bytes.
+pub struct Bytes(Zeroizing<Vec<u8>>);
 
 /// Why a released key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,7 @@ pub enum AkvError {
         "the released key does not unwrap with the key that was attested: it was wrapped for another, or changed on its way"
     )]
     Unwrap,
-    /// A key of a kind that gives no octets.
+    /// A key of a kind that gives no bytes.
     #[error("the released key is of type `{0}`; expected an oct, oct-HSM, EC or EC-HSM key")]
     Kind(String),
     /// It does not have the form of its kind.
@@ -142,8 +142,8 @@ impl AkvKey {
         let ciphertext = decode(&ciphertext).ok_or(AkvError::Base64("ciphertext"))?;
         let key = self.unwrap(&ciphertext).ok_or(AkvError::Unwrap)?;
         match kty.as_str() {
-            "oct" | "oct-HSM" => Ok(Released::Octets(Octets(key))),
-            "EC" | "EC-HSM" => scalar(&key).map(Octets).map(Released::Scalar).ok_or(AkvError::Private),
+            "oct" | "oct-HSM" => Ok(Released::Bytes(Bytes(key))),
+            "EC" | "EC-HSM" => scalar(&key).map(Bytes).map(Released::Scalar).ok_or(AkvError::Private),
             other => Err(AkvError::Kind(shown(other))),
         }
     }
@@ -166,16 +166,16 @@ impl fmt::Debug for AkvKey {
     }
 }
 
-impl Octets {
+impl Bytes {
     /// The secret.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl fmt::Debug for Octets {
+impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Octets({})", self.0.len())
+        write!(f, "Bytes({})", self.0.len())
     }
 }
 
@@ -293,7 +293,7 @@ struct KeyHsm {
 
 const ENC: &str = "RSA_AES_KEY_WRAP_256";
 const KID: &str = "confonnx";
-/// SubjectPublicKeyInfo of RSA (RFC 8017, appendix A.1.1) with a modulus of 256 octets whose top bit is set, and 65537.
+/// SubjectPublicKeyInfo of RSA (RFC 8017, appendix A.1.1) with a modulus of 256 bytes whose top bit is set, and 65537.
 const BEFORE_MODULUS: &[u8] = &[
     0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,
     0x05, 0x00, 0x03, 0x82, 0x01, 0x0f, 0x00, 0x30, 0x82, 0x01, 0x0a, 0x02, 0x82, 0x01, 0x01, 0x00,

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// One round's worth of key from the shared secret `z`: `N` octets, at most 32. `None` when a part has no 32-bit length.
+/// One round's worth of key from the shared secret `z`: `N` bytes, at most 32. `None` when a part has no 32-bit length.
 pub(super) fn concat_kdf<const N: usize>(
     z: &[u8],
     algorithm: &[u8],

@@ -73,11 +73,11 @@ impl KbsKey {
         (0..=u8::MAX).find_map(|_| {
             let mut candidate = Zeroizing::new([0; 32]);
             rng.fill_bytes(candidate.as_mut_slice());
-            Self::from_octets(&candidate)
+            Self::from_bytes(&candidate)
         })
     }
 
-    fn from_octets(private: &[u8; 32]) -> Option<Self> {
+    fn from_bytes(private: &[u8; 32]) -> Option<Self> {
         let private = agreement::PrivateKey::from_private_key(&ECDH_P256, private).ok()?;
         let public = private.compute_public_key().ok()?;
         // SEC 1, uncompressed: 4, x, y.
@@ -121,7 +121,7 @@ impl KbsKey {
         Ok(sealed)
     }
 
-    /// The content encryption key: 32 octets.
+    /// The content encryption key: 32 bytes.
     fn unwrap(
         &self,
         header: &Header,

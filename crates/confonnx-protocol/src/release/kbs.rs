@@ -37,7 +37,7 @@ pub enum ChallengeError {
     #[error("expected a challenge with a nonce: {0}")]
     Json(#[from] serde_json::Error),
     /// A nonce that does not keep its form in JSON.
-    #[error("expected a nonce of 1 to {MAX_NONCE} visible ASCII characters, found {0} octets")]
+    #[error("expected a nonce of 1 to {MAX_NONCE} visible ASCII characters, found {0} bytes")]
     Nonce(usize),
     /// The service wants another digest.
     #[error("expected the hash algorithm sha384, found `{0}`: the service and this version do not fit")]
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// The octets are those of the canonical form of Trustee's own structure.
+    /// The bytes are those of the canonical form of Trustee's own structure.
     #[test]
     fn runtime_data_is_canonical_and_matches_what_is_sent() {
         let key = KbsKey::generate(&mut getrandom::rand_core::UnwrapErr(getrandom::SysRng)).unwrap();

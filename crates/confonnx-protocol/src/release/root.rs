@@ -12,27 +12,27 @@ pub struct RootSecret(hkdf::Prk);
 
 /// A secret that is too short to derive others from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a secret of {MIN_ROOT} octets or more, found {0}: make one with `openssl rand {MIN_ROOT}`")]
+#[error("expected a secret of {MIN_ROOT} bytes or more, found {0}: make one with `openssl rand {MIN_ROOT}`")]
 pub struct ShortRoot(usize);
 
 impl RootSecret {
-    /// From the octets that the service released.
+    /// From the bytes that the service released.
     ///
     /// # Errors
     /// [`ShortRoot`]
-    pub fn new(octets: &[u8]) -> Result<Self, ShortRoot> {
-        if octets.len() < MIN_ROOT {
-            return Err(ShortRoot(octets.len()));
+    pub fn new(bytes: &[u8]) -> Result<Self, ShortRoot> {
+        if bytes.len() < MIN_ROOT {
+            return Err(ShortRoot(bytes.len()));
         }
-        Ok(Self(hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(octets)))
+        Ok(Self(hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(bytes)))
     }
 
-    /// The secret of epoch `number`: `HKDF-Expand(PRK, "epoch" ‖ number as 8 octets, 32)`.
+    /// The secret of epoch `number`: `HKDF-Expand(PRK, "epoch" ‖ number as 8 bytes, 32)`.
     pub fn epoch(&self, number: u64) -> EpochSecret {
         let mut secret = Zeroizing::new([0; 32]);
         let info: [&[u8]; 2] = [b"epoch", &number.to_be_bytes()];
         let filled = self.0.expand(&info, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(secret.as_mut_slice()));
-        debug_assert!(filled.is_ok(), "32 octets are fewer than HKDF's limit");
+        debug_assert!(filled.is_ok(), "32 bytes are fewer than HKDF's limit");
         EpochSecret::new(*secret)
     }
 }
@@ -43,7 +43,7 @@ impl fmt::Debug for RootSecret {
     }
 }
 
-/// Octets of the shortest root.
+/// Bytes of the shortest root.
 pub const MIN_ROOT: usize = 32;
 const SALT: &[u8] = b"confonnx root v1";
 

@@ -79,7 +79,7 @@ fn derive(secret: &EpochSecret, number: u64, binding: &[u8; 32]) -> Vec<EpochKey
     let key = |(id, kem): (u8, Kem)| {
         let mut ikm = Zeroizing::new([0; 32]);
         prk.expand_multi_info(&[b"kem", &kem.id().to_be_bytes(), binding], ikm.as_mut_slice())
-            .expect("32 octets are fewer than HKDF's limit");
+            .expect("32 bytes are fewer than HKDF's limit");
         let (private, public) = PrivateKey::derive(kem, ikm.as_slice());
         let config =
             KeyConfig::new(id, kem, public, Aead::ALL.to_vec()).expect("a derived public key is well-formed");

@@ -32,9 +32,9 @@ use crate::{
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum OpenError {
     /// The request ends before its header, its encapsulated key, its tag or its final chunk does.
-    #[error("the request ends after {len} octets, which is too early")]
+    #[error("the request ends after {len} bytes, which is too early")]
     Truncated {
-        /// Octets received.
+        /// Bytes received.
         len: usize,
     },
     /// The request is not authentic.
@@ -44,9 +44,9 @@ pub enum OpenError {
     #[error("a chunk of the request has no allowed size")]
     ChunkSize,
     /// The request is larger than the caller allows.
-    #[error("the request is larger than the {limit} octets allowed")]
+    #[error("the request is larger than the {limit} bytes allowed")]
     TooLarge {
-        /// Octets allowed, sealed.
+        /// Bytes allowed, sealed.
         limit: usize,
     },
     /// No key that is accepted has this identifier.
@@ -228,7 +228,7 @@ impl fmt::Debug for ChunkedReply {
     }
 }
 
-/// Opens one chunked request as its octets arrive.
+/// Opens one chunked request as its bytes arrive.
 pub struct ChunkedOpener<'r> {
     ring: &'r KeyRing,
     state: State,
@@ -254,7 +254,7 @@ impl<'r> ChunkedOpener<'r> {
         Self { ring, state: State::Head(Vec::new()), received: 0, limit }
     }
 
-    /// Takes the next octets of the request, however they were split on the way.
+    /// Takes the next bytes of the request, however they were split on the way.
     ///
     /// # Errors
     /// [`OpenError`]; after one, the request is lost.
@@ -289,7 +289,7 @@ impl<'r> ChunkedOpener<'r> {
         Ok(())
     }
 
-    /// The request, when all octets were taken.
+    /// The request, when all bytes were taken.
     ///
     /// # Errors
     /// [`OpenError::Truncated`] when the final chunk is missing or cut; [`OpenError::Replayed`].
@@ -307,7 +307,7 @@ impl<'r> ChunkedOpener<'r> {
 
 impl fmt::Debug for ChunkedOpener<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChunkedOpener({} octets)", self.received)
+        write!(f, "ChunkedOpener({} bytes)", self.received)
     }
 }
 

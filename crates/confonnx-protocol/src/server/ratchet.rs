@@ -49,11 +49,11 @@ pub struct TooFar {
     pub epochs: u64,
 }
 
-/// Octets that are not the state of a ratchet.
+/// Bytes that are not the state of a ratchet.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum StateError {
     /// They are too few, too many, or begin otherwise.
-    #[error("{len} octets that are no state of a key ratchet of version 1")]
+    #[error("{len} bytes that are no state of a key ratchet of version 1")]
     Form {
         /// How many.
         len: usize,
@@ -224,7 +224,7 @@ const EPOCH: &[u8] = b"confonnx epoch v1";
 const CHAIN: &[u8] = b"confonnx chain v1";
 const FINGERPRINT: &[u8] = b"confonnx group v1";
 const VERSION: &[u8] = b"confonnx ratchet v1";
-/// Octets of a state without secrets of past epochs.
+/// Bytes of a state without secrets of past epochs.
 const HEAD: usize = VERSION.len() + 32 + 3 * 8 + 32 + 1;
 /// As many as a ring accepts.
 const MAX_KEPT: usize = super::ring::MAX_EPOCHS;
@@ -247,8 +247,8 @@ mod tests {
         Ratchet::start(first, 7, START, HOUR)
     }
 
-    fn hex(octets: &[u8]) -> String {
-        octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]

@@ -307,7 +307,7 @@ impl KeyRing {
         open::open_session(self, message.into(), now)
     }
 
-    /// Opens a `message/ohttp-chunked-req` of at most `limit` octets, sealed, as they arrive.
+    /// Opens a `message/ohttp-chunked-req` of at most `limit` bytes, sealed, as they arrive.
     pub fn chunked_opener(&self, limit: usize) -> ChunkedOpener<'_> {
         ChunkedOpener::new(self, limit)
     }

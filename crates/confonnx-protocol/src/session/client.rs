@@ -52,7 +52,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Octets that sealing puts before a message, for [`Draft::request`].
+    /// Bytes that sealing puts before a message, for [`Draft::request`].
     pub const ROOM: usize = START_LEN;
 
     /// Seals `message`, padded binary HTTP, as `message/confonnx-session-req`, in its buffer. The opener is for its
@@ -72,7 +72,7 @@ impl Session {
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         let start = Start::new(&self.header, &self.id, counter, &salt);
         let mut reply = None;
-        let sealed = message.seal(start.octets(), |data| {
+        let sealed = message.seal(start.bytes(), |data| {
             let (tag, secret) = MessageKey::derive(&self.secret, self.aead, &start)?.seal(data, &start)?;
             reply = Some(secret);
             Ok::<_, crate::backend::CipherFailure>(tag)

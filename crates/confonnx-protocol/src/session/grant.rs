@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use thiserror::Error;
 
-/// Octets of a session's identifier.
+/// Bytes of a session's identifier.
 pub(crate) const ID_LEN: usize = 16;
 
 /// Names a session to its server. On the wire in the clear, so it links a session's requests.
@@ -22,10 +22,10 @@ pub struct SessionGrant {
 /// The field is not what a server writes.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "expected `<22 characters of base64url>; lifetime=<seconds>` in the session field, found {len} octets of another form"
+    "expected `<22 characters of base64url>; lifetime=<seconds>` in the session field, found {len} bytes of another form"
 )]
 pub struct GrantError {
-    /// Octets of the field's value.
+    /// Bytes of the field's value.
     pub len: usize,
 }
 
@@ -52,7 +52,7 @@ impl FromStr for SessionGrant {
         let (id_text, lifetime) = text.split_once(LIFETIME).ok_or_else(malformed)?;
         let mut id = [0; ID_LEN];
         let decoded = Base64UrlUnpadded::decode(id_text, &mut id).map_err(|_| malformed())?;
-        let digits = !lifetime.is_empty() && lifetime.bytes().all(|octet| octet.is_ascii_digit());
+        let digits = !lifetime.is_empty() && lifetime.bytes().all(|byte| byte.is_ascii_digit());
         if decoded.len() != ID_LEN || !digits {
             return Err(malformed());
         }

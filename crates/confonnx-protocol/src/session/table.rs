@@ -152,7 +152,7 @@ mod tests {
 
     fn id(n: u64) -> SessionId {
         let mut id = [0; 16];
-        // The first octets choose the shard: spread over all of them.
+        // The first bytes choose the shard: spread over all of them.
         id[..2].copy_from_slice(&(n as u16).to_be_bytes());
         id[8..].copy_from_slice(&n.to_be_bytes());
         SessionId(id)

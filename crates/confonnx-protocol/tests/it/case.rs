@@ -104,9 +104,9 @@ pub(crate) struct Message {
 
 impl Server {
     pub(crate) fn ring(&self) -> KeyRing {
-        let octets = |hex: &Hex| hex.0.as_slice().try_into().unwrap();
-        let ring = KeyRing::new(support::config(), octets(&self.binding), NOW).unwrap();
-        ring.install(support::epoch(self.epoch_number, octets(&self.epoch_secret), NOW), NOW).unwrap();
+        let bytes = |hex: &Hex| hex.0.as_slice().try_into().unwrap();
+        let ring = KeyRing::new(support::config(), bytes(&self.binding), NOW).unwrap();
+        ring.install(support::epoch(self.epoch_number, bytes(&self.epoch_secret), NOW), NOW).unwrap();
         ring
     }
 }
@@ -114,10 +114,10 @@ impl Server {
 /// When everything happens.
 pub(crate) const NOW: UnixTime = support::START;
 
-/// Octets a side of a chunked message puts into its first chunk; the rest is final.
+/// Bytes a side of a chunked message puts into its first chunk; the rest is final.
 pub(crate) const FIRST_CHUNK: usize = 8;
 
-/// Octets as lower-case hex digits.
+/// Bytes as lower-case hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Hex(pub(crate) Vec<u8>);
@@ -126,18 +126,18 @@ impl TryFrom<String> for Hex {
     type Error = std::num::ParseIntError;
 
     fn try_from(digits: String) -> Result<Self, Self::Error> {
-        let octet = |at| u8::from_str_radix(&digits[at..at + 2], 16);
-        (0..digits.len()).step_by(2).map(octet).collect::<Result<_, _>>().map(Self)
+        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16);
+        (0..digits.len()).step_by(2).map(byte).collect::<Result<_, _>>().map(Self)
     }
 }
 
 impl From<Hex> for String {
     fn from(hex: Hex) -> Self {
-        hex.0.iter().map(|octet| format!("{octet:02x}")).collect()
+        hex.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// Gives these octets and no more.
+/// Gives these bytes and no more.
 pub(crate) struct Fixed(pub(crate) Vec<u8>);
 
 impl TryRng for Fixed {

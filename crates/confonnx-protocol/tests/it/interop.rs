@@ -147,7 +147,7 @@ fn its_client_with_our_server_in_chunks() {
             let mut sealed = Vec::new();
             reply.start(&mut rng(), &mut sealed).unwrap().finish(&body(), &mut sealed).unwrap();
 
-            // That client has room for a nonce of 16 octets only, and panics on one of 32.
+            // That client has room for a nonce of 16 bytes only, and panics on one of 32.
             if aead.reply_nonce_len() > 16 {
                 continue;
             }
@@ -170,9 +170,9 @@ impl Shared {
 }
 
 impl AsyncWrite for Shared {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().extend_from_slice(octets);
-        Poll::Ready(Ok(octets.len()))
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -74,9 +74,9 @@ fn suites_the_key_is_not_for_are_refused() {
     let key = sealing_key(&ring, Kem::X25519);
     let (request, _) = key.seal(Aead::Aes256Gcm, b"q", &mut rng()).unwrap();
     // KEM of another key, unknown KEM, unknown KDF, export-only AEAD.
-    for (at, octets) in [(1, [0x64, 0x7a]), (1, [0x7f, 0xff]), (3, [0, 2]), (5, [0xff, 0xff])] {
+    for (at, bytes) in [(1, [0x64, 0x7a]), (1, [0x7f, 0xff]), (3, [0, 2]), (5, [0xff, 0xff])] {
         let mut altered = request.clone();
-        altered[at..at + 2].copy_from_slice(&octets);
+        altered[at..at + 2].copy_from_slice(&bytes);
         assert_eq!(ring.open(altered, START).unwrap_err().code(), Code::SuiteUnsupported);
     }
     // A cipher the key is published for, but not the one the request was sealed with.
@@ -303,11 +303,11 @@ proptest! {
     ) {
         let ring = ring_of([3; 32], 0);
         let header = [kem as u8, 0, 0, 0, 1, 0, 2];
-        for (octet, known) in request.iter_mut().zip(header) {
-            *octet = known;
+        for (byte, known) in request.iter_mut().zip(header) {
+            *byte = known;
         }
-        for (octet, known) in request.iter_mut().skip(1).zip(Kem::ALL[kem].id().to_be_bytes()) {
-            *octet = known;
+        for (byte, known) in request.iter_mut().skip(1).zip(Kem::ALL[kem].id().to_be_bytes()) {
+            *byte = known;
         }
         if chunked {
             prop_assert!(open_chunked(&ring, &request, 500).is_err());

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Octets before the ciphertext: header, identifier, counter, salt.
+/// Bytes before the ciphertext: header, identifier, counter, salt.
 const HEADER: usize = 7;
 const ID: usize = HEADER + 16;
 const COUNTER: usize = ID + 8;
@@ -343,7 +343,7 @@ fn flaw_13_nothing_shows_a_secret() {
     let grant = opened.grant_session(&mut rng()).unwrap();
     let shown = format!("{offer:?} {opened:?}");
     assert!(
-        shown.starts_with("SessionOffer Opened { plaintext: Plaintext(6 octets)")
+        shown.starts_with("SessionOffer Opened { plaintext: Plaintext(6 bytes)")
             && shown.contains("Some(Offered)")
     );
     assert_eq!(format!("{:?}", offer.accept(&grant)), "Session");
@@ -351,9 +351,9 @@ fn flaw_13_nothing_shows_a_secret() {
 
 proptest! {
     #[test]
-    fn any_octets_are_refused_without_a_panic(octets: Vec<u8>) {
+    fn any_bytes_are_refused_without_a_panic(bytes: Vec<u8>) {
         let ring = ring_of([7; 32], 17);
-        prop_assert!(ring.open_session(octets, START).is_err());
+        prop_assert!(ring.open_session(bytes, START).is_err());
     }
 
     #[test]

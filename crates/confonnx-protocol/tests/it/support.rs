@@ -36,7 +36,7 @@ pub(crate) fn config() -> RingConfig {
     }
 }
 
-/// What the keys are bound to; its first octet is the first key id.
+/// What the keys are bound to; its first byte is the first key id.
 pub(crate) fn binding(first_key_id: u8) -> [u8; 32] {
     std::array::from_fn(|at| if at == 0 { first_key_id } else { 0xb0 })
 }

@@ -93,7 +93,7 @@ pub enum FileError {
         expected: &'static str,
     },
     /// The file is too long.
-    #[error("it has more than {MAX_FILE} octets")]
+    #[error("it has more than {MAX_FILE} bytes")]
     TooLong,
     /// A file that it names cannot be used.
     #[error("`{key}` names {}: {source}", path.display())]
@@ -440,7 +440,7 @@ fn with_keys(
     Ok(Oidc::new(parsed.expected, parsed.rules, keys))
 }
 
-/// What the policy's digest is of: the octets of the file, and of the file it names.
+/// What the policy's digest is of: the bytes of the file, and of the file it names.
 struct Manifest(String);
 
 impl Manifest {
@@ -466,12 +466,12 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let limit = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
     std::fs::File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() > MAX_FILE {
-        return Err(std::io::Error::other(format!("it has more than {MAX_FILE} octets")));
+        return Err(std::io::Error::other(format!("it has more than {MAX_FILE} bytes")));
     }
     Ok(content)
 }
 
-/// Octets of the longest file.
+/// Bytes of the longest file.
 const MAX_FILE: usize = 1 << 20;
 const DAY: u64 = 24 * 3600;
 /// RFC 7519 section 5.1, RFC 9068 section 2.1.

@@ -43,7 +43,7 @@ pub struct Claims(Map<String, Value>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
     /// It is longer than any should be.
-    #[error("it has {found} octets; expected at most {MAX_TOKEN}")]
+    #[error("it has {found} bytes; expected at most {MAX_TOKEN}")]
     TooLong {
         /// Its length.
         found: usize,
@@ -279,7 +279,7 @@ fn shown(text: &str) -> String {
     if text.chars().nth(128).is_some() { clean + "..." } else { clean }
 }
 
-/// Octets of the longest token. Issuers that put groups into theirs stay below 16 KiB, as HTTP servers do.
+/// Bytes of the longest token. Issuers that put groups into theirs stay below 16 KiB, as HTTP servers do.
 pub const MAX_TOKEN: usize = 16 << 10;
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ fn each_caller_has_its_own_permissions() {
     let auth = load(text.as_bytes(), false).unwrap();
     let claim = auth.claim();
     assert_eq!(claim.kind, "bearer");
-    // As docs/auth.md says, for whoever wants to compute it.
+    // As docs/guides/auth.md says, for whoever wants to compute it.
     let manifest = format!("confonnx auth policy v1\n{}  auth_file\n", hash(&text));
     assert_eq!(claim.policy_sha256.unwrap().to_string(), hash(&manifest));
 

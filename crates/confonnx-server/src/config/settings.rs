@@ -101,7 +101,7 @@ pub struct Settings {
     /// A Key Broker Service of Confidential Containers (Trustee).
     #[arg(long, env = "CONFONNX_KBS_URL", value_name = "URL")]
     pub kbs_url: Option<String>,
-    /// The secret there that keys are derived from, 32 octets or more: REPOSITORY/TYPE/TAG.
+    /// The secret there that keys are derived from, 32 bytes or more: REPOSITORY/TYPE/TAG.
     #[arg(long, env = "CONFONNX_KBS_RESOURCE", value_name = "NAME")]
     pub kbs_resource: Option<String>,
     /// Authorities that certify the service's name, in PEM [default: the system's].

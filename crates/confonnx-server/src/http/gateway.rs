@@ -43,13 +43,13 @@ where
     let body = request.into_body();
     let received = if kind == Kind::Chunked {
         let mut receiving = app.service.receive(limit);
-        receive(app, body, |octets| receiving.push(octets)).await?;
+        receive(app, body, |bytes| receiving.push(bytes)).await?;
         receiving.finish()?
     } else {
         // At most the limit, for as many requests as the queue has places.
         let mut message = Incoming::with_capacity(usize::try_from(announced).unwrap_or(0));
-        receive(app, body, |octets| {
-            message.push(octets);
+        receive(app, body, |bytes| {
+            message.push(bytes);
             Ok(())
         })
         .await?;
@@ -73,7 +73,7 @@ where
         }
         open(app)?
     };
-    let is_brief = received.octets() <= SHORT && app.service.is_brief(&received);
+    let is_brief = received.bytes() <= SHORT && app.service.is_brief(&received);
     let place = if is_brief { app.in_place.try_acquire().ok() } else { None };
     let work = move |app: &App| app.service.answer(received, text(&id));
     let sealed = match place {
@@ -195,5 +195,5 @@ fn reply(sealed: Sealed, kind: Kind) -> Answered {
     Answered { response, outcome: sealed.outcome }
 }
 
-/// Octets of a request that is opened where it arrives: what a model does with more is hardly brief.
+/// Bytes of a request that is opened where it arrives: what a model does with more is hardly brief.
 const SHORT: usize = 16 << 10;

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::service::SealedReply;
 
-/// Octets to send, each as it is.
+/// Bytes to send, each as it is.
 #[derive(Debug)]
 pub enum Payload {
     /// Public ones.

@@ -236,7 +236,7 @@ impl Group {
 
         let challenge = exchange::ask(address, &key, CHALLENGE_PATH, b"").await?;
         let challenge: [u8; 32] =
-            challenge.try_into().map_err(|_| protocol("its challenge is not 32 octets".into()))?;
+            challenge.try_into().map_err(|_| protocol("its challenge is not 32 bytes".into()))?;
         // Keys for one answer, made as those of an epoch are and bound to nothing.
         let ephemeral = ephemeral().map_err(|err| protocol(err.to_string()))?;
         let subject = Published { configs: ephemeral.key_configs(), claims: self.joining() };
@@ -412,7 +412,7 @@ impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
     }
 }
 
-/// Asks for 32 octets that the joiner's evidence has to be made for.
+/// Asks for 32 bytes that the joiner's evidence has to be made for.
 pub const CHALLENGE_PATH: &str = "/confonnx/peers/challenge";
 /// Asks for the state.
 pub const JOIN_PATH: &str = "/confonnx/peers/join";

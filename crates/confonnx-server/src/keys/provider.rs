@@ -1,4 +1,4 @@
-//! Where the secrets of key epochs come from (docs/keys.md shows how to write another source).
+//! Where the secrets of key epochs come from (docs/guides/keys.md shows how to write another source).
 
 use std::{error::Error, future::Future, pin::Pin};
 

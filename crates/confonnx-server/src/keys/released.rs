@@ -127,8 +127,8 @@ impl KeyProvider for Released {
 mod tests {
     use super::*;
 
-    fn root(octet: u8) -> RootSecret {
-        RootSecret::new(&[octet; 32]).unwrap()
+    fn root(byte: u8) -> RootSecret {
+        RootSecret::new(&[byte; 32]).unwrap()
     }
 
     #[test]

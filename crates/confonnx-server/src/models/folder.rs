@@ -51,11 +51,11 @@ pub(super) fn names(repository: &Path) -> io::Result<BTreeSet<String>> {
 pub(super) fn look(repository: &Path, name: &str) -> Result<Found, LoadError> {
     let folder = repository.join(name);
     let text = match fs::read(folder.join(CONFIG)) {
-        Ok(octets) if octets.len() > MAX_CONFIG => {
+        Ok(bytes) if bytes.len() > MAX_CONFIG => {
             let source = io::Error::new(io::ErrorKind::FileTooLarge, "expected 1 MiB at most");
             return Err(LoadError::Read { file: CONFIG.into(), source });
         }
-        Ok(octets) => Some(String::from_utf8(octets).map_err(|_| LoadError::Read {
+        Ok(bytes) => Some(String::from_utf8(bytes).map_err(|_| LoadError::Read {
             file: CONFIG.into(),
             source: io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"),
         })?),

@@ -239,7 +239,7 @@ impl Loader {
     fn load_plain(&self, place: &Place, onnx: &[u8]) -> Result<Served, LoadError> {
         let info = ModelInfo::parse(onnx)?;
         let data = |(location, path): (String, PathBuf)| match std::fs::read(path) {
-            Ok(octets) => Ok((location, SharedOctets(octets.into()))),
+            Ok(bytes) => Ok((location, SharedBytes(bytes.into()))),
             Err(source) => Err(LoadError::Read { file: location, source }),
         };
         let files = data_files(&place.path, &info.external_data).map_err(|error| missing(place, error))?;
@@ -255,7 +255,7 @@ impl Loader {
             return Err(LoadError::EncryptedData { expected: info.external_data, found });
         }
         // One by one: each is copied, and its first copy erased, before the next.
-        let data = external.into_iter().map(|(name, octets)| (name, SharedOctets(Arc::from(&octets[..]))));
+        let data = external.into_iter().map(|(name, bytes)| (name, SharedBytes(Arc::from(&bytes[..]))));
         self.load(place, &onnx, data.collect(), Some(Digest(ciphertext)))
     }
 
@@ -263,15 +263,14 @@ impl Loader {
         &self,
         place: &Place,
         onnx: &[u8],
-        data: Vec<(String, SharedOctets)>,
+        data: Vec<(String, SharedBytes)>,
         ciphertext: Option<Digest>,
     ) -> Result<Served, LoadError> {
         let config = &place.config;
-        let digest = |(location, octets): &(String, SharedOctets)| {
-            (location.clone(), Sha256::digest(&octets.0).into())
-        };
+        let digest =
+            |(location, bytes): &(String, SharedBytes)| (location.clone(), Sha256::digest(&bytes.0).into());
         let digests: BTreeMap<_, _> = data.iter().map(digest).collect();
-        let share = |(location, octets): &(String, SharedOctets)| (location.clone(), Arc::clone(&octets.0));
+        let share = |(location, bytes): &(String, SharedBytes)| (location.clone(), Arc::clone(&bytes.0));
         let options = ModelOptions {
             sessions: config.instances.unwrap_or(self.sessions),
             threads_per_session: self.threads_per_session,
@@ -285,8 +284,8 @@ impl Loader {
         info!("{}: {}", place.name, model.arrangement());
         match model.largest_batch() {
             Ok(1) => {}
-            Ok(rows) => info!("{}: requests are put together, up to {rows} rows", place.name),
-            Err(reason) => warn!("{}: requests are not put together: {reason}", place.name),
+            Ok(rows) => info!("{}: requests are batched, up to {rows} rows", place.name),
+            Err(reason) => warn!("{}: requests are not batched: {reason}", place.name),
         }
         check(config, "input", &config.inputs, model.inputs())?;
         check(config, "output", &config.outputs, model.outputs())?;
@@ -378,12 +377,12 @@ fn warm_up(model: &Model, request: &Warmup, batched: bool) -> Result<(), LoadErr
 }
 
 /// What ONNX Runtime reads while it loads a model; erased when the last owner drops it.
-struct SharedOctets(Arc<[u8]>);
+struct SharedBytes(Arc<[u8]>);
 
-impl Drop for SharedOctets {
+impl Drop for SharedBytes {
     fn drop(&mut self) {
-        if let Some(octets) = Arc::get_mut(&mut self.0) {
-            octets.zeroize();
+        if let Some(bytes) = Arc::get_mut(&mut self.0) {
+            bytes.zeroize();
         }
     }
 }

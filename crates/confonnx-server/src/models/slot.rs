@@ -26,7 +26,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Whether requests are put together, and so have to be able to wait for each other.
+    /// Whether requests are batched, and so have to be able to wait for each other.
     pub fn puts_together(&self) -> bool {
         self.model.largest_batch().is_ok_and(|rows| rows > 1)
     }

@@ -97,7 +97,7 @@ impl Kbs {
         Ok(Self { url: config.url.clone(), roots: roots.sha256, https, prover, tee })
     }
 
-    /// The secret's octets.
+    /// The secret's bytes.
     ///
     /// # Errors
     /// See [`KbsError`].

@@ -15,8 +15,8 @@ enum Locked<E> {
     Release(#[from] ReleaseError),
     #[error("the released secret is no model key: {0}")]
     Text(#[from] KeyError),
-    #[error("the released key has {0} octets, and the X25519 identity of a model 32")]
-    Octets(usize),
+    #[error("the released key has {0} bytes, and the X25519 identity of a model 32")]
+    Bytes(usize),
     #[error("{0}")]
     Unlock(E),
 }
@@ -43,16 +43,16 @@ where
     F: Fn(&ModelKey) -> Result<(), E> + Send + 'static,
     E: Send + 'static,
 {
-    let octets = secret.fetch().await?;
+    let bytes = secret.fetch().await?;
     let key = match secret {
         // The file that `confonnx encrypt-model` or age-keygen wrote.
         Secret::Kbs(..) => {
-            let text = Zeroizing::new(String::from_utf8_lossy(&octets).into_owned());
+            let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
             text.parse()?
         }
         Secret::Akv(..) => {
-            let identity = octets.as_slice().try_into().map_err(|_| Locked::Octets(octets.len()))?;
-            ModelKey::from_octets(identity).ok_or(Locked::Octets(octets.len()))?
+            let identity = bytes.as_slice().try_into().map_err(|_| Locked::Bytes(bytes.len()))?;
+            ModelKey::from_bytes(identity).ok_or(Locked::Bytes(bytes.len()))?
         }
     };
     match tokio::task::spawn_blocking(move || unlock(&key)).await {

@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// What docs/key-services.md tells users to run on it is `openssl x509 -outform DER | openssl dgst -sha256 -binary | openssl
+    /// What docs/guides/key-services.md tells users to run on it is `openssl x509 -outform DER | openssl dgst -sha256 -binary | openssl
     /// dgst -sha256`.
     #[test]
     fn authorities_have_a_digest_whatever_their_order() {

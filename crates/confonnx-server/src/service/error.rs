@@ -43,7 +43,7 @@ pub(super) enum InnerError {
     Unlock(#[from] UnlockError),
     #[error("{path} takes {expected}, not {found}")]
     Method { path: String, expected: &'static str, found: String },
-    #[error("{HEADER_LENGTH} is not a number of octets")]
+    #[error("{HEADER_LENGTH} is not a number of bytes")]
     HeaderLength,
     #[error(transparent)]
     Request(OipError),

@@ -24,7 +24,7 @@ fn impatient() -> Config {
     config
 }
 
-/// The head of a request whose body is to have `len` octets.
+/// The head of a request whose body is to have `len` bytes.
 fn request_head(len: usize) -> String {
     format!("POST {GATEWAY} HTTP/1.1\r\nhost: x\r\ncontent-type: {SEALED}\r\ncontent-length: {len}\r\n\r\n")
 }

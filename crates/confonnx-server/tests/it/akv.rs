@@ -64,9 +64,9 @@ fn name() -> KeyName {
     "confonnx-root".parse().unwrap()
 }
 
-fn octets(released: Released) -> Vec<u8> {
+fn bytes(released: Released) -> Vec<u8> {
     match released {
-        Released::Octets(octets) | Released::Scalar(octets) => octets.expose().to_vec(),
+        Released::Bytes(bytes) | Released::Scalar(bytes) => bytes.expose().to_vec(),
     }
 }
 
@@ -75,13 +75,13 @@ async fn a_key_is_released_against_evidence() {
     let setup = Setup::new().await;
     setup.azure.put("confonnx-root", "oct-HSM", &[0x5a; 32]);
     let akv = setup.akv(None, source(true));
-    assert_eq!(octets(akv.release(&name()).await.unwrap()), [0x5a; 32]);
+    assert_eq!(bytes(akv.release(&name()).await.unwrap()), [0x5a; 32]);
     // The version is part of the name, and the access token may come from a file.
     let token = setup.folder.path().join("token");
     std::fs::write(&token, format!("{ACCESS_TOKEN}\n")).unwrap();
     let akv = setup.akv(Some(token), source(true));
     setup.azure.put("confonnx-root/0a1b", "oct-HSM", &[0xa5; 48]);
-    assert_eq!(octets(akv.release(&"confonnx-root/0a1b".parse().unwrap()).await.unwrap()), [0xa5; 48]);
+    assert_eq!(bytes(akv.release(&"confonnx-root/0a1b".parse().unwrap()).await.unwrap()), [0xa5; 48]);
     let service = akv.service(&name());
     assert_eq!(
         (service.name.as_str(), service.attestation_url),
@@ -118,7 +118,7 @@ async fn refusals_say_what_was_refused() {
 #[tokio::test]
 async fn services_that_misbehave_are_errors() {
     let setup = Setup::new().await;
-    setup.azure.put("confonnx-root", "oct-HSM", b"the thirty-two octets themselves");
+    setup.azure.put("confonnx-root", "oct-HSM", b"the thirty-two bytes themselves");
     let akv = setup.akv(None, source(true));
     for (path, status, body, expected) in [
         ("/attest", 503, "", "503"),

@@ -1,7 +1,7 @@
 //! A stand-in for Microsoft Azure Attestation, Azure Key Vault and the instance metadata service, written from their
 //! REST documents: evidence has to carry the runtime data's digest, the token is believed by the vault alone, and keys are
 //! wrapped to the key in it. It does not check the processor's signature, and no release policy but yes or no. What only
-//! the real services show is in docs/key-services.md.
+//! the real services show is in docs/guides/key-services.md.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ pub(crate) struct AzureVault {
 
 #[derive(Default)]
 struct State {
-    /// Kind and octets, by name.
+    /// Kind and bytes, by name.
     keys: HashMap<String, (&'static str, Vec<u8>)>,
     /// Runtime data, by token.
     tokens: HashMap<String, Value>,
@@ -61,8 +61,8 @@ impl AzureVault {
         Self { url: service.url.clone(), state, _service: service }
     }
 
-    pub(crate) fn put(&self, name: &str, kind: &'static str, octets: &[u8]) {
-        self.state.lock().unwrap().keys.insert(name.into(), (kind, octets.into()));
+    pub(crate) fn put(&self, name: &str, kind: &'static str, bytes: &[u8]) {
+        self.state.lock().unwrap().keys.insert(name.into(), (kind, bytes.into()));
     }
 
     /// Answers requests below `path` so.
@@ -136,7 +136,7 @@ fn release(state: &mut State, head: &Parts, name: &str, asked: &Value) -> Result
     if bearer != Some(&format!("Bearer {ACCESS_TOKEN}")) {
         return Err((401, "Unauthorized", "AKV10000: Request is missing a Bearer or PoP token."));
     }
-    let (kind, octets) =
+    let (kind, bytes) =
         state.keys.get(name).ok_or((404, "KeyNotFound", "A key with that name was not found"))?;
     let target = asked["target"].as_str().unwrap_or_default();
     // Each token is good for one release here, so that a client that kept one is found out.
@@ -167,8 +167,8 @@ fn release(state: &mut State, head: &Parts, name: &str, asked: &Value) -> Result
     let public = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(&der).unwrap()).unwrap();
     let mut ciphertext = vec![0; 256];
     public.encrypt(&OAEP_SHA256_MGF1SHA256, &kek, &mut ciphertext, None).unwrap();
-    let mut wrapped = vec![0; octets.len() + 16];
-    let wrapped = AesKek::new(&AES_256, &kek).unwrap().wrap_with_padding(octets, &mut wrapped).unwrap();
+    let mut wrapped = vec![0; bytes.len() + 16];
+    let wrapped = AesKek::new(&AES_256, &kek).unwrap().wrap_with_padding(bytes, &mut wrapped).unwrap();
     ciphertext.extend_from_slice(wrapped);
     let encode = |value: Value| Base64UrlUnpadded::encode_string(value.to_string().as_bytes());
     let key_hsm = encode(json!({

@@ -1,4 +1,4 @@
-//! Requests that are put together, over sockets.
+//! Requests that are batched, over sockets.
 
 use std::sync::Arc;
 
@@ -54,5 +54,5 @@ async fn answers_do_not_depend_on_who_else_asks() {
         }
     }
     assert!(counted(&together) > Some(0), "{}", together.app.metrics_page());
-    assert_eq!(counted(&alone), None, "its model is not put together");
+    assert_eq!(counted(&alone), None, "its model is not batched");
 }

@@ -1,4 +1,4 @@
-//! A server on a port of its own, and a peer that sees every octet.
+//! A server on a port of its own, and a peer that sees every byte.
 
 use std::{
     net::SocketAddr,

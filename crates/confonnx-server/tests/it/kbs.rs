@@ -96,8 +96,8 @@ pub(crate) fn pem(der: &[u8]) -> String {
 #[tokio::test]
 async fn a_secret_is_released_against_evidence() {
     let (trustee, kbs, authority) = plain().await;
-    trustee.put("default/confonnx/root", b"thirty-two octets, or some more");
-    assert_eq!(kbs.resource(&resource()).await.unwrap().as_slice(), b"thirty-two octets, or some more");
+    trustee.put("default/confonnx/root", b"thirty-two bytes, or some more");
+    assert_eq!(kbs.resource(&resource()).await.unwrap().as_slice(), b"thirty-two bytes, or some more");
     let session = ["POST /kbs/v0/auth", "POST /kbs/v0/attest", "GET /kbs/v0/resource/default/confonnx/root"];
     assert_eq!(trustee.requests(), session);
     // Another secret is another session: no key is used twice.

@@ -73,7 +73,7 @@ impl Server {
                 *count += region.windows(needle.len()).filter(|window| window == needle).count();
             }
         }
-        assert!(read > 1 << 20, "only {read} octets of memory could be read");
+        assert!(read > 1 << 20, "only {read} bytes of memory could be read");
         Some(counts)
     }
 }
@@ -99,7 +99,7 @@ async fn neither_the_models_key_nor_its_file_stays_in_memory() {
     assert!(client.ready().await.unwrap());
 
     let text = key.expose();
-    let secret = secret_octets(&text);
+    let secret = secret_bytes(&text);
     let mut onnx = Vec::new();
     File::open(model("mlp")).unwrap().read_to_end(&mut onnx).unwrap();
     // A piece of the file with the framing between two of its fields, which no loaded model has.
@@ -170,7 +170,7 @@ async fn no_token_stays_in_memory() {
 }
 
 /// What this server read of a model is erased as soon as it is loaded. What ONNX Runtime made of it is its own: it gives
-/// that back without erasing it, as docs/models.md says.
+/// that back without erasing it, as docs/guides/models.md says.
 #[tokio::test]
 #[allow(clippy::print_stdout, reason = "a skipped test says so")]
 async fn nothing_that_was_read_of_an_unloaded_model_stays_in_memory() {
@@ -188,7 +188,7 @@ async fn nothing_that_was_read_of_an_unloaded_model_stays_in_memory() {
     let server = Server::start(&[&flags[..], &[repository.path().to_str().unwrap()]].concat());
 
     let onnx = fs::read(&digits).unwrap();
-    // The file's first octets, with the framing between its fields, as no loaded model has them.
+    // The file's first bytes, with the framing between its fields, as no loaded model has them.
     let hash = confonnx_model::model_hash(&digits).unwrap();
     // The hash, which the claims have, shows that the search finds what is there.
     let needles = [&hash[..], &onnx[..64]];
@@ -211,19 +211,19 @@ async fn nothing_that_was_read_of_an_unloaded_model_stays_in_memory() {
     assert_eq!((loaded[1], unloaded[1]), (0, 0), "the file as it was read");
 }
 
-/// The 32 octets that a key's text stands for.
-fn secret_octets(text: &str) -> Vec<u8> {
+/// The 32 bytes that a key's text stands for.
+fn secret_bytes(text: &str) -> Vec<u8> {
     const ALPHABET: &str = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L";
     let data = &text["AGE-SECRET-KEY-1".len()..text.len() - 6];
-    let (mut bits, mut count, mut octets) = (0_u32, 0, Vec::new());
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
     for c in data.chars() {
         bits = (bits << 5 | ALPHABET.find(c).unwrap() as u32) & 0xfff;
         count += 5;
         if count >= 8 {
             count -= 8;
-            octets.push((bits >> count) as u8);
+            bytes.push((bits >> count) as u8);
         }
     }
-    assert_eq!(octets.len(), 32);
-    octets
+    assert_eq!(bytes.len(), 32);
+    bytes
 }

@@ -1,4 +1,4 @@
-//! Sources of keys, as somebody outside writes them: only what docs/keys.md names is used.
+//! Sources of keys, as somebody outside writes them: only what docs/guides/keys.md names is used.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ use super::harness::*;
 struct Scripted {
     down: AtomicBool,
     syncs: AtomicU64,
-    /// The 32nd octet of every secret.
+    /// The 32nd byte of every secret.
     root: AtomicU64,
 }
 

@@ -136,7 +136,7 @@ async fn without_a_usable_secret_there_is_no_server() {
     };
     setup.trustee.put(NAME, &[0x5a; 31]);
     let error = start().await;
-    assert!(error.contains("32 octets or more, found 31") && error.contains("openssl rand"), "{error}");
+    assert!(error.contains("32 bytes or more, found 31") && error.contains("openssl rand"), "{error}");
     setup.trustee.deny_secrets(true);
     let error = start().await;
     assert!(error.contains("PolicyDeny") && error.contains("resource policy"), "{error}");

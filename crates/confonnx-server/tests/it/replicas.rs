@@ -282,13 +282,13 @@ async fn ask(client: Client, first: usize, counts: Arc<Counts>, done: Arc<Atomic
             break;
         }
         let numbers = [0.0, 1.0, 2.0, 3.0].map(|offset: f32| n as f32 + offset);
-        let octets = |numbers: [f32; 4]| numbers.map(f32::to_le_bytes).concat();
-        let input = Tensor::new(DataType::Fp32, Shape::new([4]).unwrap(), octets(numbers)).unwrap();
+        let bytes = |numbers: [f32; 4]| numbers.map(f32::to_le_bytes).concat();
+        let input = Tensor::new(DataType::Fp32, Shape::new([4]).unwrap(), bytes(numbers)).unwrap();
         match client.infer(None, vec![("x".into(), input)], &[]).await {
             Ok(outputs) => {
                 // The model adds 0, 1, 2, 3.
                 let expected = [0, 1, 2, 3].map(|at| numbers[at] + at as f32);
-                let right = outputs.len() == 1 && outputs[0].1.data() == octets(expected);
+                let right = outputs.len() == 1 && outputs[0].1.data() == bytes(expected);
                 if right { &counts.right } else { &counts.wrong }.fetch_add(1, Relaxed);
             }
             Err(err) => counts.lost.lock().unwrap().push(err.to_string()),
@@ -380,7 +380,7 @@ async fn requests_survive_what_happens_to_replicas() {
         assert_eq!(post(replica.port, &sealed), "key-unknown");
     }
 
-    // The same program but for one octet after its end is another one.
+    // The same program but for one byte after its end is another one.
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("confonnx-server");
     fs::copy(program, &other).unwrap();

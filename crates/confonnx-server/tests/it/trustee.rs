@@ -1,6 +1,6 @@
 //! A stand-in for the Key Broker Service of Confidential Containers Trustee: sessions, the binding of evidence to nonce
 //! and key, and secrets encrypted to that key, written from its protocol document. It believes Trustee's `sample`
-//! evidence, as that does in tests. What only the real service shows is in docs/key-services.md.
+//! evidence, as that does in tests. What only the real service shows is in docs/guides/key-services.md.
 
 use std::{
     collections::HashMap,
@@ -37,7 +37,7 @@ pub(crate) enum Fault {
     NoCookie,
     /// Encrypts to another key.
     OtherKey,
-    /// Changes one octet of the secret's ciphertext.
+    /// Changes one byte of the secret's ciphertext.
     Damaged,
 }
 

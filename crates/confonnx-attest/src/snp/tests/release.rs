@@ -9,7 +9,7 @@ use super::*;
 use crate::release::ReleaseError;
 use crate::x509::certificates_from_pem;
 
-/// `sev` reads our JSON as the same report as the octets, so its verifier sees what the processor signed.
+/// `sev` reads our JSON as the same report as the bytes, so its verifier sees what the processor signed.
 #[test]
 fn trustees_crate_reads_the_same_report() {
     for product in ["Milan", "Genoa", "Turin"] {

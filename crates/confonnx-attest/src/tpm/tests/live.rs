@@ -208,7 +208,7 @@ fn tpm2_tools_make_the_same_key_and_enroll_it() {
     let device = Device::find(emulator.root()).unwrap().unwrap();
     let ak = device.evidence(&REPORT_DATA).unwrap().ak;
     drop(device);
-    // As docs/attestation.md has it: the endorsement key, which the manufacturer certified, releases a secret only to
+    // As docs/guides/attestation.md has it: the endorsement key, which the manufacturer certified, releases a secret only to
     // the TPM that also has that attestation key.
     emulator.tool("tpm2_createek -c ek.ctx -G ecc -u ek.pub");
     emulator.tool("tpm2_flushcontext -t");

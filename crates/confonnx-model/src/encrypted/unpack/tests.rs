@@ -38,7 +38,7 @@ fn unpack(plaintext: &[u8], piece: usize) -> Result<Files, UnpackError> {
         unpacker.push(piece)?;
     }
     let (onnx, external) = unpacker.finish()?;
-    let external = external.into_iter().map(|(name, octets)| (name, octets.to_vec()));
+    let external = external.into_iter().map(|(name, bytes)| (name, bytes.to_vec()));
     Ok([(MODEL.into(), onnx.to_vec())].into_iter().chain(external).collect())
 }
 
@@ -54,8 +54,8 @@ fn an_encrypted_model_brings_its_data_files() {
     assert_eq!(*opened.onnx, *fs::read(data("external.onnx")).unwrap());
     let names: Vec<_> = opened.external.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["external.bin", "parts/inner.bin"]);
-    for (name, octets) in &opened.external {
-        assert_eq!(**octets, *fs::read(data(name)).unwrap());
+    for (name, bytes) in &opened.external {
+        assert_eq!(**bytes, *fs::read(data(name)).unwrap());
     }
     let names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -185,19 +185,19 @@ proptest! {
     }
 
     #[test]
-    fn what_is_no_archive_is_a_model(octets in prop::collection::vec(any::<u8>(), 0..1200), piece in 1_usize..2000) {
-        prop_assert_eq!(unpack(&octets, piece).unwrap(), [(MODEL.to_owned(), octets)]);
+    fn what_is_no_archive_is_a_model(bytes in prop::collection::vec(any::<u8>(), 0..1200), piece in 1_usize..2000) {
+        prop_assert_eq!(unpack(&bytes, piece).unwrap(), [(MODEL.to_owned(), bytes)]);
     }
 
     #[test]
-    fn no_changed_header_makes_it_panic(at in 0_usize..BLOCK, octet: u8, sum in any::<bool>()) {
+    fn no_changed_header_makes_it_panic(at in 0_usize..BLOCK, byte: u8, sum in any::<bool>()) {
         let mut changed = archive(&[(MODEL, b"model"), ("a", b"data")]);
-        changed[2 * BLOCK + at] = octet;
+        changed[2 * BLOCK + at] = byte;
         if sum {
             // With a checksum to match.
             let header: &mut [u8] = &mut changed[2 * BLOCK..3 * BLOCK];
             header[148..156].fill(b' ');
-            let sum: u64 = header.iter().map(|octet| u64::from(*octet)).sum();
+            let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
             header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
         let _ = unpack(&changed, 512);

@@ -46,13 +46,13 @@ impl Vectors {
 #[test]
 fn what_another_implementation_wrapped_unwraps() {
     let vectors = vectors();
-    let Released::Octets(octets) = vectors.open("oct").unwrap() else { panic!() };
-    assert_eq!(octets.expose(), vectors.expected("oct", "octets").as_slice());
+    let Released::Bytes(bytes) = vectors.open("oct").unwrap() else { panic!() };
+    assert_eq!(bytes.expose(), vectors.expected("oct", "bytes").as_slice());
     for name in ["p256", "p384"] {
         let Released::Scalar(scalar) = vectors.open(name).unwrap() else { panic!("{name}") };
         assert_eq!(scalar.expose(), vectors.expected(name, "scalar").as_slice(), "{name}");
     }
-    assert_eq!(format!("{octets:?}"), "Octets(32)");
+    assert_eq!(format!("{bytes:?}"), "Bytes(32)");
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn vectors() -> Vectors {
     let file = include_str!("../../../../../vectors/release/kbs-jwe/jwcrypto.json");
     let file: Value = serde_json::from_str(file).unwrap();
     let d: [u8; 32] = decode(file["d"].as_str().unwrap()).unwrap()[..].try_into().unwrap();
-    Vectors { key: KbsKey::from_octets(&d).unwrap(), jwe: file["jwe"].clone() }
+    Vectors { key: KbsKey::from_bytes(&d).unwrap(), jwe: file["jwe"].clone() }
 }
 
 impl Vectors {

@@ -1,6 +1,6 @@
-//! A set of random 64-bit numbers that are never taken out: open addressing, eight octets an entry and little room between.
+//! A set of random 64-bit numbers that are never taken out: open addressing, eight bytes an entry and little room between.
 
-/// Grows by half when four fifths are taken: 10 to 15 octets an entry.
+/// Grows by half when four fifths are taken: 10 to 15 bytes an entry.
 #[derive(Default)]
 pub(super) struct Set {
     /// 0 is an empty one.
@@ -34,7 +34,7 @@ impl Set {
     }
 
     #[cfg(test)]
-    pub(super) fn octets(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<u64>()
     }
 

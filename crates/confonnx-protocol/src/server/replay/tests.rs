@@ -81,18 +81,18 @@ fn of_many_threads_with_one_token_one_is_admitted_and_no_place_is_lost() {
 }
 
 #[test]
-fn a_token_takes_less_than_sixteen_octets() {
+fn a_token_takes_less_than_sixteen_bytes() {
     let table = ReplayTable::new(WINDOW, 1 << 24);
     let count = 200_000;
     // As they come: evenly over ten minutes.
     for n in 0..count {
         table.admit(token(&table, n), at(1_000 + n * 600 / count)).unwrap();
     }
-    let octets: usize = table
+    let bytes: usize = table
         .shards
         .iter()
-        .map(|shard| lock(shard).0.iter().map(|bucket| bucket.tokens.octets()).sum::<usize>())
+        .map(|shard| lock(shard).0.iter().map(|bucket| bucket.tokens.bytes()).sum::<usize>())
         .sum();
-    assert!(octets < 16 * 200_000, "{octets} octets");
+    assert!(bytes < 16 * 200_000, "{bytes} bytes");
     assert_eq!(len(&table), 200_000);
 }

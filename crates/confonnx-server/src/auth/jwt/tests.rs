@@ -126,7 +126,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn any_octets_are_judged(token in proptest::collection::vec(any::<u8>(), 0..200), now in any::<u64>()) {
+    fn any_bytes_are_judged(token in proptest::collection::vec(any::<u8>(), 0..200), now in any::<u64>()) {
         verify(&token, &keys("keys-one"), &expected(vec![Algorithm::RS256]), UnixTime(now)).unwrap_err();
     }
 

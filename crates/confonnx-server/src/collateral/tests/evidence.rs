@@ -18,7 +18,7 @@ fn unhex(text: &str) -> Vec<u8> {
 /// A report without endorsements, whose microcode is `level` newer than it was.
 pub(super) fn evidence(level: u8) -> Evidence {
     let mut report = unhex(std::str::from_utf8(&vector("snp/report_milan.hex")).unwrap());
-    // REPORTED_TCB is at 0x180, and its last octet is the microcode's.
+    // REPORTED_TCB is at 0x180, and its last byte is the microcode's.
     report[0x187] += level;
     Evidence::parse("snp", &report, &Map::new()).unwrap()
 }
@@ -61,8 +61,8 @@ pub(super) fn intel(path: &str) -> (String, Vec<u8>) {
     let text = |member: &str| collateral[member].as_str().unwrap().to_owned();
     let chain = |field: &str, member: &str| {
         let encoded = text(member);
-        let encoded = encoded.bytes().map(|octet| match octet {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(octet).to_string(),
+        let encoded = encoded.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
             other => format!("%{other:02X}"),
         });
         format!("{field}: {}\r\n", encoded.collect::<String>())

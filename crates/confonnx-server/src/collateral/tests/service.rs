@@ -24,7 +24,7 @@ pub(super) enum Mode {
     Intel,
     /// Accepts and says nothing.
     Silent,
-    /// Sends one octet after the other.
+    /// Sends one byte after the other.
     Dripping,
     /// Closes before the end.
     Truncated,
@@ -87,9 +87,9 @@ impl Drop for Service {
 async fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
-        let mut octet = [0];
-        stream.read_exact(&mut octet).await?;
-        request.push(octet[0]);
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await?;
+        request.push(byte[0]);
     }
     let request = String::from_utf8(request).unwrap();
     let path = request.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()).unwrap().to_owned();

@@ -33,7 +33,7 @@ pub enum JoinRefusal {
     )]
     Serving,
     /// The request is not a challenge and a document.
-    #[error("expected 32 octets of a challenge and an attestation document")]
+    #[error("expected 32 bytes of a challenge and an attestation document")]
     Short,
     /// It is not one that was given, or too long ago.
     #[error("the challenge is not one that was given within the last {CHALLENGE_LIFE} s; ask for another")]
