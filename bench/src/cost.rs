@@ -116,7 +116,7 @@ impl Crypto {
             grace: config.keys.grace,
             date_window: DATE_WINDOW,
             replay_capacity: config.replay_capacity,
-            sessions: config.resumption,
+            resumption: config.resumption,
         };
         let ring = KeyRing::new(ring, [0; 32], now)?;
         let not_after = UnixTime(now.0.saturating_add(config.keys.rollover.as_secs()));

@@ -12,7 +12,7 @@ use confonnx_protocol::{
     bhttp::{self, RequestHead},
     client::SealingKey,
     oip::{HEADER_LENGTH, InferRequest, InferResponse},
-    session::{SESSION_FIELD, SESSION_OFFER, Session},
+    resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER, Resumption},
 };
 use confonnx_tensor::Tensor;
 use getrandom::{SysRng, rand_core::UnwrapErr};
@@ -33,7 +33,7 @@ pub(crate) struct Sealer {
 /// One client: a connection, and the session that its first request opened.
 pub(crate) struct SealedClient {
     connection: Connection,
-    session: Option<Session>,
+    session: Option<Resumption>,
 }
 
 impl Sealer {
@@ -63,7 +63,7 @@ impl Sealer {
         let (request, opener, media, offer) = match session {
             Some(session) => {
                 let (request, opener) =
-                    session.seal(message(&self.path, bare, Session::ROOM, false)?, &mut rng)?;
+                    session.seal(message(&self.path, bare, Resumption::ROOM, false)?, &mut rng)?;
                 (request, opener, "message/confonnx-session-req", None)
             }
             None => {
@@ -91,7 +91,7 @@ impl Sealer {
         let response = InferResponse::decode(body, json_len)?;
         let time = start.elapsed();
         if let Some(offer) = offer {
-            let grant = field(SESSION_FIELD).context("the server granted no session")?;
+            let grant = field(RESUMPTION_FIELD).context("the server granted no session")?;
             *session = Some(offer.accept(&grant.parse()?));
         }
         same(&bare.outputs, &response.outputs).context("the sealed answer differs from bare ONNX Runtime")?;
@@ -114,7 +114,7 @@ pub(crate) fn message(path: &str, bare: &Bare, room: usize, offers: bool) -> any
     let mut head = RequestHead::new("POST", path);
     head.fields.push("date", httpdate::fmt_http_date(SystemTime::now()));
     if offers {
-        head.fields.push(SESSION_FIELD, SESSION_OFFER);
+        head.fields.push(RESUMPTION_FIELD, RESUMPTION_OFFER);
     }
     head.fields.push("content-type", encoded.content_type());
     let mut body = encoded.parts();

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use confonnx_protocol::release::{
-    AkvKey, KbsKey, akv,
-    kbs::{self, Challenge, Resource},
+use confonnx_protocol::key_service::{
+    AkvKey, KbsKey, azure as akv,
+    trustee::{self as kbs, Challenge, Resource},
 };
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use libfuzzer_sys::fuzz_target;

@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{Epoch, KeyRing, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, RingConfig, ResumptionLimits},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -13,8 +13,8 @@ const NOW: UnixTime = UnixTime(1_795_426_200);
 
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     let day = Duration::from_secs(86_400);
-    let (replay_capacity, sessions) = (1 << 16, SessionLimits::OFF);
-    let config = RingConfig { grace: day, date_window: day, replay_capacity, sessions };
+    let (replay_capacity, resumption) = (1 << 16, ResumptionLimits::OFF);
+    let config = RingConfig { grace: day, date_window: day, replay_capacity, resumption };
     let ring = KeyRing::new(config, std::array::from_fn(|i| 141_u8.wrapping_add(i as u8)), NOW).expect("sound settings");
     let secret = EpochSecret::new(std::array::from_fn(|i| i as u8));
     let epoch = Epoch { number: 300, secret, not_before: NOW, not_after: UnixTime(NOW.0 + 86_400) };

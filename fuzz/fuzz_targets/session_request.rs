@@ -5,8 +5,8 @@ use std::{sync::LazyLock, time::Duration};
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{Epoch, KeyRing, OpenError, RingConfig, SessionLimits},
-    session::SessionGrant,
+    server::{Epoch, KeyRing, OpenError, RingConfig, ResumptionLimits},
+    resumption::ResumptionGrant,
 };
 use libfuzzer_sys::fuzz_target;
 use rand_core::{Infallible, TryCryptoRng, TryRng};
@@ -15,9 +15,9 @@ const NOW: UnixTime = UnixTime(1_795_426_200);
 
 /// That of vectors/session, after it granted their session.
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {
-    let (day, sessions) =
-        (Duration::from_secs(86_400), SessionLimits { max: 16, lifetime: Duration::from_secs(600) });
-    let config = RingConfig { grace: day, date_window: day, replay_capacity: 16, sessions };
+    let (day, resumption) =
+        (Duration::from_secs(86_400), ResumptionLimits { max: 16, lifetime: Duration::from_secs(600) });
+    let config = RingConfig { grace: day, date_window: day, replay_capacity: 16, resumption };
     let binding = std::array::from_fn(|i| 141_u8.wrapping_add(i as u8));
     let ring = KeyRing::new(config, binding, NOW).expect("sound settings");
     let secret = EpochSecret::new(std::array::from_fn(|i| i as u8));
@@ -25,20 +25,20 @@ static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     ring.install(epoch, NOW).expect("a sound epoch");
     let opening = include_bytes!("../seeds/session_request/opening").to_vec();
     let (opened, _) = ring.open(opening, NOW).expect("sealed to this ring");
-    opened.grant_session(&mut Ids(0xa0)).expect("a session");
+    opened.grant_resumption(&mut Ids(0xa0)).expect("a session");
     ring
 });
 
 // Nothing of these bytes can be authentic but the seeds, each of which opens once.
 fuzz_target!(|input: &[u8]| {
-    match RING.open_session(input.to_vec(), NOW) {
+    match RING.open_resumed(input.to_vec(), NOW) {
         Ok((opened, _)) => assert!(opened.plaintext.len() == input.len() - 63 - 16),
         Err(OpenError::Truncated { len }) => assert!(len < 63 + 16),
         Err(_) => {}
     }
     // What a client reads of a grant.
     if let Ok(text) = std::str::from_utf8(input) {
-        let _ = text.parse::<SessionGrant>();
+        let _ = text.parse::<ResumptionGrant>();
     }
 });
 

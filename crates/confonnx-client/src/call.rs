@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use confonnx_protocol::bhttp::{self, Body, Fields, RequestHead, ResponseHead};
 use confonnx_protocol::oip::{self, ErrorBody};
-use confonnx_protocol::session::{SESSION_FIELD, SESSION_OFFER};
+use confonnx_protocol::resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER};
 use confonnx_protocol::{Draft, Plaintext};
 
 use crate::{ClientError, ModelRef, Options, Secret};
@@ -59,7 +59,7 @@ impl<'a> Call<'a> {
             head.fields.push("authorization", format!("Bearer {}", key.expose()));
         }
         if offer {
-            head.fields.push(SESSION_FIELD, SESSION_OFFER);
+            head.fields.push(RESUMPTION_FIELD, RESUMPTION_OFFER);
         }
         for (name, value) in &options.inner_headers {
             head.fields.push(name.to_ascii_lowercase(), value.expose());
@@ -116,7 +116,7 @@ impl Answer {
 
     /// The session that the server grants.
     pub(crate) fn grant(&self) -> Option<&str> {
-        self.field(SESSION_FIELD)
+        self.field(RESUMPTION_FIELD)
     }
 
     /// How far the server's clock is ahead of ours (or behind), when it refused our `date`.

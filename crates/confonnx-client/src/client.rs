@@ -330,7 +330,7 @@ impl Client {
         }
         let Way::Resume(resumed) = session.resumption.way(Instant::now()) else { return Ok(None) };
         let message =
-            call.message(&self.options, self.date(), confonnx_protocol::session::Session::ROOM, false)?;
+            call.message(&self.options, self.date(), confonnx_protocol::resumption::Resumption::ROOM, false)?;
         let (request, opener) = resumed.session.seal(message, &mut UnwrapErr(SysRng)).map_err(seal_failed)?;
         match self.send(request, ("message/confonnx-session-req", "message/confonnx-session-res")).await {
             Ok(reply) => {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use confonnx_protocol::session::{Session, SessionGrant, SessionOffer};
+use confonnx_protocol::resumption::{Resumption as Session, ResumptionGrant, ResumptionOffer};
 
 /// What becomes of a key's requests after the first. All of it goes when the key does.
 #[derive(Default)]
@@ -90,8 +90,8 @@ impl Resumption {
 
 impl Offering<'_> {
     /// Takes the session that was granted; `grant` is the field of the sealed reply, if there was one.
-    pub(crate) fn answered(self, offer: SessionOffer, grant: Option<&str>) {
-        let Some(grant) = grant.and_then(|grant| grant.parse::<SessionGrant>().ok()) else { return };
+    pub(crate) fn answered(self, offer: ResumptionOffer, grant: Option<&str>) {
+        let Some(grant) = grant.and_then(|grant| grant.parse::<ResumptionGrant>().ok()) else { return };
         // The server counts from when it opened the request, in whole seconds.
         let lifetime = Duration::from_secs(grant.lifetime().saturating_sub(1).into());
         let resumed = Resumed { session: offer.accept(&grant), until: self.since + lifetime };

@@ -9,7 +9,7 @@
 #[path = "../tests/it/case.rs"]
 mod case;
 #[path = "make-vectors/sessions.rs"]
-mod sessions;
+mod resumptions;
 #[path = "../tests/it/support.rs"]
 mod support;
 #[path = "../tests/it/vectors.rs"]
@@ -44,7 +44,7 @@ fn main() {
     whole_requests();
     chunked_requests();
     replies();
-    sessions::write_all();
+    resumptions::write_all();
 }
 
 const WHOLE: &str = "docs/protocol.md 4, RFC 9458 4.3 and 4.4";

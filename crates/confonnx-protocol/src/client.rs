@@ -8,6 +8,8 @@
     clippy::panic
 )]
 
+mod reply;
+
 use std::{fmt, sync::Arc};
 
 use confonnx_attest::Trusted;
@@ -15,14 +17,16 @@ use rand_core::CryptoRng;
 use thiserror::Error;
 
 use crate::{
-    Draft, KeyConfig, Plaintext,
-    chunked::{ChunkError, ChunkReader, ChunkSealer, MAX_CHUNK},
+    Draft, KeyConfig,
+    chunked::ChunkSealer,
     context::{Framing, HEADER_LEN, PublicKey, SealError, Sender, header, info},
     key_config::KeyConfigError,
-    reply_key::{ReplyKey, ReplySecret},
-    session::{SessionOffer, SessionSecret},
-    suite::{Aead, TAG_LEN},
+    reply_key::ReplySecret,
+    resumption::{ResumptionOffer, ResumptionSecret},
+    suite::Aead,
 };
+
+pub use self::reply::{ChunkedReplyOpener, OpenReplyError, ReplyOpener};
 
 /// A key that a trusted attestation lists: the only thing a request can be sealed to.
 #[derive(Clone)]
@@ -44,29 +48,6 @@ pub enum BindingError {
         key_id: u8,
         /// Identifiers of the attested keys.
         listed: Vec<u8>,
-    },
-}
-
-/// Why a reply was not opened. It is no answer of the server that was attested.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum OpenReplyError {
-    /// The reply ends too early.
-    #[error("the reply ends after {len} bytes, before its end was authenticated; send the request again")]
-    Truncated {
-        /// Bytes received.
-        len: usize,
-    },
-    /// The reply was altered, or answers another request.
-    #[error("the reply does not decrypt: it was altered, or answers another request; send the request again")]
-    Decrypt,
-    /// A chunk is larger than allowed or too small for its tag.
-    #[error("a chunk of the reply is not between {TAG_LEN} bytes and {MAX_CHUNK} bytes and its tag")]
-    ChunkSize,
-    /// The reply is larger than the caller allows.
-    #[error("the reply is larger than the {limit} bytes allowed; raise the limit")]
-    TooLarge {
-        /// Bytes allowed, sealed.
-        limit: usize,
     },
 }
 
@@ -112,8 +93,8 @@ impl SealingKey {
         self.seal_whole(aead, message.into(), rng).map(|(request, opener, _)| (request, opener))
     }
 
-    /// The same, and what a session can be made of: for a `message` whose field
-    /// [`SESSION_FIELD`](crate::session::SESSION_FIELD) offers one.
+    /// The same, and what a resumption can be made of: for a `message` whose field
+    /// [`RESUMPTION_FIELD`](crate::resumption::RESUMPTION_FIELD) offers one.
     ///
     /// # Errors
     /// [`SealError`].
@@ -122,12 +103,12 @@ impl SealingKey {
         aead: Aead,
         message: impl Into<Draft>,
         rng: &mut impl CryptoRng,
-    ) -> Result<(Vec<u8>, ReplyOpener, SessionOffer), SealError> {
+    ) -> Result<(Vec<u8>, ReplyOpener, ResumptionOffer), SealError> {
         let (request, opener, context) = self.seal_whole(aead, message.into(), rng)?;
         let failed = SealError::Encapsulate(self.config.kem());
-        let secret = SessionSecret::export(&*context).map_err(|_| failed)?;
+        let secret = ResumptionSecret::export(&*context).map_err(|_| failed)?;
         let header = header(self.config.key_id(), self.config.kem(), aead);
-        Ok((request, opener, SessionOffer::new(secret, header, aead)))
+        Ok((request, opener, ResumptionOffer::new(secret, header, aead)))
     }
 
     fn seal_whole(&self, aead: Aead, message: Draft, rng: &mut impl CryptoRng) -> Result<Sealed, SealError> {
@@ -135,7 +116,7 @@ impl SealingKey {
         let (mut context, secret) = self.start(Framing::Whole, aead, rng, &mut start)?;
         let too_long = SealError::TooLong { len: message.message().len() };
         let request = message.seal(&start, |data| context.seal(b"", data)).map_err(|_| too_long)?;
-        Ok((request, ReplyOpener(secret), context))
+        Ok((request, ReplyOpener::new(secret), context))
     }
 
     /// Starts a `message/ohttp-chunked-req` (draft-ietf-ohai-chunked-ohttp §6.1) and appends its start to `out`. The
@@ -151,11 +132,7 @@ impl SealingKey {
         out: &mut Vec<u8>,
     ) -> Result<(ChunkSealer, ChunkedReplyOpener), SealError> {
         let (context, secret) = self.start(Framing::Chunked, aead, rng, out)?;
-        let opener = ChunkedReplyOpener {
-            state: ReplyState::Nonce { secret, nonce: Vec::new() },
-            received: 0,
-            limit: reply_limit,
-        };
+        let opener = ChunkedReplyOpener::new(secret, reply_limit);
         Ok((ChunkSealer::new(context), opener))
     }
 
@@ -187,110 +164,3 @@ impl fmt::Debug for SealingKey {
 
 /// The request, its reply's opener, and the context.
 type Sealed = (Vec<u8>, ReplyOpener, Box<dyn Sender>);
-
-/// Opens the reply to one request.
-pub struct ReplyOpener(ReplySecret);
-
-impl ReplyOpener {
-    pub(crate) fn new(secret: ReplySecret) -> Self {
-        Self(secret)
-    }
-
-    /// Opens a `message/ohttp-res` (RFC 9458 §4.4) or `message/confonnx-session-res`, in the buffer it came in.
-    ///
-    /// # Errors
-    /// [`OpenReplyError`].
-    pub fn open(self, mut reply: Vec<u8>) -> Result<Plaintext, OpenReplyError> {
-        let len = reply.len();
-        let truncated = OpenReplyError::Truncated { len };
-        let Some((nonce, sealed)) = reply.split_at_mut_checked(self.0.nonce_len()) else {
-            return Err(truncated);
-        };
-        let Some((data, tag)) = sealed.split_last_chunk_mut::<TAG_LEN>() else {
-            return Err(truncated);
-        };
-        let message = nonce.len()..nonce.len().saturating_add(data.len());
-        self.0
-            .key(nonce)
-            .and_then(|mut key| crate::context::Open::open(&mut key, b"", data, tag))
-            .map_err(|_| OpenReplyError::Decrypt)?;
-        Ok(Plaintext::within(reply, message))
-    }
-}
-
-impl fmt::Debug for ReplyOpener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ReplyOpener")
-    }
-}
-
-/// Opens the reply to one chunked request (draft-ietf-ohai-chunked-ohttp §6.2), as its bytes arrive.
-pub struct ChunkedReplyOpener {
-    state: ReplyState,
-    received: usize,
-    limit: usize,
-}
-
-enum ReplyState {
-    Nonce { secret: ReplySecret, nonce: Vec<u8> },
-    Chunks { key: ReplyKey, reader: ChunkReader },
-    Failed,
-}
-
-impl ChunkedReplyOpener {
-    /// Takes the next bytes of the reply, however they were split on the way.
-    ///
-    /// # Errors
-    /// [`OpenReplyError`]; after one, the reply is lost.
-    pub fn push(&mut self, mut sealed: &[u8]) -> Result<(), OpenReplyError> {
-        self.received = self.received.saturating_add(sealed.len());
-        let state = std::mem::replace(&mut self.state, ReplyState::Failed);
-        if self.received > self.limit {
-            return Err(OpenReplyError::TooLarge { limit: self.limit });
-        }
-        let (mut key, mut reader) = match state {
-            ReplyState::Nonce { secret, mut nonce } => {
-                let missing = secret.nonce_len().saturating_sub(nonce.len());
-                let Some((rest_of_nonce, rest)) = sealed.split_at_checked(missing) else {
-                    nonce.extend_from_slice(sealed);
-                    self.state = ReplyState::Nonce { secret, nonce };
-                    return Ok(());
-                };
-                nonce.extend_from_slice(rest_of_nonce);
-                sealed = rest;
-                (secret.key(&nonce).map_err(|_| OpenReplyError::Decrypt)?, ChunkReader::new(self.limit))
-            }
-            ReplyState::Chunks { key, reader } => (key, reader),
-            ReplyState::Failed => return Err(OpenReplyError::Decrypt),
-        };
-        reader.push(sealed, &mut key).map_err(|err| self.error(err))?;
-        self.state = ReplyState::Chunks { key, reader };
-        Ok(())
-    }
-
-    /// The message, when all bytes were taken.
-    ///
-    /// # Errors
-    /// [`OpenReplyError::Truncated`] when the final chunk is missing or cut.
-    pub fn finish(mut self) -> Result<Plaintext, OpenReplyError> {
-        match std::mem::replace(&mut self.state, ReplyState::Failed) {
-            ReplyState::Chunks { mut key, reader } => reader.finish(&mut key).map_err(|err| self.error(err)),
-            ReplyState::Nonce { .. } => Err(OpenReplyError::Truncated { len: self.received }),
-            ReplyState::Failed => Err(OpenReplyError::Decrypt),
-        }
-    }
-
-    fn error(&self, err: ChunkError) -> OpenReplyError {
-        match err {
-            ChunkError::Truncated => OpenReplyError::Truncated { len: self.received },
-            ChunkError::Decrypt => OpenReplyError::Decrypt,
-            ChunkError::Size => OpenReplyError::ChunkSize,
-        }
-    }
-}
-
-impl fmt::Debug for ChunkedReplyOpener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ChunkedReplyOpener")
-    }
-}

@@ -13,8 +13,8 @@ pub enum Code {
     SuiteUnsupported,
     /// The encapsulated key was seen before.
     RequestReplayed,
-    /// The session is not (or no longer) known here.
-    SessionUnknown,
+    /// The resumption is not (or no longer) known here.
+    ResumptionUnknown,
     /// The replay table is full.
     ReplayStateFull,
     /// The attestation nonce is not 64 hex digits.
@@ -48,7 +48,7 @@ impl Code {
         Self::RequestInvalid,
         Self::SuiteUnsupported,
         Self::RequestReplayed,
-        Self::SessionUnknown,
+        Self::ResumptionUnknown,
         Self::ReplayStateFull,
         Self::NonceInvalid,
         Self::NotFound,
@@ -75,7 +75,7 @@ impl Code {
             Self::RequestInvalid => "request-invalid",
             Self::SuiteUnsupported => "suite-unsupported",
             Self::RequestReplayed => "request-replayed",
-            Self::SessionUnknown => "session-unknown",
+            Self::ResumptionUnknown => "session-unknown",
             Self::ReplayStateFull => "replay-state-full",
             Self::NonceInvalid => "nonce-invalid",
             Self::NotFound => "not-found",
@@ -97,7 +97,7 @@ impl Code {
             Self::KeyUnknown
             | Self::RequestInvalid
             | Self::SuiteUnsupported
-            | Self::SessionUnknown
+            | Self::ResumptionUnknown
             | Self::NonceInvalid => 400,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -121,7 +121,7 @@ impl Code {
             Self::RequestInvalid => "The request cannot be opened; attest the server again and seal anew",
             Self::SuiteUnsupported => "The KEM, KDF or AEAD is not one the key is published for",
             Self::RequestReplayed => "The request was received before; seal it anew",
-            Self::SessionUnknown => "The server does not know this session; seal to its key",
+            Self::ResumptionUnknown => "The server does not know this resumption; seal to its key",
             Self::ReplayStateFull => "The server cannot remember more requests; retry later",
             Self::NonceInvalid => "The query must be `nonce=` and 64 hex digits, or absent",
             Self::NotFound => "There is no such resource",

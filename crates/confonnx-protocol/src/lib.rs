@@ -6,10 +6,10 @@
 //! - [`suite`], [`key_config`]: algorithms and published keys (RFC 9180, RFC 9458 §3).
 //! - `client`: seal requests, open replies. A request can be sealed only to a key that a trusted attestation lists.
 //! - `server`: the key ring, which opens requests, refuses replays, and seals each reply once.
-//! - [`session`]: requests sealed under a secret of an earlier one.
+//! - [`resumption`]: requests sealed under a secret of an earlier one.
 //! - [`bhttp`], [`padding`]: what is inside a sealed message (RFC 9292, Padmé).
 //! - [`oip`]: inference requests and responses (Open Inference Protocol v2).
-//! - `release`: what services that release secrets against evidence are told, and what they answer.
+//! - `key_service`: what services that release secrets against evidence are told, and what they answer.
 //! - [`code`]: the problem codes of answers before opening.
 
 // Client and server share the modules between them, and neither uses all.
@@ -24,15 +24,15 @@ pub mod client;
 pub mod code;
 mod context;
 pub mod key_config;
+#[cfg(feature = "server")]
+pub mod key_service;
 pub mod oip;
 pub mod padding;
-#[cfg(feature = "server")]
-pub mod release;
 mod reply_key;
+pub mod resumption;
 pub mod secret;
 #[cfg(feature = "server")]
 pub mod server;
-pub mod session;
 pub mod suite;
 
 pub use buffer::{Draft, Incoming};

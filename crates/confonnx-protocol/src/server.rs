@@ -10,5 +10,5 @@ pub use self::{
     epoch::Epoch,
     open::{ChunkedOpener, ChunkedReply, DateOutOfWindow, OpenError, Opened, Reply},
     ratchet::{Ratchet, StateError, TooFar},
-    ring::{EpochInfo, KeyInfo, KeyRing, RingConfig, RingError, SessionLimits},
+    ring::{EpochInfo, KeyInfo, KeyRing, ResumptionLimits, RingConfig, RingError},
 };

@@ -10,7 +10,7 @@ use std::{
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{Epoch, KeyRing, Ratchet, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, Ratchet, ResumptionLimits, RingConfig},
 };
 
 #[path = "it/case.rs"]
@@ -29,13 +29,13 @@ const MASK: u8 = 0xa5;
 // One after the other: each searches the memory of both.
 #[test]
 fn erased_secrets_and_keys_are_gone() {
-    a_sessions_secret_after_its_lifetime();
+    a_resumptions_secret_after_its_lifetime();
     an_epochs_secret_and_private_keys_after_its_grace();
     the_links_and_epochs_that_a_ratchet_went_past();
 }
 
-/// The session of `vectors/session`, which says what its secret is.
-fn a_sessions_secret_after_its_lifetime() {
+/// The resumption of `vectors/session`, which says what its secret is.
+fn a_resumptions_secret_after_its_lifetime() {
     let (ring, needle) = std::thread::spawn(|| resume(&vector())).join().unwrap();
     let in_use = count(&needle)[0];
     assert!(in_use > 0, "in use, yet not found");
@@ -51,17 +51,17 @@ fn vector() -> serde_json::Value {
     serde_json::from_slice(&case).unwrap()
 }
 
-/// A ring that was asked in the session, and the session's secret, masked.
+/// A ring that was asked by the resumption, and the resumption's secret, masked.
 fn resume(case: &serde_json::Value) -> (KeyRing, Vec<Vec<u8>>) {
     let hex = |value: &serde_json::Value| bytes(value.as_str().unwrap()).collect::<Vec<u8>>();
     let server: case::Server = serde_json::from_value(case["server"].clone()).unwrap();
     let ring = server.ring();
     let (opened, _) = ring.open(hex(&case["session"]["request"]["sealed"]), START).unwrap();
-    opened.grant_session(&mut case::Fixed(hex(&case["session"]["id"]))).unwrap();
+    opened.grant_resumption(&mut case::Fixed(hex(&case["session"]["id"]))).unwrap();
     for message in case["messages"].as_array().unwrap() {
-        ring.open_session(hex(&message["request"]["sealed"]), START).unwrap();
+        ring.open_resumed(hex(&message["request"]["sealed"]), START).unwrap();
     }
-    let secret = bytes(case["session_secret"].as_str().unwrap()).map(|byte| byte ^ MASK);
+    let secret = bytes(case["resumption_secret"].as_str().unwrap()).map(|byte| byte ^ MASK);
     (ring, vec![secret.collect()])
 }
 
@@ -118,8 +118,8 @@ fn the_links_and_epochs_that_a_ratchet_went_past() {
 }
 
 fn begin() -> (KeyRing, Vec<Vec<u8>>) {
-    let sessions = SessionLimits { max: 16, lifetime: HOUR };
-    let config = RingConfig { grace: HOUR, date_window: HOUR, replay_capacity: 16, sessions };
+    let resumption = ResumptionLimits { max: 16, lifetime: HOUR };
+    let config = RingConfig { grace: HOUR, date_window: HOUR, replay_capacity: 16, resumption };
     let ring = KeyRing::new(config, [1; 32], START).unwrap();
     let secret = EpochSecret::new(std::array::from_fn(|i| (i * 37 + 11) as u8));
     let epoch = Epoch { number: 0, secret, not_before: START, not_after: UnixTime(START.0 + 3600) };

@@ -16,7 +16,7 @@ use std::{
 };
 
 use clap::{CommandFactory, FromArgMatches};
-use confonnx_protocol::server::SessionLimits;
+use confonnx_protocol::server::ResumptionLimits;
 
 pub use settings::{Bootstrap, KeyProviderName, LogLevel, ModelControl, Settings};
 
@@ -67,7 +67,7 @@ pub struct Config {
     /// How many encapsulated keys the replay table holds.
     pub replay_capacity: usize,
     /// Resumed sessions.
-    pub resumption: SessionLimits,
+    pub resumption: ResumptionLimits,
     /// Bounds of what clients can make the server hold.
     pub limits: Limits,
     /// Whether the model is encrypted and its owner brings the key.
@@ -321,7 +321,7 @@ impl Config {
                 sync: Duration::from_secs(sync),
                 error_retry: Duration::from_secs(error_retry),
             },
-            resumption: SessionLimits {
+            resumption: ResumptionLimits {
                 max: settings.max_sessions.unwrap_or(1 << 16),
                 lifetime: Duration::from_secs(session_lifetime),
             },

@@ -62,7 +62,7 @@ impl Keys {
             grace: config.keys.grace,
             date_window: DATE_WINDOW,
             replay_capacity: config.replay_capacity,
-            sessions: config.resumption,
+            resumption: config.resumption,
         };
         let ring = KeyRing::new(ring_config, claims.binding(), clock::now())?;
         Ok(Self {

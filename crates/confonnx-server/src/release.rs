@@ -12,9 +12,9 @@ mod roots;
 use std::{path::PathBuf, time::Duration};
 
 use confonnx_attest::KeyService;
-use confonnx_protocol::release::{
-    akv::{KeyName, Released},
-    kbs::Resource,
+use confonnx_protocol::key_service::{
+    azure::{KeyName, Released},
+    trustee::Resource,
 };
 use http::StatusCode;
 use zeroize::Zeroizing;

@@ -144,7 +144,7 @@ impl Service {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_in_session(&self, sealed: Incoming) -> Result<Received, Code> {
-        let received = self.open_by(sealed, |ring, sealed| ring.open_session(sealed, clock::now()))?;
+        let received = self.open_by(sealed, |ring, sealed| ring.open_resumed(sealed, clock::now()))?;
         self.metrics.resumed.fetch_add(1, Relaxed);
         Ok(received)
     }

@@ -11,8 +11,8 @@ use confonnx_attest::produce::Attester;
 use confonnx_attest::{Claims, Digest, Document, KeyClaim, ModelClaim, Nonce, UnixTime, report_data};
 use confonnx_protocol::bhttp::{self, RequestHead, ResponseHead};
 use confonnx_protocol::oip::{HEADER_LENGTH, InferRequest, InferResponse};
-use confonnx_protocol::server::{Epoch, KeyRing, RingConfig, SessionLimits};
-use confonnx_protocol::session::SESSION_FIELD;
+use confonnx_protocol::resumption::RESUMPTION_FIELD;
+use confonnx_protocol::server::{Epoch, KeyRing, ResumptionLimits, RingConfig};
 use confonnx_protocol::{EpochSecret, padding};
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
@@ -152,7 +152,7 @@ fn ring(first_key_id: u8) -> KeyRing {
         grace: Duration::from_secs(3600),
         date_window: Duration::from_secs(300),
         replay_capacity: 1000,
-        sessions: SessionLimits { max: 100, lifetime: Duration::from_secs(600) },
+        resumption: ResumptionLimits { max: 100, lifetime: Duration::from_secs(600) },
     };
     let ring = KeyRing::new(config, [first_key_id; 32], now()).unwrap();
     begin_epoch_of(&ring, EpochSecret::new([first_key_id; 32]));
@@ -252,7 +252,7 @@ impl State {
             return respond(*status, kind, (*body).into());
         }
         let opened =
-            if in_session { self.ring.open_session(body, now()) } else { self.ring.open(body, now()) };
+            if in_session { self.ring.open_resumed(body, now()) } else { self.ring.open(body, now()) };
         let (opened, reply) = match opened {
             Ok(opened) => opened,
             Err(err) => {
@@ -265,9 +265,9 @@ impl State {
         let mut message = Vec::new();
         let mut answer = ResponseHead::new(200);
         answer.fields.push("confonnx-key", if opened.outdated { "outdated" } else { "current" });
-        if head.fields.get(SESSION_FIELD).is_some() {
-            let grant = opened.grant_session(&mut UnwrapErr(SysRng)).filter(|_| self.grants);
-            grant.into_iter().for_each(|grant| answer.fields.push(SESSION_FIELD, grant.to_string()));
+        if head.fields.get(RESUMPTION_FIELD).is_some() {
+            let grant = opened.grant_resumption(&mut UnwrapErr(SysRng)).filter(|_| self.grants);
+            grant.into_iter().for_each(|grant| answer.fields.push(RESUMPTION_FIELD, grant.to_string()));
         }
         if let Fault::Sealed(status, body, ahead) = fault {
             answer.status = *status;

@@ -1,6 +1,6 @@
 //! Writes `vectors/session`.
 
-use confonnx_protocol::{Aead, Kem, server::KeyRing, session::Session};
+use confonnx_protocol::{Aead, Kem, resumption::Resumption, server::KeyRing};
 
 use super::{
     ANSWER, QUESTION,
@@ -21,7 +21,7 @@ pub(crate) fn write_all() {
     for kem in Kem::ALL {
         for aead in Aead::ALL {
             let description =
-                format!("A session by {kem} and {aead}: the request that opens it, then two in it");
+                format!("A resumption by {kem} and {aead}: the request that opens it, then two in it");
             let input = exchange(kem, aead, 0xe0).1;
             write_to("session", &format!("exchange-{kem}-{aead}"), &description, CLAUSE, input);
         }
@@ -32,13 +32,13 @@ pub(crate) fn write_all() {
 
 fn requests() {
     let (mut messages, input) = exchange(Kem::X25519, Aead::Aes256Gcm, 0xe0);
-    let Input::Session { server, session, .. } = input else { unreachable!() };
+    let Input::Resumption { server, resumption, .. } = input else { unreachable!() };
     let (second, first) = (messages.pop().unwrap().sealed.0, messages.pop().unwrap().sealed.0);
     let case = |name: &str, description: &str, before: &[&[u8]], sealed: Vec<u8>, expected: &str| {
-        let (server, session, sealed) = (server.clone(), session.clone(), Hex(sealed));
+        let (server, resumption, sealed) = (server.clone(), resumption.clone(), Hex(sealed));
         let received_before = before.iter().map(|sealed| Hex(sealed.to_vec())).collect();
         let expected = expected.into();
-        let input = Input::SessionRequest { server, session, received_before, sealed, expected };
+        let input = Input::ResumptionRequest { server, resumption, received_before, sealed, expected };
         write_to("session", &format!("request-{name}"), description, CLAUSE, input);
     };
     let flipped = |at: usize| {
@@ -56,7 +56,7 @@ fn requests() {
     case("trailing", "An octet too many", &[], [&first[..], &[0]].concat(), invalid);
     case("key-unknown", "A key identifier the server does not have", &[], with(&first, 0, &[99]), unknown);
     case("aead-other", "The header names another cipher", &[], with(&first, 5, &[0, 1]), invalid);
-    case("id-unknown", "A bit of the session's identifier", &[], flipped(HEADER), unknown);
+    case("id-unknown", "A bit of the resumption's identifier", &[], flipped(HEADER), unknown);
     case("flip-counter", "A bit of the counter", &[], flipped(COUNTER - 1), invalid);
     case("flip-salt", "A bit of the salt", &[], flipped(COUNTER), invalid);
     case("flip-ciphertext", "A bit of the ciphertext", &[], flipped(SALT), invalid);
@@ -68,59 +68,59 @@ fn requests() {
 fn replies() {
     let case = |name: &str, description: &str, alter: &dyn Fn(Vec<u8>) -> Vec<u8>| {
         let (_, input) = exchange(Kem::X25519, Aead::Aes256Gcm, 0xe0);
-        let Input::Session { server, session, mut messages, .. } = input else { unreachable!() };
+        let Input::Resumption { server, resumption, mut messages, .. } = input else { unreachable!() };
         let Resumed { salt, reply, .. } = messages.swap_remove(0);
         let (sealed, expected) = (Hex(alter(reply.sealed.0)), "refused".into());
-        let input = Input::SessionReply { server, session, salt, sealed, expected };
+        let input = Input::ResumptionReply { server, resumption, salt, sealed, expected };
         write_to("session", &format!("reply-{name}"), description, CLAUSE, input);
     };
     case("cut-in-nonce", "Ends inside the nonce", &|sealed| sealed[..31].to_vec());
     case("flip-nonce", "A bit of the nonce", &|sealed| with(&sealed, 0, &[sealed[0] ^ 1]));
     case("flip-ciphertext", "A bit of the ciphertext", &|sealed| with(&sealed, 33, &[sealed[33] ^ 1]));
     case("of-another-request", "The reply to the second request", &|_| {
-        let Input::Session { mut messages, .. } = exchange(Kem::X25519, Aead::Aes256Gcm, 0xe0).1 else {
+        let Input::Resumption { mut messages, .. } = exchange(Kem::X25519, Aead::Aes256Gcm, 0xe0).1 else {
             unreachable!()
         };
         messages.swap_remove(1).reply.sealed.0
     });
 }
 
-/// The two requests in the session, and all of it.
+/// The two requests by the resumption, and all of it.
 fn exchange(kem: Kem, aead: Aead, first: u8) -> (Vec<Message>, Input) {
     let server = server();
     let ring = server.ring();
-    let (session, client) = open(&ring, kem, aead, first);
-    let session_secret = exported_secret(&server, &session);
+    let (resumption, client) = open(&ring, kem, aead, first);
+    let resumption_secret = exported_secret(&server, &resumption);
     let messages: Vec<_> = (0..2).map(|counter| resumed(&ring, &client, aead, counter)).collect();
     (
         messages.iter().map(|message| message.request.clone()).collect(),
-        of(server, session, session_secret, messages),
+        of(server, resumption, resumption_secret, messages),
     )
 }
 
-fn of(server: Server, session: Opening, session_secret: Hex, messages: Vec<Resumed>) -> Input {
-    Input::Session { server, session, session_secret, messages }
+fn of(server: Server, resumption: Opening, resumption_secret: Hex, messages: Vec<Resumed>) -> Input {
+    Input::Resumption { server, resumption, resumption_secret, messages }
 }
 
-fn open(ring: &KeyRing, kem: Kem, aead: Aead, first: u8) -> (Opening, Session) {
+fn open(ring: &KeyRing, kem: Kem, aead: Aead, first: u8) -> (Opening, Resumption) {
     let ephemeral_len = if kem == Kem::XWing { 64 } else { 32 };
     let ephemeral = Hex((0..ephemeral_len).map(|n| first.wrapping_add(n)).collect());
     let key = sealing_key(ring, kem);
     let (sealed, _, offer) = key.seal_offering(aead, QUESTION, &mut Fixed(ephemeral.0.clone())).unwrap();
     let id = Hex((0..16).map(|n| 0xa0 + n).collect());
     let (opened, _) = ring.open(sealed.clone(), NOW).unwrap();
-    let grant = opened.grant_session(&mut Fixed(id.0.clone())).unwrap();
+    let grant = opened.grant_resumption(&mut Fixed(id.0.clone())).unwrap();
     let request = Message { plaintext: Hex(QUESTION.to_vec()), sealed: Hex(sealed) };
     let (kem, aead) = (kem.name().into(), aead.name().into());
     (Opening { kem, aead, ephemeral, request, id, grant: grant.to_string() }, offer.accept(&grant))
 }
 
-fn resumed(ring: &KeyRing, client: &Session, aead: Aead, counter: u8) -> Resumed {
+fn resumed(ring: &KeyRing, client: &Resumption, aead: Aead, counter: u8) -> Resumed {
     let salt = Hex((0..32).map(|n| 0x10 + 0x40 * counter + n).collect());
     let reply_nonce = Hex((0..aead.reply_nonce_len()).map(|n| 0x30 + 0x40 * counter + n as u8).collect());
     let (question, answer) = ([QUESTION, b", again"].concat(), [ANSWER, &[counter]].concat());
     let (request, _) = client.seal(&question, &mut Fixed(salt.0.clone())).unwrap();
-    let (_, reply) = ring.open_session(request.clone(), NOW).unwrap();
+    let (_, reply) = ring.open_resumed(request.clone(), NOW).unwrap();
     let reply = reply.seal(&answer, &mut Fixed(reply_nonce.0.clone())).unwrap();
     let message = |plaintext, sealed| Message { plaintext: Hex(plaintext), sealed: Hex(sealed) };
     let (request, reply) = (message(question, request), message(answer, reply));

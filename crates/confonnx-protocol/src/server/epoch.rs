@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use crate::{
     KeyConfig,
     context::PrivateKey,
+    resumption::ResumptionTable,
     secret::EpochSecret,
-    session::SessionTable,
     suite::{Aead, Kem},
 };
 
@@ -40,7 +40,7 @@ pub(super) struct EpochKeys {
     pub(super) not_after: UnixTime,
     pub(super) accepted_until: UnixTime,
     /// Those opened by requests to these keys. They end with them.
-    pub(super) sessions: SessionTable,
+    pub(super) resumptions: ResumptionTable,
 }
 
 /// A private key and what is published of it. The private key is erased on drop.
@@ -50,19 +50,19 @@ pub(super) struct EpochKey {
 }
 
 impl EpochKeys {
-    pub(super) fn new(epoch: Epoch, binding: &[u8; 32], grace: Duration, sessions: usize) -> Self {
+    pub(super) fn new(epoch: Epoch, binding: &[u8; 32], grace: Duration, resumptions: usize) -> Self {
         let Epoch { number, secret, not_before, not_after } = epoch;
         let accepted_until = UnixTime(not_after.0.saturating_add(grace.as_secs()));
         let keys = derive(&secret, number, binding);
-        let sessions = SessionTable::new(sessions);
-        Self { number, secret: Arc::new(secret), keys, not_before, not_after, accepted_until, sessions }
+        let resumptions = ResumptionTable::new(resumptions);
+        Self { number, secret: Arc::new(secret), keys, not_before, not_after, accepted_until, resumptions }
     }
 
-    /// The same epoch's keys for another binding, without sessions.
-    pub(super) fn rebound(&self, binding: &[u8; 32], sessions: usize) -> Self {
+    /// The same epoch's keys for another binding, without resumptions.
+    pub(super) fn rebound(&self, binding: &[u8; 32], resumptions: usize) -> Self {
         let keys = derive(&self.secret, self.number, binding);
-        let (secret, sessions) = (Arc::clone(&self.secret), SessionTable::new(sessions));
-        Self { keys, secret, sessions, ..*self }
+        let (secret, resumptions) = (Arc::clone(&self.secret), ResumptionTable::new(resumptions));
+        Self { keys, secret, resumptions, ..*self }
     }
 
     pub(super) fn is_accepted(&self, now: UnixTime) -> bool {

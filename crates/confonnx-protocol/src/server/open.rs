@@ -24,9 +24,36 @@ use crate::{
     chunked::{ChunkError, ChunkReader},
     context::{Framing, HEADER_LEN, Receiver, Seal, SealError},
     reply_key::{ReplyKey, ReplySecret},
-    session::{self, ID_LEN, MessageKey, SessionGrant, SessionId, SessionSecret},
+    resumption::{self, ID_LEN, MessageKey, ResumptionGrant, ResumptionId, ResumptionSecret},
     suite::{Aead, KDF_ID, Kem, TAG_LEN},
 };
+
+impl KeyRing {
+    /// Opens a `message/ohttp-req` (RFC 9458 §4.3), in the buffer it came in.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(&self, message: impl Into<Incoming>, now: UnixTime) -> Result<(Opened, Reply), OpenError> {
+        open_whole(self, message.into(), now)
+    }
+
+    /// Opens a `message/confonnx-session-req`, in the buffer it came in.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_resumed(
+        &self,
+        message: impl Into<Incoming>,
+        now: UnixTime,
+    ) -> Result<(Opened, Reply), OpenError> {
+        open_resumed(self, message.into(), now)
+    }
+
+    /// Opens a `message/ohttp-chunked-req` of at most `limit` bytes, sealed, as they arrive.
+    pub fn chunked_opener(&self, limit: usize) -> ChunkedOpener<'_> {
+        ChunkedOpener::new(self, limit)
+    }
+}
 
 /// Why a request was not opened. The peer is told its [`code`](Self::code) alone.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -67,9 +94,9 @@ pub enum OpenError {
     /// The encapsulated key was seen before.
     #[error("the request was received before")]
     Replayed,
-    /// The session has ended, is of another server or was never granted.
-    #[error("the session is not known: it ended, or is of another server")]
-    UnknownSession,
+    /// The resumption has ended, is of another server or was never granted.
+    #[error("the resumption is not known: it ended, or is of another server")]
+    UnknownResumption,
     /// There is no room to remember the request.
     #[error("as many requests as can be remembered came within twice the date window")]
     ReplayFull,
@@ -85,7 +112,7 @@ impl OpenError {
             Self::UnknownKey(_) => Code::KeyUnknown,
             Self::Suite { .. } => Code::SuiteUnsupported,
             Self::Replayed => Code::RequestReplayed,
-            Self::UnknownSession => Code::SessionUnknown,
+            Self::UnknownResumption => Code::ResumptionUnknown,
             Self::ReplayFull => Code::ReplayStateFull,
         }
     }
@@ -109,10 +136,10 @@ pub struct Opened {
     pub outdated: bool,
     received: UnixTime,
     date_window: u64,
-    session: Option<Offered>,
+    resumption: Option<Offered>,
 }
 
-/// What a session can be made of.
+/// What a resumption can be made of.
 struct Offered {
     context: Box<dyn Receiver>,
     header: [u8; HEADER_LEN],
@@ -158,20 +185,20 @@ impl Opened {
         }
     }
 
-    /// Opens the session that the request offered, for the reply to say so. `None` when the server holds none, the
-    /// request was chunked or in a session itself, or its key is outdated.
+    /// Opens the resumption that the request offered, for the reply to say so. `None` when the server holds none, the
+    /// request was chunked or resumed itself, or its key is outdated.
     ///
     /// To be called once its `date` was checked: until then the request may be a replay.
-    pub fn grant_session(&self, rng: &mut impl CryptoRng) -> Option<SessionGrant> {
-        let offered = self.session.as_ref()?;
-        let epoch = offered.epoch.upgrade().filter(|epoch| epoch.sessions.is_on())?;
+    pub fn grant_resumption(&self, rng: &mut impl CryptoRng) -> Option<ResumptionGrant> {
+        let offered = self.resumption.as_ref()?;
+        let epoch = offered.epoch.upgrade().filter(|epoch| epoch.resumptions.is_on())?;
         let left = epoch.accepted_until.0.saturating_sub(self.received.0).min(offered.lifetime);
         let expires = UnixTime(self.received.0.saturating_add(left));
-        let secret = SessionSecret::export(&*offered.context).ok()?;
-        let mut id = SessionId([0; ID_LEN]);
+        let secret = ResumptionSecret::export(&*offered.context).ok()?;
+        let mut id = ResumptionId([0; ID_LEN]);
         rng.fill_bytes(&mut id.0);
-        epoch.sessions.insert(id, session::Entry::new(secret, offered.header, offered.aead, expires));
-        Some(SessionGrant { id, lifetime: u32::try_from(left).unwrap_or(u32::MAX) })
+        epoch.resumptions.insert(id, resumption::Entry::new(secret, offered.header, offered.aead, expires));
+        Some(ResumptionGrant { id, lifetime: u32::try_from(left).unwrap_or(u32::MAX) })
     }
 }
 
@@ -180,7 +207,7 @@ pub struct Reply(ReplySecret);
 
 impl Reply {
     /// Seals `message`, padded binary HTTP, in its buffer: as `message/ohttp-res` (RFC 9458 §4.4), or as
-    /// `message/confonnx-session-res` when it answers a request in a session.
+    /// `message/confonnx-session-res` when it answers a request resumed.
     ///
     /// # Errors
     /// [`SealError::TooLong`] over 64 GiB.
@@ -338,12 +365,12 @@ pub(super) fn open_whole(
     context.open(b"", data, tag).map_err(|_| OpenError::Decrypt)?;
     let end = message.len().saturating_sub(TAG_LEN);
     let plaintext = Plaintext::within(message, begin..end);
-    let lifetime = ring.config().sessions.lifetime.as_secs();
-    let session = (!admission.outdated).then_some(Offered { context, header, aead, lifetime, epoch });
-    Ok((admission.admit(ring, plaintext, now, session)?, Reply(reply)))
+    let lifetime = ring.config().resumption.lifetime.as_secs();
+    let resumption = (!admission.outdated).then_some(Offered { context, header, aead, lifetime, epoch });
+    Ok((admission.admit(ring, plaintext, now, resumption)?, Reply(reply)))
 }
 
-pub(super) fn open_session(
+pub(super) fn open_resumed(
     ring: &KeyRing,
     message: Incoming,
     now: UnixTime,
@@ -351,37 +378,37 @@ pub(super) fn open_session(
     let now = ring.advance(now);
     let truncated = OpenError::Truncated { len: message.len() };
     let (mut message, lead) = message.into_parts();
-    let Some((start, sealed)) = session::Start::read(message.get(lead..).unwrap_or_default()) else {
+    let Some((start, sealed)) = resumption::Start::read(message.get(lead..).unwrap_or_default()) else {
         return Err(truncated);
     };
     let begin = message.len().saturating_sub(sealed.len());
-    let key = ring.find(start.key_id(), now).ok_or(OpenError::UnknownSession)?;
-    let session = key.sessions().find(&start.id(), now).ok_or(OpenError::UnknownSession)?;
+    let key = ring.find(start.key_id(), now).ok_or(OpenError::UnknownResumption)?;
+    let resumption = key.resumptions().find(&start.id(), now).ok_or(OpenError::UnknownResumption)?;
     let (outdated, rebound) = (key.outdated, key.rebound);
     drop(key);
-    if !session.is_for(&start) {
+    if !resumption.is_for(&start) {
         return Err(OpenError::Decrypt);
     }
     // Before any work is done for it; what counts is asked below, once it has proved to be authentic.
-    if !session.is_open(start.counter()) {
+    if !resumption.is_open(start.counter()) {
         return Err(OpenError::Replayed);
     }
     let Some((data, tag)) = message.get_mut(begin..).and_then(|sealed| sealed.split_last_chunk_mut()) else {
         return Err(truncated);
     };
-    let reply = MessageKey::derive(&session.secret, session.aead, &start)
+    let reply = MessageKey::derive(&resumption.secret, resumption.aead, &start)
         .and_then(|key| key.open(data, tag, &start))
         .map_err(|_| OpenError::Decrypt)?;
     let end = message.len().saturating_sub(TAG_LEN);
     let plaintext = Plaintext::within(message, begin..end);
     if !ring.is_bound(rebound) {
-        return Err(OpenError::UnknownSession);
+        return Err(OpenError::UnknownResumption);
     }
-    if !session.accept(start.counter()) {
+    if !resumption.accept(start.counter()) {
         return Err(OpenError::Replayed);
     }
     let (received, date_window) = (ring.time(), ring.config().date_window.as_secs());
-    Ok((Opened { plaintext, outdated, received, date_window, session: None }, Reply(reply)))
+    Ok((Opened { plaintext, outdated, received, date_window, resumption: None }, Reply(reply)))
 }
 
 /// The start of a request: which key opens it.
@@ -422,7 +449,10 @@ impl<'m> Start<'m> {
     }
 
     fn receiver(&self, framing: Framing) -> Result<(Box<dyn Receiver>, ReplySecret), OpenError> {
-        let context = self.key.receiver(framing, self.aead, self.header, self.encapsulated)?;
+        let context = self
+            .key
+            .receiver(framing, self.aead, self.header, self.encapsulated)
+            .map_err(|_| OpenError::Decrypt)?;
         let reply = ReplySecret::export(&*context, framing, self.aead, self.encapsulated)
             .map_err(|_| OpenError::Decrypt)?;
         Ok((context, reply))
@@ -444,7 +474,7 @@ impl Admission {
         ring: &KeyRing,
         plaintext: Plaintext,
         now: UnixTime,
-        session: Option<Offered>,
+        resumption: Option<Offered>,
     ) -> Result<Opened, OpenError> {
         ring.advance(now);
         if !ring.is_bound(self.rebound) {
@@ -452,7 +482,7 @@ impl Admission {
         }
         let received = ring.admit(self.token)?;
         let (outdated, date_window) = (self.outdated, ring.config().date_window.as_secs());
-        Ok(Opened { plaintext, outdated, received, date_window, session })
+        Ok(Opened { plaintext, outdated, received, date_window, resumption })
     }
 }
 

@@ -14,13 +14,13 @@ use thiserror::Error;
 
 use super::{
     epoch::{Epoch, EpochKeys},
-    open::{self, ChunkedOpener, OpenError, Opened, Reply},
-    replay::{ReplayTable, Token},
+    replay::{Refusal, ReplayTable, Token},
 };
 use crate::{
-    Incoming, KeyConfig,
+    KeyConfig,
+    backend::CipherFailure,
     context::{Framing, PrivateKey, Receiver, info},
-    session::SessionTable,
+    resumption::ResumptionTable,
     suite::{Aead, Kem},
 };
 
@@ -34,21 +34,21 @@ pub struct RingConfig {
     /// How many requests are remembered to refuse their replays. When as many came within twice the window, more are
     /// refused.
     pub replay_capacity: usize,
-    /// How many sessions are held and how long.
-    pub sessions: SessionLimits,
+    /// How many resumptions are held and how long.
+    pub resumption: ResumptionLimits,
 }
 
-/// How many sessions are held and how long.
+/// How many resumptions are held and how long.
 #[derive(Clone, Copy, Debug)]
-pub struct SessionLimits {
-    /// Sessions of one epoch at most; 0 grants none. A new one takes the place of one that is rarely used.
+pub struct ResumptionLimits {
+    /// Resumptions of one epoch at most; 0 grants none. A new one takes the place of one that is rarely used.
     pub max: usize,
     /// How long one lives, unless its epoch's keys are erased before.
     pub lifetime: Duration,
 }
 
-impl SessionLimits {
-    /// No sessions.
+impl ResumptionLimits {
+    /// No resumptions.
     pub const OFF: Self = Self { max: 0, lifetime: Duration::ZERO };
 }
 
@@ -241,7 +241,7 @@ impl KeyRing {
         if epochs.len() >= MAX_EPOCHS {
             return Err(RingError::TooManyEpochs(epochs.len()));
         }
-        let keys = EpochKeys::new(epoch, &state.binding, self.config.grace, self.config.sessions.max);
+        let keys = EpochKeys::new(epoch, &state.binding, self.config.grace, self.config.resumption.max);
         if keys.is_accepted(now) {
             epochs.insert(epochs.partition_point(|known| known.number > number), Arc::new(keys));
         }
@@ -259,12 +259,12 @@ impl KeyRing {
         let epochs = state
             .epochs
             .iter()
-            .map(|epoch| Arc::new(epoch.rebound(&binding, self.config.sessions.max)))
+            .map(|epoch| Arc::new(epoch.rebound(&binding, self.config.resumption.max)))
             .collect();
         *state = Arc::new(State { binding, rebound: state.rebound.wrapping_add(1), epochs });
     }
 
-    /// Erases the keys and the sessions that are no longer accepted. They are refused whether this is called or not.
+    /// Erases the keys and the resumptions that are no longer accepted. They are refused whether this is called or not.
     pub fn retire(&self, now: UnixTime) {
         let now = self.advance(now);
         let mut state = self.write();
@@ -273,7 +273,7 @@ impl KeyRing {
             *state = Arc::new(State { epochs, ..**state });
         }
         drop(state);
-        self.snapshot().epochs.iter().for_each(|epoch| epoch.sessions.sweep(now));
+        self.snapshot().epochs.iter().for_each(|epoch| epoch.resumptions.sweep(now));
         self.replays.sweep(|| self.time());
     }
 
@@ -285,31 +285,6 @@ impl KeyRing {
     /// Whether a key of that identifier is accepted now.
     pub fn knows(&self, key_id: u8, now: UnixTime) -> bool {
         self.find(key_id, self.advance(now)).is_some()
-    }
-
-    /// Opens a `message/ohttp-req` (RFC 9458 §4.3), in the buffer it came in.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn open(&self, message: impl Into<Incoming>, now: UnixTime) -> Result<(Opened, Reply), OpenError> {
-        open::open_whole(self, message.into(), now)
-    }
-
-    /// Opens a `message/confonnx-session-req`, in the buffer it came in.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn open_session(
-        &self,
-        message: impl Into<Incoming>,
-        now: UnixTime,
-    ) -> Result<(Opened, Reply), OpenError> {
-        open::open_session(self, message.into(), now)
-    }
-
-    /// Opens a `message/ohttp-chunked-req` of at most `limit` bytes, sealed, as they arrive.
-    pub fn chunked_opener(&self, limit: usize) -> ChunkedOpener<'_> {
-        ChunkedOpener::new(self, limit)
     }
 
     /// The latest time the ring knows.
@@ -347,13 +322,13 @@ impl KeyRing {
     }
 
     /// Refuses a token that was seen, before any work is done for it.
-    pub(super) fn check_replay(&self, token: Token) -> Result<(), OpenError> {
-        self.replays.check(token, || self.time()).map_err(OpenError::from)
+    pub(super) fn check_replay(&self, token: Token) -> Result<(), Refusal> {
+        self.replays.check(token, || self.time())
     }
 
     /// Admits a token once; to be called for authentic requests alone. Returns when it was admitted.
-    pub(super) fn admit(&self, token: Token) -> Result<UnixTime, OpenError> {
-        Ok(self.replays.admit(token, || self.time())?)
+    pub(super) fn admit(&self, token: Token) -> Result<UnixTime, Refusal> {
+        self.replays.admit(token, || self.time())
     }
 
     /// Those whose keys can be sealed to, the current one first.
@@ -393,8 +368,8 @@ impl FoundKey {
         Some(self.epoch.keys.get(self.position)?.config.kem())
     }
 
-    pub(super) fn sessions(&self) -> &SessionTable {
-        &self.epoch.sessions
+    pub(super) fn resumptions(&self) -> &ResumptionTable {
+        &self.epoch.resumptions
     }
 
     /// The key's epoch, for as long as it is accepted.
@@ -408,10 +383,10 @@ impl FoundKey {
         aead: Aead,
         header: &[u8; crate::context::HEADER_LEN],
         encapsulated: &[u8],
-    ) -> Result<Box<dyn Receiver>, OpenError> {
+    ) -> Result<Box<dyn Receiver>, CipherFailure> {
         let private: &PrivateKey =
-            self.epoch.keys.get(self.position).map(|key| &key.private).ok_or(OpenError::Decrypt)?;
-        private.receiver(aead, encapsulated, &info(framing.request(), header)).map_err(|_| OpenError::Decrypt)
+            self.epoch.keys.get(self.position).map(|key| &key.private).ok_or(CipherFailure)?;
+        private.receiver(aead, encapsulated, &info(framing.request(), header))
     }
 }
 

@@ -46,21 +46,21 @@ pub(crate) enum Input {
         sealed: Hex,
         expected: String,
     },
-    /// A session and what goes both ways in it, all reproducible.
-    Session { server: Server, session: Opening, session_secret: Hex, messages: Vec<Resumed> },
-    /// A request in the session, as a server receives it.
-    SessionRequest {
+    /// A resumption and what goes both ways in it, all reproducible.
+    Resumption { server: Server, resumption: Opening, resumption_secret: Hex, messages: Vec<Resumed> },
+    /// A request by the resumption, as a server receives it.
+    ResumptionRequest {
         server: Server,
-        session: Opening,
+        resumption: Opening,
         received_before: Vec<Hex>,
         sealed: Hex,
         expected: String,
     },
-    /// A reply to the session's first request, as the client receives it.
-    SessionReply { server: Server, session: Opening, salt: Hex, sealed: Hex, expected: String },
+    /// A reply to the resumption's first request, as the client receives it.
+    ResumptionReply { server: Server, resumption: Opening, salt: Hex, sealed: Hex, expected: String },
 }
 
-/// The full request that opens a session, and the identifier that the server gives it.
+/// The full request that opens a resumption, and the identifier that the server gives it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Opening {
     pub(crate) kem: String,
@@ -71,7 +71,7 @@ pub(crate) struct Opening {
     pub(crate) grant: String,
 }
 
-/// A request in a session and its reply.
+/// A request resumed and its reply.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Resumed {
     pub(crate) counter: u64,

@@ -3,8 +3,8 @@
 mod case;
 mod flaws;
 mod interop;
+mod resumption;
 mod ring;
 mod sealing;
-mod session;
 mod support;
 mod vectors;

@@ -9,7 +9,7 @@ use confonnx_attest::{
 use confonnx_protocol::{
     EpochSecret, Kem, KeyConfig,
     client::SealingKey,
-    server::{Epoch, KeyRing, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, ResumptionLimits, RingConfig},
 };
 use getrandom::{SysRng, rand_core::UnwrapErr};
 
@@ -32,7 +32,7 @@ pub(crate) fn config() -> RingConfig {
         grace: Duration::from_secs(GRACE),
         date_window: Duration::from_secs(WINDOW),
         replay_capacity: 1_000,
-        sessions: SessionLimits { max: 100, lifetime: Duration::from_secs(LIFETIME) },
+        resumption: ResumptionLimits { max: 100, lifetime: Duration::from_secs(LIFETIME) },
     }
 }
 

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use confonnx_protocol::{
     Aead, Kem, KeyConfig,
     client::{ChunkedReplyOpener, ReplyOpener, SealingKey},
+    resumption::Resumption,
     server::{KeyRing, OpenError},
-    session::Session,
 };
 
 use crate::{
@@ -77,14 +77,14 @@ fn check(name: &str, input: Input) {
             let found = if open(opener, &sealed.0).is_some() { "opened" } else { "refused" };
             assert_eq!(found, expected, "{name}");
         }
-        Input::Session { server, session, session_secret, messages } => {
+        Input::Resumption { server, resumption, resumption_secret, messages } => {
             let ring = ring(&server);
-            assert_eq!(exported_secret(&server, &session), session_secret, "{name}");
-            let client = client_session(&ring, &session, name);
-            serve_opening(&ring, &session, name);
+            assert_eq!(exported_secret(&server, &resumption), resumption_secret, "{name}");
+            let client = client_resumption(&ring, &resumption, name);
+            serve_opening(&ring, &resumption, name);
             for (counter, message) in (0..).zip(messages) {
                 assert_eq!(message.counter, counter, "{name}");
-                let (opened, reply) = ring.open_session(message.request.sealed.0.clone(), NOW).unwrap();
+                let (opened, reply) = ring.open_resumed(message.request.sealed.0.clone(), NOW).unwrap();
                 assert_eq!(Hex(opened.plaintext.expose().to_vec()), message.request.plaintext, "{name}");
                 let reply =
                     reply.seal(&message.reply.plaintext.0, &mut Fixed(message.reply_nonce.0)).unwrap();
@@ -96,17 +96,17 @@ fn check(name: &str, input: Input) {
                 assert_eq!(opener.open(reply).unwrap().expose(), message.reply.plaintext.0, "{name}");
             }
         }
-        Input::SessionRequest { server, session, received_before, sealed, expected } => {
+        Input::ResumptionRequest { server, resumption, received_before, sealed, expected } => {
             let ring = ring(&server);
-            serve_opening(&ring, &session, name);
+            serve_opening(&ring, &resumption, name);
             for sealed in received_before {
-                ring.open_session(sealed.0, NOW).unwrap();
+                ring.open_resumed(sealed.0, NOW).unwrap();
             }
-            let found = ring.open_session(sealed.0, NOW).map_or_else(|err| err.code().name(), |_| "opened");
+            let found = ring.open_resumed(sealed.0, NOW).map_or_else(|err| err.code().name(), |_| "opened");
             assert_eq!(found, expected, "{name}");
         }
-        Input::SessionReply { server, session, salt, sealed, expected } => {
-            let client = client_session(&ring(&server), &session, name).unwrap();
+        Input::ResumptionReply { server, resumption, salt, sealed, expected } => {
+            let client = client_resumption(&ring(&server), &resumption, name).unwrap();
             let (_, opener) = client.seal(b"", &mut Fixed(salt.0)).unwrap();
             let found = if opener.open(sealed.0).is_ok() { "opened" } else { "refused" };
             assert_eq!(found, expected, "{name}");
@@ -115,7 +115,7 @@ fn check(name: &str, input: Input) {
 }
 
 /// The client's end; none for X-Wing, whose encapsulation cannot be made again.
-fn client_session(ring: &KeyRing, opening: &Opening, name: &str) -> Option<Session> {
+fn client_resumption(ring: &KeyRing, opening: &Opening, name: &str) -> Option<Resumption> {
     let (kem, aead) = (Kem::from_name(&opening.kem).unwrap(), Aead::from_name(&opening.aead).unwrap());
     if kem == Kem::XWing {
         return None;
@@ -130,11 +130,11 @@ fn client_session(ring: &KeyRing, opening: &Opening, name: &str) -> Option<Sessi
 fn serve_opening(ring: &KeyRing, opening: &Opening, name: &str) {
     let (opened, _) = ring.open(opening.request.sealed.0.clone(), NOW).unwrap();
     assert_eq!(Hex(opened.plaintext.expose().to_vec()), opening.request.plaintext, "{name}");
-    let grant = opened.grant_session(&mut Fixed(opening.id.0.clone())).unwrap();
+    let grant = opened.grant_resumption(&mut Fixed(opening.id.0.clone())).unwrap();
     assert_eq!(grant.to_string(), opening.grant, "{name}");
 }
 
-/// The session's secret by the `hpke` crate alone, from the epoch's secret and the full request.
+/// The resumption's secret by the `hpke` crate alone, from the epoch's secret and the full request.
 pub(crate) fn exported_secret(server: &Server, opening: &Opening) -> Hex {
     use hpke::{
         aead::{AesGcm128, AesGcm256, ChaCha20Poly1305},

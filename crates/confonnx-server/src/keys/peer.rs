@@ -20,7 +20,7 @@ use confonnx_attest::{
 use confonnx_protocol::{
     EpochSecret, Kem, KeyConfig,
     client::SealingKey,
-    server::{Epoch, KeyRing, OpenError, Ratchet, RingConfig, RingError, SessionLimits, StateError},
+    server::{Epoch, KeyRing, OpenError, Ratchet, ResumptionLimits, RingConfig, RingError, StateError},
 };
 use tracing::{info, warn};
 
@@ -383,8 +383,12 @@ impl fmt::Debug for Group {
 fn ephemeral() -> Result<KeyRing, RingError> {
     let now = clock::now();
     let minute = Duration::from_secs(60);
-    let config =
-        RingConfig { grace: minute, date_window: minute, replay_capacity: 1, sessions: SessionLimits::OFF };
+    let config = RingConfig {
+        grace: minute,
+        date_window: minute,
+        replay_capacity: 1,
+        resumption: ResumptionLimits::OFF,
+    };
     let ring = KeyRing::new(config, [0; 32], now)?;
     let secret = EpochSecret::generate(&mut rng());
     let not_after = UnixTime(now.0.saturating_add(minute.as_secs()));

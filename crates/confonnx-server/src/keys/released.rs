@@ -9,7 +9,7 @@ use std::{
 use confonnx_attest::{KeySource, UnixTime};
 use confonnx_protocol::{
     EpochSecret,
-    release::{RootSecret, ShortRoot},
+    key_service::{RootSecret, ShortRoot},
     server::Epoch,
 };
 

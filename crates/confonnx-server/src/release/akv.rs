@@ -7,9 +7,9 @@ use confonnx_attest::{
     Evidence, KeyService,
     release::{self, maa_report_data},
 };
-use confonnx_protocol::release::{
+use confonnx_protocol::key_service::{
     AkvKey,
-    akv::{self, KeyName, NoKey, Released},
+    azure::{self as akv, KeyName, NoKey, Released},
 };
 use http::{Request, header};
 use zeroize::Zeroizing;

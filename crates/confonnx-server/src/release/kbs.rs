@@ -7,9 +7,9 @@ use confonnx_attest::{
     KeyService,
     release::{self, trustee_report_data},
 };
-use confonnx_protocol::release::{
+use confonnx_protocol::key_service::{
     JweError, KbsKey,
-    kbs::{self, Challenge, ChallengeError, Resource},
+    trustee::{self as kbs, Challenge, ChallengeError, Resource},
 };
 use http::{HeaderMap, Request, header};
 use zeroize::Zeroizing;

@@ -14,8 +14,8 @@ use confonnx_protocol::{
     Draft,
     bhttp::{self, Fields, ResponseHead},
     oip::{ErrorBody, HEADER_LENGTH, InferRequest, InferResponse, ServerMetadata},
+    resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER, ResumptionGrant},
     server::Opened,
-    session::{SESSION_FIELD, SESSION_OFFER, SessionGrant},
 };
 use confonnx_tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub(super) struct Answer {
 #[derive(Clone, Copy)]
 pub(super) struct Notes {
     outdated: bool,
-    session: Option<SessionGrant>,
+    session: Option<ResumptionGrant>,
 }
 
 impl Notes {
@@ -55,10 +55,10 @@ impl Notes {
 
     /// Opens the session that the request offers, if it does.
     fn and_session(self, service: &Service, opened: &Opened, fields: &Fields) -> Self {
-        if fields.get(SESSION_FIELD) != Some(SESSION_OFFER.as_bytes()) {
+        if fields.get(RESUMPTION_FIELD) != Some(RESUMPTION_OFFER.as_bytes()) {
             return self;
         }
-        let session = opened.grant_session(&mut rng());
+        let session = opened.grant_resumption(&mut rng());
         service.metrics.sessions.fetch_add(u64::from(session.is_some()), Relaxed);
         Self { session, ..self }
     }
@@ -412,7 +412,7 @@ fn encode(
 ) -> Result<Draft, InnerError> {
     head.fields.push("confonnx-key", if notes.outdated { "outdated" } else { "current" });
     if let Some(grant) = notes.session {
-        head.fields.push(SESSION_FIELD, grant.to_string());
+        head.fields.push(RESUMPTION_FIELD, grant.to_string());
     }
     head.fields.push("content-type", content_type);
     Draft::response(&head, parts).map_err(InnerError::Unsendable)

@@ -8,7 +8,7 @@ use std::{
 use base64ct::{Base64, Encoding};
 use confonnx_attest::{Digest, produce::Attester};
 use confonnx_model::encrypted::ModelKey;
-use confonnx_protocol::release::kbs::Resource;
+use confonnx_protocol::key_service::trustee::Resource;
 use confonnx_server::{
     attestation::Source,
     release::{Kbs, KbsConfig, KbsError, Prover},

@@ -11,7 +11,7 @@ use confonnx_attest::{
 use confonnx_client::{Client, Options};
 use confonnx_protocol::{
     EpochSecret, Kem,
-    server::{Epoch, KeyRing, RingConfig, SessionLimits},
+    server::{Epoch, KeyRing, ResumptionLimits, RingConfig},
 };
 use confonnx_server::{
     admin, clock,
@@ -231,8 +231,12 @@ async fn the_state_goes_to_fresh_evidence_of_the_right_program_alone() {
     let member = place.first().await;
     let now = clock::now();
     let minute = std::time::Duration::from_secs(60);
-    let config =
-        RingConfig { grace: minute, date_window: minute, replay_capacity: 1, sessions: SessionLimits::OFF };
+    let config = RingConfig {
+        grace: minute,
+        date_window: minute,
+        replay_capacity: 1,
+        resumption: ResumptionLimits::OFF,
+    };
     let ring = KeyRing::new(config, [0; 32], now).unwrap();
     let secret = EpochSecret::generate(&mut rng());
     let not_after = confonnx_attest::UnixTime(now.0 + 60);

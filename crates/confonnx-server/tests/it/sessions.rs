@@ -8,7 +8,7 @@ use confonnx_protocol::{
     Aead, Kem,
     bhttp::RequestHead,
     client::ReplyOpener,
-    session::{SESSION_FIELD, SESSION_OFFER, Session},
+    resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER, Resumption},
 };
 use hyper::Response;
 
@@ -18,19 +18,19 @@ const IN_SESSION: &str = "message/confonnx-session-req";
 
 impl Running {
     /// The answer to a request that offers a session, and the session if one is granted.
-    async fn offer(&self, mut head: RequestHead, kem: Kem) -> (Answer, Option<Session>) {
-        head.fields.push(SESSION_FIELD, SESSION_OFFER);
+    async fn offer(&self, mut head: RequestHead, kem: Kem) -> (Answer, Option<Resumption>) {
+        head.fields.push(RESUMPTION_FIELD, RESUMPTION_OFFER);
         let key = self.key(kem).await;
         let (sealed, opener, offer) =
             key.seal_offering(Aead::Aes256Gcm, &message(&head, b""), &mut rng()).unwrap();
         let answer = Answer::open(self.post(SEALED, sealed).await, opener);
         let grant =
-            answer.head.fields.get(SESSION_FIELD).map(|grant| String::from_utf8(grant.to_vec()).unwrap());
+            answer.head.fields.get(RESUMPTION_FIELD).map(|grant| String::from_utf8(grant.to_vec()).unwrap());
         let session = grant.map(|grant| offer.accept(&grant.parse().unwrap()));
         (answer, session)
     }
 
-    async fn session(&self) -> Session {
+    async fn session(&self) -> Resumption {
         self.offer(head("GET", "/v2"), Kem::XWing).await.1.expect("granted")
     }
 
@@ -40,7 +40,7 @@ impl Running {
     }
 }
 
-fn seal_in(session: &Session, head: &RequestHead) -> (Vec<u8>, ReplyOpener) {
+fn seal_in(session: &Resumption, head: &RequestHead) -> (Vec<u8>, ReplyOpener) {
     session.seal(&message(head, b""), &mut rng()).unwrap()
 }
 
@@ -57,7 +57,7 @@ async fn requests_in_a_session_are_answered_and_each_once() {
         let (sealed, opener) = seal_in(&session, &head("GET", "/v2"));
         let answer = open(server.post(IN_SESSION, sealed.clone()).await, opener);
         assert_eq!((answer.head.status, answer.field("confonnx-key")), (200, "current"));
-        assert!(answer.head.fields.get(SESSION_FIELD).is_none());
+        assert!(answer.head.fields.get(RESUMPTION_FIELD).is_none());
         let again = server.post(IN_SESSION, sealed).await;
         assert_eq!((again.status().as_u16(), code(&again)), (409, "request-replayed".to_owned()));
     }

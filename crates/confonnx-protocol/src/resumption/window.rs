@@ -1,4 +1,4 @@
-//! Which counters of a session were accepted (the algorithm is RFC 6479's).
+//! Which counters of a resumption were accepted (the algorithm is RFC 6479's).
 
 /// How far behind the newest counter one may be that is still accepted.
 pub(crate) const WIDTH: u64 = 1024;

@@ -5,38 +5,38 @@ use std::{fmt, str::FromStr};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use thiserror::Error;
 
-/// Bytes of a session's identifier.
+/// Bytes of a resumption's identifier.
 pub(crate) const ID_LEN: usize = 16;
 
-/// Names a session to its server. On the wire in the clear, so it links a session's requests.
+/// Names a resumption to its server. On the wire in the clear, so it links a resumption's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct SessionId(pub(crate) [u8; ID_LEN]);
+pub(crate) struct ResumptionId(pub(crate) [u8; ID_LEN]);
 
-/// A session that a server granted; `<identifier, base64url>; lifetime=<seconds>` in the reply's field.
+/// A resumption that a server granted; `<identifier, base64url>; lifetime=<seconds>` in the reply's field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionGrant {
-    pub(crate) id: SessionId,
+pub struct ResumptionGrant {
+    pub(crate) id: ResumptionId,
     pub(crate) lifetime: u32,
 }
 
 /// The field is not what a server writes.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "expected `<22 characters of base64url>; lifetime=<seconds>` in the session field, found {len} bytes of another form"
+    "expected `<22 characters of base64url>; lifetime=<seconds>` by the resumption field, found {len} bytes of another form"
 )]
 pub struct GrantError {
     /// Bytes of the field's value.
     pub len: usize,
 }
 
-impl SessionGrant {
-    /// Seconds from when the server opened the request until it forgets the session.
+impl ResumptionGrant {
+    /// Seconds from when the server opened the request until it forgets the resumption.
     pub fn lifetime(&self) -> u32 {
         self.lifetime
     }
 }
 
-impl fmt::Display for SessionGrant {
+impl fmt::Display for ResumptionGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; ID_TEXT];
         let id = Base64UrlUnpadded::encode(&self.id.0, &mut text).map_err(|_| fmt::Error)?;
@@ -44,7 +44,7 @@ impl fmt::Display for SessionGrant {
     }
 }
 
-impl FromStr for SessionGrant {
+impl FromStr for ResumptionGrant {
     type Err = GrantError;
 
     fn from_str(text: &str) -> Result<Self, GrantError> {
@@ -56,7 +56,7 @@ impl FromStr for SessionGrant {
         if decoded.len() != ID_LEN || !digits {
             return Err(malformed());
         }
-        Ok(Self { id: SessionId(id), lifetime: lifetime.parse().map_err(|_| malformed())? })
+        Ok(Self { id: ResumptionId(id), lifetime: lifetime.parse().map_err(|_| malformed())? })
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn what_no_server_writes_is_refused() {
         let good = "AAECAwQFBgcICQoLDA0ODw; lifetime=600";
-        assert_eq!(good.parse::<SessionGrant>().unwrap().to_string(), good);
+        assert_eq!(good.parse::<ResumptionGrant>().unwrap().to_string(), good);
         for bad in [
             "",
             "offer",
@@ -88,20 +88,20 @@ mod tests {
             "AAECAwQFBgcICQoLDA0ODxA; lifetime=600",
             "AAECAwQFBgcICQoLDA0OD+; lifetime=600",
         ] {
-            assert_eq!(bad.parse::<SessionGrant>(), Err(GrantError { len: bad.len() }), "{bad}");
+            assert_eq!(bad.parse::<ResumptionGrant>(), Err(GrantError { len: bad.len() }), "{bad}");
         }
     }
 
     proptest! {
         #[test]
         fn a_grant_is_read_as_written(id: [u8; ID_LEN], lifetime: u32) {
-            let grant = SessionGrant { id: SessionId(id), lifetime };
+            let grant = ResumptionGrant { id: ResumptionId(id), lifetime };
             prop_assert_eq!(grant.to_string().parse(), Ok(grant));
         }
 
         #[test]
         fn any_text_is_read_without_a_panic(text: String) {
-            if let Ok(grant) = text.parse::<SessionGrant>() {
+            if let Ok(grant) = text.parse::<ResumptionGrant>() {
                 // Leading zeros aside, there is one way to write it.
                 prop_assert_eq!(grant.to_string().len() <= text.len(), true);
             }

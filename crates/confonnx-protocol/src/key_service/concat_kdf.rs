@@ -30,7 +30,7 @@ mod tests {
     use aws_lc_rs::agreement;
 
     use super::*;
-    use crate::release::decode;
+    use crate::key_service::decode;
 
     /// RFC 7518, appendix C: Alice's ephemeral key to Bob's, for A128GCM.
     #[test]

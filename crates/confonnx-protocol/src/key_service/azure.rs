@@ -215,7 +215,7 @@ impl fmt::Display for KeyName {
 
 /// The token in the attestation service's answer, if there is one.
 pub fn token(answer: &[u8]) -> Option<String> {
-    super::kbs::token(answer)
+    super::trustee::token(answer)
 }
 
 /// The body of the request for a key's release.

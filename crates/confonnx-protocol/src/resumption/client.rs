@@ -1,4 +1,4 @@
-//! The client's end of a session.
+//! The client's end of a resumption.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
 
 use rand_core::CryptoRng;
 
-use super::{MessageKey, SALT_LEN, START_LEN, SessionGrant, SessionId, SessionSecret, Start};
+use super::{MessageKey, ResumptionGrant, ResumptionId, ResumptionSecret, SALT_LEN, START_LEN, Start};
 use crate::{
     Draft,
     client::ReplyOpener,
@@ -15,43 +15,43 @@ use crate::{
     suite::Aead,
 };
 
-/// What a session can be made of, when the server grants one in its sealed reply.
-pub struct SessionOffer {
-    secret: SessionSecret,
+/// What a resumption can be made of, when the server grants one in its sealed reply.
+pub struct ResumptionOffer {
+    secret: ResumptionSecret,
     header: [u8; HEADER_LEN],
     aead: Aead,
 }
 
-impl SessionOffer {
-    pub(crate) fn new(secret: SessionSecret, header: [u8; HEADER_LEN], aead: Aead) -> Self {
+impl ResumptionOffer {
+    pub(crate) fn new(secret: ResumptionSecret, header: [u8; HEADER_LEN], aead: Aead) -> Self {
         Self { secret, header, aead }
     }
 
-    /// The session that was granted in the reply to the request that carried this offer, and in no other.
-    pub fn accept(self, grant: &SessionGrant) -> Session {
+    /// The resumption that was granted in the reply to the request that carried this offer, and in no other.
+    pub fn accept(self, grant: &ResumptionGrant) -> Resumption {
         let Self { secret, header, aead } = self;
-        Session { secret, header, aead, id: grant.id, next: AtomicU64::new(0) }
+        Resumption { secret, header, aead, id: grant.id, next: AtomicU64::new(0) }
     }
 }
 
-impl fmt::Debug for SessionOffer {
+impl fmt::Debug for ResumptionOffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionOffer")
+        f.write_str("ResumptionOffer")
     }
 }
 
 /// Seals requests without key encapsulation. May be used by many threads at once; its secret is erased on drop.
-pub struct Session {
-    secret: SessionSecret,
+pub struct Resumption {
+    secret: ResumptionSecret,
     header: [u8; HEADER_LEN],
     aead: Aead,
-    id: SessionId,
+    id: ResumptionId,
     /// The counter of the next request. Messages stay apart even if a copy of this process counts on from the same one:
     /// their salts do it.
     next: AtomicU64,
 }
 
-impl Session {
+impl Resumption {
     /// Bytes that sealing puts before a message, for [`Draft::request`].
     pub const ROOM: usize = START_LEN;
 
@@ -84,8 +84,8 @@ impl Session {
     }
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for Resumption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Session")
+        f.write_str("Resumption")
     }
 }

@@ -1,4 +1,4 @@
-//! The sessions of one epoch, as the server holds them. They end with the epoch: whoever erases its keys drops them.
+//! The resumptions of one epoch, as the server holds them. They end with the epoch: whoever erases its keys drops them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,12 +10,12 @@ use std::{
 
 use confonnx_attest::UnixTime;
 
-use super::{SessionId, SessionSecret, Start, window::Window};
+use super::{ResumptionId, ResumptionSecret, Start, window::Window};
 use crate::{context::HEADER_LEN, suite::Aead};
 
-/// One session.
+/// One resumption.
 pub(crate) struct Entry {
-    pub(crate) secret: SessionSecret,
+    pub(crate) secret: ResumptionSecret,
     pub(crate) aead: Aead,
     header: [u8; HEADER_LEN],
     expires: UnixTime,
@@ -26,7 +26,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(
-        secret: SessionSecret,
+        secret: ResumptionSecret,
         header: [u8; HEADER_LEN],
         aead: Aead,
         expires: UnixTime,
@@ -34,7 +34,7 @@ impl Entry {
         Self { secret, aead, header, expires, window: Mutex::default(), used: AtomicBool::new(false) }
     }
 
-    /// Whether `start` has the header that the session was opened with.
+    /// Whether `start` has the header that the resumption was opened with.
     pub(crate) fn is_for(&self, start: &Start) -> bool {
         self.header == start.header()
     }
@@ -54,21 +54,21 @@ impl Entry {
     }
 }
 
-/// At most as many sessions as it was made for; a new one takes the place of one that is rarely used.
-pub(crate) struct SessionTable {
+/// At most as many resumptions as it was made for; a new one takes the place of one that is rarely used.
+pub(crate) struct ResumptionTable {
     shards: Box<[Mutex<Shard>]>,
     shard_capacity: usize,
 }
 
 #[derive(Default)]
 struct Shard {
-    sessions: HashMap<SessionId, Arc<Entry>>,
+    resumptions: HashMap<ResumptionId, Arc<Entry>>,
     /// Whose turn it is to be removed, first come first. Those used since get another turn.
-    order: VecDeque<SessionId>,
+    order: VecDeque<ResumptionId>,
 }
 
-impl SessionTable {
-    /// A table of at most `capacity` sessions, which may be none.
+impl ResumptionTable {
+    /// A table of at most `capacity` resumptions, which may be none.
     pub(crate) fn new(capacity: usize) -> Self {
         let shards = capacity.min(SHARDS);
         let shard_capacity = capacity.checked_div(shards).unwrap_or(0);
@@ -80,16 +80,16 @@ impl SessionTable {
         !self.shards.is_empty()
     }
 
-    pub(crate) fn insert(&self, id: SessionId, entry: Entry) {
+    pub(crate) fn insert(&self, id: ResumptionId, entry: Entry) {
         let Some(mut shard) = self.shard(&id) else { return };
-        while shard.sessions.len() >= self.shard_capacity && shard.remove_one() {}
+        while shard.resumptions.len() >= self.shard_capacity && shard.remove_one() {}
         shard.order.push_back(id);
-        shard.sessions.insert(id, Arc::new(entry));
+        shard.resumptions.insert(id, Arc::new(entry));
     }
 
-    /// The session, unless it has expired.
-    pub(crate) fn find(&self, id: &SessionId, now: UnixTime) -> Option<Arc<Entry>> {
-        let entry = Arc::clone(self.shard(id)?.sessions.get(id)?);
+    /// The resumption, unless it has expired.
+    pub(crate) fn find(&self, id: &ResumptionId, now: UnixTime) -> Option<Arc<Entry>> {
+        let entry = Arc::clone(self.shard(id)?.resumptions.get(id)?);
         (now < entry.expires).then_some(entry)
     }
 
@@ -97,20 +97,20 @@ impl SessionTable {
     pub(crate) fn sweep(&self, now: UnixTime) {
         for shard in &self.shards {
             let mut shard = lock(shard);
-            let Shard { sessions, order } = &mut *shard;
-            sessions.retain(|_, entry| now < entry.expires);
-            order.retain(|id| sessions.contains_key(id));
+            let Shard { resumptions, order } = &mut *shard;
+            resumptions.retain(|_, entry| now < entry.expires);
+            order.retain(|id| resumptions.contains_key(id));
         }
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).sessions.len()).sum()
+        self.shards.iter().map(|shard| lock(shard).resumptions.len()).sum()
     }
 
-    fn shard(&self, id: &SessionId) -> Option<MutexGuard<'_, Shard>> {
+    fn shard(&self, id: &ResumptionId) -> Option<MutexGuard<'_, Shard>> {
         // Identifiers are drawn at random.
-        let SessionId([a, b, ..]) = *id;
+        let ResumptionId([a, b, ..]) = *id;
         let index = usize::from(u16::from_be_bytes([a, b])).checked_rem(self.shards.len())?;
         self.shards.get(index).map(lock)
     }
@@ -121,10 +121,11 @@ impl Shard {
     fn remove_one(&mut self) -> bool {
         for turn in 0..=MAX_TURNS {
             let Some(id) = self.order.pop_front() else { return false };
-            let used = self.sessions.get(&id).is_some_and(|entry| entry.used.swap(false, Ordering::Relaxed));
+            let used =
+                self.resumptions.get(&id).is_some_and(|entry| entry.used.swap(false, Ordering::Relaxed));
             if used && turn < MAX_TURNS {
                 self.order.push_back(id);
-            } else if self.sessions.remove(&id).is_some() {
+            } else if self.resumptions.remove(&id).is_some() {
                 return true;
             }
         }
@@ -138,7 +139,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 const SHARDS: usize = 64;
-/// How many sessions in use are passed over at most, so that a full table costs no more than this.
+/// How many resumptions in use are passed over at most, so that a full table costs no more than this.
 const MAX_TURNS: u32 = 8;
 
 #[cfg(test)]
@@ -150,21 +151,26 @@ mod tests {
 
     const NOW: UnixTime = UnixTime(1_000);
 
-    fn id(n: u64) -> SessionId {
+    fn id(n: u64) -> ResumptionId {
         let mut id = [0; 16];
         // The first bytes choose the shard: spread over all of them.
         id[..2].copy_from_slice(&(n as u16).to_be_bytes());
         id[8..].copy_from_slice(&n.to_be_bytes());
-        SessionId(id)
+        ResumptionId(id)
     }
 
     fn entry() -> Entry {
-        Entry::new(SessionSecret(Zeroizing::new(vec![1; 32])), [0; 7], Aead::Aes256Gcm, UnixTime(NOW.0 + 600))
+        Entry::new(
+            ResumptionSecret(Zeroizing::new(vec![1; 32])),
+            [0; 7],
+            Aead::Aes256Gcm,
+            UnixTime(NOW.0 + 600),
+        )
     }
 
     #[test]
     fn a_full_table_keeps_what_is_used() {
-        let table = SessionTable::new(128);
+        let table = ResumptionTable::new(128);
         for n in 0..128 {
             table.insert(id(n), entry());
         }
@@ -183,9 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_sessions_in_use_still_takes_new_ones() {
+    fn a_table_of_resumptions_in_use_still_takes_new_ones() {
         for capacity in [1, 5, 64, 100, 1_000] {
-            let table = SessionTable::new(capacity);
+            let table = ResumptionTable::new(capacity);
             for n in 0..3_000 {
                 table.insert(id(n), entry());
                 assert!(table.find(&id(n), NOW).unwrap().accept(0), "{n}");
@@ -196,7 +202,7 @@ mod tests {
 
     #[test]
     fn nothing_expired_is_found_and_sweeping_erases_it() {
-        let table = SessionTable::new(10);
+        let table = ResumptionTable::new(10);
         table.insert(id(1), entry());
         assert!(table.find(&id(1), UnixTime(NOW.0 + 599)).is_some());
         assert!(table.find(&id(1), UnixTime(NOW.0 + 600)).is_none());
@@ -209,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_table_of_none_is_off() {
-        let table = SessionTable::new(0);
+        let table = ResumptionTable::new(0);
         assert!(!table.is_on());
         table.insert(id(1), entry());
         assert!(table.find(&id(1), NOW).is_none());

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::release::encode;
+use crate::key_service::encode;
 
 struct Vectors {
     key: KbsKey,

@@ -1,7 +1,7 @@
-//! Resumed sessions (`docs/protocol.md`, section 4.1): requests sealed under a secret of an earlier request's HPKE context,
+//! Resumption (`docs/protocol.md`, section 4.1): requests sealed under a secret of an earlier request's HPKE context,
 //! without a key encapsulation of their own.
 //!
-//! A request starts with the header of the request that opened the session, then the session's identifier, a counter and a
+//! A request starts with the header of the request that opened the resumption, then the resumption's identifier, a counter and a
 //! salt that is drawn for it. All of that goes into its key: no two messages share one, and a message altered in
 //! any of it does not open.
 
@@ -26,11 +26,11 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 #[cfg(feature = "client")]
-pub use self::client::{Session, SessionOffer};
-pub use self::grant::{GrantError, SessionGrant};
-pub(crate) use self::grant::{ID_LEN, SessionId};
+pub use self::client::{Resumption, ResumptionOffer};
+pub use self::grant::{GrantError, ResumptionGrant};
+pub(crate) use self::grant::{ID_LEN, ResumptionId};
 #[cfg(feature = "server")]
-pub(crate) use self::table::{Entry, SessionTable};
+pub(crate) use self::table::{Entry, ResumptionTable};
 use crate::{
     backend::{BulkKey, CipherFailure},
     context::{Export, HEADER_LEN},
@@ -38,10 +38,10 @@ use crate::{
     suite::{Aead, NONCE_LEN, TAG_LEN},
 };
 
-/// The inner field that offers a session in a request and grants it in the reply.
-pub const SESSION_FIELD: &str = "confonnx-session";
+/// The inner field that offers a resumption in a request and grants it in the reply.
+pub const RESUMPTION_FIELD: &str = "confonnx-session";
 /// Its value in a request.
-pub const SESSION_OFFER: &str = "offer";
+pub const RESUMPTION_OFFER: &str = "offer";
 
 const COUNTER_LEN: usize = 8;
 const SALT_LEN: usize = 32;
@@ -55,10 +55,10 @@ const REQUEST_KEY: &[u8] = b"confonnx session v1 request key";
 const REQUEST_NONCE: &[u8] = b"confonnx session v1 request nonce";
 const REPLY: &[u8] = b"confonnx session v1 reply";
 
-/// What all messages of a session are derived from; erased on drop.
-pub(crate) struct SessionSecret(Zeroizing<Vec<u8>>);
+/// What all messages of a resumption are derived from; erased on drop.
+pub(crate) struct ResumptionSecret(Zeroizing<Vec<u8>>);
 
-impl SessionSecret {
+impl ResumptionSecret {
     pub(crate) fn export(context: &(impl Export + ?Sized)) -> Result<Self, CipherFailure> {
         // On the heap from the first byte on, so that moving it leaves no copy behind.
         let mut secret = Zeroizing::new(vec![0; 32]);
@@ -74,7 +74,7 @@ pub(crate) struct Start([u8; START_LEN]);
 impl Start {
     pub(crate) fn new(
         header: &[u8; HEADER_LEN],
-        id: &SessionId,
+        id: &ResumptionId,
         counter: u64,
         salt: &[u8; SALT_LEN],
     ) -> Self {
@@ -103,8 +103,8 @@ impl Start {
         self.part(0)
     }
 
-    pub(crate) fn id(&self) -> SessionId {
-        SessionId(self.part(HEADER_LEN))
+    pub(crate) fn id(&self) -> ResumptionId {
+        ResumptionId(self.part(HEADER_LEN))
     }
 
     pub(crate) fn counter(&self) -> u64 {
@@ -136,7 +136,11 @@ pub(crate) struct MessageKey {
 }
 
 impl MessageKey {
-    pub(crate) fn derive(secret: &SessionSecret, aead: Aead, start: &Start) -> Result<Self, CipherFailure> {
+    pub(crate) fn derive(
+        secret: &ResumptionSecret,
+        aead: Aead,
+        start: &Start,
+    ) -> Result<Self, CipherFailure> {
         let prk = Hkdf::<Sha256>::new(Some(&start.salt()), &secret.0);
         let expand = |label, out: &mut [u8]| {
             prk.expand_multi_info(&[label, &[0], start.head()], out).map_err(|_| CipherFailure)
