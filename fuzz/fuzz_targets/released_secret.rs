@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use confonnx_protocol::key_service::{
-    AkvKey, KbsKey, azure as akv,
+    AkvKey, KbsKey, key_vault as akv,
     trustee::{self as kbs, Challenge, Resource},
 };
 use getrandom::{SysRng, rand_core::UnwrapErr};

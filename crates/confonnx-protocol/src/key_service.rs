@@ -1,5 +1,5 @@
 //! What services that release secrets against evidence are told, and what they answer: the Key Broker Service of
-//! Confidential Containers Trustee ([`trustee`]), Microsoft Azure Attestation and Azure Key Vault ([`azure`]).
+//! Confidential Containers Trustee ([`trustee`]), Microsoft Azure Attestation and Azure Key Vault ([`key_vault`]).
 //!
 //! The messages alone: who carries them, over which TLS, is the caller's to say. Each service encrypts the secret to a
 //! key that was made for that one request and that the evidence vouches for ([`KbsKey`], [`AkvKey`]).
@@ -21,14 +21,14 @@
     )
 )]
 
-pub mod azure;
 mod concat_kdf;
 mod jwe;
+pub mod key_vault;
 mod root;
 pub mod trustee;
 
-pub use azure::AkvKey;
 pub use jwe::{JweError, KbsKey};
+pub use key_vault::AkvKey;
 pub use root::{MIN_ROOT, RootSecret, ShortRoot};
 
 use base64ct::{Base64UrlUnpadded, Encoding};

@@ -13,7 +13,7 @@ use std::{path::PathBuf, time::Duration};
 
 use confonnx_attest::KeyService;
 use confonnx_protocol::key_service::{
-    azure::{KeyName, Released},
+    key_vault::{KeyName, Released},
     trustee::Resource,
 };
 use http::StatusCode;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use confonnx_protocol::key_service::{azure::KeyName, trustee::Resource};
+use confonnx_protocol::key_service::{key_vault::KeyName, trustee::Resource};
 
 use super::{ConfigError, Settings, base_url};
 use crate::{

@@ -9,7 +9,7 @@ use confonnx_attest::{
 };
 use confonnx_protocol::key_service::{
     AkvKey,
-    azure::{self as akv, KeyName, NoKey, Released},
+    key_vault::{self as akv, KeyName, NoKey, Released},
 };
 use http::{Request, header};
 use zeroize::Zeroizing;

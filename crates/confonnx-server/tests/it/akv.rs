@@ -8,7 +8,7 @@ use std::{
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::{Digest, Evidence, Tee, produce::Attester};
-use confonnx_protocol::key_service::azure::{KeyName, Released};
+use confonnx_protocol::key_service::key_vault::{KeyName, Released};
 use confonnx_server::{
     attestation::Source,
     collateral::Bases,
