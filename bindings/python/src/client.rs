@@ -1,198 +1,235 @@
 //! The client's class.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use confonnx_client::{
-    Aead, ClientError, Expectations, Kem, ModelRef, Options, Policy, SigningKey, TokenSource,
-    load_enclave_hash, load_policy,
-};
+use confonnx_client::ModelRef;
 use confonnx_model::encrypted::{ModelKey, OwnerKey};
-use pyo3::exceptions::PyValueError;
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::error::{self, PyCheck};
+use crate::awaitable::{Converted, awaitable};
+use crate::error;
+use crate::options::Options;
 use crate::tensor::{PyTensor, Returned, to_python};
+use crate::values::{Metadata, Proof};
 
 /// How often a waiting call looks for signals, so that Ctrl-C ends it.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// See `confonnx.client.Client`.
+/// See `confonnx.client.Client`. Each method with `_async` gives an `asyncio.Future` of the running loop.
 #[pyclass(frozen, module = "confonnx._confonnx")]
 pub(crate) struct Client {
-    inner: confonnx_client::Client,
+    /// `None` once closed.
+    inner: Mutex<Option<Arc<confonnx_client::Client>>>,
     threads: Mutex<Threads>,
+}
+
+/// Name and version of a model, as far as they are given.
+type Named = (Option<String>, Option<String>);
+
+fn named((name, version): &Named) -> ModelRef<'_> {
+    ModelRef { name: name.as_deref(), version: version.as_deref() }
+}
+
+type Inner = Arc<confonnx_client::Client>;
+
+async fn infer(
+    client: Inner,
+    inputs: Vec<PyTensor>,
+    outputs: Vec<String>,
+    model: Named,
+) -> PyResult<Vec<(String, confonnx_tensor::Tensor<'static>)>> {
+    let inputs = inputs.iter().map(PyTensor::parse).collect::<PyResult<_>>()?;
+    client.infer(named(&model), inputs, &outputs).await.map_err(error::client)
+}
+
+fn outputs(
+    py: Python<'_>,
+    results: Vec<(String, confonnx_tensor::Tensor<'static>)>,
+) -> PyResult<Vec<Returned>> {
+    results.into_iter().map(|(name, tensor)| to_python(py, name, &tensor)).collect()
+}
+
+async fn metadata(client: Inner, model: Named) -> PyResult<Metadata> {
+    Ok(client.metadata(named(&model)).await.map_err(error::client)?.into())
+}
+
+/// A model's key and the key that signs it, looked at before anything is sent.
+fn keys(key: &str, owner: Option<&str>) -> PyResult<(ModelKey, Option<OwnerKey>)> {
+    let key: ModelKey = key.parse().map_err(|err| error::argument("key", err))?;
+    let owner = owner.map(OwnerKey::from_pem).transpose();
+    Ok((key, owner.map_err(|err| error::argument("owner_key", err))?))
+}
+
+async fn provision(
+    client: Inner,
+    (key, owner): (ModelKey, Option<OwnerKey>),
+    model: Named,
+) -> PyResult<Option<String>> {
+    let claim = client.provision_model_key(named(&model), &key, owner.as_ref()).await;
+    Ok(claim.map_err(error::client)?.sha256.map(|hash| hash.to_string()))
+}
+
+async fn attest(client: Inner) -> PyResult<Proof> {
+    Ok(Proof::of(&*client.attest().await.map_err(error::client)?))
+}
+
+async fn ready(client: Inner) -> PyResult<bool> {
+    client.ready().await.map_err(error::client)
 }
 
 #[pymethods]
 impl Client {
     #[new]
-    #[pyo3(signature = (url, *, auth_key, basic, auth_key_outside, enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug, policy, kem, aead, timeout, sessions, relay, chunked))]
-    #[expect(clippy::too_many_arguments, reason = "one for each keyword")]
-    fn new(
-        url: &str,
-        auth_key: Option<AuthKey>,
-        basic: Option<(String, String)>,
-        auth_key_outside: bool,
-        enclave_signing_key: Option<&str>,
-        enclave_hash: Option<&str>,
-        enclave_model_hash: Option<&str>,
-        enclave_allow_debug: bool,
-        policy: Option<&str>,
-        kem: Option<&str>,
-        aead: Option<&str>,
-        timeout: Option<f64>,
-        sessions: bool,
-        relay: Option<String>,
-        chunked: bool,
-    ) -> PyResult<Self> {
-        let given = Given { enclave_signing_key, enclave_hash, enclave_model_hash, enclave_allow_debug };
-        let policy = given.policy(policy)?;
-
-        let mut options = Options::default();
-        (options.sessions, options.relay, options.chunked) = (sessions, relay, chunked);
-        match auth_key {
-            Some(_) if auth_key_outside && basic.is_some() => {
-                return Err(PyValueError::new_err(
-                    "both a key and a user outside the seal: expected one of them",
-                ));
-            }
-            Some(AuthKey::Source(_)) if auth_key_outside => {
-                return Err(PyValueError::new_err(
-                    "a key outside the seal has to be a string, not a callable",
-                ));
-            }
-            Some(AuthKey::Text(key)) if auth_key_outside => {
-                options.outer_headers.push(("authorization".into(), format!("Bearer {key}").into()));
-            }
-            Some(AuthKey::Text(key)) => options.auth_key = Some(key.into()),
-            Some(AuthKey::Source(source)) => options.auth_key_source = Some(token_source(source)),
-            None => {}
-        }
-        options.basic = basic.map(|(user, password)| (user, password.into()));
-        if let Some(name) = kem {
-            options.kem = choice("kem", name, Kem::from_name, &Kem::ALL.map(Kem::name))?;
-        }
-        if let Some(name) = aead {
-            options.aead = choice("aead", name, Aead::from_name, &Aead::ALL.map(Aead::name))?;
-        }
-        if let Some(seconds) = timeout {
-            options.timeout =
-                Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero()).ok_or_else(
-                    || error::argument("timeout", format!("expected seconds above 0, found {seconds}")),
-                )?;
-        }
-
+    fn new(url: &str, options: Options) -> PyResult<Self> {
+        let (policy, options) = options.parse()?;
         let inner = confonnx_client::Client::new(url, policy, options).map_err(error::client)?;
-        Ok(Self { inner, threads: Mutex::new(Threads::start()?) })
+        Ok(Self { inner: Mutex::new(Some(Arc::new(inner))), threads: Mutex::new(Threads::start()?) })
     }
 
-    fn predict<'py>(
+    fn predict(
+        &self,
+        py: Python<'_>,
+        inputs: Vec<PyTensor>,
+        outputs: Vec<String>,
+        model: Named,
+    ) -> PyResult<Vec<Returned>> {
+        let results = self.wait(py, infer(self.open()?, inputs, outputs, model))?;
+        self::outputs(py, results)
+    }
+
+    fn predict_async<'py>(
         &self,
         py: Python<'py>,
         inputs: Vec<PyTensor>,
         outputs: Vec<String>,
-        model: Option<&str>,
-        version: Option<&str>,
-    ) -> PyResult<Vec<Returned<'py>>> {
-        let model = ModelRef { name: model, version };
-        let inputs = inputs.iter().map(PyTensor::parse).collect::<PyResult<_>>()?;
-        let results = self.wait(py, self.inner.infer(model, inputs, &outputs))?;
-        results.into_iter().map(|(name, tensor)| to_python(py, name, &tensor)).collect()
+        model: Named,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.start(py, infer(self.open()?, inputs, outputs, model), |py, results| {
+            self::outputs(py, results)?.into_py_any(py)
+        })
     }
 
-    fn attest(&self, py: Python<'_>) -> PyResult<(&'static str, String, Vec<PyCheck>, String)> {
-        let trusted = self.wait(py, self.inner.attest())?;
-        let claims = String::from_utf8_lossy(&trusted.claims().to_bytes()).into_owned();
-        let verdict = trusted.verdict();
-        Ok((trusted.tee().name(), claims, error::checks(&verdict.checks), verdict.to_string()))
+    fn attest(&self, py: Python<'_>) -> PyResult<Proof> {
+        self.wait(py, attest(self.open()?))
     }
 
-    fn metadata(&self, py: Python<'_>, model: Option<&str>, version: Option<&str>) -> PyResult<Metadata> {
-        let model = ModelRef { name: model, version };
-        let metadata = self.wait(py, self.inner.metadata(model))?;
-        let describe = |tensors: Vec<confonnx_client::TensorMetadata>| {
-            tensors.into_iter().map(|tensor| (tensor.name, tensor.datatype.name(), tensor.shape)).collect()
-        };
-        Ok((
-            metadata.name,
-            metadata.versions,
-            metadata.platform,
-            describe(metadata.inputs),
-            describe(metadata.outputs),
-        ))
+    fn attest_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.start(py, attest(self.open()?), |py, value| value.into_py_any(py))
+    }
+
+    fn ready(&self, py: Python<'_>) -> PyResult<bool> {
+        self.wait(py, ready(self.open()?))
+    }
+
+    fn ready_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.start(py, ready(self.open()?), |py, value| value.into_py_any(py))
+    }
+
+    fn metadata(&self, py: Python<'_>, model: Named) -> PyResult<Metadata> {
+        self.wait(py, metadata(self.open()?, model))
+    }
+
+    fn metadata_async<'py>(&self, py: Python<'py>, model: Named) -> PyResult<Bound<'py, PyAny>> {
+        self.start(py, metadata(self.open()?, model), |py, value| value.into_py_any(py))
     }
 
     fn provision_model_key(
         &self,
         py: Python<'_>,
         key: &str,
-        model: Option<&str>,
-        version: Option<&str>,
+        model: Named,
         owner_key: Option<&str>,
     ) -> PyResult<Option<String>> {
-        let model = ModelRef { name: model, version };
-        // Looked at here, so that what is no key is never sent.
-        let key: ModelKey = key.parse().map_err(|err| error::argument("key", err))?;
-        let owner = owner_key.map(OwnerKey::from_pem).transpose();
-        let owner = owner.map_err(|err| error::argument("owner_key", err))?;
-        let claim = self.wait(py, self.inner.provision_model_key(model, &key, owner.as_ref()))?;
-        Ok(claim.sha256.map(|hash| hash.to_string()))
+        let keys = keys(key, owner_key)?;
+        self.wait(py, provision(self.open()?, keys, model))
+    }
+
+    fn provision_model_key_async<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        model: Named,
+        owner_key: Option<&str>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let keys = keys(key, owner_key)?;
+        self.start(py, provision(self.open()?, keys, model), |py, value| value.into_py_any(py))
+    }
+
+    /// Drops connections and keys once calls that are under way have ended; may be called twice.
+    fn close(&self, py: Python<'_>) {
+        // Dropping a client waits for nobody, but takes locks.
+        py.detach(|| drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()));
     }
 
     #[getter]
-    fn url(&self) -> String {
-        self.inner.url()
+    fn closed(&self) -> bool {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    #[getter]
+    fn url(&self) -> PyResult<String> {
+        Ok(self.open()?.url())
     }
 
     #[setter]
     fn set_url(&self, url: &str) -> PyResult<()> {
-        self.inner.set_url(url).map_err(error::client)
+        self.open()?.set_url(url).map_err(error::client)
     }
 
     #[getter]
-    fn key_rollover_count(&self) -> u64 {
-        self.inner.key_rollover_count()
+    fn key_rollover_count(&self) -> PyResult<u64> {
+        Ok(self.open()?.key_rollover_count())
     }
 
     #[getter]
-    fn key_invalid_count(&self) -> u64 {
-        self.inner.key_invalid_count()
+    fn key_invalid_count(&self) -> PyResult<u64> {
+        Ok(self.open()?.key_invalid_count())
     }
 
     #[getter]
-    fn key_outdated(&self) -> bool {
-        self.inner.key_outdated()
+    fn key_outdated(&self) -> PyResult<bool> {
+        Ok(self.open()?.key_outdated())
     }
 }
 
 impl Client {
+    /// The client, unless it was closed.
+    fn open(&self) -> PyResult<Inner> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.clone().ok_or_else(error::closed)
+    }
+
     /// Runs `work` to its end without the GIL, or until a signal handler raises.
-    fn wait<T: Send>(
-        &self,
-        py: Python<'_>,
-        work: impl Future<Output = Result<T, ClientError>> + Send,
-    ) -> PyResult<T> {
+    fn wait<T: Send>(&self, py: Python<'_>, work: impl Future<Output = PyResult<T>> + Send) -> PyResult<T> {
         py.detach(|| {
             self.runtime()?.block_on(async {
                 let mut work = std::pin::pin!(work);
                 loop {
                     match timeout(SIGNAL_INTERVAL, &mut work).await {
-                        Ok(result) => return result.map_err(error::client),
+                        Ok(result) => return result,
                         Err(_) => Python::attach(|py| py.check_signals())?,
                     }
                 }
             })
         })
     }
-}
 
-impl Client {
+    /// Starts `work` on this client's thread; an `asyncio.Future` of what `convert` makes of its result.
+    fn start<'py, T: Send + 'static>(
+        &self,
+        py: Python<'py>,
+        work: impl Future<Output = PyResult<T>> + Send + 'static,
+        convert: impl FnOnce(Python<'_>, T) -> Converted + Send + 'static,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        awaitable(py, self.runtime()?.handle(), work, convert)
+    }
+
     /// That of this process: threads do not survive a fork.
     fn runtime(&self) -> PyResult<Arc<Runtime>> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,71 +265,4 @@ impl Drop for Threads {
             std::mem::forget(Arc::clone(&self.runtime));
         }
     }
-}
-
-/// A bearer token, or what gives one for each call.
-#[derive(FromPyObject)]
-enum AuthKey {
-    #[pyo3(transparent, annotation = "str")]
-    Text(String),
-    #[pyo3(transparent, annotation = "callable")]
-    Source(Py<PyAny>),
-}
-
-fn token_source(source: Py<PyAny>) -> TokenSource {
-    TokenSource::new(move || {
-        // Its exception reaches the caller as it is.
-        let token = Python::attach(|py| source.call0(py)?.extract::<String>(py))?;
-        Ok(token.into())
-    })
-}
-
-/// What is expected beside a policy file.
-struct Given<'a> {
-    enclave_signing_key: Option<&'a str>,
-    enclave_hash: Option<&'a str>,
-    enclave_model_hash: Option<&'a str>,
-    enclave_allow_debug: bool,
-}
-
-impl Given<'_> {
-    /// The policy of `source`, a preset or a file, narrowed to what is given.
-    fn policy(&self, source: Option<&str>) -> PyResult<Policy> {
-        if source.is_some() && self.enclave_allow_debug {
-            return Err(error::expectation(
-                "enclave_allow_debug",
-                "expected none beside a policy, which says itself whether debug is allowed",
-            ));
-        }
-        let mut expected = match source {
-            Some(source) => load_policy(source).map_err(|err| error::expectation("policy", err))?,
-            None => Expectations { allow_debug: self.enclave_allow_debug, ..Expectations::default() },
-        };
-        let keys = listed("enclave_signing_key", self.enclave_signing_key.map(SigningKey::from_pem))?;
-        let hashes = listed("enclave_hash", self.enclave_hash.map(load_enclave_hash))?;
-        let models = listed("enclave_model_hash", self.enclave_model_hash.map(str::parse))?;
-        expected
-            .narrow_signing_keys(keys)
-            .and_then(|()| expected.narrow_enclave_hashes(hashes))
-            .and_then(|()| expected.narrow_model_hashes(models))
-            .and_then(|()| Policy::new(expected))
-            .map_err(error::policy)
-    }
-}
-
-/// The expectation `name`, if it is given.
-fn listed<T, E: Display>(name: &str, given: Option<Result<T, E>>) -> PyResult<Vec<T>> {
-    Ok(given.transpose().map_err(|err| error::expectation(name, err))?.into_iter().collect())
-}
-
-/// Name, type and shape; -1 where any size will do.
-type Described = Vec<(String, &'static str, Vec<i64>)>;
-
-/// Name, versions, platform, inputs, outputs.
-type Metadata = (String, Vec<String>, String, Described, Described);
-
-fn choice<T>(argument: &str, name: &str, parse: impl Fn(&str) -> Option<T>, known: &[&str]) -> PyResult<T> {
-    let unknown =
-        || error::argument(argument, format!("expected one of {}, found {name:?}", known.join(", ")));
-    parse(name).ok_or_else(unknown)
 }

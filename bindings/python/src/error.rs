@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::time::Duration;
 
 use confonnx_client::json::JsonError;
 use confonnx_client::{Check, ClientError, ModelRefused, Outcome, PolicyBuildError};
@@ -26,13 +27,29 @@ use exceptions::{
     ServerError, TransportError,
 };
 
-/// `(name, expected, found, outcome)`
-pub(crate) type PyCheck = (&'static str, String, String, &'static str);
+/// One check of an attestation.
+#[pyclass(frozen, get_all, name = "Check", module = "confonnx._confonnx")]
+#[derive(Clone)]
+pub(crate) struct PyCheck {
+    name: &'static str,
+    expected: String,
+    found: String,
+    outcome: &'static str,
+}
+
+impl PyCheck {
+    /// `confonnx.exceptions.Check`, which is a named tuple.
+    fn tuple(&self) -> (&'static str, String, String, &'static str) {
+        (self.name, self.expected.clone(), self.found.clone(), self.outcome)
+    }
+}
 
 pub(crate) fn client(error: ClientError) -> PyErr {
     let message = error.to_string();
     if let Some(verdict) = error.verdict() {
-        return AttestationError::new_err((message, checks(&verdict.checks)));
+        let checks: Vec<_> = checks(&verdict.checks).iter().map(PyCheck::tuple).collect();
+        let genuine = matches!(error, ClientError::NotTrusted(_));
+        return AttestationError::new_err((message, checks, genuine, verdict.to_string()));
     }
     match error {
         ClientError::Url { .. }
@@ -46,13 +63,15 @@ pub(crate) fn client(error: ClientError) -> PyErr {
         },
         ClientError::Transport { .. } => TransportError::new_err(message),
         ClientError::Timeout { .. } => RequestTimeoutError::new_err(message),
-        ClientError::Document(_)
-        | ClientError::NoKey { .. }
-        | ClientError::Model(ModelRefused::Hash { .. }) => AttestationError::new_err(message),
-        ClientError::Refused { status, code } | ClientError::Inner { status, code, .. } => {
-            refused(message, status, Some(code))
+        ClientError::Model(ModelRefused::Hash { .. }) => {
+            AttestationError::new_err((message, Vec::<u8>::new(), true))
         }
-        ClientError::Unsealed { status, .. } if status >= 400 => refused(message, status, None),
+        ClientError::Document(_) | ClientError::NoKey { .. } => AttestationError::new_err(message),
+        ClientError::Inner { status, code, retry_after, .. } => {
+            refused(message, status, Some(code), retry_after)
+        }
+        ClientError::Refused { status, code } => refused(message, status, Some(code), None),
+        ClientError::Unsealed { status, .. } if status >= 400 => refused(message, status, None, None),
         ClientError::Unsealed { .. } | ClientError::ReplyInvalid { .. } | ClientError::TooLarge { .. } => {
             ReplyError::new_err(message)
         }
@@ -63,6 +82,11 @@ pub(crate) fn client(error: ClientError) -> PyErr {
 /// What is wrong with the argument `name`.
 pub(crate) fn argument(name: &str, error: impl Display) -> PyErr {
     PyValueError::new_err(format!("{name}: {error}"))
+}
+
+/// A call after `close`.
+pub(crate) fn closed() -> PyErr {
+    PyValueError::new_err("the client is closed: make another one")
 }
 
 /// What is wrong with the expectation `name`.
@@ -116,13 +140,17 @@ pub(crate) fn checks(checks: &[Check]) -> Vec<PyCheck> {
         Outcome::Undecided => "undecided",
         Outcome::Info => "info",
     };
-    let row =
-        |check: &Check| (check.name, check.expected.clone(), check.found.clone(), outcome(check.outcome));
+    let row = |check: &Check| PyCheck {
+        name: check.name,
+        expected: check.expected.clone(),
+        found: check.found.clone(),
+        outcome: outcome(check.outcome),
+    };
     checks.iter().map(row).collect()
 }
 
-fn refused(message: String, status: u16, code: Option<String>) -> PyErr {
-    let arguments = (message, status, code);
+fn refused(message: String, status: u16, code: Option<String>, retry_after: Option<Duration>) -> PyErr {
+    let arguments = (message, status, code, retry_after.map(|wait| wait.as_secs_f64()));
     match status {
         401 | 403 => AuthError::new_err(arguments),
         429 | 500.. => ServerError::new_err(arguments),

@@ -1,12 +1,15 @@
 //! The extension module `confonnx._confonnx`: `confonnx-client` as Python sees it, with no logic of its own.
 //!
-//! Tensors cross as `(name, type, shape, data)`; `confonnx._tensor` on the other side makes NumPy arrays of them. The
-//! GIL is released around network, cryptography and files.
+//! Tensors cross with name, type, shape and bytes; `confonnx._tensor` on the other side makes NumPy arrays of them. The GIL
+//! is released around network, cryptography and files.
 
+mod awaitable;
 mod client;
 mod error;
 mod model;
+mod options;
 mod tensor;
+mod values;
 
 use pyo3::prelude::*;
 
@@ -16,10 +19,17 @@ mod _confonnx {
     #[pymodule_export]
     use crate::client::Client;
     #[pymodule_export]
+    use crate::error::PyCheck;
+    #[pymodule_export]
     use crate::model::{
         encrypt_model, generate_model_key, model_hash, model_info, model_key_recipient, read_tensor_proto,
         tensors_from_json, tensors_to_json, write_tensor_proto,
     };
+
+    #[pymodule_export]
+    use crate::tensor::Returned;
+    #[pymodule_export]
+    use crate::values::{Described, Metadata, Proof};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

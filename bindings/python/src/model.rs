@@ -61,7 +61,7 @@ pub(crate) fn model_info(py: Python<'_>, path: &str) -> PyResult<(Described, Des
 }
 
 #[pyfunction]
-pub(crate) fn read_tensor_proto<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Returned<'py>> {
+pub(crate) fn read_tensor_proto(py: Python<'_>, content: &[u8]) -> PyResult<Returned> {
     let (name, tensor) = confonnx_model::read_tensor_proto(content).map_err(error::tensor_proto)?;
     to_python(py, name, &tensor)
 }
@@ -73,7 +73,7 @@ pub(crate) fn write_tensor_proto(tensor: PyTensor) -> PyResult<Vec<u8>> {
 }
 
 #[pyfunction]
-pub(crate) fn tensors_from_json<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Vec<Returned<'py>>> {
+pub(crate) fn tensors_from_json(py: Python<'_>, content: &[u8]) -> PyResult<Vec<Returned>> {
     let tensors = json::read(content).map_err(error::json)?;
     tensors.into_iter().map(|(name, tensor)| to_python(py, name, &tensor)).collect()
 }

@@ -6,9 +6,14 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyList};
 
-/// `(name, type, shape, data)` from Python, without a copy of the data.
+/// `confonnx._tensor.Tensor`, without a copy of the data.
 #[derive(FromPyObject)]
-pub(crate) struct PyTensor(String, String, Vec<u64>, Data);
+pub(crate) struct PyTensor {
+    name: String,
+    datatype: String,
+    shape: Vec<u64>,
+    data: Data,
+}
 
 #[derive(FromPyObject)]
 enum Data {
@@ -16,13 +21,20 @@ enum Data {
     Items(Vec<PyBackedBytes>),
 }
 
-/// `(name, type, shape, data)` for Python.
-pub(crate) type Returned<'py> = (String, &'static str, Vec<u64>, Bound<'py, PyAny>);
+/// A tensor for Python.
+#[pyclass(frozen, get_all, name = "Tensor", module = "confonnx._confonnx")]
+pub(crate) struct Returned {
+    name: String,
+    datatype: &'static str,
+    shape: Vec<u64>,
+    /// A `bytearray`, or a list of `bytes` for strings.
+    data: Py<PyAny>,
+}
 
 impl PyTensor {
     /// The name, and the tensor checked.
     pub(crate) fn parse(&self) -> PyResult<(String, Tensor<'_>)> {
-        let Self(name, dtype, shape, data) = self;
+        let Self { name, datatype: dtype, shape, data } = self;
         let invalid = |error: &dyn std::fmt::Display| PyValueError::new_err(format!("\"{name}\": {error}"));
         let dtype =
             DataType::from_name(dtype).ok_or_else(|| invalid(&format_args!("{dtype} is no tensor type")))?;
@@ -36,12 +48,13 @@ impl PyTensor {
 }
 
 /// Copies a tensor into Python's memory; a `bytearray`, so that the array over it is writable.
-pub(crate) fn to_python<'py>(py: Python<'py>, name: String, tensor: &Tensor<'_>) -> PyResult<Returned<'py>> {
+pub(crate) fn to_python(py: Python<'_>, name: String, tensor: &Tensor<'_>) -> PyResult<Returned> {
     let data = match tensor.dtype() {
         DataType::Bytes => {
             PyList::new(py, tensor.items().map(|item| PyBytes::new(py, item)).collect::<Vec<_>>())?.into_any()
         }
         _ => PyByteArray::new(py, tensor.data()).into_any(),
     };
-    Ok((name, tensor.dtype().name(), tensor.shape().dims().to_vec(), data))
+    let (datatype, shape) = (tensor.dtype().name(), tensor.shape().dims().to_vec());
+    Ok(Returned { name, datatype, shape, data: data.unbind() })
 }

@@ -255,7 +255,9 @@ def test_main_reads_and_writes_tensor_protos(server: Server, tmp_path: Path, cap
     flags = ["--url", server.url, "--enclave-allow-debug", "--enclave-model-hash-file", str(model_hash), "-v"]
     pb = ["--pb-in", str(SAMPLES / "digit_7.pb"), "--pb-in-names", "image", "--pb-out", str(out)]
     cli.main([*flags, *pb])
-    assert " image: dtype=float32 shape=(1, 1, 28, 28)\n" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert " image: dtype=float32 shape=(1, 1, 28, 28)\n" in printed.err
+    assert printed.out == ""
     # What it wrote it can read.
     written = str(out / "output_0.pb")
     args = cli._parser().parse_args(["--pb-in", written, "--pb-in-names", "p"])
@@ -284,15 +286,40 @@ def test_main_says_what_failed(server: Server, capsys: pytest.CaptureFixture[str
     argv += ["--json-in", str(SAMPLES / "digit_7.json")]
     with pytest.raises(SystemExit) as status:
         cli.main(argv)
-    assert status.value.code == 1
-    assert capsys.readouterr().out.startswith("ERROR: ")
+    assert status.value.code == 4
+    assert capsys.readouterr().err.startswith("ERROR: ")
     with pytest.raises(AttestationError):
         cli.main([*argv, "-v"])
     with pytest.raises(PolicyError):
         cli.main(["--url", server.url, "--json-in", str(SAMPLES / "digit_7.json"), "-v"])
 
 
-def test_random_inputs_run(server: Server, tmp_path: Path) -> None:
+def test_random_inputs_run(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = tmp_path / "inputs.json"
     create_test_inputs(["--model", str(digits.MODEL), "--out", str(inputs)])
+    capsys.readouterr()
     cli.main(["--url", server.url, "--enclave-allow-debug", "--json-in", str(inputs)])
+    # Without a file to write to, results alone are on stdout.
+    assert list(json.loads(capsys.readouterr().out)) == ["probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [
+        ([], 2),
+        (["--enclave-hash", "xyz"], 2),
+        (["--enclave-hash", "00" * 32], 4),
+        (["--enclave-allow-debug", "--url", "http://127.0.0.1:1"], 5),
+    ],
+    ids=str,
+)
+def test_main_verifies_with_the_exit_codes_of_the_command(
+    server: Server, flags: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["--mode", "verify", "--url", server.url, *flags])
+    assert exited.value.code == status
+    printed = capsys.readouterr()
+    assert printed.err.startswith("ERROR: ")
+    # Who is refused by the policy sees all checks, as the command shows them.
+    assert ("✗ enclave hash" in printed.out) == (status == 4)

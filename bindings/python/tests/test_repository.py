@@ -102,4 +102,4 @@ def test_a_pinned_client_refuses_a_model_that_was_exchanged(
     assert '"y"' in (repository / "out.json").read_text()
     with pytest.raises(SystemExit):
         cli.main([*arguments, "--model-version", "1"])
-    assert "does not prove the expected model" in capsys.readouterr().out
+    assert "does not prove the expected model" in capsys.readouterr().err

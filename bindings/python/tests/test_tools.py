@@ -78,24 +78,25 @@ def test_random_inputs_of_every_type_are_readable(type_: str) -> None:
     info = {"inputs": {"x": {"shape": ["N", 3, None], "type": type_}}, "outputs": {}}
     inputs = create_test_inputs(info)  # type: ignore[arg-type]
     assert inputs["x"]["type"] == type_
-    (name, dtype, shape, data) = _confonnx.tensors_from_json(json.dumps(inputs).encode())[0]
-    assert (name, list(shape)) == ("x", [1, 3, 1])
-    array = _tensor.array(dtype, shape, data)
+    (tensor,) = _confonnx.tensors_from_json(json.dumps(inputs).encode())
+    assert (tensor.name, tensor.shape) == ("x", [1, 3, 1])
+    array = _tensor.array(tensor.datatype, tensor.shape, tensor.data)
     assert array.tolist() == inputs["x"]["values"]
 
 
 def test_random_inputs_may_be_empty() -> None:
     inputs = create_test_inputs({"inputs": {"x": {"shape": [0, 3], "type": "int8"}}, "outputs": {}})
-    ((_, _, shape, _),) = _confonnx.tensors_from_json(json.dumps(inputs).encode())
-    assert list(shape) == [0, 3]
+    (tensor,) = _confonnx.tensors_from_json(json.dumps(inputs).encode())
+    assert tensor.shape == [0, 3]
 
 
 def test_json_and_tensor_protos_hold_the_same_digit() -> None:
-    ((name, type_, shape, data),) = _confonnx.tensors_from_json((SAMPLES / "digit_7.json").read_bytes())
+    (tensor,) = _confonnx.tensors_from_json((SAMPLES / "digit_7.json").read_bytes())
     proto = _confonnx.read_tensor_proto((SAMPLES / "digit_7.pb").read_bytes())
-    assert (name, type_, list(shape)) == ("image", "FP32", [1, 1, 28, 28])
-    assert (proto[0], proto[1], list(proto[2])) == (name, type_, list(shape))
-    np.testing.assert_allclose(_tensor.array(type_, shape, data), _tensor.array(*proto[1:]), atol=1e-4)
+    assert (tensor.name, tensor.datatype, tensor.shape) == ("image", "FP32", [1, 1, 28, 28])
+    assert (proto.name, proto.datatype, proto.shape) == (tensor.name, tensor.datatype, tensor.shape)
+    arrays = [_tensor.array(each.datatype, each.shape, each.data) for each in (tensor, proto)]
+    np.testing.assert_allclose(*arrays, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_main_names_the_file_it_cannot_read(tmp_path: Path, capsys: pytest.Captu
         with pytest.raises(SystemExit) as status:
             cli.main([*argv, "--enclave-allow-debug"])
         assert status.value.code == 1
-        assert argv[1] in capsys.readouterr().out
+        assert argv[1] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["main", "hash_model", "get_model_info", "create_test_inputs"])

@@ -1,8 +1,39 @@
 """Confidential inference: clients of a confonnx server, and tools for ONNX models.
 
-`confonnx.client.Client` is where to start.
+    from confonnx import Client
+
+    with Client("https://models.example", enclave_hash="ab12…", enclave_model_hash="cd34…") as client:
+        outputs = client.predict({"image": image})
 """
 
 from confonnx._confonnx import __version__
+from confonnx.client import AsyncClient, Attestation, Client
+from confonnx.exceptions import (
+    AttestationError,
+    AuthError,
+    Check,
+    ConfonnxError,
+    PolicyError,
+    ReplyError,
+    RequestError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
 
-__all__ = ["__version__"]
+__all__ = [
+    "AsyncClient",
+    "Attestation",
+    "Client",
+    "AttestationError",
+    "AuthError",
+    "Check",
+    "ConfonnxError",
+    "PolicyError",
+    "ReplyError",
+    "RequestError",
+    "RequestTimeoutError",
+    "ServerError",
+    "TransportError",
+    "__version__",
+]

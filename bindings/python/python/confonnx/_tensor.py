@@ -1,11 +1,10 @@
-"""NumPy arrays to tensors and back: `(name, type, shape, data)`, types named as in the Open Inference Protocol.
-
-`data` is the elements' little-endian bytes in row-major order; for `BYTES` a list with one `bytes` an element.
-"""
+"""NumPy arrays to tensors and back; types are named as in the Open Inference Protocol."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+import math
+import numbers
+from typing import Any, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,19 @@ from confonnx.exceptions import ConfonnxError
 
 Array = npt.NDArray[Any]
 Data = bytes | bytearray | list[bytes]
-Tensor = tuple[str, str, Sequence[int], Data]
+Types = Mapping[str, str]
+"""The data type of each input."""
+
+
+class Tensor(NamedTuple):
+    """A tensor as it is sent."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    data: Data
+    """The elements' little-endian bytes in row-major order; for `BYTES` a list with one `bytes` an element."""
+
 
 _NUMPY_NAMES = {
     "BOOL": "bool",
@@ -34,16 +45,48 @@ _NUMPY_NAMES = {
 _TYPES = {name: type_ for type_, name in _NUMPY_NAMES.items()}
 
 
-def tensors(arrays: Mapping[str, npt.ArrayLike]) -> list[Tensor]:
-    """All arrays of a request; raises `TypeError` for what no tensor type can hold."""
-    return [tensor(name, array) for name, array in arrays.items()]
+def typed(value: object) -> bool:
+    """Whether a value says its own data type: arrays do, Python's numbers and lists do not."""
+    return hasattr(value, "dtype") or hasattr(value, "__array__")
+
+
+def needs_types(data: object) -> bool:
+    """Whether the model has to be asked before `data` can be sent."""
+    return not isinstance(data, Mapping) or not all(map(typed, data.values()))
+
+
+def named(data: object, types: Types | None) -> Mapping[str, Any]:
+    """`data` with a name for each array: for a model with one input, the array may come alone."""
+    if isinstance(data, Mapping):
+        for name in data:
+            if not isinstance(name, str):
+                raise TypeError(f"data: expected names of inputs as keys, found {name!r} ({type(name).__name__})")
+        return data
+    if types is None or len(types) != 1:
+        names = ", ".join(types or ())
+        raise TypeError(
+            f"data: expected a dict with an array for each input of the model ({names}), found {type(data).__name__};"
+            " an array alone will do for models with one input"
+        )
+    return {next(iter(types)): data}
+
+
+def tensors(data: object, types: Types | None = None) -> list[Tensor]:
+    """All arrays of a request; `types` are the model's, needed where `needs_types(data)`.
+
+    Raises `TypeError` for what no tensor type can hold, `ValueError` for what the model's type cannot.
+    """
+    return [
+        tensor(name, value if typed(value) or types is None else fitting(name, value, types.get(name)))
+        for name, value in named(data, types).items()
+    ]
 
 
 def tensor(name: str, value: npt.ArrayLike) -> Tensor:
     """One array; copies its bytes."""
     array = np.asarray(value)
     if array.dtype.kind in "OUST":
-        return name, "BYTES", array.shape, [_string(name, item) for item in array.ravel().tolist()]
+        return Tensor(name, "BYTES", array.shape, [_string(name, item) for item in array.ravel().tolist()])
     type_ = _TYPES.get(array.dtype.name)
     if type_ is None:
         raise TypeError(
@@ -51,7 +94,51 @@ def tensor(name: str, value: npt.ArrayLike) -> Tensor:
         )
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not np.little_endian):
         array = array.astype(array.dtype.newbyteorder("<"))
-    return name, type_, array.shape, array.tobytes()
+    return Tensor(name, type_, array.shape, array.tobytes())
+
+
+def fitting(name: str, value: Any, type_: str | None) -> Any:
+    """Python's numbers or lists of them in the model's type.
+
+    Floating-point literals are rounded to it, as everywhere; anything else that it cannot hold is a `ValueError`.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f'"{name}": expected lists of equal length at each level: {error}') from None
+    if type_ is None or type_ == "BYTES" or array.dtype.kind not in "biuf" and array.dtype != object:
+        return array
+    target = dtype(type_)
+    with np.errstate(all="ignore"):
+        try:
+            found = array.astype(target)
+        except (OverflowError, TypeError, ValueError):
+            raise ValueError(f'"{name}": expected values that {target.name} can hold, found others') from None
+        floating = target.kind not in "biu"
+        if array.dtype.kind == "f" and floating:
+            lossless = bool((np.isfinite(found.astype(np.float64)) == np.isfinite(array)).all())
+        elif array.dtype.kind == "b" or target.kind == "b":
+            lossless = array.size == 0 or array.dtype.kind == "b"
+        else:
+            lossless = _equal(array, found)
+    if not lossless:
+        raise ValueError(
+            f'"{name}": the model takes {target.name}, which cannot hold all of these values exactly;'
+            f' to convert them all the same: np.array(…).astype("{target.name}")'
+        )
+    return found
+
+
+def _equal(before: Array, after: Array) -> bool:
+    """Whether every element is the same number, compared as Python does: exactly, whatever the types."""
+    pairs = zip(before.ravel().tolist(), after.ravel().tolist())
+    return all(_same(a, b) for a, b in pairs)
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, numbers.Real) and isinstance(b, numbers.Real):
+        return bool(a == b) or (math.isnan(a) and math.isnan(b))
+    return a == b
 
 
 def array(type_: str, shape: Sequence[int], data: Data) -> Array:
@@ -79,6 +166,17 @@ def dtype(type_: str) -> np.dtype[Any]:
         ) from error
     bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return bfloat16
+
+
+def mending(data: object, types: Types) -> str | None:
+    """The line of code that gives arrays of another floating or integer type the model's, if that is what is wrong."""
+    lines = []
+    for name, value in named(data, types).items():
+        found = getattr(getattr(value, "dtype", None), "name", None)
+        wanted = _NUMPY_NAMES.get(types.get(name, ""))
+        if found in _TYPES and wanted is not None and found != wanted:
+            lines.append(f'data["{name}"] = data["{name}"].astype("{wanted}")')
+    return "; ".join(lines) or None
 
 
 def _string(name: str, item: object) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from confonnx import _html
+
 
 class Check(NamedTuple):
     """One check of an attestation."""
@@ -29,10 +31,22 @@ class PolicyError(ConfonnxError, ValueError):
 class AttestationError(ConfonnxError):
     """The server did not prove what the caller expects. No request was sent."""
 
-    def __init__(self, message: str, checks: list[Check] | None = None) -> None:
+    def __init__(
+        self, message: str, checks: list[Check] | None = None, genuine: bool = False, table: str = ""
+    ) -> None:
         super().__init__(message)
         self.checks: list[Check] = [Check(*check) for check in checks or []]
         """Every check that was made; empty when the document could not be read at all."""
+        self.genuine = genuine
+        """Whether the evidence itself passed: then it is the caller's policy that refused."""
+        self.table = table
+        """The checks as a table, for people."""
+
+    def __reduce__(self) -> tuple[type[AttestationError], tuple[str, list[Check], bool, str]]:
+        return type(self), (str(self), self.checks, self.genuine, self.table)
+
+    def _repr_html_(self) -> str:
+        return _html.checks(self.checks)
 
     @property
     def undecided(self) -> bool:
@@ -44,15 +58,19 @@ class AttestationError(ConfonnxError):
 class RequestError(ConfonnxError):
     """The server refused the request."""
 
-    def __init__(self, message: str, status: int, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, status: int, code: str | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         """HTTP status."""
         self.code = code
         """The server's code for it, such as `queue-full`, if it named one."""
+        self.retry_after = retry_after
+        """After how many seconds to try again, if the server said so."""
 
-    def __reduce__(self) -> tuple[type[RequestError], tuple[str, int, str | None]]:
-        return type(self), (str(self), self.status, self.code)
+    def __reduce__(self) -> tuple[type[RequestError], tuple[str, int, str | None, float | None]]:
+        return type(self), (str(self), self.status, self.code, self.retry_after)
 
 
 class AuthError(RequestError):

@@ -10,13 +10,18 @@ from typing import Sequence
 
 from confonnx import _confonnx, _tensor
 from confonnx._tensor import Array
-from confonnx.client import Client, ConfonnxError
+from confonnx.client import AttestationError, Client, ConfonnxError, PolicyError
 
 FAIL, END = "\033[1;91m", "\033[0m"
+FAILED, USAGE, NOT_GENUINE, NOT_TRUSTED, UNDECIDED = 1, 2, 3, 4, 5
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command; on failure prints why and exits with status 1, or with `-v` raises."""
+    """Runs the command; on failure says why on stderr and exits with a status of its own, or with `-v` raises.
+
+    The status is that of the `confonnx` command: 1 failed, 2 wrong usage, 3 evidence not genuine, 4 genuine but refused by
+    the policy, 5 evidence that cannot be decided about.
+    """
     parser = _parser()
     args = parser.parse_args(argv)
     _check(parser, args)
@@ -33,7 +38,21 @@ def main(argv: Sequence[str]) -> None:
     except (ConfonnxError, OSError, TypeError, ValueError) as error:
         if args.verbose:
             raise
-        _fail(error)
+        if args.mode == "verify" and isinstance(error, AttestationError) and error.table:
+            print(error.table)
+        _say(f"ERROR: {error}", failed=True)
+        sys.exit(_status(error, UNDECIDED if args.mode == "verify" else FAILED))
+
+
+def _status(error: Exception, otherwise: int) -> int:
+    match error:
+        case PolicyError():
+            return USAGE
+        case AttestationError(undecided=True):
+            return UNDECIDED
+        case AttestationError(genuine=genuine):
+            return NOT_TRUSTED if genuine else NOT_GENUINE
+    return otherwise
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -48,26 +67,33 @@ def _predict(args: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for i, (name, array) in enumerate(outputs.items()):
             path = folder / f"output_{i}.pb"
-            print(f'Saving "{name}" output as {path.name}')
+            _say(f'Saving "{name}" output as {path.name}')
             path.write_bytes(_confonnx.write_tensor_proto(_tensor.tensor(name, array)))
-    if args.json_out:
-        print(f"Saving inference results to {args.json_out}")
-        Path(args.json_out).write_text(_confonnx.tensors_to_json(_tensor.tensors(outputs)))
+    text = _confonnx.tensors_to_json(_tensor.tensors(outputs))
+    if args.json_out and args.json_out != "-":
+        _say(f"Saving inference results to {args.json_out}")
+        Path(args.json_out).write_text(text)
+    elif args.json_out or not args.pb_out:
+        print(text)
 
 
 def _read_inputs(args: argparse.Namespace) -> dict[str, Array]:
     if args.json_in:
-        tensors = _confonnx.tensors_from_json(Path(args.json_in).read_bytes())
-        return {name: _tensor.array(type_, shape, data) for name, type_, shape, data in tensors}
+        content = sys.stdin.buffer.read() if args.json_in == "-" else Path(args.json_in).read_bytes()
+        return {tensor.name: _array(tensor) for tensor in _confonnx.tensors_from_json(content)}
     inputs = {}
     for path, name in zip(args.pb_in, args.pb_in_names):
         try:
-            _, type_, shape, data = _confonnx.read_tensor_proto(Path(path).read_bytes())
+            tensor = _confonnx.read_tensor_proto(Path(path).read_bytes())
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        print(f'Using {path} as "{name}" input')
-        inputs[name] = _tensor.array(type_, shape, data)
+        _say(f'Using {path} as "{name}" input')
+        inputs[name] = _array(tensor)
     return inputs
+
+
+def _array(tensor: _confonnx.Tensor) -> Array:
+    return _tensor.array(tensor.datatype, tensor.shape, tensor.data)
 
 
 def _client(args: argparse.Namespace) -> Client:
@@ -91,17 +117,16 @@ def _client(args: argparse.Namespace) -> Client:
 
 
 def _describe(title: str, arrays: dict[str, Array]) -> None:
-    print(f"{title}:")
+    _say(f"{title}:")
     for name, array in arrays.items():
-        print(f" {name}: dtype={array.dtype} shape={array.shape}")
+        _say(f" {name}: dtype={array.dtype} shape={array.shape}")
 
 
-def _fail(error: Exception) -> None:
-    text = f"ERROR: {error}"
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+def _say(text: str, failed: bool = False) -> None:
+    """Tells what is being done. Results alone go to stdout, so that they can be piped."""
+    if failed and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         text = f"{FAIL}{text}{END}"
-    print(text)
-    sys.exit(1)
+    print(text, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--pb-in", nargs="+", help="TensorProto input files")
     add("--pb-in-names", nargs="+", help="Graph input name for each TensorProto input file")
     add("--pb-out", help="Folder where TensorProto output files should be stored")
-    add("--json-in", help="JSON input file")
-    add("--json-out", help="JSON output file")
+    add("--json-in", help="JSON input file, - for stdin")
+    add("--json-out", help="JSON output file (default: stdout, unless --pb-out is given)")
     add("-v", "--verbose", action="store_true", help="Verbose output")
     return parser
 

@@ -1,0 +1,148 @@
+"""What a client is told, checked argument by argument."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Sequence
+
+AuthKey = str | Callable[[], str]
+Hashes = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All options of a client but its URL, as `Client.__init__` describes them. Secrets are not in its `repr`."""
+
+    auth_key: AuthKey | None = field(default=None, repr=False)
+    basic: tuple[str, str] | None = field(default=None, repr=False)
+    auth_key_outside: bool = False
+    enclave_signing_keys: list[str] = field(default_factory=list)
+    enclave_hashes: list[str] = field(default_factory=list)
+    enclave_model_hashes: list[str] = field(default_factory=list)
+    enclave_allow_debug: bool = False
+    policy: str | None = None
+    kem: str | None = None
+    aead: str | None = None
+    timeout: float | None = None
+    sessions: bool = True
+    relay: str | None = None
+    chunked: bool = False
+
+
+def options(
+    *,
+    auth: Mapping[str, str] | None,
+    auth_key: AuthKey | None,
+    enclave_signing_key: str | Sequence[str] | None,
+    enclave_hash: Hashes | None,
+    enclave_model_hash: str | Sequence[str] | None,
+    policy: str | os.PathLike[str] | None,
+    **rest: Any,
+) -> Options:
+    """Raises `TypeError` or `ValueError` that names the argument."""
+    key, basic = _credentials(auth, auth_key)
+    for name in ("auth_key_outside", "enclave_allow_debug", "sessions", "chunked"):
+        if not isinstance(rest[name], bool):
+            raise TypeError(f"{name}: expected True or False, found {type(rest[name]).__name__}")
+    for name in ("kem", "aead", "relay"):
+        text(name, rest[name])
+    timeout = rest["timeout"]
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise TypeError(f"timeout: expected seconds, found {type(timeout).__name__}")
+    return Options(
+        auth_key=key,
+        basic=basic,
+        enclave_signing_keys=_several("enclave_signing_key", enclave_signing_key),
+        enclave_hashes=_several("enclave_hash", enclave_hash, paths=True),
+        enclave_model_hashes=_several("enclave_model_hash", enclave_model_hash),
+        policy=_path("policy", policy),
+        **rest,
+    )
+
+
+def text(name: str, value: object) -> str | None:
+    """`value`, if it is a `str` or `None`."""
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"{name}: expected str, found {type(value).__name__}")
+
+
+def version(name: str, value: object) -> str | None:
+    """A model's version; numbers will do."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text(name, value)
+
+
+def names(name: str, value: object) -> list[str]:
+    """A list of names. A single `str` is a sequence of letters, which nobody means."""
+    if isinstance(value, str):
+        raise TypeError(f"{name}: expected a list of names, found the str {value!r}: write {name}=[{value!r}]")
+    try:
+        found: list[str] = list(value)  # type: ignore[call-overload]
+    except TypeError:
+        raise TypeError(f"{name}: expected a list of names, found {type(value).__name__}") from None
+    for each in found:
+        if not isinstance(each, str):
+            raise TypeError(f"{name}: expected names as str, found {type(each).__name__}")
+    return found
+
+
+def _path(name: str, value: object) -> str | None:
+    return text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _several(name: str, value: object, paths: bool = False) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, (str, os.PathLike)):
+        value = [value]
+    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
+        raise TypeError(f"{name}: expected str or a list of them, found {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name}: expected at least one, found an empty list")
+    found = []
+    for each in value:
+        path = os.fspath(each) if paths and isinstance(each, os.PathLike) else each
+        if not isinstance(path, str):
+            raise TypeError(f"{name}: expected str, found {type(each).__name__}")
+        found.append(path)
+    return found
+
+
+def _credentials(
+    auth: Mapping[str, str] | None, auth_key: AuthKey | None
+) -> tuple[AuthKey | None, tuple[str, str] | None]:
+    """Messages never quote what was given."""
+    basic = None
+    if auth is not None and not isinstance(auth, Mapping):
+        raise TypeError(f"auth: expected a dict, found {type(auth).__name__}")
+    match dict(auth or {}):
+        case {"key": key, **rest} if not rest:
+            if auth_key is not None:
+                raise ValueError("both auth['key'] and auth_key are given: expected one of them")
+            auth_key = key
+        case {"user": user, "pass": password, **rest} if not rest:
+            basic = (_visible("auth['user']", user, spaces=True), _visible("auth['pass']", password, spaces=True))
+            if ":" in user:
+                raise ValueError("auth['user']: HTTP Basic allows no colon in it")
+        case {**given} if given:
+            raise ValueError(f"auth has {sorted(given)}: expected {{'key': …}} or {{'user': …, 'pass': …}}")
+    if auth_key is not None and not callable(auth_key):
+        _visible("auth_key", auth_key)
+    return auth_key, basic
+
+
+def _visible(name: str, value: object, spaces: bool = False) -> str:
+    if not isinstance(value, str):
+        expected = "str" if spaces else "str or a function that returns one"
+        raise TypeError(f"{name}: expected {expected}, found {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name}: expected a value, found an empty string")
+    if spaces and value.isprintable():
+        return value
+    if not all("!" <= letter <= "~" for letter in value):
+        hint = "; it ends with a line break: use .strip()" if value.endswith(("\n", "\r")) else ""
+        raise ValueError(f"{name}: expected visible ASCII characters without spaces, found others{hint}")
+    return value
