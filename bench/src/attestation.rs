@@ -19,7 +19,7 @@ use confonnx_attest::{
     produce::{Attester, measure_executable},
 };
 use confonnx_server::{
-    attestation::{DEVICE_REST, Source},
+    evidence::{DEVICE_REST, Source},
     models,
     server::{Parts, Server},
 };

@@ -187,7 +187,7 @@ mod tests {
 
     use confonnx_attest::{Tee, produce::Attester};
     use confonnx_server::{
-        attestation::Source,
+        evidence::Source,
         models,
         server::{Parts, Server},
     };

@@ -3,7 +3,6 @@
 //! Each of their documents has the same bytes up to the proof that its nonce was among them, so those are made once.
 
 use std::{
-    fmt,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
     thread,
     time::{Duration, Instant},
@@ -11,9 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{
-    Documents, Evidence, Nonce, Tee,
+    Documents, Nonce,
     merkle::{MAX_LEAVES, Tree, TreeError},
-    produce::{Attester, ProduceError},
+    produce::ProduceError,
     report_data,
 };
 use tokio::sync::oneshot;
@@ -22,27 +21,16 @@ use tracing::error;
 use crate::{
     clock,
     collateral::Collateral,
+    evidence::Source,
     keys::{Keys, Published},
     metrics::Metrics,
+    random,
 };
 
 /// Gives out documents.
 pub struct Attestation {
     waiting: mpsc::SyncSender<Waiting>,
 }
-
-/// What makes evidence: a TEE's device, or what stands for one in a test or measurement.
-pub struct Source {
-    /// The TEE it is part of.
-    pub tee: Tee,
-    /// Asks it. May block for some 100 ms.
-    pub evidence: Box<Produce>,
-    /// The least time from one quote's start to the next. Devices are often shared with other guests.
-    pub interval: Duration,
-}
-
-/// Makes evidence that carries the 64 bytes.
-pub type Produce = dyn FnMut(&[u8; 64]) -> Result<Evidence, ProduceError> + Send;
 
 /// There is no document: too many callers wait, or the TEE gave no evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -207,7 +195,7 @@ impl Producer {
 
     /// Makes the latest document.
     fn cache(&mut self) -> Result<Bytes, QuoteError> {
-        let quote = self.quote(vec![random_nonce()?], None)?;
+        let quote = self.quote(vec![random::nonce()?], None)?;
         let document = Bytes::from(quote.documents.to_json(None));
         self.cached = Some(Cached {
             made: Instant::now(),
@@ -251,31 +239,8 @@ struct Quote {
     documents: Documents,
 }
 
-impl From<Attester> for Source {
-    fn from(attester: Attester) -> Self {
-        let tee = attester.tee();
-        let interval = if tee == Tee::Insecure { Duration::ZERO } else { DEVICE_REST };
-        Self { tee, evidence: Box::new(move |report_data| attester.evidence(report_data)), interval }
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("tee", &self.tee).finish_non_exhaustive()
-    }
-}
-
-fn random_nonce() -> Result<Nonce, QuoteError> {
-    let mut nonce = Nonce([0; 32]);
-    getrandom::fill(&mut nonce.0)?;
-    Ok(nonce)
-}
-
 /// How old a document without a nonce gets before it is made anew.
 pub const MAX_CACHE_AGE: Duration = Duration::from_secs(60);
-
-/// At most twelve quotes a second of a device. The first caller of an idle server waits for none.
-pub const DEVICE_REST: Duration = Duration::from_millis(85);
 
 /// Callers that can wait for the next quote.
 const MAX_WAITING: usize = 4096;

@@ -10,7 +10,6 @@ mod store;
 
 use std::{
     fmt,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -29,22 +28,16 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-pub use fetch::{Bases, Fetcher};
+pub use fetch::Fetcher;
 pub use store::StoreError;
 
-use crate::metrics::{CollateralState, Metrics};
-use fetch::FetchError;
+use crate::{
+    config::{Bases, CollateralConfig},
+    metrics::{CollateralState, Metrics},
+};
+use fetch::{FetchError, url};
 use pace::Pace;
 use store::Store;
-
-/// Where collateral comes from and is kept.
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    /// Services to ask instead of the vendors' own.
-    pub bases: Bases,
-    /// Folder that keeps answers over a restart.
-    pub cache: Option<PathBuf>,
-}
 
 /// What is kept of it, and who fetches it.
 pub struct Collateral {
@@ -103,11 +96,11 @@ impl Collateral {
     ///
     /// # Errors
     /// When the folder of the cache cannot be used.
-    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+    pub fn new(config: &CollateralConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         Self::with_pace(config, Pace::default(), metrics)
     }
 
-    fn with_pace(config: &Config, pace: Pace, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+    fn with_pace(config: &CollateralConfig, pace: Pace, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let store = config.cache.as_deref().map(Store::open).transpose()?.map(Arc::new);
         Ok(Self {
             bases: config.bases.clone(),
@@ -209,7 +202,7 @@ impl Collateral {
         let adopted = match considered {
             Ok(kept) => {
                 if entry.failures > 0 {
-                    info!("collateral is there again: {}", self.bases.url(request));
+                    info!("collateral is there again: {}", url(&self.bases, request));
                 }
                 entry.failures = 0;
                 entry.due = Instant::now() + self.pace.refresh(&kept, (self.pace.now)());
@@ -222,7 +215,7 @@ impl Collateral {
                 entry.due = Instant::now() + wait;
                 warn!(
                     "collateral from {}: {failure}; {}; next attempt in {:.1} s",
-                    self.bases.url(request),
+                    url(&self.bases, request),
                     Meanwhile(entry.kept.as_deref(), (self.pace.now)()),
                     wait.as_secs_f64()
                 );

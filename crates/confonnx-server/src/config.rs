@@ -3,6 +3,7 @@
 //! All of them come from the untrusted host. None weakens confidentiality, unless the evidence binds it: what touches
 //! trust is in the claims.
 
+mod collateral;
 mod peers;
 mod services;
 mod settings;
@@ -22,12 +23,11 @@ pub use settings::{Bootstrap, KeyProviderName, LogLevel, ModelControl, Settings}
 
 use confonnx_model::triton::{DynamicBatching, ModelConfig};
 
-use crate::{
-    collateral::{self, Bases},
-    keys::peer::PeerConfig,
-    release::SecretConfig,
-    tee::TeeName,
-};
+pub use collateral::{Bases, CollateralConfig};
+pub use peers::{Address, PeerConfig, Peers, PeersError};
+pub use services::{AkvConfig, KbsConfig, SecretConfig, Service};
+
+use crate::tee::TeeName;
 
 /// What the server runs with: [`Settings`] with every default filled in and every value checked.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct Config {
     /// The TEE to use; `None` looks for one.
     pub tee: Option<TeeName>,
     /// Where collateral comes from and is kept.
-    pub collateral: collateral::Config,
+    pub collateral: CollateralConfig,
     /// How long keys live.
     pub keys: KeyTimes,
     /// How many encapsulated keys the replay table holds.
@@ -244,7 +244,7 @@ impl Config {
         let model_key = services::model_key(&settings, &bases)?;
         let key_source = match settings.key_provider.unwrap_or(KeyProviderName::Local) {
             KeyProviderName::Local => KeySource::Local,
-            KeyProviderName::Peer => KeySource::Peer(peers::config(&settings)?),
+            KeyProviderName::Peer => KeySource::Peer(group(&settings)?),
             KeyProviderName::Kbs => KeySource::Released(services::kbs(&settings)?),
             KeyProviderName::Akv => KeySource::Released(services::akv(&settings, &bases)?),
         };
@@ -314,7 +314,7 @@ impl Config {
             audit_log: settings.audit_log,
             insecure: settings.debug.unwrap_or(false) || settings.simulation.unwrap_or(false),
             tee: settings.tee,
-            collateral: collateral::Config { bases, cache: settings.collateral_cache },
+            collateral: CollateralConfig { bases, cache: settings.collateral_cache },
             keys: KeyTimes {
                 rollover: Duration::from_secs(rollover),
                 grace: Duration::from_secs(grace),
@@ -355,6 +355,18 @@ pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> BTreeSet<
         command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
     let names = names.into_iter().filter_map(|name| name.into_string().ok());
     names.filter(|name| name.starts_with("CONFONNX_") && !known.contains(name.as_str())).collect()
+}
+
+/// The group of `--key-provider peer`.
+fn group(settings: &Settings) -> Result<PeerConfig, ConfigError> {
+    let missing = ConfigError::Missing { name: "peers", variable: "CONFONNX_PEERS" };
+    let peers = settings.peers.clone().ok_or(missing)?;
+    let bootstrap = match settings.peer_bootstrap.unwrap_or(Bootstrap::Never) {
+        Bootstrap::Never => false,
+        Bootstrap::Always => true,
+        Bootstrap::Ordinal => rustix::system::uname().nodename().to_bytes().ends_with(b"-0"),
+    };
+    Ok(PeerConfig { peers, policy: settings.peer_policy.clone(), bootstrap })
 }
 
 fn model_source(

@@ -4,7 +4,6 @@
 
 pub mod driver;
 pub mod local;
-pub mod peer;
 pub mod provider;
 pub mod released;
 
@@ -15,7 +14,6 @@ use std::{
 
 use confonnx_attest::{Claims, KeyClaim, KeySource, ModelClaim, UnixTime};
 use confonnx_protocol::server::{Epoch, KeyInfo, KeyRing, RingConfig, RingError};
-use getrandom::{SysRng, rand_core::UnwrapErr};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -155,11 +153,6 @@ impl Keys {
     fn set_trouble(&self, trouble: Option<String>) -> Option<String> {
         std::mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), trouble)
     }
-}
-
-/// The system's generator, for sealing.
-pub(crate) fn rng() -> UnwrapErr<SysRng> {
-    UnwrapErr(SysRng)
 }
 
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);

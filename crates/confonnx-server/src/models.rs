@@ -3,9 +3,12 @@
 //! What is served at one time is a [`Set`], which never changes: a change makes another one, and whoever holds the old one
 //! keeps its models for as long as a request takes.
 
+mod error;
 mod folder;
+mod index;
 mod known;
 mod loader;
+mod place;
 mod runtime;
 mod set;
 mod slot;
@@ -19,7 +22,7 @@ use std::{
 use confonnx_attest::{Digest, ModelClaim};
 use confonnx_engine::Runtime;
 use confonnx_model::{
-    encrypted::{ModelKey, OwnerKeyError, OwnerPublicKey},
+    encrypted::{ModelKey, OwnerPublicKey},
     triton::ModelConfig,
 };
 use tracing::{info, warn};
@@ -29,14 +32,16 @@ use crate::{
     keys::Keys,
 };
 use folder::{FoundVersion, Signature};
+use index::Slots;
 use known::{Known, Outcome, Tried};
-use loader::{Loader, Place};
-use set::Slots;
+use loader::Loader;
+use place::Place;
 
-pub use loader::LoadError;
+pub use error::{Absent, ControlError, LoadError, OpenError, UnlockError};
+pub use index::Entry;
 pub use runtime::{RuntimeError, load_runtime};
-pub use set::{Absent, Entry, Set};
-pub use slot::{Served, Slot, UnlockError};
+pub use set::Set;
+pub use slot::{Served, Slot};
 
 /// Every model of this server, and what changes them.
 pub struct Models {
@@ -48,82 +53,6 @@ pub struct Models {
     keys: OnceLock<Arc<Keys>>,
     /// Held while models are loaded or unlocked, so that one change ends before the next begins.
     known: Mutex<Known>,
-}
-
-/// Why there are no models.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The only model cannot be served.
-    #[error("model {}: {source}", path.display())]
-    Model {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: LoadError,
-    },
-    /// The repository cannot be read.
-    #[error("model repository {}: {source}", path.display())]
-    Repository {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// No model of the repository can be served, and nothing would change that.
-    #[error("model repository {}: no model in it can be served{}", path.display(), Reasons(entries))]
-    NothingServed {
-        /// The folder.
-        path: PathBuf,
-        /// What is there, and why it is not served.
-        entries: Vec<Entry>,
-    },
-    /// The owner's key cannot be read.
-    #[error("the model owner's key {}: {source}", path.display())]
-    OwnerFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The owner's key cannot be used.
-    #[error("the model owner's key {}: {source}", path.display())]
-    Owner {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: OwnerKeyError,
-    },
-    /// An owner was named for models that are not locked.
-    #[error("--model-owner-key-file says who may unlock models, which needs --use-model-key-provisioning")]
-    OwnerOfNothing,
-}
-
-/// Why a model was not loaded or unloaded as a caller wanted.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// Callers do not change what is served.
-    #[error(
-        "callers cannot load or unload models here; the server was started without --model-control explicit"
-    )]
-    Off,
-    /// It is not there.
-    #[error("there is no model {name:?} in the repository")]
-    Unknown {
-        /// The name.
-        name: String,
-    },
-    /// Another change is going on.
-    #[error("another model is being loaded; try again later")]
-    Busy,
-    /// The repository cannot be read.
-    #[error("the model repository cannot be read: {0}")]
-    Repository(io::Error),
-    /// It does not load; what was served before still is.
-    #[error("the model cannot be served: {reason}")]
-    Failed {
-        /// Why.
-        reason: String,
-    },
 }
 
 impl Models {
@@ -426,23 +355,4 @@ fn owner(config: &Config) -> Result<Option<OwnerPublicKey>, OpenError> {
     let pem = std::fs::read(path).map_err(|source| OpenError::OwnerFile { path: path.clone(), source })?;
     let owner = OwnerPublicKey::from_pem(&String::from_utf8_lossy(&pem));
     owner.map(Some).map_err(|source| OpenError::Owner { path: path.clone(), source })
-}
-
-struct Reasons<'a>(&'a [Entry]);
-
-impl std::fmt::Display for Reasons<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("; expected folders NAME/VERSION with model.onnx or model.onnx.age");
-        }
-        for Entry { name, version, reason, .. } in self.0 {
-            write!(
-                f,
-                "; {name}{}{}: {reason}",
-                if version.is_some() { "/" } else { "" },
-                version.as_deref().unwrap_or_default()
-            )?;
-        }
-        Ok(())
-    }
 }

@@ -24,23 +24,24 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin,
-    attestation::{Attestation, AttestationError, Source},
+    attestation::{Attestation, AttestationError},
     audit::{Audit, AuditError},
     auth::{Auth, AuthError, jwks::Remote},
     collateral::{Collateral, StoreError},
-    config::{Config, KeySource, ModelControl, ModelSource},
+    config::{Config, KeySource, ModelControl, ModelSource, SecretConfig},
+    evidence::{Prover, Source},
+    group::{Group, Shared},
     http::{App, Listener, Stop},
+    key_service::{ReleaseError, Secret, model_key},
     keys::{
         DATE_WINDOW, Keys,
         driver::{Driver, RefreshError},
         local::Local,
-        peer::{Group, Shared},
         provider::KeyProvider,
         released::Released,
     },
     metrics::Metrics,
     models::{self, Absent, Models, OpenError, RuntimeError},
-    release::{Prover, ReleaseError, Secret, SecretConfig, model_key},
     service::Service,
     tee::{self, TeeError},
     workers::Workers,
@@ -175,7 +176,7 @@ impl Server {
         let tee = source.tee;
         let source = Arc::new(Mutex::new(source));
         let prover = Prover::new(Arc::clone(&source));
-        let open = |secret: &SecretConfig| secret.open(prover.clone());
+        let open = |secret: &SecretConfig| Secret::open(secret, prover.clone());
         let model_key = config.model_key.as_ref().map(open).transpose()?;
         let models = Arc::new(models);
         let metrics = Arc::new(Metrics::default());

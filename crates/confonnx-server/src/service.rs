@@ -22,9 +22,11 @@ use crate::{
     audit::{Audit, Trail, Wire},
     auth::Auth,
     clock,
-    keys::{Keys, peer::Group, rng},
+    group::Group,
+    keys::Keys,
     metrics::Metrics,
     models::{Models, Set, UnlockError},
+    random::rng,
 };
 use error::InnerError;
 use inner::{Answer, Notes};

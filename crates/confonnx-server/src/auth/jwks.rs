@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::{Refused, jwt::JwtError};
+use super::Refused;
 use crate::{
     https::{FetchError, Fetcher},
     metrics::{JwksState, Metrics},
@@ -163,14 +163,14 @@ impl Keys {
         }
     }
 
-    /// What to answer for a token whose key is not there: it may be new.
-    pub(super) fn miss(&self, now: Instant, error: JwtError) -> Refused {
+    /// What to answer for a token whose key is not there, if it may be a new one.
+    pub(super) fn miss(&self, now: Instant) -> Option<Refused> {
         match self {
             Self::Remote(remote) if remote.ask_again(now) => {
                 let reason = "its key is not among its issuer's keys, which are being fetched again";
-                Refused::Unavailable { reason, retry_after: Duration::from_secs(1) }
+                Some(Refused::Unavailable { reason, retry_after: Duration::from_secs(1) })
             }
-            _ => error.into(),
+            _ => None,
         }
     }
 }

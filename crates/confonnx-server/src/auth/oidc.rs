@@ -63,7 +63,9 @@ impl Oidc {
         let keys = self.keys.current(Instant::now())?;
         let claims = match jwt::verify(token, &keys, &self.expected, now) {
             Ok(claims) => claims,
-            Err(error @ JwtError::UnknownKey(_)) => return Err(self.keys.miss(Instant::now(), error)),
+            Err(error @ JwtError::UnknownKey(_)) => {
+                return Err(self.keys.miss(Instant::now()).unwrap_or_else(|| error.into()));
+            }
             Err(error) => return Err(error.into()),
         };
         let rule = self.rules.iter().find(|rule| rule.matches.iter().all(|wanted| wanted.holds(&claims)));

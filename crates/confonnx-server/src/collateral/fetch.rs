@@ -5,34 +5,17 @@ use std::time::Duration;
 use confonnx_attest::collateral::{Answer, Request, Vendor};
 use http::HeaderMap;
 
-use crate::https::{self, Fetched};
+use crate::{
+    config::Bases,
+    https::{self, Fetched},
+};
 
 pub(super) use https::{FetchError, MAX_ANSWER};
-
-/// URLs of services to ask instead of the vendors' own.
-#[derive(Clone, Debug, Default)]
-pub struct Bases {
-    /// Instead of AMD's Key Distribution Service.
-    pub amd: Option<String>,
-    /// Instead of Intel's Provisioning Certification Service: a caching one (PCCS).
-    pub intel: Option<String>,
-}
 
 /// Asks vendors' services.
 pub struct Fetcher {
     https: https::Fetcher,
     bases: Bases,
-}
-
-impl Bases {
-    /// Where `request` goes.
-    pub(super) fn url(&self, request: &Request) -> String {
-        let base = match request.vendor {
-            Vendor::Amd => &self.amd,
-            Vendor::Intel => &self.intel,
-        };
-        request.url(base.as_deref())
-    }
 }
 
 impl Fetcher {
@@ -43,9 +26,18 @@ impl Fetcher {
 
     /// The answer with status 200.
     pub(crate) async fn get(&self, request: &Request) -> Result<Answer, FetchError> {
-        let Fetched { headers, body } = self.https.get(&self.bases.url(request)).await?;
+        let Fetched { headers, body } = self.https.get(&url(&self.bases, request)).await?;
         Ok(Answer { headers: text_fields(&headers), body })
     }
+}
+
+/// Where `request` goes.
+pub(super) fn url(bases: &Bases, request: &Request) -> String {
+    let base = match request.vendor {
+        Vendor::Amd => &bases.amd,
+        Vendor::Intel => &bases.intel,
+    };
+    request.url(base.as_deref())
 }
 
 /// Fields that are text; hyper bounds how many and how long they are.

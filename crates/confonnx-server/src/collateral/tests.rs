@@ -32,7 +32,7 @@ struct Under {
 
 fn start(url: &str, cache: Option<&Path>, pace: Pace) -> Under {
     let bases = Bases { amd: Some(url.into()), intel: Some(url.into()) };
-    let config = Config { bases, cache: cache.map(Into::into) };
+    let config = CollateralConfig { bases, cache: cache.map(Into::into) };
     let metrics = Arc::new(Metrics::default());
     let collateral = Arc::new(Collateral::with_pace(&config, pace, Arc::clone(&metrics)).unwrap());
     let task = tokio::spawn(Arc::clone(&collateral).run());

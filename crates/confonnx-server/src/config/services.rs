@@ -4,11 +4,43 @@ use std::{path::PathBuf, str::FromStr};
 
 use confonnx_protocol::key_service::{key_vault::KeyName, trustee::Resource};
 
-use super::{ConfigError, Settings, base_url};
-use crate::{
-    collateral::Bases,
-    release::{AkvConfig, KbsConfig, SecretConfig, Service},
-};
+use super::{Bases, ConfigError, Settings, base_url};
+
+/// A secret that a setting names.
+#[derive(Clone, Debug)]
+pub enum SecretConfig {
+    /// A resource of a Key Broker Service.
+    Kbs(KbsConfig, Resource),
+    /// A key of Azure Key Vault.
+    Akv(Box<AkvConfig>, KeyName),
+}
+
+/// Who is asked, and who is believed to be them.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// `https://…`, without a `/` at the end; `http://…` where nothing is confidential anyway.
+    pub url: String,
+    /// Certificates of authorities in PEM, to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Which Key Broker Service.
+pub type KbsConfig = Service;
+
+/// Which vault, and what it takes to ask it.
+#[derive(Clone, Debug)]
+pub struct AkvConfig {
+    /// The vault or managed HSM.
+    pub vault: Service,
+    /// Base URL of the attestation service; the vault's authorities vouch for it as well.
+    pub attestation_url: String,
+    /// File with an access token for the vault; `None` asks the machine's managed identity.
+    pub token_file: Option<PathBuf>,
+    /// The instance metadata service.
+    pub identity_url: String,
+    /// Where what the TEE's vendor says of it is fetched.
+    pub collateral: Bases,
+}
 
 /// The secret that `--model-key-source` names.
 pub(super) fn model_key(settings: &Settings, bases: &Bases) -> Result<Option<SecretConfig>, ConfigError> {

@@ -5,7 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
-use crate::{keys::peer::Peers, tee::TeeName};
+use super::Peers;
+use crate::tee::TeeName;
 
 /// Serves an ONNX model to clients that need not trust whoever runs this machine.
 ///

@@ -9,11 +9,8 @@ use confonnx_protocol::{
     server::{Epoch, Ratchet},
 };
 
-use super::{
-    provider::{BoxFuture, KeyProvider, ProviderError},
-    rng,
-};
-use crate::{clock, config::KeyTimes};
+use super::provider::{BoxFuture, KeyProvider, ProviderError};
+use crate::{clock, config::KeyTimes, random::rng};
 
 /// A ratchet whose first secret is made at the start.
 pub struct Local {

@@ -16,7 +16,7 @@ use confonnx_protocol::{
 use super::provider::{BoxFuture, KeyProvider, ProviderError};
 use crate::{
     clock,
-    release::{ReleaseError, Secret},
+    key_service::{ReleaseError, Secret},
 };
 
 /// Epochs of a calendar that begins in 1970, from the secret of a service.

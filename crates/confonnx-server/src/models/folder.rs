@@ -11,7 +11,7 @@ use std::{
 
 use confonnx_model::triton::{ModelConfig, VersionPolicy};
 
-use super::LoadError;
+use super::error::LoadError;
 use crate::config::is_name;
 
 /// A model's folder.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Slot,
     folder::Signature,
-    set::{Entry, READY, Slots},
+    index::{Entry, READY, Slots},
+    slot::Slot,
 };
 
 /// Models by name.

@@ -10,12 +10,12 @@ use std::{
 };
 
 use confonnx_attest::{Digest, ModelClaim};
-use confonnx_engine::{Batching, EngineError, InferError, Model, ModelOptions, Runtime, TensorInfo};
+use confonnx_engine::{Batching, Model, ModelOptions, Runtime, TensorInfo};
 use confonnx_model::{
-    HashError, ModelError, ModelInfo, data_files,
+    HashError, ModelInfo, data_files,
     encrypted::{self, Erased, ModelKey, OpenedModel, OwnerPublicKey, open_model},
     hash_files,
-    triton::{ModelConfig, ModelConfigError, TensorConfig, Warmup},
+    triton::{ModelConfig, TensorConfig, Warmup},
 };
 use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
 use confonnx_tensor::{Shape, Tensor};
@@ -24,118 +24,11 @@ use tracing::{info, warn};
 use zeroize::Zeroize;
 
 use super::{
-    Slot, UnlockError,
-    slot::{Locked, Served},
+    error::{LoadError, UnlockError},
+    place::Place,
+    slot::{Locked, Served, Slot},
 };
 use crate::config::{Config, ModelSource};
-
-/// Why a model cannot be served. Callers are told, so its text says nothing of where the files are.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A file cannot be read.
-    #[error("cannot read {file}: {source}")]
-    Read {
-        /// Its name in the model's folder.
-        file: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is a folder.
-    #[error("expected an .onnx file, found a folder")]
-    Folder,
-    /// There is no version to serve.
-    #[error("there is no version to serve; expected a folder with a number as its name (1, 2, …) for each")]
-    NoVersion,
-    /// A version's folder has no model.
-    #[error("expected model.onnx or model.onnx.age in the version's folder, found neither")]
-    NoFile,
-    /// A version's folder has two.
-    #[error("expected one of model.onnx and model.onnx.age in the version's folder, found both")]
-    TwoFiles,
-    /// It is not a model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Its external data is a link out of its folder, or not a file.
-    #[error("the model's data {file} is not a file in the model's folder; copy it there")]
-    Outside {
-        /// Its name.
-        file: String,
-    },
-    /// What came encrypted with it is not the data that it names.
-    #[error(
-        "its encrypted file has the data files {}, but the model names {}; encrypt it again, with its data beside it",
-        Names(found),
-        Names(expected)
-    )]
-    EncryptedData {
-        /// The data files it names.
-        expected: Vec<String>,
-        /// Those that are there.
-        found: Vec<String>,
-    },
-    /// ONNX Runtime does not take it.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// It is encrypted, and nobody is expected to bring its key.
-    #[error(
-        "it is encrypted; with --use-model-key-provisioning the server waits for its owner to give the key"
-    )]
-    Encrypted,
-    /// A key is expected for a model that needs none.
-    #[error(
-        "it is not encrypted, so there is no key to wait for; encrypt it with `confonnx encrypt-model`, or leave \
-         --use-model-key-provisioning out"
-    )]
-    NotEncrypted,
-    /// Its configuration cannot be read.
-    #[error("config.pbtxt, {0}")]
-    Config(#[from] ModelConfigError),
-    /// Its configuration is of a model of another name.
-    #[error("config.pbtxt names the model {found:?}; expected {expected:?}, as its folder is named")]
-    ConfigName {
-        /// The folder's name.
-        expected: String,
-        /// The configuration's.
-        found: String,
-    },
-    /// Its configuration says other inputs or outputs than the model has.
-    #[error("config.pbtxt says {kind} {name:?} is {found}; the model has {expected}")]
-    ConfigTensor {
-        /// `input` or `output`.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// What the model says.
-        expected: String,
-        /// What the configuration says.
-        found: String,
-    },
-    /// A request of its warm-up failed.
-    #[error("the warm-up {name:?} failed: {source}")]
-    Warmup {
-        /// Its name.
-        name: String,
-        /// Why.
-        source: InferError,
-    },
-    /// A request of its warm-up cannot be made.
-    #[error(
-        "the warm-up {name:?} has no size for an input: expected dims of 0 or more, as many as memory holds"
-    )]
-    WarmupShape {
-        /// Its name.
-        name: String,
-    },
-}
-
-/// One version of a model: what it is called and where it is.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) name: String,
-    pub(super) version: u64,
-    pub(super) path: PathBuf,
-    pub(super) config: Arc<ModelConfig>,
-}
 
 /// What it takes to load any model.
 pub(super) struct Loader {
@@ -155,13 +48,6 @@ enum KeysExpected {
     Some,
     /// That of the only model.
     All,
-}
-
-impl Place {
-    /// Of a model that is in no repository.
-    pub(super) fn only(path: &Path, name: &str, config: &ModelConfig) -> Self {
-        Self { name: name.into(), version: 1, path: path.into(), config: Arc::new(config.clone()) }
-    }
 }
 
 impl Loader {
@@ -408,12 +294,4 @@ fn file_name(path: &Path) -> String {
 
 fn tensor_metadata(info: &TensorInfo) -> TensorMetadata {
     TensorMetadata { name: info.name.clone(), datatype: info.dtype, shape: info.shape.clone() }
-}
-
-struct Names<'a>(&'a [String]);
-
-impl std::fmt::Display for Names<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() { f.write_str("none") } else { f.write_str(&self.0.join(", ")) }
-    }
 }

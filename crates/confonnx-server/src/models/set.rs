@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use confonnx_attest::ModelClaim;
-use serde::Serialize;
 
-use super::{Served, Slot, known::Known};
-
-/// Versions by name and number.
-pub(super) type Slots = BTreeMap<String, BTreeMap<u64, Arc<Slot>>>;
+use super::{
+    error::Absent,
+    index::{Entry, Slots},
+    known::Known,
+    slot::{Served, Slot},
+};
 
 /// The models that are served or locked, and what is known of the others. Never changes: a change makes another one.
 #[derive(Default)]
@@ -17,81 +18,6 @@ pub struct Set {
     index: Vec<Entry>,
     /// The first version that should be served and is not.
     lacking: Option<Absent>,
-}
-
-/// A line of the repository's index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Entry {
-    /// The model.
-    pub name: String,
-    /// Its version; absent where none could be found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// `READY`, `LOADING` or `UNAVAILABLE`.
-    pub state: &'static str,
-    /// Why, or what else there is to know; may be empty.
-    pub reason: String,
-}
-
-impl Entry {
-    /// Whether it runs.
-    pub fn is_ready(&self) -> bool {
-        self.state == READY
-    }
-}
-
-/// There is no such model to run.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Absent {
-    /// None has that name and version.
-    #[error("there is no model {name:?}{} here; expected {}", Version(version.as_deref()), List(expected))]
-    Unknown {
-        /// The name asked for.
-        name: String,
-        /// The version asked for, if one was.
-        version: Option<String>,
-        /// The models there are, and their versions.
-        expected: Vec<(String, u64)>,
-    },
-    /// Its owner has not given its key.
-    #[error(
-        "model {model} version {version} is locked: its owner has not yet given its key (`confonnx provision`)"
-    )]
-    Locked {
-        /// Its name.
-        model: String,
-        /// Its version.
-        version: String,
-    },
-    /// It is known, but not served.
-    #[error("model {model}{} is not served: {reason}", Version(version.as_deref()))]
-    Unavailable {
-        /// Its name.
-        model: String,
-        /// Its version.
-        version: Option<String>,
-        /// Why.
-        reason: String,
-    },
-}
-
-impl Absent {
-    /// The name asked for.
-    pub fn model(&self) -> &str {
-        match self {
-            Self::Unknown { name: model, .. }
-            | Self::Locked { model, .. }
-            | Self::Unavailable { model, .. } => model,
-        }
-    }
-
-    /// The same, without the names of models that are not `visible`.
-    pub fn among(mut self, visible: impl Fn(&str) -> bool) -> Self {
-        if let Self::Unknown { expected, .. } = &mut self {
-            expected.retain(|(name, _)| visible(name));
-        }
-        self
-    }
 }
 
 impl Set {
@@ -206,33 +132,4 @@ impl Set {
 /// A version has one spelling.
 fn number(version: &str) -> Option<u64> {
     version.parse().ok().filter(|number: &u64| number.to_string() == version)
-}
-
-/// In the index: it runs.
-pub(super) const READY: &str = "READY";
-
-/// As many models as an error names.
-const MAX_LISTED: usize = 16;
-
-struct Version<'a>(Option<&'a str>);
-
-impl std::fmt::Display for Version<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.map_or(Ok(()), |version| write!(f, " version {version:?}"))
-    }
-}
-
-struct List<'a>(&'a [(String, u64)]);
-
-impl std::fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Some((last, rest)) = self.0.get(..self.0.len().min(MAX_LISTED)).and_then(<[_]>::split_last)
-        else {
-            return f.write_str("one of POST /v2/repository/index");
-        };
-        for (name, version) in rest {
-            write!(f, "{name:?} version {version}, ")?;
-        }
-        write!(f, "{:?} version {}", last.0, last.1)
-    }
 }

@@ -2,10 +2,9 @@
 
 use confonnx_attest::{Digest, ModelClaim};
 use confonnx_engine::Model;
-use confonnx_model::encrypted::{NotSigned, OpenModelError};
 use confonnx_protocol::oip::ModelMetadata;
 
-use super::{Absent, LoadError, loader::Place};
+use super::place::Place;
 
 /// A version of a model.
 pub enum Slot {
@@ -37,39 +36,6 @@ pub struct Locked {
     pub(super) place: Place,
     /// SHA-256 of the encrypted file, as it was when it was found.
     pub(super) ciphertext: Digest,
-}
-
-/// Why a model stays locked.
-#[derive(Debug, thiserror::Error)]
-pub enum UnlockError {
-    /// It is not there.
-    #[error(transparent)]
-    Absent(#[from] Absent),
-    /// It is not locked: it never was, or its key was given before.
-    #[error("model {model} is not locked: it has its key, and takes no other")]
-    NotLocked {
-        /// Its name.
-        model: String,
-    },
-    /// Its owner did not sign the key.
-    #[error(
-        "{0}; this server takes the model's key only with its owner's signature (`confonnx provision --owner-key-file`)"
-    )]
-    Owner(#[from] NotSigned),
-    /// The file cannot be opened with this key.
-    #[error("the model does not open: {0}")]
-    Open(#[from] OpenModelError),
-    /// The file is not the one that the claims name.
-    #[error("the encrypted file changed since it was found: expected SHA-256 {expected}, found {found}")]
-    Changed {
-        /// In the claims.
-        expected: Digest,
-        /// On disk.
-        found: Digest,
-    },
-    /// It opens, but is no model that can be served.
-    #[error("the model cannot be served: {0}")]
-    Load(#[from] LoadError),
 }
 
 impl Slot {

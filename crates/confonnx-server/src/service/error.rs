@@ -10,7 +10,7 @@ use confonnx_protocol::{
 
 use crate::{
     auth::{Forbidden, Refused},
-    keys::peer::JoinRefusal,
+    group::JoinRefusal,
     models::{Absent, ControlError, UnlockError},
 };
 

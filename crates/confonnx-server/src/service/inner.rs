@@ -26,8 +26,9 @@ use super::{Service, error::InnerError};
 use crate::{
     audit::Trail,
     auth::{Action, Caller},
-    keys::{peer::JoinRequest, rng},
+    group::JoinRequest,
     models::{Absent, Entry, Served, Set, UnlockError},
+    random::rng,
 };
 
 /// A padded binary HTTP response, and how to count it.

@@ -10,9 +10,9 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::{Digest, Evidence, Tee, produce::Attester};
 use confonnx_protocol::key_service::key_vault::{KeyName, Released};
 use confonnx_server::{
-    attestation::Source,
-    collateral::Bases,
-    release::{Akv, AkvConfig, AkvError, Prover, Service},
+    config::{AkvConfig, Bases, Service},
+    evidence::{Prover, Source},
+    key_service::{Akv, AkvError},
 };
 use serde_json::json;
 

@@ -16,7 +16,7 @@ use confonnx_attest::{
 };
 use confonnx_protocol::{Kem, KeyConfig};
 use confonnx_server::{
-    attestation::Source,
+    evidence::Source,
     server::{Parts, Server},
 };
 use http_body_util::{BodyExt, Empty};

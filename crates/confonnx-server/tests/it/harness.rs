@@ -18,9 +18,9 @@ use confonnx_protocol::{
     server::Epoch,
 };
 use confonnx_server::{
-    attestation::Source,
     clock,
     config::{Config, Settings},
+    evidence::Source,
     http::App,
     keys::Keys,
     server::{Parts, Server},

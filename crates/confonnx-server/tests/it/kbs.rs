@@ -10,8 +10,9 @@ use confonnx_attest::{Digest, produce::Attester};
 use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::key_service::trustee::Resource;
 use confonnx_server::{
-    attestation::Source,
-    release::{Kbs, KbsConfig, KbsError, Prover},
+    config::KbsConfig,
+    evidence::{Prover, Source},
+    key_service::{Kbs, KbsError},
 };
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::{

@@ -16,7 +16,7 @@ use confonnx_protocol::{
 use confonnx_server::{
     admin, clock,
     config::{Bootstrap, KeyProviderName, Settings},
-    keys::peer::{CHALLENGE_PATH, JOIN_PATH},
+    group::{CHALLENGE_PATH, JOIN_PATH},
 };
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;

@@ -14,11 +14,16 @@ use confonnx_protocol::key_service::{
 use http::{HeaderMap, Request, header};
 use zeroize::Zeroizing;
 
-use super::{AskError, NoEvidence, Prover, Roots, RootsError, Service, TIMEOUT, ask};
-use crate::{https::Fetcher, keys::rng};
-
-/// Which service.
-pub type KbsConfig = Service;
+use super::{
+    ask::{AskError, TIMEOUT, ask},
+    roots::{Roots, RootsError},
+};
+use crate::{
+    config::KbsConfig,
+    evidence::{NoEvidence, Prover},
+    https::Fetcher,
+    random::rng,
+};
 
 /// Asks one service. Each request is a new session with a new key.
 pub struct Kbs {

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{super::rng, addresses::Address};
+use crate::{config::Address, random::rng};
 
 /// Why there is no answer to use.
 #[derive(Debug, thiserror::Error)]

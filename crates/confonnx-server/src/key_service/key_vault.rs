@@ -14,26 +14,16 @@ use confonnx_protocol::key_service::{
 use http::{Request, header};
 use zeroize::Zeroizing;
 
-use super::{AskError, NoEvidence, Prover, Roots, RootsError, Service, TIMEOUT, ask};
+use super::{
+    ask::{AskError, TIMEOUT, ask},
+    roots::{Roots, RootsError},
+};
 use crate::{
-    collateral::{self, Bases},
+    collateral,
+    config::AkvConfig,
+    evidence::{NoEvidence, Prover},
     https::Fetcher,
 };
-
-/// Which vault, and what it takes to ask it.
-#[derive(Clone, Debug)]
-pub struct AkvConfig {
-    /// The vault or managed HSM.
-    pub vault: Service,
-    /// Base URL of the attestation service; the vault's authorities vouch for it as well.
-    pub attestation_url: String,
-    /// File with an access token for the vault; `None` asks the machine's managed identity.
-    pub token_file: Option<PathBuf>,
-    /// The instance metadata service.
-    pub identity_url: String,
-    /// Where what the TEE's vendor says of it is fetched.
-    pub collateral: Bases,
-}
 
 /// Asks one vault. Each request is a new attestation with a new key.
 pub struct Akv {

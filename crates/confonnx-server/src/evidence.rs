@@ -1,13 +1,28 @@
-//! This server's TEE, asked for evidence that is for others than clients.
+//! This server's TEE, asked for evidence: for clients by [`attestation`](crate::attestation), for others by [`Prover`].
 
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use confonnx_attest::{Evidence, Tee, produce::ProduceError};
+use confonnx_attest::{
+    Evidence, Tee,
+    produce::{Attester, ProduceError},
+};
 
-use crate::attestation::Source;
+/// What makes evidence: a TEE's device, or what stands for one in a test or measurement.
+pub struct Source {
+    /// The TEE it is part of.
+    pub tee: Tee,
+    /// Asks it. May block for some 100 ms.
+    pub evidence: Box<Produce>,
+    /// The least time from one quote's start to the next. Devices are often shared with other guests.
+    pub interval: Duration,
+}
+
+/// Makes evidence that carries the 64 bytes.
+pub type Produce = dyn FnMut(&[u8; 64]) -> Result<Evidence, ProduceError> + Send;
 
 /// Gives evidence. Clones ask the same device, one at a time.
 #[derive(Clone)]
@@ -57,3 +72,20 @@ impl fmt::Debug for Prover {
         f.debug_struct("Prover").field("tee", &self.tee).finish_non_exhaustive()
     }
 }
+
+impl From<Attester> for Source {
+    fn from(attester: Attester) -> Self {
+        let tee = attester.tee();
+        let interval = if tee == Tee::Insecure { Duration::ZERO } else { DEVICE_REST };
+        Self { tee, evidence: Box::new(move |report_data| attester.evidence(report_data)), interval }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("tee", &self.tee).finish_non_exhaustive()
+    }
+}
+
+/// At most twelve quotes a second of a device. The first caller of an idle server waits for none.
+pub const DEVICE_REST: Duration = Duration::from_millis(85);

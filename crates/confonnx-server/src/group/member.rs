@@ -9,8 +9,8 @@ use confonnx_attest::{Document, DocumentError, Nonce, PolicyError, UnixTime, Ver
 use confonnx_protocol::{Aead, Kem, KeyConfig, client::SealingKey};
 use tracing::info;
 
-use super::{super::rng, CHALLENGE_PATH, Disagree, Group, JOIN_PATH};
-use crate::clock;
+use super::{CHALLENGE_PATH, Disagree, Group, JOIN_PATH};
+use crate::{clock, random::rng};
 
 /// What was asked of a member.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,6 @@ mod policy;
 
 use std::{
     fmt,
-    path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -24,33 +23,23 @@ use confonnx_protocol::{
 };
 use tracing::{info, warn};
 
-pub use addresses::{Address, Peers, PeersError, ResolveError};
+pub use addresses::ResolveError;
 pub use exchange::ExchangeError;
 pub use member::{Challenges, JoinRefusal, JoinRequest};
 pub use policy::{Disagree, PeerPolicy, PeerPolicyError};
 
-use super::{
-    Keys, Published,
-    provider::{BoxFuture, KeyProvider, ProviderError},
-    rng,
-};
 use crate::{
     attestation::{Attestation, Unavailable},
     clock,
-    config::KeyTimes,
+    config::{Address, KeyTimes, PeerConfig},
+    keys::{
+        Keys, Published,
+        provider::{BoxFuture, KeyProvider, ProviderError},
+    },
     metrics::Metrics,
+    random::{self, rng},
 };
-
-/// Settings of the group.
-#[derive(Clone, Debug)]
-pub struct PeerConfig {
-    /// Where the others are.
-    pub peers: Peers,
-    /// What members demand of each other; `None`: to be the same.
-    pub policy: Option<PathBuf>,
-    /// Whether this one may make the first secret.
-    pub bootstrap: bool,
-}
+use addresses::resolve;
 
 /// This server's part in its group.
 pub struct Group {
@@ -180,7 +169,7 @@ impl Group {
     async fn join(&self) -> Result<Ratchet, JoinError> {
         let policy = self.policy().await?;
         let (mut silent, mut refused) = (Vec::new(), Vec::new());
-        for address in self.config.peers.resolve().await? {
+        for address in resolve(&self.config.peers).await? {
             match self.join_at(&address, &policy).await {
                 Ok(ratchet) => {
                     let group = Digest(*ratchet.fingerprint());
@@ -210,7 +199,7 @@ impl Group {
         if let Some(policy) = self.policy.get() {
             return Ok(Arc::clone(policy));
         }
-        let nonce = random_nonce()?;
+        let nonce = random::nonce()?;
         // Stays here. A group's source would be one that the policy is not known of yet.
         let key_source = KeySource { kind: "local".into(), ..KeySource::default() };
         let claims = Claims { key_source, keys: Vec::new(), ..self.keys.published().claims };
@@ -261,7 +250,7 @@ impl Group {
 
     /// The server at `address`, if it can be of one group with this one.
     async fn meet(&self, address: &Address, policy: &PeerPolicy) -> Result<Trusted, AttemptError> {
-        let nonce = random_nonce()
+        let nonce = random::nonce()
             .map_err(|err| AttemptError::Protocol { address: address.clone(), reason: err.to_string() })?;
         let document = exchange::document(address, &nonce).await?;
         let place = || address.clone();
@@ -284,7 +273,7 @@ impl Group {
     async fn look_around(&self) -> Result<(), JoinError> {
         let (policy, own) = (self.policy().await?, self.claim().group);
         let mut foreign = 0;
-        for address in self.config.peers.resolve().await? {
+        for address in resolve(&self.config.peers).await? {
             match self.meet(&address, &policy).await {
                 Ok(member) if member.claims().key_source.group == own => {}
                 Ok(member) => {
@@ -394,12 +383,6 @@ fn ephemeral() -> Result<KeyRing, RingError> {
     let not_after = UnixTime(now.0.saturating_add(minute.as_secs()));
     ring.install(Epoch { number: 0, secret, not_before: now, not_after }, now)?;
     Ok(ring)
-}
-
-fn random_nonce() -> Result<Nonce, getrandom::Error> {
-    let mut nonce = Nonce([0; 32]);
-    getrandom::fill(&mut nonce.0)?;
-    Ok(nonce)
 }
 
 struct Listed<'a, T>(&'a [T]);
