@@ -1,6 +1,8 @@
 # `make` lists the targets. Everything installs what it needs by itself: Python packages into .venv, ONNX Runtime into .cache.
 
 PORT ?= 8888
+# That of `make demo`: release or debug.
+PROFILE ?= release
 CARGO ?= cargo
 PYTHON ?= python3
 export CARGO PYTHON
@@ -9,21 +11,21 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ci test test-rust test-python lint fmt bench bench-resources bench-attestation bench-replicas bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
+.PHONY: help demo ci test test-rust test-python test-docs lint fmt bench bench-resources bench-attestation bench-replicas bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888)
+demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888; KEEP=1 leaves the server running)
 	@scripts/venv runtime
 	@scripts/fetch-onnxruntime
-	@echo "Building server and client (the first time takes minutes)"
-	@scripts/build-python release confonnx-server
-	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/release/confonnx-server --port $(PORT)
+	@echo "Building server, client and command (the first time takes minutes)"
+	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
+	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/$(PROFILE)/confonnx-server --port $(PORT) $(if $(KEEP),--keep)
 
 ci: lint test fuzz-smoke ## What CI runs: cheap checks first, then every test
 
-test: test-rust test-python ## Every test: Rust, Python, end to end
+test: test-rust test-python test-docs ## Every test: Rust, Python, end to end
 
 .PHONY: system
 system:
@@ -41,6 +43,12 @@ test-python: need-cargo system ## Python: unit, end to end against a real server
 	cd bindings/python && ../../$(VENV)/python -m mypy.stubtest confonnx
 	cd bindings/python && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server ../../$(VENV)/python -m pytest
 	cd bench && ../$(VENV)/python -m pytest -p no:cacheprovider tests
+
+test-docs: need-cargo ## Run every command and snippet of README and docs/, and compare what they show
+	@scripts/venv runtime
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	$(VENV)/python scripts/test-docs --bin $(abspath $(TARGET))/debug
 
 lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	$(CARGO) fmt --all --check

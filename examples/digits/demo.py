@@ -2,6 +2,7 @@
 """What `make demo` shows: a server, its proof, and handwritten digits read through a sealed channel.
 
     python demo.py --server target/release/confonnx-server   # starts and stops that server
+    python demo.py --server target/release/confonnx-server --keep    # leaves it running
     python demo.py --url http://127.0.0.1:8888               # asks a running one
 """
 
@@ -30,6 +31,7 @@ from confonnx.hash_model import hash_model
 
 COLOR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 START_SECONDS = 30
+LOG = Path(tempfile.gettempdir()) / "confonnx-demo.log"
 
 
 def main() -> None:
@@ -38,15 +40,20 @@ def main() -> None:
     where.add_argument("--server", type=Path, help="confonnx-server executable to start")
     where.add_argument("--url", help="a server that already runs")
     parser.add_argument("--port", type=int, default=8888, help="port for the started server (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="leave the started server running")
     args = parser.parse_args()
 
     # The pictures need more than ASCII, whatever the locale says.
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     try:
         if args.server:
-            with started(args.server, args.port) as url:
+            with started(args.server, args.port, args.keep) as (url, process):
                 show(url, hashlib.sha256(args.server.read_bytes()).hexdigest())
-            step("Stopped the server")
+            if args.keep:
+                step(f"The server goes on: its log is {LOG}; kill {process} stops it. Paste what you like:")
+            else:
+                step("Stopped the server. Start it again with `make demo KEEP=1`, and paste what you like:")
+            paste(args.server, url)
         else:
             show(args.url, None)
     except ConfonnxError as error:
@@ -71,6 +78,15 @@ def show(url: str, enclave_hash: str | None) -> None:
     seconds = time.perf_counter() - start
     right = int((found == labels).sum())
     print(f"{right} of {len(images):,} right ({right / len(images):.1%}) in {seconds * 1000:.0f} ms")
+
+
+def paste(server: Path, url: str) -> None:
+    """Two commands that can be pasted into a shell."""
+    command = os.path.relpath(server.with_name("confonnx"))
+    trust = f"--url {url} --enclave-allow-debug --enclave-model-hash {hash_model(digits.MODEL)}"
+    sample = os.path.relpath(digits.HERE / "samples" / "digit_7.json")
+    print(f"{command} verify {trust}")
+    print(f"{command} predict {trust} --json-in {sample}")
 
 
 def picture(image: np.ndarray, probabilities: np.ndarray, label: int) -> list[str]:
@@ -104,8 +120,8 @@ def gallery(pictures: list[list[str]]) -> None:
 
 
 @contextlib.contextmanager
-def started(server: Path, port: int) -> Iterator[str]:
-    """Runs the server until the block ends; yields its URL."""
+def started(server: Path, port: int, keep: bool) -> Iterator[tuple[str, int]]:
+    """Runs the server until the block ends, or longer; yields its URL and process id."""
     if not server.exists():
         sys.exit(f"demo: {server} does not exist: run `make demo`, which builds it")
     with socket.socket() as probe:
@@ -118,19 +134,22 @@ def started(server: Path, port: int) -> Iterator[str]:
     command = [str(server), "--model-path", str(digits.MODEL), "--http-port", str(port), "--address", "127.0.0.1"]
     command += ["--admin-port", "0", "--debug"]
     step("The server: " + " ".join(os.path.relpath(part) if part.startswith("/") else part for part in command))
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    with (LOG.open("w+b") if keep else tempfile.TemporaryFile()) as log:
+        # A process group of its own: what ends the demo does not end a server that is to stay.
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=keep)
+        done = False
         try:
             wait_until_healthy(process, url)
             log.seek(0)
             sys.stdout.write(log.read().decode(errors="replace"))
-            yield url
+            yield url, process.pid
+            done = True
         except BaseException:
             log.seek(0)
             sys.stderr.write(log.read().decode(errors="replace"))
             raise
         finally:
-            if process.poll() is None:
+            if process.poll() is None and not (keep and done):
                 process.send_signal(signal.SIGTERM)
                 try:
                     process.wait(10)

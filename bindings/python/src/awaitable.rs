@@ -21,7 +21,8 @@ pub(crate) fn awaitable<'py, T: Send + 'static>(
     let (event_loop, waiting) = (event_loop.unbind(), future.clone().unbind());
     let task = threads.spawn(async move {
         let result = work.await;
-        Python::attach(|py| {
+        // Where the interpreter ends there is nobody to tell.
+        Python::try_attach(|py| {
             let result = result.and_then(|value| convert(py, value));
             let done = Completion { future: waiting, result: Some(result).into() };
             // A loop that was closed meanwhile has nobody who waits.

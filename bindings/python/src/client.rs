@@ -21,6 +21,9 @@ use crate::values::{Metadata, Proof};
 /// How often a waiting call looks for signals, so that Ctrl-C ends it.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long the end of a client waits for its thread.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
 /// See `confonnx.client.Client`. Each method with `_async` gives an `asyncio.Future` of the running loop.
 #[pyclass(frozen, module = "confonnx._confonnx")]
 pub(crate) struct Client {
@@ -236,14 +239,15 @@ impl Client {
         if threads.process != process::id() {
             *threads = Threads::start()?;
         }
-        Ok(Arc::clone(&threads.runtime))
+        threads.runtime.clone().ok_or_else(error::closed)
     }
 }
 
 /// The thread that keeps connections alive, and the process it belongs to.
 struct Threads {
     process: u32,
-    runtime: Arc<Runtime>,
+    /// `None` while it is dropped.
+    runtime: Option<Arc<Runtime>>,
 }
 
 impl Threads {
@@ -254,15 +258,22 @@ impl Threads {
             .enable_all()
             .build()
             .map_err(PyErr::from)?;
-        Ok(Self { process: process::id(), runtime: Arc::new(runtime) })
+        Ok(Self { process: process::id(), runtime: Some(Arc::new(runtime)) })
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // In a fork there is no thread to wait for, and what it watched is still the parent's.
-        if self.process != process::id() {
-            std::mem::forget(Arc::clone(&self.runtime));
+        let Some(runtime) = self.runtime.take() else { return };
+        if self.process == process::id() {
+            let Some(runtime) = Arc::into_inner(runtime) else { return };
+            // Without the GIL, which whoever drops a client holds: its thread may need it to end a call. And not for ever:
+            // a name may be being looked up.
+            let wait = || runtime.shutdown_timeout(SHUTDOWN);
+            Python::try_attach(|py| py.detach(wait));
+        } else {
+            // In a fork there is no thread, and what it watched is still the parent's.
+            std::mem::forget(runtime);
         }
     }
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -215,3 +217,19 @@ def test_the_asynchronous_client_does_the_same(server: Server) -> None:
                 await client.predict(image.astype(np.float64))
 
     asyncio.run(run())
+
+
+@pytest.mark.e2e
+def test_clients_may_go_while_their_last_answers_come(server: Server) -> None:
+    """Whoever drops a client holds the GIL, which the client's thread needs to hand an answer over."""
+    code = """
+import asyncio, sys, numpy as np
+from confonnx import AsyncClient
+async def ask():
+    async with AsyncClient(sys.argv[1], enclave_allow_debug=True) as client:
+        image = np.zeros((1, 1, 28, 28), np.float32)
+        return await asyncio.gather(*(client.predict({"image": image}) for _ in range(8)))
+for _ in range(40):
+    assert len(asyncio.run(ask())) == 8
+"""
+    subprocess.run([sys.executable, "-c", code, server.url], check=True, timeout=300)

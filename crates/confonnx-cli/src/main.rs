@@ -5,6 +5,7 @@ mod measure;
 mod model;
 mod predict;
 mod protect;
+mod shell;
 mod test_inputs;
 mod token;
 mod verify;
@@ -17,7 +18,7 @@ use confonnx_client::{ClientError, LoadError, ModelRefused, PolicyBuildError, Ve
 
 /// Confidential inference: verify a server, then send it what only its TEE may see.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(name = "confonnx", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -35,6 +36,8 @@ enum Command {
     CreateTestInputs(test_inputs::CreateTestInputs),
     CreateToken(token::CreateToken),
     HashToken(token::HashToken),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
         Command::CreateTestInputs(command) => command.run(),
         Command::CreateToken(command) => command.run(),
         Command::HashToken(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     exit(result, FAILED)
 }

@@ -1,4 +1,5 @@
 use std::fmt::Write;
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -17,6 +18,9 @@ pub(crate) struct HashModel {
     /// The .onnx file
     #[arg(value_name = "MODEL")]
     model: PathBuf,
+    /// File to write the hash to, as --enclave-model-hash-file reads it, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 /// Print what a model takes and gives, and its hash
@@ -29,7 +33,13 @@ pub(crate) struct ModelInfo {
 
 impl HashModel {
     pub(crate) fn run(&self) -> Result<()> {
-        Ok(print(&hash(&self.model)?)?)
+        let hash = hash(&self.model)?;
+        match &self.out {
+            None => Ok(print(&hash)?),
+            Some(path) => {
+                fs::write(path, hash + "\n").with_context(|| format!("cannot write {}", path.display()))
+            }
+        }
     }
 }
 

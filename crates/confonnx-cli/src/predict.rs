@@ -3,7 +3,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use confonnx_client::{blocking::Client, json};
 use confonnx_model::{read_tensor_proto, write_tensor_proto};
 use confonnx_tensor::Tensor;
@@ -19,6 +19,7 @@ use crate::print;
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 evidence not genuine, 4 genuine but refused by the policy, 5 evidence
 /// that cannot be decided about (certificates or revocation lists missing or too old).
 #[derive(Args)]
+#[command(group = ArgGroup::new("inputs").required(true))]
 pub(crate) struct Predict {
     /// The server
     #[arg(long, value_name = "URL")]
@@ -29,7 +30,7 @@ pub(crate) struct Predict {
     #[arg(long, value_name = "NAME", num_args = 1..)]
     outputs: Vec<String>,
     /// Inputs as TensorProto files
-    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "json_in", conflicts_with = "json_in")]
+    #[arg(long, value_name = "FILE", num_args = 1.., group = "inputs")]
     pb_in: Vec<PathBuf>,
     /// Their names, in the same order, instead of those in the files
     #[arg(long, value_name = "NAME", num_args = 1.., requires = "pb_in")]
@@ -38,7 +39,7 @@ pub(crate) struct Predict {
     #[arg(long, value_name = "DIR")]
     pb_out: Option<PathBuf>,
     /// Inputs as JSON, `-` for stdin: {"name": {"type": "float32", "values": […]}}
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "inputs")]
     json_in: Option<PathBuf>,
     /// File for outputs as JSON, `-` for stdout
     #[arg(long, value_name = "FILE")]

@@ -18,8 +18,8 @@ pub(crate) struct CreateTestInputs {
     /// The .onnx file
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// Folder to write to
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    /// Folder to write to, or one file with all inputs, whose name ends in .json
+    #[arg(long, value_name = "DIR|FILE.json", default_value = ".")]
     out: PathBuf,
     /// Size of a dynamic dimension; 1 when not given
     #[arg(long = "dim", value_name = "NAME=SIZE", value_parser = dimension)]
@@ -47,6 +47,11 @@ impl CreateTestInputs {
                 Ok((input.name.clone(), tensor.with_context(|| format!("input `{}`", input.name))?))
             })
             .collect::<Result<_>>()?;
+        let json = (json::write(&inputs)? + "\n").into_bytes();
+        if self.out.extension().is_some_and(|extension| extension == "json") && !self.out.is_dir() {
+            fs::write(&self.out, json).with_context(|| format!("cannot write {}", self.out.display()))?;
+            return Ok(print(&self.out.display().to_string())?);
+        }
         fs::create_dir_all(&self.out)
             .with_context(|| format!("cannot make the folder {}", self.out.display()))?;
         let write = |file: String, content: Vec<u8>| {
@@ -57,7 +62,7 @@ impl CreateTestInputs {
         for (i, (name, tensor)) in inputs.iter().enumerate() {
             write(format!("input_{i}.pb"), write_tensor_proto(name, tensor))?;
         }
-        write("inputs.json".into(), (json::write(&inputs)? + "\n").into_bytes())
+        write("inputs.json".into(), json)
     }
 
     fn tensor(&self, input: &ValueInfo, random: &mut Random) -> Result<Tensor<'static>> {

@@ -1,4 +1,4 @@
-"""Random inputs for an ONNX model: `python -m confonnx.create_test_inputs --model MODEL --out FILE`."""
+"""Random inputs for an ONNX model: `python -m confonnx.create_test_inputs MODEL --out FILE`."""
 
 from __future__ import annotations
 
@@ -44,13 +44,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m confonnx.create_test_inputs", description="Make random inputs for an ONNX model"
     )
-    parser.add_argument("--model", help="Path to ONNX model", required=True)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("path", nargs="?", metavar="MODEL", help="Path to ONNX model")
+    model.add_argument("--model", metavar="MODEL", help="The same")
     parser.add_argument(
         "--out", help="Path to randomly generated inference input data in JSON format", required=True
     )
     args = parser.parse_args(argv)
     try:
-        inputs = create_test_inputs(get_model_info(args.model))
+        inputs = create_test_inputs(get_model_info(args.path or args.model))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     with open(args.out, "w") as file:

@@ -22,6 +22,8 @@ fn help_is_as_recorded() {
         "create-test-inputs",
         "create-token",
         "hash-token",
+        "completions",
+        "man",
     ];
     for command in commands {
         let args: Vec<_> = command.split_whitespace().chain(["--help"]).collect();

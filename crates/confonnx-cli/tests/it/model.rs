@@ -20,6 +20,24 @@ fn model_info_shows_inputs_outputs_and_the_hash() {
 }
 
 #[test]
+fn what_is_printed_can_go_to_a_file_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, hash) = (digits(), folder.path().join("hash"));
+    let out = ["--out", hash.to_str().unwrap()];
+    assert_eq!(stdout(&confonnx(&["hash-model", model.to_str().unwrap(), out[0], out[1]])), "");
+    assert_eq!(
+        fs::read_to_string(&hash).unwrap(),
+        stdout(&confonnx(&["hash-model", model.to_str().unwrap()]))
+    );
+    let inputs = folder.path().join("in.json");
+    let output =
+        confonnx(&["create-test-inputs", model.to_str().unwrap(), "--out", inputs.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let (name, _) = confonnx_client::json::read(&fs::read(inputs).unwrap()).unwrap().remove(0);
+    assert_eq!(name, "image");
+}
+
+#[test]
 fn test_inputs_follow_the_model_and_the_seed() {
     let folder = tempfile::tempdir().unwrap();
     let make = |name: &str, seed: &str, extra: &[&str]| {
