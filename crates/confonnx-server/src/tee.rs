@@ -5,7 +5,7 @@ use std::{fmt, path::Path};
 use clap::ValueEnum;
 use confonnx_attest::{
     azure, nitro,
-    produce::{Attester, ProduceError, measure_executable},
+    produce::{Attester, ProduceError},
     sgx, snp, tdx, tpm,
 };
 use serde::Deserialize;
@@ -61,6 +61,13 @@ pub enum TeeError {
     /// Two settings contradict each other.
     #[error("--tee {0} wants a TEE, and --debug or --simulation none: give one of them")]
     Contradiction(TeeName),
+    /// This build has no stand-in.
+    #[cfg(not(feature = "insecure-dev"))]
+    #[error(
+        "--debug and --simulation want the software stand-in, which release builds do not have: run it inside a TEE, or \
+         build confonnx-server with feature insecure-dev, for development only"
+    )]
+    NoStandIn,
     /// The executable cannot be measured.
     #[error(transparent)]
     Produce(#[from] ProduceError),
@@ -81,9 +88,19 @@ struct Probe<T> {
 pub fn select(root: &Path, insecure: bool, wanted: Option<TeeName>) -> Result<Attester, TeeError> {
     match (insecure, wanted) {
         (true, Some(name)) => Err(TeeError::Contradiction(name)),
-        (true, None) => Ok(Attester::insecure(measure_executable()?)),
+        (true, None) => insecure_stand_in(),
         (false, wanted) => choose(PROBES, root, wanted),
     }
+}
+
+#[cfg(feature = "insecure-dev")]
+fn insecure_stand_in() -> Result<Attester, TeeError> {
+    Ok(Attester::insecure(confonnx_attest::produce::measure_executable()?))
+}
+
+#[cfg(not(feature = "insecure-dev"))]
+fn insecure_stand_in() -> Result<Attester, TeeError> {
+    Err(TeeError::NoStandIn)
 }
 
 fn choose<T>(probes: &[Probe<T>], root: &Path, wanted: Option<TeeName>) -> Result<T, TeeError> {
