@@ -23,7 +23,7 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888; K
 	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
 	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/$(PROFILE)/confonnx-server --port $(PORT) $(if $(KEEP),--keep)
 
-ci: lint test fuzz-smoke ## What CI runs: cheap checks first, then every test
+ci: lint test fuzz-smoke test-image reproduce ## What CI runs: cheap checks first, then every test
 
 test: test-rust test-python test-docs ## Every test: Rust, Python, end to end
 
@@ -103,6 +103,25 @@ fuzz-smoke: need-cargo
 digits: ## Train the example model again
 	@scripts/venv models
 	$(VENV)/python examples/digits/train.py
+
+image: need-cargo image-system ## Build the container image and its archive (target/image/out/release/oci.tar), the same bytes each time
+	deploy/image/make-image release $(TARGET)/image/release
+
+test-image: need-cargo image-system ## Build the container image, run it under podman, ask it with the ordinary client
+	@scripts/venv test
+	deploy/image/make-image development $(TARGET)/image/development
+	deploy/image/build-binary confonnx-server release $(abspath $(TARGET))/image/release/confonnx-server
+	$(CARGO) build --locked -p confonnx-cli
+	CONFONNX_IMAGE=$(abspath $(TARGET))/image/development CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx \
+	  CONFONNX_RELEASE_SERVER=$(abspath $(TARGET))/image/release/confonnx-server \
+	  $(VENV)/python -m pytest -p no:cacheprovider deploy/image
+
+reproduce: need-cargo image-system ## Build the image twice, in two folders as two users, and say what differs
+	deploy/image/reproduce $(TARGET)/image
+
+.PHONY: image test-image reproduce image-system
+image-system:
+	@scripts/system-parts image
 
 wheel: need-cargo ## Build the Python wheel into target/wheels
 	@scripts/venv wheel

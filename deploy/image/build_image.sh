@@ -30,4 +30,4 @@ if [ -n "${OUT:-}" ]; then
     mkdir -p "$OUT"
     cp "$work/oci.tar" "$work/digest" "$OUT/"
 fi
-printf '%s %s\n' "$IMAGE_NAME" "$(cat "$work/digest")"
+printf "%s %s\n" "$IMAGE_NAME" "$(cat "$work/digest")"

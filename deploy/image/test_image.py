@@ -105,7 +105,7 @@ def test_a_container_starts_predicts_and_stops(image: str) -> None:
         expected = ["--enclave-hash", server_hash, "--enclave-model-hash", model_hash, "--enclave-allow-debug"]
         answer = json.loads(run(CONFONNX, "predict", "--url", url, *expected, "--json-in", SAMPLE))
         [digit] = answer.values()
-        probabilities = digit["values"]
+        [probabilities] = digit["values"]
         assert probabilities.index(max(probabilities)) == 7
         # Another program's hash: nothing is sent to it.
         wrong = ["--enclave-hash", "0" * 64, "--enclave-model-hash", model_hash, "--enclave-allow-debug"]
