@@ -23,7 +23,7 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888; K
 	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
 	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/$(PROFILE)/confonnx-server --port $(PORT) $(if $(KEEP),--keep)
 
-ci: lint test fuzz-smoke test-image reproduce ## What CI runs: cheap checks first, then every test
+ci: lint test fuzz-smoke test-image ## What CI runs: cheap checks first, then every test
 
 test: test-rust test-python test-docs ## Every test: Rust, Python, end to end
 
@@ -119,7 +119,21 @@ test-image: need-cargo image-system ## Build the container image, run it under p
 reproduce: need-cargo image-system ## Build the image twice, in two folders as two users, and say what differs
 	deploy/image/reproduce $(TARGET)/image
 
-.PHONY: image test-image reproduce image-system
+vm: need-cargo image-system ## Build the virtual machine image and what a TPM will say of it (target/image/out/vm)
+	@scripts/system-parts vm
+	deploy/image/build-binary confonnx-server release $(TARGET)/image/out/vm/confonnx-server
+	deploy/image/build-binary confonnx-init release $(TARGET)/image/out/vm/confonnx-init
+	deploy/image/make-rootfs $(TARGET)/image/out/vm/confonnx-server $(TARGET)/image/out/vm/rootfs
+	deploy/vm/fetch $(TARGET)/image/out/vm/fetched
+	$(CARGO) build --locked -p confonnx-cli
+	CONFONNX=$(abspath $(TARGET))/debug/confonnx deploy/vm/make-vm $(TARGET)/image/out/vm
+
+test-vm: vm ## Boot the virtual machine image in QEMU with a TPM in software, and other ones that clients refuse
+	@scripts/venv test
+	CONFONNX_VM=$(abspath $(TARGET))/image/out/vm CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx \
+	  $(VENV)/python -m pytest -p no:cacheprovider deploy/vm
+
+.PHONY: image test-image vm test-vm reproduce image-system
 image-system:
 	@scripts/system-parts image
 
