@@ -4,17 +4,17 @@
 //! virtual TPM for the guest. The report vouches for the vTPM's attestation key by the hash of the runtime data that
 //! names it; that key signs a quote over the PCRs, into which the guest was measured, and over our report data.
 
-use std::collections::BTreeMap;
-
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::bound::Bound;
 use crate::collateral::{Answer, Request, StapleError};
-use crate::evidence::{Facts as AllFacts, Measured};
-use crate::tpm::{BOOT_PCRS, Names, Pcrs, Quote, QuoteError, Quoted, list};
-use crate::{UnixTime, Verdict, snp, tdx};
+use crate::contract::Attested;
+use crate::measured::Measured;
+use crate::tpm::{BOOT_PCRS, Names, Pcrs, PcrsError, Quote, QuoteError, Quoted, list};
+use crate::{EnclaveHash, UnixTime, Verdict, snp, tdx};
 
 mod hcl;
 #[cfg(feature = "produce")]
@@ -49,6 +49,13 @@ pub(crate) enum Hardware {
     Tdx(Box<tdx::Evidence>),
 }
 
+/// What a processor measured of a genuine report: the paravisor.
+#[derive(Debug)]
+pub(crate) enum Processor {
+    Snp(Box<Measured<snp::Facts>>),
+    Tdx(Box<Measured<tdx::Facts>>),
+}
+
 /// Bytes that are no such evidence.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
@@ -73,26 +80,74 @@ pub enum ParseError {
     /// The quote cannot be read.
     #[error(transparent)]
     Quote(#[from] QuoteError),
-    /// There are more or fewer PCR values than the quote covers, or one has another length.
-    #[error("pcrs: expected {expected} values of 32 bytes, as the quote's selection says, found others")]
-    Pcrs {
-        /// PCRs in the quote's selection.
-        expected: usize,
-    },
+    /// The values are not those the quote covers.
+    #[error(transparent)]
+    Pcrs(#[from] PcrsError),
 }
 
 /// What this TEE says beyond the enclave hash, for [`Policy`].
 #[derive(Debug)]
 pub(crate) struct Facts {
-    /// What the processor measured: the paravisor.
-    hardware: Box<Measured>,
+    hardware: Processor,
     vm: VmConfiguration,
     pcrs: Pcrs,
     quoted: Quoted,
 }
 
 impl Evidence {
-    pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
+    /// The same for any data that a quote may carry and, for tests, under other roots.
+    fn verify_with(
+        &self,
+        roots: &snp::Roots,
+        data: &[u8],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Measured<Facts>> {
+        let hardware = self.verify_hardware(roots, now, verdict);
+        let names = Names { signature: "quote signature", data: "report data" };
+        let quoted = self.quote.verify(&self.runtime_data.ak, data, &self.pcrs, names, verdict);
+        let enclave_hash = self.pcrs.digest_of(&BOOT_PCRS);
+        let expected = format!("pcrs {}, and others", list(&BOOT_PCRS));
+        let found = format!("pcrs {}", list(self.pcrs.0.keys()));
+        verdict.decide("boot pcrs", expected, found, enclave_hash.is_some());
+        let hardware = hardware?;
+        Some(Measured {
+            enclave_hash: enclave_hash?.into(),
+            signer: None,
+            debug: hardware.debug(),
+            facts: Facts {
+                hardware,
+                vm: self.runtime_data.vm.clone(),
+                pcrs: self.pcrs.clone(),
+                quoted: quoted?,
+            },
+        })
+    }
+
+    /// Checks the processor's report, whose report data is the hash of the runtime data; ours is in the quote.
+    fn verify_hardware(&self, roots: &snp::Roots, now: UnixTime, verdict: &mut Verdict) -> Option<Processor> {
+        let mut bytes = [0; 64];
+        let hash = Sha256::digest(self.runtime_data.bytes());
+        bytes.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+        let bound = Bound { name: "runtime data", bytes: &bytes };
+        Some(match &self.hardware {
+            Hardware::Snp(evidence) => {
+                let facts = evidence.verify_with(roots, bound, now, verdict)?;
+                Processor::Snp(Box::new(facts.into_measured()))
+            }
+            Hardware::Tdx(evidence) => {
+                let facts = evidence.verify_with(&tdx::Root::intel()?, bound, now, verdict)?;
+                Processor::Tdx(Box::new(facts.into_measured()?))
+            }
+        })
+    }
+}
+
+impl Attested for Evidence {
+    type Error = ParseError;
+    type Facts = Facts;
+
+    fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
         let wire: Wire = serde_json::from_slice(report)?;
         let report = base64("hardware_report", &wire.hardware_report)?;
         let hardware = match wire.hardware {
@@ -105,19 +160,11 @@ impl Evidence {
         };
         let runtime_data = RuntimeData::parse(&base64("runtime_data", &wire.runtime_data)?)?;
         let quote = Quote::parse(&base64("quote", &wire.quote)?, &base64("signature", &wire.signature)?)?;
-        let selection = quote.selection();
-        let wrong = || ParseError::Pcrs { expected: selection.len() };
-        if wire.pcrs.len() != selection.len() {
-            return Err(wrong());
-        }
-        let mut pcrs = BTreeMap::new();
-        for (&index, value) in selection.iter().zip(&wire.pcrs) {
-            pcrs.insert(index, base64("pcrs", value)?.try_into().map_err(|_| wrong())?);
-        }
-        Ok(Self { hardware, runtime_data, quote: Box::new(quote), pcrs: Pcrs(pcrs) })
+        let pcrs = Pcrs::parse(quote.selection(), &wire.pcrs)?;
+        Ok(Self { hardware, runtime_data, quote: Box::new(quote), pcrs })
     }
 
-    pub(crate) fn report(&self) -> Vec<u8> {
+    fn report(&self) -> Vec<u8> {
         let (hardware, report) = match &self.hardware {
             Hardware::Snp(evidence) => (Kind::Snp, evidence.report()),
             Hardware::Tdx(evidence) => (Kind::Tdx, evidence.report()),
@@ -129,92 +176,57 @@ impl Evidence {
             runtime_data: base64(self.runtime_data.bytes()),
             quote: base64(self.quote.message()),
             signature: base64(self.quote.signature()),
-            pcrs: self.pcrs.0.values().map(|value| base64(value)).collect(),
+            pcrs: self.pcrs.to_wire(),
         };
         // Strings and lists of them: serializing them cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
     /// Those of the processor's report.
-    pub(crate) fn endorsements(&self) -> Map<String, Value> {
+    fn endorsements(&self) -> Map<String, Value> {
         match &self.hardware {
             Hardware::Snp(evidence) => evidence.endorsements(),
             Hardware::Tdx(evidence) => evidence.endorsements(),
         }
     }
 
-    pub(crate) fn collateral_requests(&self) -> Vec<Request> {
+    fn collateral_requests(&self) -> Vec<Request> {
         match &self.hardware {
             Hardware::Snp(evidence) => evidence.collateral_requests(),
             Hardware::Tdx(evidence) => evidence.collateral_requests(),
         }
     }
 
-    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+    fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
         match &mut self.hardware {
             Hardware::Snp(evidence) => evidence.staple(answers),
             Hardware::Tdx(evidence) => evidence.staple(answers),
         }
     }
 
-    pub(crate) fn verify(
+    fn verify(
         &self,
         report_data: &[u8; 64],
         now: UnixTime,
         verdict: &mut Verdict,
-    ) -> Option<Measured> {
+    ) -> Option<Measured<Facts>> {
         self.verify_with(snp::Roots::amd(), &Sha256::digest(report_data), now, verdict)
     }
+}
 
-    /// The same for any data that a quote may carry and, for tests, under other roots.
-    fn verify_with(
-        &self,
-        roots: &snp::Roots,
-        data: &[u8],
-        now: UnixTime,
-        verdict: &mut Verdict,
-    ) -> Option<Measured> {
-        let hardware = self.verify_hardware(roots, now, verdict);
-        let names = Names { signature: "quote signature", data: "report data" };
-        let quoted = self.quote.verify(&self.runtime_data.ak, data, &self.pcrs, names, verdict);
-        let enclave_hash = self.pcrs.digest_of(&BOOT_PCRS);
-        let expected = format!("pcrs {}, and others", list(&BOOT_PCRS));
-        let found = format!("pcrs {}", list(self.pcrs.0.keys()));
-        verdict.decide("boot pcrs", expected, found, enclave_hash.is_some());
-        let hardware = hardware?;
-        Some(Measured {
-            enclave_hash: enclave_hash?.into(),
-            signer: None,
-            debug: hardware.debug,
-            facts: AllFacts::Azure(Facts {
-                hardware: Box::new(hardware),
-                vm: self.runtime_data.vm.clone(),
-                pcrs: self.pcrs.clone(),
-                quoted: quoted?,
-            }),
-        })
+impl Processor {
+    pub(crate) fn enclave_hash(&self) -> &EnclaveHash {
+        match self {
+            Self::Snp(measured) => &measured.enclave_hash,
+            Self::Tdx(measured) => &measured.enclave_hash,
+        }
     }
 
-    /// Checks the processor's report, whose report data is the hash of the runtime data.
-    fn verify_hardware(&self, roots: &snp::Roots, now: UnixTime, verdict: &mut Verdict) -> Option<Measured> {
-        let mut bound = [0; 64];
-        let hash = Sha256::digest(self.runtime_data.bytes());
-        bound.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-        let mut checks = Verdict::default();
-        let measured = match &self.hardware {
-            Hardware::Snp(evidence) => {
-                evidence.verify_with(roots, &bound, now, &mut checks).map(snp::Facts::into_measured)
-            }
-            Hardware::Tdx(evidence) => evidence.verify(&bound, now, &mut checks),
-        };
-        // Its report data is not ours: that is in the quote.
-        for mut check in checks.checks {
-            if check.name == "report data" {
-                check.name = "runtime data";
-            }
-            verdict.checks.push(check);
+    fn debug(&self) -> bool {
+        match self {
+            Self::Snp(measured) => measured.debug,
+            Self::Tdx(measured) => measured.debug,
         }
-        measured
     }
 }
 

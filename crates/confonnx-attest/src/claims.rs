@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::policy::shown;
+use crate::shown::shown;
 use crate::{Digest, UnixTime};
 
 /// The protocol that this crate speaks.

@@ -8,19 +8,23 @@ mod checks;
 mod collateral;
 mod enclave;
 mod pcs;
+mod platform;
 mod policy;
 mod quote;
+mod root;
 mod tcb;
 mod verify;
 
 pub(crate) use collateral::{Collateral, CollateralError};
 pub(crate) use enclave::EnclaveReport;
 pub(crate) use pcs::{requests, staple};
-pub use policy::TcbStatus;
+pub(crate) use platform::Platform;
+pub use platform::TcbStatus;
 pub(crate) use policy::{PlatformPolicy, check_list};
 pub(crate) use quote::Quote;
 pub use quote::{Kind, QuoteError};
-pub(crate) use verify::{Platform, Root, verify};
+pub(crate) use root::Root;
+pub(crate) use verify::verify;
 
 #[cfg(test)]
 mod tests;

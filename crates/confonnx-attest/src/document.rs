@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::digest::{self, HexError};
 use crate::merkle::InclusionProof;
-use crate::policy::shown;
+use crate::shown::shown;
 use crate::{Claims, Digest, Evidence, EvidenceError, Genuine, Nonce, UnixTime, Verdict, report_data};
 
 /// Longest document a client reads.

@@ -1,10 +1,12 @@
 //! The insecure TEE: a software stand-in for development, which proves nothing (protocol.md 2.7).
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use crate::contract::Attested;
 use crate::digest::{self, HexError};
-use crate::evidence::{Facts, Measured};
-use crate::{Digest, Verdict};
+use crate::measured::Measured;
+use crate::{Digest, UnixTime, Verdict};
 
 /// The stand-in's report: whatever the program says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,26 +28,28 @@ pub enum ReportError {
     ReportData(#[from] HexError),
 }
 
-impl Report {
-    /// Reads the document's `report` bytes.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
+impl Attested for Report {
+    type Error = ReportError;
+    type Facts = ();
+
+    fn parse(bytes: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ReportError> {
         let wire: Received = serde_json::from_slice(bytes)?;
         let report_data = digest::decode_array(&wire.report_data)?;
         Ok(Self { report_data, measurement: wire.measurement })
     }
 
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    fn report(&self) -> Vec<u8> {
         let report_data = digest::encode(&self.report_data);
         let wire = Sent { warning: WARNING, report_data, measurement: self.measurement, debug: true };
         // Strings and a boolean: serializing them cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
-    pub(crate) fn verify(&self, report_data: &[u8; 64], verdict: &mut Verdict) -> Measured {
+    fn verify(&self, report_data: &[u8; 64], _now: UnixTime, verdict: &mut Verdict) -> Option<Measured<()>> {
         verdict.info("signature", "none: the insecure TEE proves nothing");
         verdict.equal("report data", digest::encode(report_data), digest::encode(&self.report_data));
         // It is debug by nature, whatever it says.
-        Measured { enclave_hash: self.measurement.into(), signer: None, debug: true, facts: Facts::Insecure }
+        Some(Measured { enclave_hash: self.measurement.into(), signer: None, debug: true, facts: () })
     }
 }
 

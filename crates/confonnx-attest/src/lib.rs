@@ -39,9 +39,12 @@
 )]
 
 pub mod azure;
+mod backend;
 mod binding;
+mod bound;
 mod claims;
 pub mod collateral;
+mod contract;
 mod cursor;
 mod dcap;
 mod digest;
@@ -50,9 +53,12 @@ mod enclave_info;
 #[allow(dead_code, reason = "TPMs use what trust domains do not")]
 mod eventlog;
 mod evidence;
+mod image;
 #[cfg(feature = "insecure-dev")]
 pub mod insecure;
+mod list;
 pub mod measure;
+mod measured;
 pub mod merkle;
 pub mod nitro;
 mod policy;
@@ -61,11 +67,16 @@ pub mod produce;
 mod proof;
 pub mod release;
 pub mod sgx;
+mod shown;
 pub mod snp;
 pub mod tdx;
+mod tee;
 #[cfg(test)]
 mod testing;
 pub mod tpm;
+mod trust;
+#[cfg(feature = "produce")]
+mod tsm;
 mod verdict;
 mod x509;
 
@@ -76,10 +87,12 @@ pub use claims::{
 pub use digest::{Digest, EnclaveHash, Hex, HexError};
 pub use document::{Document, DocumentError, Documents, MAX_DOCUMENT_BYTES, VerifyError};
 pub use enclave_info::{EnclaveInfo, EnclaveInfoError};
-pub use evidence::{Evidence, EvidenceError, Tee};
+pub use evidence::{Evidence, EvidenceError};
 pub use policy::{
     AcceptedKeyService, Called, Expectations, ModelPin, ModelRefused, Platforms, Policy, PolicyBuildError,
     PolicyError, PolicyFileError, Preset, SigningKey, SigningKeyError,
 };
-pub use proof::{Genuine, Trusted};
+pub use proof::Genuine;
+pub use tee::Tee;
+pub use trust::Trusted;
 pub use verdict::{Check, Outcome, Step, Verdict};

@@ -1,49 +1,11 @@
 //! What hardware will report of a program, computed from its files before it runs.
 //!
-//! A client pins these values ([`EnclaveInfo`](crate::EnclaveInfo)), so whoever computes them need not trust the host.
+//! A client pins these values ([`EnclaveInfo`](crate::EnclaveInfo)), so whoever computes them need not trust the host. Each
+//! TEE's part is in its own folder.
 
-mod firmware;
-pub mod nitro;
-pub mod sgx;
-pub mod snp;
-pub mod tdx;
-mod uki;
-
-pub use uki::{Predicted, UkiMeasurement, uki};
-
-/// Files from which nothing can be predicted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MeasureError {
-    /// A part of the file is not there.
-    #[error("expected {what} in the {file}, found none: {hint}")]
-    Absent {
-        /// The file, such as `firmware`.
-        file: &'static str,
-        /// The part.
-        what: &'static str,
-        /// What may be done about it.
-        hint: &'static str,
-    },
-    /// A part of the file is not what it has to be.
-    #[error("{file}, {what}: expected {expected}, found {found}")]
-    Malformed {
-        /// The file, such as `firmware`.
-        file: &'static str,
-        /// The part.
-        what: &'static str,
-        /// What would do.
-        expected: String,
-        /// What it is.
-        found: String,
-    },
-    /// An argument is out of range.
-    #[error("{what}: expected {expected}, found {found}")]
-    Argument {
-        /// Its name.
-        what: &'static str,
-        /// What would do.
-        expected: &'static str,
-        /// What it is.
-        found: u64,
-    },
-}
+pub use crate::image::MeasureError;
+pub use crate::nitro::measure as nitro;
+pub use crate::sgx::measure as sgx;
+pub use crate::snp::measure as snp;
+pub use crate::tdx::measure as tdx;
+pub use crate::tpm::measure::{Predicted, UkiMeasurement, uki};

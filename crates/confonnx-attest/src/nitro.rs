@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha384};
 
-use crate::collateral::{Answer, Request, StapleError};
+use crate::contract::Attested;
 use crate::digest::encode;
-use crate::evidence::Measured;
-use crate::policy::shown;
+use crate::measured::Measured;
+use crate::shown::shown;
 use crate::x509::{Algorithm, Hash, shown_time};
 use crate::{Hex, UnixTime, Verdict};
 
 mod chain;
 mod document;
+pub mod measure;
 mod policy;
 #[cfg(feature = "produce")]
 mod produce;
@@ -45,36 +46,6 @@ pub(crate) struct Facts {
 }
 
 impl Evidence {
-    /// Reads a COSE_Sign1. There are no endorsements; whatever is in their place is left out.
-    pub(crate) fn parse(report: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        Ok(Self { report: report.to_vec(), document: Document::parse(report)? })
-    }
-
-    pub(crate) fn report(&self) -> Vec<u8> {
-        self.report.clone()
-    }
-
-    pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        Map::new()
-    }
-
-    pub(crate) fn collateral_requests(&self) -> Vec<Request> {
-        Vec::new()
-    }
-
-    pub(crate) fn staple(&mut self, _answers: &[Option<&Answer>]) -> Result<(), StapleError> {
-        Ok(())
-    }
-
-    pub(crate) fn verify(
-        &self,
-        report_data: &[u8; 64],
-        now: UnixTime,
-        verdict: &mut Verdict,
-    ) -> Option<Measured> {
-        Some(self.verify_with(AWS_ROOT, report_data, now, verdict))
-    }
-
     /// The same under another root, for tests.
     fn verify_with(
         &self,
@@ -82,7 +53,7 @@ impl Evidence {
         report_data: &[u8; 64],
         now: UnixTime,
         verdict: &mut Verdict,
-    ) -> Measured {
+    ) -> Measured<Facts> {
         let document = &self.document;
         let chain = Chain::read(&document.cabundle, &document.certificate);
         match &chain {
@@ -134,7 +105,7 @@ impl Evidence {
         verdict.decide("document time", expected, shown_time(made), (from..=latest).contains(&made));
     }
 
-    fn measured(&self, now: UnixTime) -> Measured {
+    fn measured(&self, now: UnixTime) -> Measured<Facts> {
         let document = &self.document;
         let registers = [document.pcr(0), document.pcr(1), document.pcr(2)];
         let hash: [u8; 48] = Sha384::digest(registers.concat()).into();
@@ -144,16 +115,35 @@ impl Evidence {
             enclave_hash: Hex(hash).into(),
             signer: None,
             debug,
-            facts: crate::evidence::Facts::Nitro(Facts {
-                pcrs: document.pcrs.clone(),
-                debug,
-                age_s: now.0.saturating_sub(self.made().0),
-            }),
+            facts: Facts { pcrs: document.pcrs.clone(), debug, age_s: now.0.saturating_sub(self.made().0) },
         }
     }
 
     fn made(&self) -> UnixTime {
         UnixTime(self.document.timestamp_ms / 1000)
+    }
+}
+
+impl Attested for Evidence {
+    type Error = ParseError;
+    type Facts = Facts;
+
+    /// Reads a COSE_Sign1. There are no endorsements; whatever is in their place is left out.
+    fn parse(report: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
+        Ok(Self { report: report.to_vec(), document: Document::parse(report)? })
+    }
+
+    fn report(&self) -> Vec<u8> {
+        self.report.clone()
+    }
+
+    fn verify(
+        &self,
+        report_data: &[u8; 64],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Measured<Facts>> {
+        Some(self.verify_with(AWS_ROOT, report_data, now, verdict))
     }
 }
 

@@ -3,21 +3,20 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::measured::Signer;
+use crate::shown::{one_of, shown};
 use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
 
 mod file;
 mod key_source;
-mod list;
 mod model;
 mod platforms;
 mod signing_key;
 
 pub use file::{PolicyFileError, Preset};
 pub use key_source::AcceptedKeyService;
-pub(crate) use list::at_least_one;
 pub use model::{Called, ModelPin, ModelRefused};
 pub use platforms::Platforms;
-pub(crate) use signing_key::Signer;
 pub use signing_key::{SigningKey, SigningKeyError};
 
 /// What a server has to be. Whatever is given is always compared; nothing is skipped.
@@ -166,8 +165,8 @@ impl Policy {
 
     fn check_program(&self, genuine: &Genuine, verdict: &mut Verdict) {
         let measured = &genuine.measured;
-        let section = self.expected.platforms.section(&measured.facts);
-        let named_by_section = section.is_some_and(|section| section.names_program());
+        let platforms = &self.expected.platforms;
+        let named_by_section = platforms.names_program(&measured.facts);
         let found = measured.enclave_hash.to_string();
         let (hashes, keys) = (&self.expected.enclave_hashes, &self.expected.signing_keys);
         if !hashes.is_empty() {
@@ -188,13 +187,11 @@ impl Policy {
             let passed = accepted.contains(&found);
             verdict.decide("enclave signer", one_of(accepted.into_iter()), found, passed);
         }
-        let allowed = self.expected.allow_debug || section.is_some_and(|section| section.allows_debug());
+        let allowed = self.expected.allow_debug || platforms.allows_debug(&measured.facts);
         let expected = if allowed { "on, allowed" } else { "off" };
         let found = if measured.debug { "on" } else { "off" };
         verdict.decide("debug", expected, found, allowed || !measured.debug);
-        if let Some(section) = section {
-            section.check(measured, verdict);
-        }
+        platforms.check(measured, verdict);
     }
 
     fn check_model(&self, genuine: &Genuine, verdict: &mut Verdict) {
@@ -279,18 +276,8 @@ fn narrow<T: Clone + PartialEq>(
     Ok(())
 }
 
-fn one_of(values: impl Iterator<Item = String>) -> String {
-    values.collect::<Vec<_>>().join(" or ")
-}
-
 fn names(tees: &[Tee]) -> String {
     tees.iter().map(|tee| tee.name()).collect::<Vec<_>>().join(", ")
-}
-
-/// Server-chosen text in a verdict: bounded, one line, no control characters.
-pub(crate) fn shown(text: &str) -> String {
-    let clean: String = text.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect();
-    if text.chars().nth(64).is_some() { clean + "…" } else { clean }
 }
 
 /// Seconds a document may come from the future: clocks differ.

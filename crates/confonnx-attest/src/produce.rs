@@ -7,104 +7,73 @@ use sha2::Sha256;
 
 #[cfg(feature = "insecure-dev")]
 use crate::insecure;
-use crate::{Digest, Evidence, Tee, azure, nitro, sgx, snp, tdx, tpm};
+use crate::tee::for_each_tee;
+use crate::{Digest, Evidence, Tee};
 
-mod tsm;
+pub use crate::tsm::TsmError;
 
-pub use tsm::TsmError;
-#[cfg(test)]
-pub(crate) use tsm::fake;
-pub(crate) use tsm::{Tsm, TsmReport};
+macro_rules! attesters {
+    ($($(#[$doc:meta])* $kind:ident $folder:ident;)*) => {
+        /// A source of evidence.
+        #[derive(Debug)]
+        pub enum Attester {
+            /// The software stand-in.
+            #[cfg(feature = "insecure-dev")]
+            Insecure {
+                /// What it reports as measurement.
+                measurement: Digest,
+            },
+            $($(#[$doc])* $kind(crate::$folder::Device),)*
+        }
 
-/// A source of evidence.
-#[derive(Debug)]
-pub enum Attester {
-    /// An Azure confidential VM.
-    Azure(azure::Device),
-    /// The software stand-in.
-    #[cfg(feature = "insecure-dev")]
-    Insecure {
-        /// What it reports as measurement.
-        measurement: Digest,
-    },
-    /// An AWS Nitro enclave.
-    Nitro(nitro::Device),
-    /// An Intel SGX enclave.
-    Sgx(sgx::Device),
-    /// An AMD SEV-SNP guest.
-    Snp(snp::Device),
-    /// An Intel TDX trust domain.
-    Tdx(tdx::Device),
-    /// The machine's TPM.
-    Tpm(tpm::Device),
+        /// Why there is no evidence.
+        #[derive(Debug, thiserror::Error)]
+        pub enum ProduceError {
+            /// The running executable cannot be read.
+            #[error("cannot read the running executable ({path}) to measure it: {source}")]
+            Executable {
+                /// Where it was looked for.
+                path: &'static str,
+                /// What the operating system said.
+                source: io::Error,
+            },
+            $(
+                #[doc = concat!("The device of `", stringify!($folder), "` gives no evidence.")]
+                #[error(transparent)]
+                $kind(#[from] crate::$folder::DeviceError),
+            )*
+        }
+
+        impl Attester {
+            /// The TEE it is part of.
+            pub fn tee(&self) -> Tee {
+                match self {
+                    #[cfg(feature = "insecure-dev")]
+                    Self::Insecure { .. } => Tee::Insecure,
+                    $(Self::$kind(_) => Tee::$kind,)*
+                }
+            }
+
+            /// Evidence that carries `report_data`. May block on the device for some 100 ms.
+            pub fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, ProduceError> {
+                Ok(match self {
+                    #[cfg(feature = "insecure-dev")]
+                    &Self::Insecure { measurement } => {
+                        Evidence::Insecure(insecure::Report { report_data: *report_data, measurement })
+                    }
+                    $(Self::$kind(device) => Evidence::$kind(device.evidence(report_data)?),)*
+                })
+            }
+        }
+    };
 }
-
-/// Why there is no evidence.
-#[derive(Debug, thiserror::Error)]
-pub enum ProduceError {
-    /// The running executable cannot be read.
-    #[error("cannot read the running executable ({path}) to measure it: {source}")]
-    Executable {
-        /// Where it was looked for.
-        path: &'static str,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// An Azure confidential VM gives no evidence.
-    #[error(transparent)]
-    Azure(#[from] azure::DeviceError),
-    /// An AWS Nitro enclave gives no document.
-    #[error(transparent)]
-    Nitro(#[from] nitro::DeviceError),
-    /// An Intel SGX enclave gives no quote.
-    #[error(transparent)]
-    Sgx(#[from] sgx::DeviceError),
-    /// An AMD SEV-SNP guest gives no report.
-    #[error(transparent)]
-    Snp(#[from] snp::DeviceError),
-    /// An Intel TDX trust domain gives no quote.
-    #[error(transparent)]
-    Tdx(#[from] tdx::DeviceError),
-    /// The TPM cannot be used.
-    #[error(transparent)]
-    Tpm(#[from] tpm::CommandError),
-}
+for_each_tee!(attesters);
 
 impl Attester {
     /// The software stand-in, which reports `measurement` (see [`measure_executable`]).
     #[cfg(feature = "insecure-dev")]
     pub fn insecure(measurement: Digest) -> Self {
         Self::Insecure { measurement }
-    }
-
-    /// The TEE it is part of.
-    pub fn tee(&self) -> Tee {
-        match *self {
-            Self::Azure(_) => Tee::Azure,
-            #[cfg(feature = "insecure-dev")]
-            Self::Insecure { .. } => Tee::Insecure,
-            Self::Nitro(_) => Tee::Nitro,
-            Self::Sgx(_) => Tee::Sgx,
-            Self::Snp(_) => Tee::Snp,
-            Self::Tdx(_) => Tee::Tdx,
-            Self::Tpm(_) => Tee::Tpm,
-        }
-    }
-
-    /// Evidence that carries `report_data`. May block on the device for some 100 ms.
-    pub fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, ProduceError> {
-        match *self {
-            Self::Azure(ref device) => Ok(Evidence::Azure(device.evidence(report_data)?)),
-            #[cfg(feature = "insecure-dev")]
-            Self::Insecure { measurement } => {
-                Ok(Evidence::Insecure(insecure::Report { report_data: *report_data, measurement }))
-            }
-            Self::Nitro(ref device) => Ok(Evidence::Nitro(device.evidence(report_data)?)),
-            Self::Sgx(ref device) => Ok(Evidence::Sgx(device.evidence(report_data)?)),
-            Self::Snp(ref device) => Ok(Evidence::Snp(device.evidence(report_data)?)),
-            Self::Tdx(ref device) => Ok(Evidence::Tdx(device.evidence(report_data)?)),
-            Self::Tpm(ref device) => Ok(Evidence::Tpm(device.evidence(report_data)?)),
-        }
     }
 }
 

@@ -8,7 +8,8 @@ use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha384};
 
-use crate::{Evidence, Tee};
+use crate::contract::Attested;
+use crate::{Evidence, Tee, snp};
 
 /// A request to Microsoft Azure Attestation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,19 +33,9 @@ pub enum ReleaseError {
         /// What this server has.
         found: Tee,
     },
-    /// The report is of a version that does not say its processor.
-    #[error(
-        "expected an attestation report of version 3 or later on a known processor, found {found}: update the host's firmware"
-    )]
-    Report {
-        /// Version and processor.
-        found: String,
-    },
-    /// What vouches for the report's key is missing.
-    #[error(
-        "the evidence has no certificate for the key that signed it (VCEK): expected it from the vendor's service, see --collateral-url-amd"
-    )]
-    Certificate,
+    /// The report has no such form, or what vouches for it is missing.
+    #[error(transparent)]
+    Report(#[from] snp::FormError),
 }
 
 impl Tee {
@@ -81,7 +72,7 @@ impl Evidence {
                 let (digest, _) = report.report_data.split_at_checked(TRUSTEE_DIGEST).unwrap_or_default();
                 Ok(json!({ "svn": "1", "report_data": Base64::encode_string(digest) }))
             }
-            Self::Snp(evidence) => evidence.trustee(),
+            Self::Snp(evidence) => Ok(evidence.trustee()?),
             Self::Tdx(evidence) => {
                 Ok(json!({ "cc_eventlog": null, "quote": Base64::encode_string(&evidence.report()) }))
             }

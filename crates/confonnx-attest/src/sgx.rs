@@ -5,13 +5,15 @@ use der::{Decode, Sequence};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::bound::Bound;
 use crate::collateral::{Answer, Request, StapleError};
+use crate::contract::Attested;
 use crate::dcap::{self, Collateral, CollateralError, EnclaveReport, Platform, Quote, Root};
-use crate::evidence::{self, Measured};
-use crate::policy::Signer;
+use crate::measured::{Measured, Signer};
 use crate::x509::PublicKey;
 use crate::{Digest, UnixTime, Verdict};
 
+pub mod measure;
 mod policy;
 #[cfg(feature = "produce")]
 mod produce;
@@ -47,57 +49,63 @@ pub(crate) struct Facts {
 }
 
 impl Evidence {
+    pub(crate) fn verify_with<'a>(
+        &self,
+        root: &Root,
+        bound: impl Into<Bound<'a>>,
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Facts> {
+        let bound = bound.into();
+        let platform = dcap::verify(root, &self.quote, self.collateral.as_ref(), bound, now, verdict)?;
+        Some(Facts { report: self.quote.enclave_report()?, platform })
+    }
+}
+
+impl Attested for Evidence {
+    type Error = ParseError;
+    type Facts = Facts;
+
     /// Reads a quote, and the member `collateral` of `endorsements` (protocol.md 2.10).
-    pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
+    fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
         let quote = Quote::parse(report, Kind::Sgx)?;
         let collateral = endorsements.get("collateral").map(Collateral::parse).transpose()?;
         Ok(Self { quote, collateral })
     }
 
-    pub(crate) fn report(&self) -> Vec<u8> {
+    fn report(&self) -> Vec<u8> {
         self.quote.bytes().to_vec()
     }
 
-    pub(crate) fn endorsements(&self) -> Map<String, Value> {
+    fn endorsements(&self) -> Map<String, Value> {
         let collateral = self.collateral.as_ref();
         collateral.map(|collateral| ("collateral".into(), collateral.to_json())).into_iter().collect()
     }
 
-    pub(crate) fn collateral_requests(&self) -> Vec<Request> {
+    fn collateral_requests(&self) -> Vec<Request> {
         dcap::requests(&self.quote)
     }
 
-    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+    fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
         if let Some(collateral) = dcap::staple(&self.quote, answers)? {
             self.collateral = Some(collateral);
         }
         Ok(())
     }
 
-    pub(crate) fn verify(
+    fn verify(
         &self,
         report_data: &[u8; 64],
         now: UnixTime,
         verdict: &mut Verdict,
-    ) -> Option<Measured> {
+    ) -> Option<Measured<Facts>> {
         let facts = self.verify_with(&Root::intel()?, report_data, now, verdict)?;
         Some(Measured {
             enclave_hash: Digest(facts.report.mr_enclave).into(),
-            signer: Some(Signer::Sgx(facts.report.mr_signer)),
+            signer: Some(Signer::new(&facts.report.mr_signer, signer_of)),
             debug: facts.report.is_debug(),
-            facts: evidence::Facts::Sgx(facts),
+            facts: facts,
         })
-    }
-
-    pub(crate) fn verify_with(
-        &self,
-        root: &Root,
-        report_data: &[u8; 64],
-        now: UnixTime,
-        verdict: &mut Verdict,
-    ) -> Option<Facts> {
-        let platform = dcap::verify(root, &self.quote, self.collateral.as_ref(), report_data, now, verdict)?;
-        Some(Facts { report: self.quote.enclave_report()?, platform })
     }
 }
 
@@ -109,7 +117,7 @@ impl From<CollateralError> for ParseError {
 
 /// MRSIGNER of a public key, a SubjectPublicKeyInfo as DER; `None` when SGX has no such keys: it signs with RSA-3072 and
 /// exponent 3 (Intel SDM volume 3D, SIGSTRUCT).
-pub(crate) fn signer_of(der: &[u8]) -> Option<[u8; 32]> {
+pub(crate) fn signer_of(der: &[u8]) -> Option<Vec<u8>> {
     let Ok(PublicKey::Rsa(key)) = PublicKey::from_der(der) else { return None };
     let key = RsaPublicKey::from_der(&key).ok()?;
     let modulus = key.modulus.as_bytes();
@@ -117,7 +125,7 @@ pub(crate) fn signer_of(der: &[u8]) -> Option<[u8; 32]> {
         return None;
     }
     let little_endian: Vec<u8> = modulus.iter().rev().copied().collect();
-    Some(Sha256::digest(little_endian).into())
+    Some(Sha256::digest(little_endian).to_vec())
 }
 
 /// PKCS#1 (RFC 8017 A.1.1).

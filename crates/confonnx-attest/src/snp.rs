@@ -5,15 +5,17 @@
 
 use serde_json::{Map, Value};
 
+use crate::bound::Bound;
 use crate::collateral::{Answer, Request, StapleError};
-use crate::evidence::{Facts as AllFacts, Measured};
-use crate::policy::Signer;
+use crate::contract::Attested;
+use crate::measured::{Measured, Signer};
 use crate::x509::{Algorithm, Hash};
 use crate::{EnclaveHash, Hex, UnixTime, Verdict, digest};
 
 mod chain;
 mod collateral;
 mod id_key;
+pub mod measure;
 mod policy;
 #[cfg(feature = "produce")]
 mod produce;
@@ -23,10 +25,11 @@ mod report;
 mod table;
 
 pub(crate) use chain::{Endorsements, Roots};
-pub(crate) use id_key::signer_of;
+use id_key::signer_of;
 pub use policy::{MinimumTcb, Policy};
 #[cfg(feature = "produce")]
 pub use produce::{Device, DeviceError};
+pub use release::FormError;
 pub use report::Tcb;
 pub(crate) use report::{Product, REPORT_BYTES, Report, SigningKey};
 
@@ -79,55 +82,16 @@ impl Evidence {
         Ok(Self { report: Box::new(Report::parse(report)?), endorsements: Box::new(endorsements) })
     }
 
-    pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        Self::new(report, Endorsements::parse(endorsements)?)
-    }
-
-    pub(crate) fn report(&self) -> Vec<u8> {
-        self.report.bytes().to_vec()
-    }
-
-    pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        self.endorsements.to_members()
-    }
-
-    pub(crate) fn collateral_requests(&self) -> Vec<Request> {
-        collateral::requests(&self.report, &self.endorsements)
-    }
-
-    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
-        let requests = self.collateral_requests();
-        collateral::staple(&mut self.endorsements, &requests, answers)
-    }
-
-    pub(crate) fn verify(
-        &self,
-        report_data: &[u8; 64],
-        now: UnixTime,
-        verdict: &mut Verdict,
-    ) -> Option<Measured> {
-        let facts = self.verify_report(report_data, now, verdict)?;
-        Some(facts.into_measured())
-    }
-
-    /// Decides whether the report is genuine and carries `report_data`; makes every check, whatever the others say.
+    /// Decides whether the report is genuine and carries what it has to; makes every check, whatever the others say.
     /// `None` when the report's format is unknown, so that nothing in it can be relied on.
-    pub(crate) fn verify_report(
-        &self,
-        report_data: &[u8; 64],
-        now: UnixTime,
-        verdict: &mut Verdict,
-    ) -> Option<Facts> {
-        self.verify_with(Roots::amd(), report_data, now, verdict)
-    }
-
-    pub(crate) fn verify_with(
+    pub(crate) fn verify_with<'a>(
         &self,
         roots: &Roots,
-        report_data: &[u8; 64],
+        bound: impl Into<Bound<'a>>,
         now: UnixTime,
         verdict: &mut Verdict,
     ) -> Option<Facts> {
+        let bound = bound.into();
         let report = &self.report;
         self.check_form(verdict);
         self.check_key(verdict);
@@ -152,7 +116,7 @@ impl Evidence {
                 verdict.undecided("signature", expected, found);
             }
         }
-        verdict.equal("report data", digest::encode(report_data), digest::encode(&report.report_data));
+        verdict.equal(bound.name, digest::encode(bound.bytes), digest::encode(&report.report_data));
         VERSIONS.contains(&report.version).then(|| Facts {
             report: report.clone(),
             product: chain.product,
@@ -201,14 +165,50 @@ impl Evidence {
     }
 }
 
+impl Attested for Evidence {
+    type Error = ParseError;
+    type Facts = Facts;
+
+    fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
+        Self::new(report, Endorsements::parse(endorsements)?)
+    }
+
+    fn report(&self) -> Vec<u8> {
+        self.report.bytes().to_vec()
+    }
+
+    fn endorsements(&self) -> Map<String, Value> {
+        self.endorsements.to_members()
+    }
+
+    fn collateral_requests(&self) -> Vec<Request> {
+        collateral::requests(&self.report, &self.endorsements)
+    }
+
+    fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+        let requests = self.collateral_requests();
+        collateral::staple(&mut self.endorsements, &requests, answers)
+    }
+
+    fn verify(
+        &self,
+        report_data: &[u8; 64],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Measured<Facts>> {
+        let facts = self.verify_with(Roots::amd(), report_data, now, verdict)?;
+        Some(facts.into_measured())
+    }
+}
+
 impl Facts {
-    pub(crate) fn into_measured(self) -> Measured {
+    pub(crate) fn into_measured(self) -> Measured<Self> {
         let report = &self.report;
         Measured {
             enclave_hash: EnclaveHash::from(Hex(report.measurement)),
-            signer: report.id_key().map(Signer::Snp),
+            signer: report.id_key().map(|key| Signer::new(&key, signer_of)),
             debug: report.policy.allows_debug(),
-            facts: AllFacts::Snp(self),
+            facts: self,
         }
     }
 }

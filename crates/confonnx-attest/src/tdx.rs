@@ -5,12 +5,16 @@ use dcap_qvl::quote::{Report, TDReport10};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha384};
 
+use crate::bound::Bound;
 use crate::collateral::{Answer, Request, StapleError};
-use crate::dcap::{self, Collateral, CollateralError, Platform, Quote, Root};
+use crate::contract::Attested;
+pub(crate) use crate::dcap::Root;
+use crate::dcap::{self, Collateral, CollateralError, Platform, Quote};
 use crate::eventlog::{Bank, EventLog};
-use crate::evidence::{self, Measured};
+use crate::measured::Measured;
 use crate::{EnclaveHash, UnixTime, Verdict};
 
+pub mod measure;
 mod policy;
 #[cfg(feature = "produce")]
 mod produce;
@@ -54,76 +58,17 @@ pub(crate) struct Facts {
 }
 
 impl Evidence {
-    /// Reads a quote, and the members `collateral` and `event_log` of `endorsements` (protocol.md 2.9).
-    pub(crate) fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        let quote = Quote::parse(report, Kind::Tdx)?;
-        let collateral = endorsements.get("collateral").map(Collateral::parse).transpose()?;
-        let event_log = endorsements.get("event_log").map(|log| {
-            let text = log.as_str().ok_or(ParseError::EventLog)?;
-            Base64UrlUnpadded::decode_vec(text).map_err(|_| ParseError::EventLog)
-        });
-        Ok(Self { quote, collateral, event_log: event_log.transpose()? })
-    }
-
-    pub(crate) fn report(&self) -> Vec<u8> {
-        self.quote.bytes().to_vec()
-    }
-
-    pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        let collateral =
-            self.collateral.as_ref().map(|collateral| ("collateral".into(), collateral.to_json()));
-        let event_log = self
-            .event_log
-            .as_ref()
-            .map(|log| ("event_log".into(), Base64UrlUnpadded::encode_string(log).into()));
-        collateral.into_iter().chain(event_log).collect()
-    }
-
-    pub(crate) fn collateral_requests(&self) -> Vec<Request> {
-        dcap::requests(&self.quote)
-    }
-
-    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
-        if let Some(collateral) = dcap::staple(&self.quote, answers)? {
-            self.collateral = Some(collateral);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn verify(
-        &self,
-        report_data: &[u8; 64],
-        now: UnixTime,
-        verdict: &mut Verdict,
-    ) -> Option<Measured> {
-        let facts = self.verify_quote(report_data, now, verdict)?;
-        Some(Measured {
-            enclave_hash: facts.enclave_hash()?,
-            signer: None,
-            debug: facts.is_debug(),
-            facts: evidence::Facts::Tdx(facts),
-        })
-    }
-
-    /// The checks of [`verify`](Self::verify), for evidence of which a TDX quote is a part. Its `report_data` need not
-    /// be ours.
-    pub(crate) fn verify_quote(
-        &self,
-        report_data: &[u8; 64],
-        now: UnixTime,
-        verdict: &mut Verdict,
-    ) -> Option<Facts> {
-        self.verify_with(&Root::intel()?, report_data, now, verdict)
-    }
-
-    pub(crate) fn verify_with(
+    /// The checks of [`verify`](Self::verify), for evidence of which a TDX quote is a part, too. Then its report data is
+    /// not ours.
+    pub(crate) fn verify_with<'a>(
         &self,
         root: &Root,
-        report_data: &[u8; 64],
+        bound: impl Into<Bound<'a>>,
         now: UnixTime,
         verdict: &mut Verdict,
     ) -> Option<Facts> {
-        let platform = dcap::verify(root, &self.quote, self.collateral.as_ref(), report_data, now, verdict);
+        let bound = bound.into();
+        let platform = dcap::verify(root, &self.quote, self.collateral.as_ref(), bound, now, verdict);
         let (report, mr_service_td, tee_tcb_svn2) = match *self.quote.report() {
             Report::SgxEnclave(_) => return None,
             Report::TD10(report) => (report, [0; 48], None),
@@ -176,6 +121,56 @@ impl Evidence {
     }
 }
 
+impl Attested for Evidence {
+    type Error = ParseError;
+    type Facts = Facts;
+
+    /// Reads a quote, and the members `collateral` and `event_log` of `endorsements` (protocol.md 2.9).
+    fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
+        let quote = Quote::parse(report, Kind::Tdx)?;
+        let collateral = endorsements.get("collateral").map(Collateral::parse).transpose()?;
+        let event_log = endorsements.get("event_log").map(|log| {
+            let text = log.as_str().ok_or(ParseError::EventLog)?;
+            Base64UrlUnpadded::decode_vec(text).map_err(|_| ParseError::EventLog)
+        });
+        Ok(Self { quote, collateral, event_log: event_log.transpose()? })
+    }
+
+    fn report(&self) -> Vec<u8> {
+        self.quote.bytes().to_vec()
+    }
+
+    fn endorsements(&self) -> Map<String, Value> {
+        let collateral =
+            self.collateral.as_ref().map(|collateral| ("collateral".into(), collateral.to_json()));
+        let event_log = self
+            .event_log
+            .as_ref()
+            .map(|log| ("event_log".into(), Base64UrlUnpadded::encode_string(log).into()));
+        collateral.into_iter().chain(event_log).collect()
+    }
+
+    fn collateral_requests(&self) -> Vec<Request> {
+        dcap::requests(&self.quote)
+    }
+
+    fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
+        if let Some(collateral) = dcap::staple(&self.quote, answers)? {
+            self.collateral = Some(collateral);
+        }
+        Ok(())
+    }
+
+    fn verify(
+        &self,
+        report_data: &[u8; 64],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Measured<Facts>> {
+        self.verify_with(&Root::intel()?, report_data, now, verdict)?.into_measured()
+    }
+}
+
 /// What a log says of one RTMR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replay {
@@ -205,6 +200,15 @@ fn replay(log: &EventLog<'_>, report: &TDReport10) -> impl Iterator<Item = Repla
 }
 
 impl Facts {
+    pub(crate) fn into_measured(self) -> Option<Measured<Self>> {
+        Some(Measured {
+            enclave_hash: self.enclave_hash()?,
+            signer: None,
+            debug: self.is_debug(),
+            facts: self,
+        })
+    }
+
     /// SHA-384(MRTD ‖ RTMR0 ‖ RTMR1 ‖ RTMR2 ‖ RTMR3).
     pub(crate) fn enclave_hash(&self) -> Option<EnclaveHash> {
         let mut hash = Sha384::new().chain_update(self.report.mr_td);

@@ -3,15 +3,13 @@
 //! A quote is signed by an attestation key (AK) of the TPM over the PCRs, into which firmware, boot loader and kernel
 //! measured what they started. It is worth what the AK is worth, so a policy has to name it or who certified it.
 
-use std::collections::BTreeMap;
-
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::collateral::{Answer, Request, StapleError};
-use crate::evidence::Measured;
+use crate::contract::Attested;
+use crate::measured::Measured;
 use crate::x509::Certificate;
 use crate::{UnixTime, Verdict};
 
@@ -21,6 +19,8 @@ mod certified;
 #[cfg(feature = "produce")]
 pub(crate) mod command;
 mod key;
+pub mod measure;
+mod pcrs;
 mod policy;
 #[cfg(feature = "produce")]
 mod produce;
@@ -31,18 +31,20 @@ mod wire;
 use boot_log::{MAX_LOG_BYTES, SecureBoot};
 pub use certified::AkRoots;
 #[cfg(feature = "produce")]
-pub use command::CommandError;
+pub use command::{CommandError, CommandError as DeviceError};
 #[cfg(feature = "produce")]
 pub(crate) use command::{Handle, Tpm};
 pub use key::{AkPublic, KeyError};
+pub(crate) use pcrs::list;
+pub use pcrs::{Pcrs, PcrsError};
 pub(crate) use policy::check_pcrs;
 pub use policy::{PcrIndex, Policy};
 #[cfg(feature = "produce")]
 pub use produce::Device;
 #[cfg(feature = "produce")]
 pub(crate) use produce::{DEVICE, QUOTED_PCRS};
-pub(crate) use quote::{Names, list};
-pub use quote::{Pcrs, Quote, QuoteError, Quoted};
+pub(crate) use quote::Names;
+pub use quote::{Quote, QuoteError, Quoted};
 pub use wire::WireError;
 
 /// The PCRs whose values, in this order, the enclave hash is the SHA-256 of: all that measure code and what decides
@@ -102,12 +104,9 @@ pub enum ParseError {
     /// The quote cannot be read.
     #[error(transparent)]
     Quote(#[from] QuoteError),
-    /// There are more or fewer PCR values than the quote covers, or one has another length.
-    #[error("pcrs: expected {expected} values of 32 bytes, as the quote's selection says, found others")]
-    Pcrs {
-        /// PCRs in the quote's selection.
-        expected: usize,
-    },
+    /// The values are not those the quote covers.
+    #[error(transparent)]
+    Pcrs(#[from] PcrsError),
 }
 
 /// What this TEE says beyond the enclave hash, for [`Policy`].
@@ -121,63 +120,43 @@ pub(crate) struct Facts {
     verified_at: UnixTime,
 }
 
-impl Evidence {
-    pub(crate) fn parse(report: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
+impl Attested for Evidence {
+    type Error = ParseError;
+    type Facts = Facts;
+
+    fn parse(report: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
         let wire: Wire = serde_json::from_slice(report)?;
         let ak = AkPublic::from_tpmt(&base64("ak_public", &wire.ak_public)?)?;
         let quote = Quote::parse(&base64("quote", &wire.quote)?, &base64("signature", &wire.signature)?)?;
-        let selection = quote.selection();
-        let wrong = || ParseError::Pcrs { expected: selection.len() };
-        if wire.pcrs.len() != selection.len() {
-            return Err(wrong());
-        }
-        let mut pcrs = BTreeMap::new();
-        for (&index, value) in selection.iter().zip(&wire.pcrs) {
-            pcrs.insert(index, base64("pcrs", value)?.try_into().map_err(|_| wrong())?);
-        }
+        let pcrs = Pcrs::parse(quote.selection(), &wire.pcrs)?;
         let ak_chain = certificates(&wire.ak_certificates)?;
         let event_log = wire.event_log.map(|log| base64("event_log", &log)).transpose()?;
         if let Some(found) = event_log.as_ref().map(Vec::len).filter(|&len| len > MAX_LOG_BYTES) {
             return Err(ParseError::EventLog { found });
         }
-        Ok(Self { ak, ak_chain, quote: Box::new(quote), pcrs: Pcrs(pcrs), event_log })
+        Ok(Self { ak, ak_chain, quote: Box::new(quote), pcrs, event_log })
     }
 
-    pub(crate) fn report(&self) -> Vec<u8> {
+    fn report(&self) -> Vec<u8> {
         let base64 = Base64UrlUnpadded::encode_string;
         let wire = Wire {
             ak_public: base64(self.ak.tpmt().unwrap_or_default()),
             ak_certificates: self.ak_chain.iter().map(|certificate| base64(certificate.der())).collect(),
             quote: base64(self.quote.message()),
             signature: base64(self.quote.signature()),
-            pcrs: self.pcrs.0.values().map(|value| base64(value)).collect(),
+            pcrs: self.pcrs.to_wire(),
             event_log: self.event_log.as_deref().map(base64),
         };
         // Strings and lists of them: serializing them cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
-    pub(crate) fn endorsements(&self) -> Map<String, Value> {
-        Map::new()
-    }
-
-    pub(crate) fn collateral_requests(&self) -> Vec<Request> {
-        Vec::new()
-    }
-
-    pub(crate) fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
-        match answers.len() {
-            0 => Ok(()),
-            found => Err(StapleError::Count { expected: 0, found }),
-        }
-    }
-
-    pub(crate) fn verify(
+    fn verify(
         &self,
         report_data: &[u8; 64],
         now: UnixTime,
         verdict: &mut Verdict,
-    ) -> Option<Measured> {
+    ) -> Option<Measured<Facts>> {
         let names = Names { signature: "signature", data: "report data" };
         let data = Sha256::digest(report_data);
         let quoted = self.quote.verify(&self.ak, &data, &self.pcrs, names, verdict);
@@ -186,8 +165,8 @@ impl Evidence {
             if lacks.is_empty() { ATTRIBUTES.into() } else { format!("without {}", lacks.join(", ")) };
         verdict.decide("ak attributes", ATTRIBUTES, found, lacks.is_empty());
         let enclave_hash = self.pcrs.digest_of(&BOOT_PCRS);
-        let expected = format!("pcrs {}, and others", quote::list(&BOOT_PCRS));
-        let found = format!("pcrs {}", quote::list(self.pcrs.0.keys()));
+        let expected = format!("pcrs {}, and others", list(&BOOT_PCRS));
+        let found = format!("pcrs {}", list(self.pcrs.0.keys()));
         verdict.decide("boot pcrs", expected, found, enclave_hash.is_some());
         let secure_boot = boot_log::check(self.event_log.as_deref(), &self.pcrs, verdict);
         let facts = Facts {
@@ -200,12 +179,7 @@ impl Evidence {
         };
         // A TPM knows no debug mode of what it measures: that shows in the PCRs.
         let debug = false;
-        Some(Measured {
-            enclave_hash: enclave_hash?.into(),
-            signer: None,
-            debug,
-            facts: crate::evidence::Facts::Tpm(facts),
-        })
+        Some(Measured { enclave_hash: enclave_hash?.into(), signer: None, debug, facts: facts })
     }
 }
 

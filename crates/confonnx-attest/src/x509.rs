@@ -1,6 +1,6 @@
 //! X.509 certificates and revocation lists (RFC 5280), as far as attestation needs them.
 //!
-//! No path building: each TEE's chain has a fixed shape, which its module spells out. Signatures are `ring`'s.
+//! No path building: each TEE's chain has a fixed shape, which its module spells out. Signatures are checked by `backend`.
 
 use der::asn1::ObjectIdentifier;
 use der::{Decode, Header, Reader, SliceReader, Tag};

@@ -1,8 +1,9 @@
-//! What an `.onnx` file says of itself, without running it.
+//! What an `.onnx` file says of itself without running it, Triton's configuration beside it ([`triton`]), and models
+//! encrypted in the age format (`age`, `encrypted`).
 //!
 //! For servers and clients alike: [`ModelInfo`] reads inputs and outputs, [`model_hash`] names a model, and
-//! [`read_tensor_proto`] and [`write_tensor_proto`] speak ONNX's files of single tensors; [`encrypted`] keeps a model from
-//! whoever stores it. Needs no ONNX Runtime; skips weights unread.
+//! [`read_tensor_proto`] and [`write_tensor_proto`] speak ONNX's files of single tensors; `encrypted` keeps a model from
+//! whoever stores it (feature `age`). Needs no ONNX Runtime; skips weights unread.
 //!
 //! ```
 //! use confonnx_model::{read_tensor_proto, write_tensor_proto};
@@ -31,7 +32,10 @@
     )
 )]
 
+#[cfg(feature = "age")]
+pub mod age;
 mod elem_type;
+#[cfg(feature = "age")]
 pub mod encrypted;
 mod hash;
 mod info;

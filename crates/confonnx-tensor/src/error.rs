@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::MAX_RANK;
+/// Most dimensions a shape may have; NumPy has the same bound.
+pub const MAX_RANK: usize = 64;
 
 /// Why dimensions and bytes do not make a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,6 +42,6 @@ mod shape;
 mod tensor;
 
 pub use dtype::DataType;
-pub use error::TensorError;
-pub use shape::{MAX_RANK, Shape};
+pub use error::{MAX_RANK, TensorError};
+pub use shape::Shape;
 pub use tensor::Tensor;

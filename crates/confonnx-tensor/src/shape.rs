@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use crate::TensorError;
-
-/// Most dimensions a shape may have; NumPy has the same bound.
-pub const MAX_RANK: usize = 64;
+use crate::{MAX_RANK, TensorError};
 
 /// Concrete dimensions whose product fits `usize`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Facts;
 use super::runtime::VmConfiguration;
-use crate::evidence::{Facts as AllFacts, Measured};
-use crate::policy::{at_least_one, shown};
+use super::{Facts, Processor};
+use crate::contract::Section;
+use crate::list::at_least_one;
+use crate::shown::shown;
 use crate::tpm::{PcrIndex, Quoted, check_pcrs};
-use crate::{Hex, Verdict, snp, tdx};
+use crate::{EnclaveHash, Hex, Verdict, snp, tdx};
 
 /// The `[azure]` section of a policy.
 ///
@@ -63,54 +64,18 @@ impl Policy {
         }
     }
 
-    /// Whether it says which programs are accepted: by whole measurements, or at least by what the firmware started
-    /// (PCR 4) or the unified kernel image (PCR 11).
-    pub(crate) fn names_program(&self) -> bool {
-        let named = |accepted: Option<&Vec<Hex<32>>>| accepted.is_some_and(|accepted| !accepted.is_empty());
-        !self.measurements.is_empty()
-            || [4, 11].into_iter().filter_map(PcrIndex::new).any(|index| named(self.pcrs.get(&index)))
-    }
-
-    pub(crate) fn allows_debug(&self, facts: &Facts) -> bool {
-        match facts.hardware.facts {
-            AllFacts::Snp(_) => self.snp.allows_debug(),
-            AllFacts::Tdx(_) => self.tdx.allows_debug(),
-            _ => false,
-        }
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, facts: &Facts, measured: &Measured, verdict: &mut Verdict) {
-        self.check_hardware(&facts.hardware, verdict);
-        let found = measured.enclave_hash.to_string();
-        match self.measurements.as_slice() {
-            [] => verdict.info("boot measurement", found),
-            accepted => {
-                let expected = accepted.iter().map(Hex::to_string).collect::<Vec<_>>().join(" or ");
-                let matches = accepted.iter().any(|hash| hash.0 == measured.enclave_hash.as_bytes());
-                verdict.decide("boot measurement", expected, found, matches);
-            }
-        }
-        check_pcrs(&self.pcrs, &facts.pcrs, verdict);
-        self.check_vm(&facts.vm, verdict);
-        let Quoted { reset_count, restart_count, clock, .. } = facts.quoted;
-        verdict
-            .info("tpm clock", format!("{reset_count} resets, {restart_count} restarts since, {clock} ms"));
-    }
-
-    fn check_hardware(&self, hardware: &Measured, verdict: &mut Verdict) {
-        let named = match &hardware.facts {
-            AllFacts::Snp(facts) => {
-                self.snp.check(facts, hardware, verdict);
+    fn check_hardware(&self, hardware: &Processor, verdict: &mut Verdict) {
+        let named = match hardware {
+            Processor::Snp(measured) => {
+                self.snp.check(&measured.facts, &measured.enclave_hash, verdict);
                 self.snp.names_program()
             }
-            AllFacts::Tdx(facts) => {
-                self.tdx.check(facts, hardware, verdict);
+            Processor::Tdx(measured) => {
+                self.tdx.check(&measured.facts, &measured.enclave_hash, verdict);
                 self.tdx.names_program()
             }
-            _ => false,
         };
-        let found = hardware.enclave_hash.to_string();
+        let found = hardware.enclave_hash().to_string();
         if named {
             // The section's own checks have compared it.
             verdict.info("paravisor", found);
@@ -142,6 +107,43 @@ impl Policy {
         };
         let expected = if self.console { "on, allowed" } else { "off" };
         verdict.decide("console", expected, on(console), self.console || console == Some(false));
+    }
+}
+
+impl Section for Policy {
+    type Facts = Facts;
+
+    /// Whether it says which programs are accepted: by whole measurements, or at least by what the firmware started
+    /// (PCR 4) or the unified kernel image (PCR 11).
+    fn names_program(&self) -> bool {
+        let named = |accepted: Option<&Vec<Hex<32>>>| accepted.is_some_and(|accepted| !accepted.is_empty());
+        !self.measurements.is_empty()
+            || [4, 11].into_iter().filter_map(PcrIndex::new).any(|index| named(self.pcrs.get(&index)))
+    }
+
+    fn allows_debug(&self, facts: &Facts) -> bool {
+        match &facts.hardware {
+            Processor::Snp(measured) => self.snp.allows_debug(&measured.facts),
+            Processor::Tdx(measured) => self.tdx.allows_debug(&measured.facts),
+        }
+    }
+
+    fn check(&self, facts: &Facts, enclave_hash: &EnclaveHash, verdict: &mut Verdict) {
+        self.check_hardware(&facts.hardware, verdict);
+        let found = enclave_hash.to_string();
+        match self.measurements.as_slice() {
+            [] => verdict.info("boot measurement", found),
+            accepted => {
+                let expected = accepted.iter().map(Hex::to_string).collect::<Vec<_>>().join(" or ");
+                let matches = accepted.iter().any(|hash| hash.0 == enclave_hash.as_bytes());
+                verdict.decide("boot measurement", expected, found, matches);
+            }
+        }
+        check_pcrs(&self.pcrs, &facts.pcrs, verdict);
+        self.check_vm(&facts.vm, verdict);
+        let Quoted { reset_count, restart_count, clock, .. } = facts.quoted;
+        verdict
+            .info("tpm clock", format!("{reset_count} resets, {restart_count} restarts since, {clock} ms"));
     }
 }
 

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::imds::{self, ImdsError};
 use super::runtime::{RuntimeData, RuntimeDataError};
 use super::{Evidence, Hardware, HardwareReport, HclError, HclReport};
+use crate::contract::Attested;
 use crate::tpm::{CommandError, DEVICE, Handle, QUOTED_PCRS, Tpm};
 use crate::{snp, tdx};
 

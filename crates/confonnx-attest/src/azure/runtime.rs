@@ -7,7 +7,7 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::Deserialize;
 
-use crate::policy::shown;
+use crate::shown::shown;
 use crate::tpm::{AkPublic, KeyError};
 
 /// Runtime data as it was received, and what it says.

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::collateral::Collateral;
 use super::enclave::EnclaveReport;
 use super::quote::Quote;
-use super::verify::Root;
+use super::root::Root;
 use crate::x509::{Algorithm, Certificate, Crl, Hash, PublicKey, SignatureError, check_period, shown_time};
 use crate::{UnixTime, Verdict, digest};
 

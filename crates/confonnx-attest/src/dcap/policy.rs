@@ -1,36 +1,9 @@
 //! What SGX and TDX sections of a policy say of platforms.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 
-use serde::{Deserialize, Serialize};
-
-use super::verify::Platform;
+use super::platform::{Platform, TcbStatus};
 use crate::{Hex, Verdict, digest};
-
-/// How a platform's trusted computing base stands, in Intel's words (Intel PCS API v4, TCB info). Status `Revoked` is
-/// not among them: such platforms are not genuine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum TcbStatus {
-    /// Nothing is known to be missing.
-    UpToDate,
-    /// The program has to mitigate the advisories itself.
-    SWHardeningNeeded,
-    /// A setting of the platform (such as SMT) exposes it to the advisories.
-    ConfigurationNeeded,
-    /// Both.
-    ConfigurationAndSWHardeningNeeded,
-    /// Updates are missing.
-    OutOfDate,
-    /// Updates are missing, and a setting exposes the platform.
-    OutOfDateConfigurationNeeded,
-    /// The platform is up to date, but the trust domain was started before that.
-    TDRelaunchAdvised,
-    /// The same, and a setting exposes the platform.
-    TDRelaunchAdvisedConfigurationNeeded,
-    /// The platform's keys are compromised. No policy can accept it.
-    #[serde(skip)]
-    Revoked,
-}
 
 /// The platform's part of a section, borrowed from it.
 #[derive(Debug)]
@@ -78,30 +51,6 @@ impl PlatformPolicy<'_> {
         check_list("ppid", self.ppid, &platform.ppid, verdict);
         let instance = platform.platform_instance_id.as_ref().map_or(&[][..], |id| &id[..]);
         check_list("platform instance", self.platform_instance_id, instance, verdict);
-    }
-}
-
-impl Display for TcbStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Its variants are named as Intel names them.
-        write!(f, "{self:?}")
-    }
-}
-
-impl From<dcap_qvl::TcbStatus> for TcbStatus {
-    fn from(status: dcap_qvl::TcbStatus) -> Self {
-        use dcap_qvl::TcbStatus as Intel;
-        match status {
-            Intel::UpToDate => Self::UpToDate,
-            Intel::SWHardeningNeeded => Self::SWHardeningNeeded,
-            Intel::ConfigurationNeeded => Self::ConfigurationNeeded,
-            Intel::ConfigurationAndSWHardeningNeeded => Self::ConfigurationAndSWHardeningNeeded,
-            Intel::OutOfDate => Self::OutOfDate,
-            Intel::OutOfDateConfigurationNeeded => Self::OutOfDateConfigurationNeeded,
-            Intel::TDRelaunchAdvised => Self::TDRelaunchAdvised,
-            Intel::TDRelaunchAdvisedConfigurationNeeded => Self::TDRelaunchAdvisedConfigurationNeeded,
-            Intel::Revoked => Self::Revoked,
-        }
     }
 }
 

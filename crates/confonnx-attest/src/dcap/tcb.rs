@@ -9,7 +9,7 @@ use super::checks::{self, UNREADABLE, current_at, signed_by};
 use super::collateral::Collateral;
 use super::enclave::EnclaveReport;
 use super::quote::Quote;
-use super::verify::Root;
+use super::root::Root;
 use crate::x509::{Certificate, certificates_from_pem};
 use crate::{UnixTime, Verdict, digest};
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::contract::{Attested as _, Section as _};
 use crate::dcap::Root;
 use crate::{Outcome, UnixTime, Verdict, sgx, tdx};
 

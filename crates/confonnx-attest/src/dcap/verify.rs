@@ -1,68 +1,28 @@
 //! Whether a quote is genuine: the checks in their order, and `dcap-qvl`'s own answer.
 
 use dcap_qvl::verify::QuoteVerifier;
-use dcap_qvl::{PckCertFlag, QuoteClaims, QuotePolicy};
+use dcap_qvl::{QuoteClaims, QuotePolicy};
 
 use super::checks::{self, Crls};
 use super::collateral::Collateral;
-use super::policy::TcbStatus;
+use super::platform::Platform;
 use super::quote::Quote;
+use super::root::Root;
 use super::tcb;
-use crate::x509::Certificate;
+use crate::bound::Bound;
 use crate::{Outcome, UnixTime, Verdict, digest};
-
-/// The certificate to which every chain has to lead.
-#[derive(Clone, Debug)]
-pub(crate) struct Root {
-    pub(super) certificate: Certificate,
-}
-
-/// What verification found out about the platform that made a quote.
-#[derive(Clone, Debug)]
-pub(crate) struct Platform {
-    /// The worst of platform, TDX module and quoting enclave, as Intel's own library combines them.
-    pub(crate) status: TcbStatus,
-    /// Intel's advisories that are not mitigated.
-    pub(crate) advisories: Vec<String>,
-    /// Intel's count of TCB recoveries in the collateral; the lower one of TCB info and QE identity.
-    pub(crate) tcb_evaluation: u32,
-    /// Family, model and stepping of the processor, among others.
-    pub(crate) fmspc: [u8; 6],
-    /// The processor package.
-    pub(crate) ppid: Vec<u8>,
-    /// The machine, where it has several packages.
-    pub(crate) platform_instance_id: Option<[u8; 16]>,
-    /// Processor packages can be added later. Absent on single-package platforms, like the two below.
-    pub(crate) dynamic_platform: Option<bool>,
-    /// Intel keeps the platform's root keys.
-    pub(crate) cached_keys: Option<bool>,
-    /// Simultaneous multithreading is on.
-    pub(crate) smt: Option<bool>,
-}
-
-impl Root {
-    /// Intel's, from its provisioning certification service; valid until 2049.
-    pub(crate) fn intel() -> Option<Self> {
-        // A test reads it.
-        Certificate::from_der(include_bytes!("intel-sgx-root-ca.der")).ok().map(Self::new)
-    }
-
-    pub(super) fn new(certificate: Certificate) -> Self {
-        Self { certificate }
-    }
-}
 
 /// Makes every check. What the quote reports is genuine when all of them pass; then it says about which platform.
 pub(crate) fn verify(
     root: &Root,
     quote: &Quote,
     collateral: Option<&Collateral>,
-    report_data: &[u8; 64],
+    bound: Bound<'_>,
     now: UnixTime,
     verdict: &mut Verdict,
 ) -> Option<Platform> {
     let start = verdict.checks.len();
-    verdict.equal("report data", digest::encode(report_data), digest::encode(&quote.report_data()));
+    verdict.equal(bound.name, digest::encode(bound.bytes), digest::encode(&quote.report_data()));
     checks::signatures(quote, verdict);
     checks::chain(root, quote, now, verdict);
     match collateral {
@@ -109,35 +69,6 @@ fn library(
                 verdict.decide(name, expected, found, false);
             }
             None
-        }
-    }
-}
-
-impl Platform {
-    fn new(claims: QuoteClaims) -> Self {
-        let QuoteClaims { tcb, platform, .. } = claims;
-        let mut advisories = tcb.advisory_ids;
-        // The advisories of the TDX module that runs now, which is not the one that started the trust domain.
-        for advisory in platform.current_tcb_level.into_iter().flat_map(|level| level.advisory_ids) {
-            if !advisories.contains(&advisory) {
-                advisories.push(advisory);
-            }
-        }
-        let flag = |flag| match flag {
-            PckCertFlag::True => Some(true),
-            PckCertFlag::False => Some(false),
-            PckCertFlag::Undefined => None,
-        };
-        Self {
-            status: tcb.status.into(),
-            advisories,
-            tcb_evaluation: tcb.eval_data_number,
-            fmspc: platform.pck.fmspc,
-            ppid: platform.pck.ppid,
-            platform_instance_id: platform.pck.platform_instance_id,
-            dynamic_platform: flag(platform.pck.dynamic_platform),
-            cached_keys: flag(platform.pck.cached_keys),
-            smt: flag(platform.pck.smt_enabled),
         }
     }
 }

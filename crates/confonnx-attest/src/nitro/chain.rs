@@ -39,7 +39,7 @@ impl Chain {
     }
 
     pub(super) fn signer_name(&self) -> String {
-        crate::policy::shown(&self.signer.common_name())
+        crate::shown::shown(&self.signer.common_name())
     }
 
     /// Checks root, links, uses and validity.
@@ -61,12 +61,12 @@ impl Chain {
         // Authorities between the issuer and the signer.
         for (below, pair) in self.certificates.windows(2).enumerate() {
             if let [subject, issuer] = pair {
-                let named = crate::policy::shown(&subject.common_name());
+                let named = crate::shown::shown(&subject.common_name());
                 subject.issued_by(issuer, below).map_err(|error| format!("{named}: {error}"))?;
             }
         }
         let names =
-            self.certificates.iter().map(|certificate| crate::policy::shown(&certificate.common_name()));
+            self.certificates.iter().map(|certificate| crate::shown::shown(&certificate.common_name()));
         Ok(names.collect::<Vec<_>>().join(" ← "))
     }
 

@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha384};
 
 use super::Facts;
 use super::document::Pcr;
-use crate::evidence::Measured;
-use crate::policy::at_least_one;
-use crate::{Hex, Verdict};
+use crate::contract::Section;
+use crate::list::at_least_one;
+use crate::{EnclaveHash, Hex, Verdict};
 
 /// The `[nitro]` section of a policy. A register whose list is empty may have any value, which the verdict then states.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,18 +78,27 @@ impl Policy {
         Self::default()
     }
 
+    /// Accepted values of PCR8, from both members.
+    fn signers(&self) -> Vec<Hex<48>> {
+        let certificates = self.signing_certificates.iter().map(|certificate| Hex(certificate.pcr8()));
+        self.pcr8.iter().copied().chain(certificates).collect()
+    }
+}
+
+impl Section for Policy {
+    type Facts = Facts;
+
     /// Whether it says which programs are accepted: by image, by its two parts, or by signer.
-    pub(crate) fn names_program(&self) -> bool {
+    fn names_program(&self) -> bool {
         let parts = !self.pcr1.is_empty() && !self.pcr2.is_empty();
         !self.pcr0.is_empty() || parts || !self.signers().is_empty()
     }
 
-    pub(crate) fn allows_debug(&self) -> bool {
+    fn allows_debug(&self, _facts: &Facts) -> bool {
         self.debug
     }
 
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, facts: &Facts, _measured: &Measured, verdict: &mut Verdict) {
+    fn check(&self, facts: &Facts, _enclave_hash: &EnclaveHash, verdict: &mut Verdict) {
         let registers = [
             ("pcr0", 0, self.pcr0.clone()),
             ("pcr1", 1, self.pcr1.clone()),
@@ -117,12 +126,6 @@ impl Policy {
             }
             None => verdict.info("document age", age),
         }
-    }
-
-    /// Accepted values of PCR8, from both members.
-    fn signers(&self) -> Vec<Hex<48>> {
-        let certificates = self.signing_certificates.iter().map(|certificate| Hex(certificate.pcr8()));
-        self.pcr8.iter().copied().chain(certificates).collect()
     }
 }
 

@@ -9,7 +9,8 @@ use confonnx_device::nsm_request;
 use serde_json::Map;
 
 use super::{Evidence, ParseError};
-use crate::policy::shown;
+use crate::contract::Attested;
+use crate::shown::shown;
 
 /// The security module of this enclave.
 #[derive(Debug)]

@@ -131,7 +131,7 @@ impl Made {
         self.verdict_at(NOW)
     }
 
-    fn measured(&self) -> Measured {
+    fn measured(&self) -> Measured<Facts> {
         self.evidence().verify_with(self.root.der(), &REPORT_DATA, NOW, &mut Verdict::default())
     }
 }

@@ -3,13 +3,13 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use serde::Deserialize;
+use toml::Table;
 
+use crate::tee::for_each_tee;
 use crate::{
     AcceptedKeyService, Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, ModelPin,
-    Platforms, SigningKey, SigningKeyError, azure, nitro, sgx, snp, tdx, tpm,
+    Platforms, SigningKey, SigningKeyError,
 };
 
 /// Where the sections of a policy start from.
@@ -128,77 +128,35 @@ impl Expectations {
             key_services: list("key_services", file.key_services)?,
             peer_policies: list("peer_policy_sha256", file.peer_policy_sha256)?,
             max_age: file.max_evidence_age_s.map(Duration::from_secs),
-            platforms: refine(file.preset.platforms(), &sections)?,
+            platforms: file.preset.platforms().refined(&sections)?,
         })
     }
 }
 
-/// A policy file. The sections are here to be checked; their values come from [`refine`].
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[derive(Default)]
-struct File {
-    preset: Preset,
-    max_evidence_age_s: Option<u64>,
-    enclave_hashes: Option<Vec<EnclaveHash>>,
-    enclave_info_files: Option<Vec<String>>,
-    signing_key_files: Option<Vec<String>>,
-    model_hashes: Option<Vec<ModelPin>>,
-    client_auth_sha256: Option<Vec<Digest>>,
-    allow_debug: bool,
-    key_services: Option<Vec<AcceptedKeyService>>,
-    peer_policy_sha256: Option<Vec<Digest>>,
-    #[serde(rename = "azure")]
-    _azure: Option<azure::Policy>,
-    #[serde(rename = "nitro")]
-    _nitro: Option<nitro::Policy>,
-    #[serde(rename = "sgx")]
-    _sgx: Option<sgx::Policy>,
-    #[serde(rename = "snp")]
-    _snp: Option<snp::Policy>,
-    #[serde(rename = "tdx")]
-    _tdx: Option<tdx::Policy>,
-    #[serde(rename = "tpm")]
-    _tpm: Option<tpm::Policy>,
-}
-
-/// The preset with the file's sections laid over its own.
-fn refine(preset: Platforms, file: &Table) -> Result<Platforms, toml::de::Error> {
-    let refined = Platforms {
-        azure: section(preset.azure.as_ref(), file.get("azure"))?,
-        nitro: section(preset.nitro.as_ref(), file.get("nitro"))?,
-        sgx: section(preset.sgx.as_ref(), file.get("sgx"))?,
-        snp: section(preset.snp.as_ref(), file.get("snp"))?,
-        tdx: section(preset.tdx.as_ref(), file.get("tdx"))?,
-        tpm: section(preset.tpm.as_ref(), file.get("tpm"))?,
-    };
-    Ok(if refined.accepted().is_empty() { preset } else { refined })
-}
-
-fn section<P: Serialize + DeserializeOwned>(
-    preset: Option<&P>,
-    given: Option<&Value>,
-) -> Result<Option<P>, toml::de::Error> {
-    let Some(given) = given else { return Ok(None) };
-    let mut values = Value::try_from(preset).map_err(serde::de::Error::custom)?;
-    lay_over(&mut values, given);
-    values.try_into().map(Some)
-}
-
-/// Replaces values by those of `given`; tables key by key.
-fn lay_over(values: &mut Value, given: &Value) {
-    match (values, given) {
-        (Value::Table(values), Value::Table(given)) => {
-            for (key, given) in given {
-                match values.get_mut(key) {
-                    Some(value) => lay_over(value, given),
-                    None => drop(values.insert(key.clone(), given.clone())),
-                }
-            }
+macro_rules! file {
+    ($($(#[$doc:meta])* $kind:ident $folder:ident;)*) => {
+        /// A policy file. The sections are here to be checked; their values come from [`Platforms::refined`].
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct File {
+            preset: Preset,
+            max_evidence_age_s: Option<u64>,
+            enclave_hashes: Option<Vec<EnclaveHash>>,
+            enclave_info_files: Option<Vec<String>>,
+            signing_key_files: Option<Vec<String>>,
+            model_hashes: Option<Vec<ModelPin>>,
+            client_auth_sha256: Option<Vec<Digest>>,
+            allow_debug: bool,
+            key_services: Option<Vec<AcceptedKeyService>>,
+            peer_policy_sha256: Option<Vec<Digest>>,
+            $(
+                #[allow(dead_code, reason = "read to be checked")]
+                $folder: Option<crate::$folder::Policy>,
+            )*
         }
-        (value, given) => *value = given.clone(),
-    }
+    };
 }
+for_each_tee!(file);
 
 fn list<T>(key: &'static str, values: Option<Vec<T>>) -> Result<Vec<T>, PolicyFileError> {
     match values {

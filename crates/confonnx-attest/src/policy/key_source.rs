@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::{Expectations, one_of, shown};
+use super::Expectations;
+use crate::shown::{one_of, shown};
 use crate::{Digest, Genuine, KeySource, Verdict};
 
 /// A service that may know the secret a server's keys are derived from.
@@ -93,7 +94,8 @@ fn check_group(expected: &Expectations, genuine: &Genuine, verdict: &mut Verdict
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::{Facts, Measured};
+    use crate::evidence::Facts;
+    use crate::measured::Measured;
     use crate::{Claims, EnclaveHash, KeyService, Platforms, Tee, UnixTime};
 
     fn source() -> KeySource {

@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::{PolicyBuildError, one_of, shown};
+use super::PolicyBuildError;
+use crate::shown::{one_of, shown};
 use crate::{Claims, Digest, HexError, ModelClaim, Policy};
 
 /// The hash that a model has to have: whichever is called, or the one of that name. `HEX` or `NAME=HEX`.

@@ -5,7 +5,8 @@ use std::fmt;
 use base64ct::{Base64, Encoding};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Digest, digest, sgx, snp};
+use crate::Digest;
+use crate::measured::Signer;
 
 /// The public key that signs a program.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,15 +26,6 @@ pub enum SigningKeyError {
     Base64,
 }
 
-/// Who signed a program, as the TEE reports it.
-#[derive(Debug)]
-pub(crate) enum Signer {
-    /// MRSIGNER: SHA-256 of the RSA modulus.
-    Sgx([u8; 32]),
-    /// SHA-384 of the ID key in AMD's format.
-    Snp([u8; 48]),
-}
-
 impl SigningKey {
     /// From a PEM file with one `PUBLIC KEY` block (a SubjectPublicKeyInfo).
     pub fn from_pem(pem: &str) -> Result<Self, SigningKeyError> {
@@ -49,26 +41,13 @@ impl SigningKey {
 
     /// How the TEE that reported `found` would report this key.
     pub(crate) fn expected(&self, found: Option<&Signer>) -> String {
-        let reported = match found {
-            Some(Signer::Sgx(_)) => sgx::signer_of(&self.der).map(Signer::Sgx),
-            Some(Signer::Snp(_)) => snp::signer_of(&self.der).map(Signer::Snp),
-            None => None,
-        };
-        reported.map_or_else(|| format!("a program signed by {self:?}"), |signer| signer.to_string())
+        let reported = found.and_then(|signer| signer.would_be(&self.der));
+        reported.unwrap_or_else(|| format!("a program signed by {self:?}"))
     }
 }
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({})", Digest(Sha256::digest(&self.der).into()))
-    }
-}
-
-impl fmt::Display for Signer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&match self {
-            Self::Sgx(mrsigner) => digest::encode(mrsigner),
-            Self::Snp(digest) => digest::encode(digest),
-        })
     }
 }

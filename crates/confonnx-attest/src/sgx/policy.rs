@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
+use crate::contract::Section;
 use crate::dcap::{PlatformPolicy, TcbStatus, check_list};
-use crate::evidence::Measured;
-use crate::policy::at_least_one;
-use crate::{Hex, Verdict, digest};
+use crate::list::at_least_one;
+use crate::{EnclaveHash, Hex, Verdict, digest};
 
 /// The `[sgx]` section of a policy. In each list of values one has to match; an empty one expects nothing.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -91,20 +91,37 @@ impl Policy {
         }
     }
 
+    fn platform(&self) -> PlatformPolicy<'_> {
+        PlatformPolicy {
+            tcb_statuses: &self.tcb_statuses,
+            advisories: &self.advisories,
+            minimum_tcb_evaluation: self.minimum_tcb_evaluation,
+            dynamic_platform: self.dynamic_platform,
+            cached_keys: self.cached_keys,
+            smt: self.smt,
+            fmspc: &self.fmspc,
+            ppid: &self.ppid,
+            platform_instance_id: &self.platform_instance_id,
+        }
+    }
+}
+
+impl Section for Policy {
+    type Facts = Facts;
+
     /// Whether it says which programs are accepted. A signer alone does not: it may sign other programs, and has
     /// signed old ones.
-    pub(crate) fn names_program(&self) -> bool {
+    fn names_program(&self) -> bool {
         let signed =
             !self.mr_signer.is_empty() && !self.isv_prod_id.is_empty() && self.minimum_isv_svn.is_some();
         !self.mr_enclave.is_empty() || signed
     }
 
-    pub(crate) fn allows_debug(&self) -> bool {
+    fn allows_debug(&self, _facts: &Facts) -> bool {
         self.debug
     }
 
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, facts: &Facts, _measured: &Measured, verdict: &mut Verdict) {
+    fn check(&self, facts: &Facts, _enclave_hash: &EnclaveHash, verdict: &mut Verdict) {
         let report = &facts.report;
         check_list("mr enclave", &self.mr_enclave, &report.mr_enclave, verdict);
         check_list("mr signer", &self.mr_signer, &report.mr_signer, verdict);
@@ -121,20 +138,6 @@ impl Policy {
         check_min("config svn", self.minimum_config_svn, report.config_svn, verdict);
         verdict.info("attributes", digest::encode(&report.attributes));
         self.platform().check(&facts.platform, verdict);
-    }
-
-    fn platform(&self) -> PlatformPolicy<'_> {
-        PlatformPolicy {
-            tcb_statuses: &self.tcb_statuses,
-            advisories: &self.advisories,
-            minimum_tcb_evaluation: self.minimum_tcb_evaluation,
-            dynamic_platform: self.dynamic_platform,
-            cached_keys: self.cached_keys,
-            smt: self.smt,
-            fmspc: &self.fmspc,
-            ppid: &self.ppid,
-            platform_instance_id: &self.platform_instance_id,
-        }
     }
 }
 

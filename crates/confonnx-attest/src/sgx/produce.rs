@@ -9,6 +9,7 @@ use serde_json::Map;
 
 use super::{Evidence, ParseError};
 use crate::Hex;
+use crate::contract::Attested;
 
 /// Gramine's pseudo-files: what is written to `user_report_data` is in the next `quote`.
 #[derive(Debug)]

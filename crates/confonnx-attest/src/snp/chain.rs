@@ -302,7 +302,7 @@ fn shown_product(key: &Certificate) -> String {
     let name = key.extension(PRODUCT_NAME).and_then(|value| Ia5StringRef::from_der(value).ok());
     name.map_or_else(
         || "no product name in the certificate".into(),
-        |name| crate::policy::shown(name.as_str()),
+        |name| crate::shown::shown(name.as_str()),
     )
 }
 

@@ -1,12 +1,12 @@
 //! The key that signs a guest's ID block, as reports name it.
 
-use ring::digest::{SHA384, digest};
+use sha2::{Digest as _, Sha384};
 
 use crate::x509::PublicKey;
 
 /// The digest by which reports name an ID or author key: SHA-384 of the key in AMD's format (56860, "ECDSA P-384
 /// Public Key"). `der` is a SubjectPublicKeyInfo; `None` when it is not of a P-384 key.
-pub(crate) fn signer_of(der: &[u8]) -> Option<[u8; 48]> {
+pub(super) fn signer_of(der: &[u8]) -> Option<Vec<u8>> {
     let Ok(PublicKey::P384(point)) = PublicKey::from_der(der) else { return None };
     let (x, y) = point.strip_prefix(&[UNCOMPRESSED])?.split_at_checked(48)?;
     (y.len() == 48).then_some(())?;
@@ -17,7 +17,7 @@ pub(crate) fn signer_of(der: &[u8]) -> Option<[u8; 48]> {
         key.extend([0; COORDINATE_BYTES - 48]);
     }
     key.resize(KEY_BYTES, 0);
-    digest(&SHA384, &key).as_ref().try_into().ok()
+    Some(Sha384::digest(&key).to_vec())
 }
 
 const UNCOMPRESSED: u8 = 4;

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use super::report::{Product, Tcb, shown_raw_tcb};
-use crate::Verdict;
+use crate::contract::Section;
 use crate::digest::Hex;
-use crate::evidence::Measured;
-use crate::policy::{at_least_one, shown};
+use crate::list::at_least_one;
+use crate::shown::shown;
+use crate::{EnclaveHash, Verdict};
 
 /// The `[snp]` section of a policy. A list that is not given accepts any value, which the verdict then states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,37 +98,6 @@ impl Policy {
         Self { smt: true, require_crl: false, require_alias_check: false, ..Self::strict() }
     }
 
-    /// Whether it says which programs are accepted: by measurement, or by who signed them.
-    pub(crate) fn names_program(&self) -> bool {
-        !self.measurements.is_empty() || !self.id_keys.is_empty()
-    }
-
-    pub(crate) fn allows_debug(&self) -> bool {
-        self.debug
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, facts: &Facts, _measured: &Measured, verdict: &mut Verdict) {
-        let report = &facts.report;
-        one_of("measurement", &self.measurements, Hex(report.measurement), verdict);
-        one_of("id key", &self.id_keys, Hex(report.id_key_digest), verdict);
-        one_of("author key", &self.author_keys, Hex(report.author_key_digest), verdict);
-        match self.minimum_guest_svn {
-            Some(minimum) => {
-                let (expected, found) = (format!("at least {minimum}"), report.guest_svn.to_string());
-                verdict.decide("guest svn", expected, found, report.guest_svn >= minimum);
-            }
-            None => verdict.info("guest svn", report.guest_svn.to_string()),
-        }
-        one_of("host data", &self.host_data, Hex(report.host_data), verdict);
-        verdict.info("family id", Hex(report.family_id).to_string());
-        verdict.info("image id", Hex(report.image_id).to_string());
-        let expected = self.vmpl.iter().map(u32::to_string).collect::<Vec<_>>().join(" or ");
-        verdict.decide("vmpl", expected, report.vmpl.to_string(), self.vmpl.contains(&report.vmpl));
-        off("migration", self.migration, report.policy.allows_migration(), verdict);
-        self.check_platform(facts, verdict);
-    }
-
     fn check_platform(&self, facts: &Facts, verdict: &mut Verdict) {
         let report = &facts.report;
         let tcbs = [
@@ -167,6 +137,40 @@ impl Policy {
             (true, true) => verdict.decide("revocation list", "checked", found, true),
             (false, _) => verdict.info("revocation list", found),
         }
+    }
+}
+
+impl Section for Policy {
+    type Facts = Facts;
+
+    /// Whether it says which programs are accepted: by measurement, or by who signed them.
+    fn names_program(&self) -> bool {
+        !self.measurements.is_empty() || !self.id_keys.is_empty()
+    }
+
+    fn allows_debug(&self, _facts: &Facts) -> bool {
+        self.debug
+    }
+
+    fn check(&self, facts: &Facts, _enclave_hash: &EnclaveHash, verdict: &mut Verdict) {
+        let report = &facts.report;
+        one_of("measurement", &self.measurements, Hex(report.measurement), verdict);
+        one_of("id key", &self.id_keys, Hex(report.id_key_digest), verdict);
+        one_of("author key", &self.author_keys, Hex(report.author_key_digest), verdict);
+        match self.minimum_guest_svn {
+            Some(minimum) => {
+                let (expected, found) = (format!("at least {minimum}"), report.guest_svn.to_string());
+                verdict.decide("guest svn", expected, found, report.guest_svn >= minimum);
+            }
+            None => verdict.info("guest svn", report.guest_svn.to_string()),
+        }
+        one_of("host data", &self.host_data, Hex(report.host_data), verdict);
+        verdict.info("family id", Hex(report.family_id).to_string());
+        verdict.info("image id", Hex(report.image_id).to_string());
+        let expected = self.vmpl.iter().map(u32::to_string).collect::<Vec<_>>().join(" or ");
+        verdict.decide("vmpl", expected, report.vmpl.to_string(), self.vmpl.contains(&report.vmpl));
+        off("migration", self.migration, report.policy.allows_migration(), verdict);
+        self.check_platform(facts, verdict);
     }
 }
 

@@ -8,7 +8,7 @@ use confonnx_device::{SevGuestError, sev_guest_extended_report};
 
 use super::{Evidence, ParseError, table};
 use crate::Hex;
-use crate::produce::{Tsm, TsmError, TsmReport};
+use crate::tsm::{Tsm, TsmError, TsmReport};
 
 /// How this guest gets its reports.
 #[derive(Debug)]
@@ -124,8 +124,9 @@ const VMPL: u32 = 0;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::produce::fake::{Fake, Round};
+    use crate::contract::Attested as _;
     use crate::snp::tests::{Made, REPORT_DATA};
+    use crate::tsm::fake::{Fake, Round};
 
     /// A Genoa guest's report, which carries what was asked for.
     fn answer(inblob: &[u8]) -> Vec<u8> {

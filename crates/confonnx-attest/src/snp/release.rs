@@ -1,16 +1,33 @@
-//! A report in the form of the services that release secrets (see [`crate::release`]).
+//! A report in the form of the services that release secrets (see `crate::release`).
 
 use base64ct::{Base64, Encoding};
 use serde_json::{Value, json};
 
 use super::report::{Product, Report, Tcb};
 use super::{Evidence, Roots};
-use crate::release::ReleaseError;
 use crate::x509::Certificate;
+
+/// Why a report has no such form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormError {
+    /// The report is of a version that does not say its processor.
+    #[error(
+        "expected an attestation report of version 3 or later on a known processor, found {found}: update the host's firmware"
+    )]
+    Report {
+        /// Version and processor.
+        found: String,
+    },
+    /// What vouches for the report's key is missing.
+    #[error(
+        "the evidence has no certificate for the key that signed it (VCEK): expected it from the vendor's service, see --collateral-url-amd"
+    )]
+    Certificate,
+}
 
 impl Evidence {
     /// The JSON of `AttestationReport` and `CertTableEntry` of the crate `sev` 7, which Trustee's verifier reads.
-    pub(crate) fn trustee(&self) -> Result<Value, ReleaseError> {
+    pub(crate) fn trustee(&self) -> Result<Value, FormError> {
         let report = &*self.report;
         let product = product(report)?;
         let field =
@@ -19,14 +36,14 @@ impl Evidence {
         let integer = |at, len| field(at, len).iter().rfold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
         let tcb = |bytes: [u8; 8]| {
             let Tcb { fmc, bootloader, tee, snp, microcode } =
-                Tcb::decode(bytes, product).ok_or_else(|| ReleaseError::Report {
+                Tcb::decode(bytes, product).ok_or_else(|| FormError::Report {
                     found: "a TCB version with bits that are reserved".into(),
                 })?;
             let fmc = (product == Product::Turin).then_some(fmc);
             let tcb = json!({
                 "fmc": fmc, "bootloader": bootloader, "tee": tee, "snp": snp, "microcode": microcode
             });
-            Ok::<_, ReleaseError>(tcb)
+            Ok::<_, FormError>(tcb)
         };
         let version = |at| match field(at, 3) {
             [build, minor, major] => json!({ "major": major, "minor": minor, "build": build }),
@@ -75,16 +92,16 @@ impl Evidence {
     }
 
     /// VCEK, ASK, ARK in PEM.
-    pub(crate) fn chain_pem(&self) -> Result<String, ReleaseError> {
-        let root = Roots::amd().of(product(&self.report)?).ok_or(ReleaseError::Certificate)?;
-        let vcek = self.endorsements.vcek.as_ref().ok_or(ReleaseError::Certificate)?;
-        let ask = self.endorsements.ask.as_ref().or(root.ask.as_ref()).ok_or(ReleaseError::Certificate)?;
+    pub(crate) fn chain_pem(&self) -> Result<String, FormError> {
+        let root = Roots::amd().of(product(&self.report)?).ok_or(FormError::Certificate)?;
+        let vcek = self.endorsements.vcek.as_ref().ok_or(FormError::Certificate)?;
+        let ask = self.endorsements.ask.as_ref().or(root.ask.as_ref()).ok_or(FormError::Certificate)?;
         Ok([vcek, ask, &root.ark].map(pem).concat())
     }
 }
 
-fn product(report: &Report) -> Result<Product, ReleaseError> {
-    report.product().flatten().ok_or_else(|| ReleaseError::Report {
+fn product(report: &Report) -> Result<Product, FormError> {
+    report.product().flatten().ok_or_else(|| FormError::Report {
         found: format!("version {}, processor {}", report.version, report.shown_cpuid()),
     })
 }

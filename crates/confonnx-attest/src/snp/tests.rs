@@ -10,6 +10,7 @@ use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 
 use super::chain::Root;
 use super::*;
+use crate::contract::Section as _;
 use crate::x509::{Certificate, Crl};
 use crate::{Hex, Outcome};
 
@@ -271,9 +272,9 @@ fn names_of_checks_are_unique() {
     for made in [Made::crl(), Made::vlek(), Made { edit: |e| *e = Endorsements::default(), ..Made::new() }] {
         let (verdict, facts) = made.verify();
         let measured = facts.unwrap().into_measured();
-        let AllFacts::Snp(facts) = &measured.facts else { panic!("other facts") };
+        let facts = &measured.facts;
         let mut verdict = verdict;
-        Policy::strict().check(facts, &measured, &mut verdict);
+        Policy::strict().check(facts, &measured.enclave_hash, &mut verdict);
         let mut names: Vec<_> = verdict.checks.iter().map(|check| check.name).collect();
         let all = names.len();
         names.sort_unstable();
@@ -518,7 +519,7 @@ proptest::proptest! {
         let endorsements = Made::crl().evidence().1.endorsements;
         let evidence = Evidence::new(&report, *endorsements).unwrap();
         let mut verdict = Verdict::default();
-        let facts = evidence.verify_report(&REPORT_DATA, NOW, &mut verdict);
+        let facts = evidence.verify_with(Roots::amd(), &REPORT_DATA, NOW, &mut verdict);
         proptest::prop_assert!(!verdict.passes());
         proptest::prop_assert_eq!(facts.is_some(), (2..=5).contains(&evidence.report.version));
         evidence.collateral_requests();

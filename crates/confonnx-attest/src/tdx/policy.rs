@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
+use crate::contract::Section;
 use crate::dcap::{PlatformPolicy, TcbStatus, check_list};
-use crate::evidence::Measured;
-use crate::policy::at_least_one;
-use crate::{Hex, Verdict, digest};
+use crate::list::at_least_one;
+use crate::{EnclaveHash, Hex, Verdict, digest};
 
 /// The `[tdx]` section of a policy. In each list of values one has to match; an empty one expects nothing.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -150,39 +150,6 @@ impl Policy {
         }
     }
 
-    /// Whether it says which programs are accepted: firmware, its configuration, kernel and initial RAM disk. One of
-    /// them open leaves all open.
-    pub(crate) fn names_program(&self) -> bool {
-        [&self.mr_td, &self.rtmr0, &self.rtmr1, &self.rtmr2].iter().all(|list| !list.is_empty())
-    }
-
-    pub(crate) fn allows_debug(&self) -> bool {
-        self.debug
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, facts: &Facts, _measured: &Measured, verdict: &mut Verdict) {
-        let report = &facts.report;
-        check_list("mr td", &self.mr_td, &report.mr_td, verdict);
-        check_list("rtmr0", &self.rtmr0, &report.rt_mr0, verdict);
-        check_list("rtmr1", &self.rtmr1, &report.rt_mr1, verdict);
-        check_list("rtmr2", &self.rtmr2, &report.rt_mr2, verdict);
-        check_list("rtmr3", &self.rtmr3, &report.rt_mr3, verdict);
-        check_list("mr seam", &self.mr_seam, &report.mr_seam, verdict);
-        check_list("mr config id", &self.mr_config_id, &report.mr_config_id, verdict);
-        check_list("mr owner", &self.mr_owner, &report.mr_owner, verdict);
-        check_list("mr owner config", &self.mr_owner_config, &report.mr_owner_config, verdict);
-        if facts.mr_service_td == [0; 48] || self.mr_service_td.is_empty() {
-            verdict.equal("service td", digest::encode(&[0; 48]), digest::encode(&facts.mr_service_td));
-        } else {
-            check_list("service td", &self.mr_service_td, &facts.mr_service_td, verdict);
-        }
-        check_list("xfam", &self.xfam, &report.xfam, verdict);
-        self.check_attributes(report.td_attributes, verdict);
-        self.check_svn(facts, verdict);
-        self.platform().check(&facts.platform, verdict);
-    }
-
     fn check_attributes(&self, attributes: [u8; 8], verdict: &mut Verdict) {
         let allowed: Vec<&str> = self.attributes.iter().map(|attribute| attribute.name()).collect();
         // Debugging, reserved bits, SEPT_VE_DISABLE and MIGRATABLE have checks of their own.
@@ -222,6 +189,42 @@ impl Policy {
             ppid: &self.ppid,
             platform_instance_id: &self.platform_instance_id,
         }
+    }
+}
+
+impl Section for Policy {
+    type Facts = Facts;
+
+    /// Whether it says which programs are accepted: firmware, its configuration, kernel and initial RAM disk. One of
+    /// them open leaves all open.
+    fn names_program(&self) -> bool {
+        [&self.mr_td, &self.rtmr0, &self.rtmr1, &self.rtmr2].iter().all(|list| !list.is_empty())
+    }
+
+    fn allows_debug(&self, _facts: &Facts) -> bool {
+        self.debug
+    }
+
+    fn check(&self, facts: &Facts, _enclave_hash: &EnclaveHash, verdict: &mut Verdict) {
+        let report = &facts.report;
+        check_list("mr td", &self.mr_td, &report.mr_td, verdict);
+        check_list("rtmr0", &self.rtmr0, &report.rt_mr0, verdict);
+        check_list("rtmr1", &self.rtmr1, &report.rt_mr1, verdict);
+        check_list("rtmr2", &self.rtmr2, &report.rt_mr2, verdict);
+        check_list("rtmr3", &self.rtmr3, &report.rt_mr3, verdict);
+        check_list("mr seam", &self.mr_seam, &report.mr_seam, verdict);
+        check_list("mr config id", &self.mr_config_id, &report.mr_config_id, verdict);
+        check_list("mr owner", &self.mr_owner, &report.mr_owner, verdict);
+        check_list("mr owner config", &self.mr_owner_config, &report.mr_owner_config, verdict);
+        if facts.mr_service_td == [0; 48] || self.mr_service_td.is_empty() {
+            verdict.equal("service td", digest::encode(&[0; 48]), digest::encode(&facts.mr_service_td));
+        } else {
+            check_list("service td", &self.mr_service_td, &facts.mr_service_td, verdict);
+        }
+        check_list("xfam", &self.xfam, &report.xfam, verdict);
+        self.check_attributes(report.td_attributes, verdict);
+        self.check_svn(facts, verdict);
+        self.platform().check(&facts.platform, verdict);
     }
 }
 

@@ -8,8 +8,9 @@ use serde_json::Map;
 
 use super::{Evidence, ParseError};
 use crate::Hex;
+use crate::contract::Attested;
 use crate::eventlog::{EventLog, MAX_LOG_BYTES};
-use crate::produce::{Tsm, TsmError};
+use crate::tsm::{Tsm, TsmError};
 
 /// How this trust domain gets its quotes: the kernel's configfs-tsm, behind which the host's quoting enclave is.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
     use crate::Tee;
     use crate::produce::Attester;
-    use crate::produce::fake::{Fake, Round};
+    use crate::tsm::fake::{Fake, Round};
 
     const QUOTE: &[u8] = include_bytes!("../../../../vectors/evidence/tdx/tdx_quote");
 

@@ -1,6 +1,6 @@
 //! What the firmware's event log says, once it is shown to be what the TPM measured.
 
-use super::{Pcrs, quote};
+use super::pcrs::{Pcrs, list};
 use crate::Verdict;
 use crate::digest::encode;
 use crate::eventlog::{Bank, EventLog};
@@ -25,7 +25,7 @@ pub(super) fn check(log: Option<&[u8]>, pcrs: &Pcrs, verdict: &mut Verdict) -> S
         return SecureBoot::Unknown;
     };
     let firmware: Vec<_> = pcrs.0.iter().filter(|(index, _)| **index <= LAST_OF_FIRMWARE).collect();
-    let expected = format!("a log of pcrs {}", quote::list(firmware.iter().map(|(index, _)| *index)));
+    let expected = format!("a log of pcrs {}", list(firmware.iter().map(|(index, _)| *index)));
     let log = match EventLog::parse(log) {
         Ok(log) => log,
         Err(err) => {

@@ -5,10 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{AkRoots, Facts, Pcrs, SecureBoot, quote};
-use crate::evidence::Measured;
-use crate::policy::at_least_one;
-use crate::{Hex, Verdict};
+use super::pcrs::{Pcrs, list};
+use super::{AkRoots, Facts, SecureBoot};
+use crate::contract::Section;
+use crate::list::at_least_one;
+use crate::{EnclaveHash, Hex, Verdict};
 
 /// The `[tpm]` section of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -49,44 +50,6 @@ impl Policy {
         Self::strict()
     }
 
-    /// Whether it says which programs are accepted: by whole measurements, or at least by what the firmware started
-    /// (PCR 4) or the unified kernel image (PCR 11).
-    pub(crate) fn names_program(&self) -> bool {
-        !self.measurements.is_empty()
-            || [4, 11]
-                .iter()
-                .any(|&index| self.pcrs.get(&PcrIndex(index)).is_some_and(|accepted| !accepted.is_empty()))
-    }
-
-    pub(crate) fn allows_debug(&self) -> bool {
-        false
-    }
-
-    /// Makes every check of this section.
-    pub(crate) fn check(&self, facts: &Facts, measured: &Measured, verdict: &mut Verdict) {
-        self.check_ak(facts, verdict);
-        let found = measured.enclave_hash.to_string();
-        if self.measurements.is_empty() {
-            verdict.info("measurement", found);
-        } else {
-            let accepted = self.measurements.iter().any(|hash| hash.0 == measured.enclave_hash.as_bytes());
-            verdict.decide("measurement", one_of(&self.measurements), found, accepted);
-        }
-        check_pcrs(&self.pcrs, &facts.pcrs, verdict);
-        self.check_secure_boot(facts, verdict);
-        let quoted = &facts.quoted;
-        let version = format!("{:#018x}", quoted.firmware_version);
-        match self.minimum_firmware_version {
-            Some(minimum) => {
-                let expected = format!("at least {minimum:#018x}");
-                verdict.decide("tpm firmware", expected, version, quoted.firmware_version >= minimum);
-            }
-            None => verdict.info("tpm firmware", version),
-        }
-        let (resets, restarts) = (quoted.reset_count, quoted.restart_count);
-        verdict.info("tpm clock", format!("{resets} resets, {restarts} restarts since, {} ms", quoted.clock));
-    }
-
     fn check_secure_boot(&self, facts: &Facts, verdict: &mut Verdict) {
         let found = match facts.secure_boot {
             SecureBoot::On => "on",
@@ -120,10 +83,51 @@ impl Policy {
     }
 }
 
+impl Section for Policy {
+    type Facts = Facts;
+
+    /// Whether it says which programs are accepted: by whole measurements, or at least by what the firmware started
+    /// (PCR 4) or the unified kernel image (PCR 11).
+    fn names_program(&self) -> bool {
+        !self.measurements.is_empty()
+            || [4, 11]
+                .iter()
+                .any(|&index| self.pcrs.get(&PcrIndex(index)).is_some_and(|accepted| !accepted.is_empty()))
+    }
+
+    fn allows_debug(&self, _facts: &Facts) -> bool {
+        false
+    }
+
+    fn check(&self, facts: &Facts, enclave_hash: &EnclaveHash, verdict: &mut Verdict) {
+        self.check_ak(facts, verdict);
+        let found = enclave_hash.to_string();
+        if self.measurements.is_empty() {
+            verdict.info("measurement", found);
+        } else {
+            let accepted = self.measurements.iter().any(|hash| hash.0 == enclave_hash.as_bytes());
+            verdict.decide("measurement", one_of(&self.measurements), found, accepted);
+        }
+        check_pcrs(&self.pcrs, &facts.pcrs, verdict);
+        self.check_secure_boot(facts, verdict);
+        let quoted = &facts.quoted;
+        let version = format!("{:#018x}", quoted.firmware_version);
+        match self.minimum_firmware_version {
+            Some(minimum) => {
+                let expected = format!("at least {minimum:#018x}");
+                verdict.decide("tpm firmware", expected, version, quoted.firmware_version >= minimum);
+            }
+            None => verdict.info("tpm firmware", version),
+        }
+        let (resets, restarts) = (quoted.reset_count, quoted.restart_count);
+        verdict.info("tpm clock", format!("{resets} resets, {restarts} restarts since, {} ms", quoted.clock));
+    }
+}
+
 /// Compares the values of PCRs with those accepted of each one named.
 pub(crate) fn check_pcrs(accepted: &BTreeMap<PcrIndex, Vec<Hex<32>>>, pcrs: &Pcrs, verdict: &mut Verdict) {
     if accepted.is_empty() {
-        return verdict.info("pcrs", quote::list(pcrs.0.keys()));
+        return verdict.info("pcrs", list(pcrs.0.keys()));
     }
     let mut expected = Vec::new();
     let mut found = Vec::new();
@@ -163,7 +167,7 @@ impl<'de> Deserialize<'de> for PcrIndex {
         index.ok_or_else(|| {
             serde::de::Error::custom(format!(
                 "expected the index of a PCR that software cannot reset, 0 to {LAST_STATIC}, found {}",
-                crate::policy::shown(&text)
+                crate::shown::shown(&text)
             ))
         })
     }

@@ -1,16 +1,12 @@
 //! Quotes: a TPM's signed statement about its PCRs (TPM 2.0 library, part 2, 10.12).
 
-use std::collections::BTreeMap;
-
-use sha2::{Digest as _, Sha256, Sha384, Sha512};
-
 use super::AkPublic;
 use super::algorithm::SHA256;
+use super::pcrs::{Pcrs, list};
 use super::signature::Signature;
 use super::wire::{Reader, WireError};
+use crate::Verdict;
 use crate::digest::encode;
-use crate::x509::Hash;
-use crate::{Digest, Verdict};
 
 /// A quote with its signature, not yet verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +27,6 @@ pub enum QuoteError {
     #[error("not a quote's signature (TPMT_SIGNATURE): {0}")]
     Signature(WireError),
 }
-
-/// Values of PCRs, SHA-256 bank, by index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pcrs(pub BTreeMap<u8, [u8; 32]>);
 
 /// What a verified quote says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,27 +114,6 @@ impl Quote {
     }
 }
 
-impl Pcrs {
-    /// SHA-256 of the values at `indices`, in that order; `None` when one is absent.
-    pub fn digest_of(&self, indices: &[u8]) -> Option<Digest> {
-        let mut hash = Sha256::default();
-        for index in indices {
-            hash.update(self.0.get(index)?);
-        }
-        Some(Digest(hash.finalize().into()))
-    }
-
-    /// As a quote has it: over all values, by index.
-    fn digest(&self, hash: Hash) -> Vec<u8> {
-        let values = self.0.values().copied().collect::<Vec<_>>().concat();
-        match hash {
-            Hash::Sha256 => Sha256::digest(values).to_vec(),
-            Hash::Sha384 => Sha384::digest(values).to_vec(),
-            Hash::Sha512 => Sha512::digest(values).to_vec(),
-        }
-    }
-}
-
 /// A TPMS_ATTEST of type TPM_ST_ATTEST_QUOTE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Attest {
@@ -201,21 +172,6 @@ pub(super) fn parse_selection(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireEr
         byte >> (index % 8) & 1 == 1
     };
     Ok((0..32).filter(selected).collect())
-}
-
-/// Indices as people write them: `0-7, 9`.
-pub(crate) fn list<'a>(indices: impl IntoIterator<Item = &'a u8>) -> String {
-    let mut ranges: Vec<(u8, u8)> = Vec::new();
-    for &index in indices {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(index) => *last = index,
-            _ => ranges.push((index, index)),
-        }
-    }
-    let range = |(first, last): &(u8, u8)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    ranges.iter().map(range).collect::<Vec<_>>().join(", ")
 }
 
 const GENERATED: u32 = 0xff54_4347;

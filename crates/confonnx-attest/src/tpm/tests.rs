@@ -1,6 +1,7 @@
 //! Quotes of a TPM, read as they were made by other software.
 
 use super::*;
+use crate::contract::Section as _;
 
 #[cfg(feature = "produce")]
 pub(crate) mod emulator;
@@ -61,7 +62,7 @@ fn tools_pcrs(file: &[u8], indices: &[u8]) -> Pcrs {
     Pcrs(digests.zip(indices).map(value).collect())
 }
 
-fn verified(evidence: &Evidence, report_data: &[u8; 64]) -> (Option<Measured>, Verdict) {
+fn verified(evidence: &Evidence, report_data: &[u8; 64]) -> (Option<Measured<Facts>>, Verdict) {
     let mut verdict = Verdict::default();
     let measured = evidence.verify(report_data, NOW, &mut verdict);
     (measured, verdict)
@@ -73,10 +74,10 @@ fn policy(toml: &str) -> Policy {
 
 impl Policy {
     /// Mark and name of the checks that do not pass.
-    fn failures(&self, measured: &Measured) -> Vec<String> {
-        let crate::evidence::Facts::Tpm(facts) = &measured.facts else { unreachable!() };
+    fn failures(&self, measured: &Measured<Facts>) -> Vec<String> {
+        let facts = &measured.facts;
         let mut verdict = Verdict::default();
-        self.check(facts, measured, &mut verdict);
+        self.check(facts, &measured.enclave_hash, &mut verdict);
         verdict.failed().map(|check| format!("{} {}", check.outcome.mark(), check.name)).collect()
     }
 }
@@ -159,8 +160,8 @@ fn structures_are_exact() {
 
 #[test]
 fn indices_are_written_as_ranges() {
-    assert_eq!(quote::list(&[0, 1, 2, 4, 7, 8, 11]), "0-2, 4, 7-8, 11");
-    assert_eq!(quote::list(&[]), "");
+    assert_eq!(list(&[0, 1, 2, 4, 7, 8, 11]), "0-2, 4, 7-8, 11");
+    assert_eq!(list(&[]), "");
 }
 
 /// Made with `swtpm` for a challenge of its own; its key is RSA and comes without description, so it shows that the

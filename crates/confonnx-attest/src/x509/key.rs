@@ -2,8 +2,10 @@
 
 use der::asn1::{Any, ObjectIdentifier};
 use der::{Decode, Sequence};
-use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
+
+use crate::backend::{self, Key, Refused};
+pub(crate) use crate::backend::{Algorithm, Hash};
 
 /// A key that verifies signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,27 +16,6 @@ pub(crate) enum PublicKey {
     P384(Vec<u8>),
     /// DER of a PKCS#1 RSAPublicKey.
     Rsa(Vec<u8>),
-}
-
-/// How a signature was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Algorithm {
-    /// ECDSA, signature as DER.
-    Ecdsa(Hash),
-    /// ECDSA, signature as r ‖ s, each big-endian and as long as the curve's field.
-    EcdsaFixed(Hash),
-    /// RSASSA-PKCS1-v1_5.
-    RsaPkcs1(Hash),
-    /// RSASSA-PSS with MGF1 of the same hash and a salt as long as the hash.
-    RsaPss(Hash),
-}
-
-/// The hash of a signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hash {
-    Sha256,
-    Sha384,
-    Sha512,
 }
 
 /// A key that cannot be used.
@@ -93,14 +74,15 @@ impl PublicKey {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), SignatureError> {
-        let (verification, key) = match self {
-            Self::P256(key) => (p256(algorithm), key),
-            Self::P384(key) => (p384(algorithm), key),
-            Self::Rsa(key) => (rsa(algorithm), key),
+        let key = match self {
+            Self::P256(point) => Key::P256(point),
+            Self::P384(point) => Key::P384(point),
+            Self::Rsa(der) => Key::Rsa(der),
         };
-        let verification = verification.ok_or(SignatureError::KeyMismatch(algorithm))?;
-        let verified = UnparsedPublicKey::new(verification, key).verify(message, signature);
-        verified.map_err(|_| SignatureError::Wrong)
+        backend::verify(key, algorithm, message, signature).map_err(|refused| match refused {
+            Refused::Mismatch => SignatureError::KeyMismatch(algorithm),
+            Refused::Wrong => SignatureError::Wrong,
+        })
     }
 }
 
@@ -140,7 +122,7 @@ struct PssParameters {
 }
 
 impl PssParameters {
-    /// The one hash of it all, when it is one and everything else is as `ring` has it.
+    /// The one hash of it all, when it is one and everything else is as the library has it.
     fn hash(&self) -> Option<Hash> {
         let (hash, salt_len) = match self.hash.as_ref()?.oid {
             oid::SHA256 => (Hash::Sha256, 32),
@@ -154,36 +136,6 @@ impl PssParameters {
         let usual = self.salt_len == Some(salt_len) && self.trailer.unwrap_or(1) == 1;
         (same && usual).then_some(hash)
     }
-}
-
-fn p256(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
-    Some(match algorithm {
-        Algorithm::Ecdsa(Hash::Sha256) => &signature::ECDSA_P256_SHA256_ASN1,
-        Algorithm::Ecdsa(Hash::Sha384) => &signature::ECDSA_P256_SHA384_ASN1,
-        Algorithm::EcdsaFixed(Hash::Sha256) => &signature::ECDSA_P256_SHA256_FIXED,
-        _ => return None,
-    })
-}
-
-fn p384(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
-    Some(match algorithm {
-        Algorithm::Ecdsa(Hash::Sha256) => &signature::ECDSA_P384_SHA256_ASN1,
-        Algorithm::Ecdsa(Hash::Sha384) => &signature::ECDSA_P384_SHA384_ASN1,
-        Algorithm::EcdsaFixed(Hash::Sha384) => &signature::ECDSA_P384_SHA384_FIXED,
-        _ => return None,
-    })
-}
-
-fn rsa(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
-    Some(match algorithm {
-        Algorithm::RsaPkcs1(Hash::Sha256) => &signature::RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::RsaPkcs1(Hash::Sha384) => &signature::RSA_PKCS1_2048_8192_SHA384,
-        Algorithm::RsaPkcs1(Hash::Sha512) => &signature::RSA_PKCS1_2048_8192_SHA512,
-        Algorithm::RsaPss(Hash::Sha256) => &signature::RSA_PSS_2048_8192_SHA256,
-        Algorithm::RsaPss(Hash::Sha384) => &signature::RSA_PSS_2048_8192_SHA384,
-        Algorithm::RsaPss(Hash::Sha512) => &signature::RSA_PSS_2048_8192_SHA512,
-        Algorithm::Ecdsa(_) | Algorithm::EcdsaFixed(_) => return None,
-    })
 }
 
 mod oid {

@@ -9,60 +9,9 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{Digests, EncryptError, ModelKey, encrypt, is_encrypted, pack::Pack, unpack::MODEL};
-use crate::{HashError, ModelError, ModelInfo, data_files, hash::hash_parts};
-
-/// Why there is no encrypted file.
-#[derive(Debug, thiserror::Error)]
-pub enum EncryptFileError {
-    /// A file cannot be opened, written or renamed.
-    #[error("{}: {error}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// It is encrypted already.
-    #[error("{} is encrypted already", path.display())]
-    Encrypted {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is not a model.
-    #[error("{} is not a model: {error}", path.display())]
-    Model {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: ModelError,
-    },
-    /// Its data files are not where they should be.
-    #[error("{}: {error}", path.display())]
-    Data {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: HashError,
-    },
-    /// A data file has a name that cannot be kept.
-    #[error(
-        "the model's data file {location:?} cannot be encrypted with it; give it a shorter name (100 bytes without its \
-         folders), and not that of `{MODEL}`"
-    )]
-    Location {
-        /// Its name.
-        location: String,
-    },
-    /// It could not be encrypted.
-    #[error("{}: {error}", path.display())]
-    Encrypt {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: EncryptError,
-    },
-}
+use super::{error::EncryptFileError, pack::Pack};
+use crate::age::{Digests, EncryptError, ModelKey, encrypt, is_encrypted};
+use crate::{ModelInfo, data_files, hash::hash_parts};
 
 /// Encrypts the `.onnx` file at `model`, with its data files if it has some, to `key`; `out` appears whole or not at all.
 /// Data files are read as they are encrypted, so they may be larger than the memory.

@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    EncryptFileError,
+    error::EncryptFileError,
     tar::{BLOCK, Entry},
     unpack::MODEL,
 };

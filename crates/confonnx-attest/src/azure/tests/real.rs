@@ -37,7 +37,7 @@ fn converted(layout: &Value) -> Evidence {
     Evidence::parse(report.to_string().as_bytes(), endorsements.as_object().unwrap()).unwrap()
 }
 
-fn verdict_of(layout: &Value, data: &[u8]) -> (Verdict, Option<Measured>) {
+fn verdict_of(layout: &Value, data: &[u8]) -> (Verdict, Option<Measured<Facts>>) {
     let mut verdict = Verdict::default();
     let measured =
         converted(layout).verify_with(snp::Roots::amd(), data, at("2025-06-01T00:00:00Z"), &mut verdict);
@@ -60,17 +60,17 @@ fn check_snp(layout: &Value, data: &[u8]) {
     // What a policy finds: nothing to complain of but that nobody named the paravisor, and the console.
     let measured = measured.unwrap();
     assert!(!measured.debug);
-    let AllFacts::Azure(facts) = &measured.facts else { panic!("facts of azure") };
+    let facts = &measured.facts;
     let mut verdict = Verdict::default();
-    Policy::cloud().check(facts, &measured, &mut verdict);
+    Policy::cloud().check(facts, &measured.enclave_hash, &mut verdict);
     assert_eq!(bad(&verdict), [("paravisor", Undecided)], "{verdict}");
     let mut policy = Policy::cloud();
     policy.snp.id_keys = vec![ID_KEY.parse().unwrap()];
     let mut verdict = Verdict::default();
-    policy.check(facts, &measured, &mut verdict);
+    policy.check(facts, &measured.enclave_hash, &mut verdict);
     assert!(verdict.passes(), "{verdict}");
     let mut verdict = Verdict::default();
-    Policy::strict().check(facts, &measured, &mut verdict);
+    Policy::strict().check(facts, &measured.enclave_hash, &mut verdict);
     assert!(bad(&verdict).contains(&("console", Failed)), "{verdict}");
 }
 

@@ -2,25 +2,20 @@
 
 use super::made;
 use super::*;
-use crate::evidence::{Facts, Measured};
+use crate::measured::{Measured, Signer};
 use crate::{Hex, SigningKey, digest};
 
 const SGX: &[u8] = include_bytes!("../../../../../vectors/evidence/sgx/sgx_quote");
 const SGX_COLLATERAL: &[u8] = include_bytes!("../../../../../vectors/evidence/sgx/sgx_quote_collateral.json");
 
 /// Of a trust domain whose platform is up to date, with dynamic platform and cached keys.
-fn trust_domain(edit_report: fn(&mut Vec<u8>)) -> Measured {
+fn trust_domain(edit_report: fn(&mut Vec<u8>)) -> Measured<tdx::Facts> {
     let (verdict, facts) = made::trust_domain(edit_report);
     let facts = facts.unwrap_or_else(|| panic!("{verdict}"));
-    Measured {
-        enclave_hash: facts.enclave_hash().unwrap(),
-        signer: None,
-        debug: facts.is_debug(),
-        facts: Facts::Tdx(facts),
-    }
+    Measured { enclave_hash: facts.enclave_hash().unwrap(), signer: None, debug: facts.is_debug(), facts }
 }
 
-fn enclave() -> Measured {
+fn enclave() -> Measured<sgx::Facts> {
     let collateral = serde_json::from_slice(SGX_COLLATERAL).unwrap();
     let endorsements = [("collateral".into(), collateral)].into_iter().collect();
     let evidence = sgx::Evidence::parse(SGX, &endorsements).unwrap();
@@ -28,16 +23,16 @@ fn enclave() -> Measured {
     evidence.verify(&data, UnixTime(1_750_334_171), &mut Verdict::default()).unwrap()
 }
 
-fn tdx_failures(section: &str, measured: &Measured) -> Vec<&'static str> {
+fn tdx_failures(section: &str, measured: &Measured<tdx::Facts>) -> Vec<&'static str> {
     let policy: tdx::Policy =
         toml::from_str(&format!("dynamic_platform = true\ncached_keys = true\n{section}")).unwrap();
-    let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
+    let facts = &measured.facts;
     let mut verdict = Verdict::default();
-    policy.check(facts, measured, &mut verdict);
+    policy.check(facts, &measured.enclave_hash, &mut verdict);
     verdict.failed().map(|check| check.name).collect()
 }
 
-fn sgx_failures(section: &str, measured: &Measured) -> Vec<&'static str> {
+fn sgx_failures(section: &str, measured: &Measured<sgx::Facts>) -> Vec<&'static str> {
     let tolerated = "tcb_statuses = [\"ConfigurationAndSWHardeningNeeded\"]\nadvisories = [\"INTEL-SA-00289\", \"INTEL-SA-00615\"]";
     let section = if section.contains("tcb_statuses") || section.contains("advisories") {
         section.to_owned()
@@ -45,9 +40,9 @@ fn sgx_failures(section: &str, measured: &Measured) -> Vec<&'static str> {
         format!("{tolerated}\n{section}")
     };
     let policy: sgx::Policy = toml::from_str(&section).unwrap();
-    let Facts::Sgx(facts) = &measured.facts else { panic!("not of an enclave") };
+    let facts = &measured.facts;
     let mut verdict = Verdict::default();
-    policy.check(facts, measured, &mut verdict);
+    policy.check(facts, &measured.enclave_hash, &mut verdict);
     verdict.failed().map(|check| check.name).collect()
 }
 
@@ -80,9 +75,9 @@ fn platform_flags_and_levels_are_decided_by_the_section() {
     assert_eq!(tdx_failures("minimum_tcb_evaluation = 17", &measured), [""; 0]);
     assert_eq!(tdx_failures("minimum_tcb_evaluation = 18", &measured), ["tcb evaluation"]);
     assert_eq!(tdx_failures("tcb_statuses = [\"OutOfDate\"]", &measured), ["tcb status"]);
-    let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
+    let facts = &measured.facts;
     let mut verdict = Verdict::default();
-    tdx::Policy::strict().check(facts, &measured, &mut verdict);
+    tdx::Policy::strict().check(facts, &measured.enclave_hash, &mut verdict);
     assert_eq!(
         failures(&verdict).iter().map(|(name, _)| *name).collect::<Vec<_>>(),
         ["dynamic platform", "cached keys"]
@@ -110,7 +105,7 @@ fn attributes_have_to_be_allowed_by_name() {
 #[test]
 fn service_trust_domains_are_refused_unless_named() {
     let mut measured = trust_domain(|_| {});
-    let Facts::Tdx(facts) = &mut measured.facts else { panic!("not of a trust domain") };
+    let facts = &mut measured.facts;
     facts.mr_service_td = [0xaa; 48];
     assert_eq!(tdx_failures("", &measured), ["service td"]);
     assert_eq!(tdx_failures(&format!("mr_service_td = [\"{}\"]", "aa".repeat(48)), &measured), [""; 0]);
@@ -135,7 +130,7 @@ fn a_trust_domain_is_named_by_all_it_booted() {
 #[test]
 fn every_value_of_an_enclave_can_be_expected() {
     let measured = enclave();
-    let Facts::Sgx(facts) = &measured.facts else { panic!("not of an enclave") };
+    let facts = &measured.facts;
     let report = &facts.report;
     let right = format!(
         "mr_enclave = [\"{}\"]\nmr_signer = [\"{}\"]\nisv_prod_id = [{}]\nminimum_isv_svn = {}\nconfig_id = [\"{}\"]\n\
@@ -183,7 +178,7 @@ fn debug_of_an_enclave_is_an_attribute() {
 
 #[test]
 fn mr_signer_is_computed_from_the_public_key() {
-    let found = crate::policy::Signer::Sgx([0; 32]);
+    let found = Signer::new(&[0; 32], sgx::signer_of);
     // openssl rsa -pubin -noout -modulus; python: hashlib.sha256(bytes.fromhex(modulus)[::-1])
     let key = SigningKey::from_pem(KEY).unwrap();
     assert_eq!(

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dcap::{Kind, Quote, QuoteError, TcbStatus};
-use crate::evidence::{Facts, Measured};
+use crate::measured::Measured;
 use crate::{digest, testing};
 use Outcome::{Failed, Undecided};
 
@@ -44,30 +44,30 @@ fn report_data(quote: &[u8], kind: Kind) -> [u8; 64] {
     Quote::parse(quote, kind).unwrap().report_data()
 }
 
-fn verify_tdx(quote: &[u8], collateral: &[u8], now: UnixTime) -> (Verdict, Option<Measured>) {
+fn verify_tdx(quote: &[u8], collateral: &[u8], now: UnixTime) -> (Verdict, Option<Measured<tdx::Facts>>) {
     let mut verdict = Verdict::default();
     let measured = tdx(quote, collateral).verify(&report_data(quote, Kind::Tdx), now, &mut verdict);
     (verdict, measured)
 }
 
-fn verify_sgx(quote: &[u8], collateral: &[u8], now: UnixTime) -> (Verdict, Option<Measured>) {
+fn verify_sgx(quote: &[u8], collateral: &[u8], now: UnixTime) -> (Verdict, Option<Measured<sgx::Facts>>) {
     let mut verdict = Verdict::default();
     let measured = sgx(quote, collateral).verify(&report_data(quote, Kind::Sgx), now, &mut verdict);
     (verdict, measured)
 }
 
 /// Appraises by a section; the checks that failed.
-fn appraise_tdx(policy: &tdx::Policy, measured: &Measured) -> Vec<&'static str> {
-    let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
+fn appraise_tdx(policy: &tdx::Policy, measured: &Measured<tdx::Facts>) -> Vec<&'static str> {
+    let facts = &measured.facts;
     let mut verdict = Verdict::default();
-    policy.check(facts, measured, &mut verdict);
+    policy.check(facts, &measured.enclave_hash, &mut verdict);
     verdict.failed().map(|check| check.name).collect()
 }
 
-fn appraise_sgx(policy: &sgx::Policy, measured: &Measured) -> Vec<&'static str> {
-    let Facts::Sgx(facts) = &measured.facts else { panic!("not of an enclave") };
+fn appraise_sgx(policy: &sgx::Policy, measured: &Measured<sgx::Facts>) -> Vec<&'static str> {
+    let facts = &measured.facts;
     let mut verdict = Verdict::default();
-    policy.check(facts, measured, &mut verdict);
+    policy.check(facts, &measured.enclave_hash, &mut verdict);
     verdict.failed().map(|check| check.name).collect()
 }
 
@@ -76,7 +76,7 @@ fn an_sgx_quote_is_genuine_and_needs_its_status_tolerated() {
     let (verdict, measured) = verify_sgx(SGX, SGX_COLLATERAL, SGX_THEN);
     assert!(verdict.passes(), "{verdict}");
     let measured = measured.unwrap();
-    let Facts::Sgx(facts) = &measured.facts else { panic!("not of an enclave") };
+    let facts = &measured.facts;
     assert_eq!(facts.platform.status, TcbStatus::ConfigurationAndSWHardeningNeeded);
     assert_eq!(facts.platform.advisories, ["INTEL-SA-00289", "INTEL-SA-00615"]);
     assert_eq!(digest::encode(&facts.platform.fmspc), "00a067110000");
@@ -101,7 +101,7 @@ fn a_tdx_quote_is_genuine_and_up_to_date_with_all_platform_flags() {
     let measured = measured.unwrap();
     assert_eq!(appraise_tdx(&tdx::Policy::strict(), &measured), ["dynamic platform", "cached keys", "smt"]);
     assert_eq!(appraise_tdx(&tdx::Policy::cloud(), &measured), [""; 0]);
-    let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
+    let facts = &measured.facts;
     assert_eq!(facts.platform.status, TcbStatus::UpToDate);
     assert!(!measured.debug && measured.signer.is_none());
     // python: sha384(quote[184:232] + quote[376:568])
@@ -115,7 +115,7 @@ fn a_quote_of_td_15_is_genuine() {
     let (verdict, measured) = verify_tdx(quote, collateral, TD15_THEN);
     assert!(verdict.passes(), "{verdict}");
     let measured = measured.unwrap();
-    let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
+    let facts = &measured.facts;
     assert_eq!(facts.platform.status, TcbStatus::UpToDate);
     assert!(facts.tee_tcb_svn2.is_some());
     assert_eq!(appraise_tdx(&tdx::Policy::cloud(), &measured), [""; 0]);
@@ -317,10 +317,10 @@ fn a_trust_domain_under_debug_needs_to_be_allowed_by_name() {
     assert!(verdict.passes(), "{verdict}");
     let measured = measured.unwrap();
     assert!(measured.debug);
-    let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
+    let facts = &measured.facts;
     assert_eq!(facts.platform.status, TcbStatus::UpToDate);
-    assert!(!tdx::Policy::cloud().allows_debug());
-    assert!(tdx::Policy { debug: true, ..tdx::Policy::cloud() }.allows_debug());
+    assert!(!tdx::Policy::cloud().allows_debug(facts));
+    assert!(tdx::Policy { debug: true, ..tdx::Policy::cloud() }.allows_debug(facts));
 }
 
 #[test]
@@ -373,12 +373,12 @@ proptest! {
 fn no_name_is_used_twice() {
     let (mut verdict, measured) = verify_tdx(TDX, TDX_COLLATERAL, TDX_THEN);
     let measured = measured.unwrap();
-    let Facts::Tdx(facts) = &measured.facts else { panic!("not of a trust domain") };
-    tdx::Policy::strict().check(facts, &measured, &mut verdict);
+    let facts = &measured.facts;
+    tdx::Policy::strict().check(facts, &measured.enclave_hash, &mut verdict);
     let (mut other, measured) = verify_sgx(SGX, SGX_COLLATERAL, SGX_THEN);
     let measured = measured.unwrap();
-    let Facts::Sgx(facts) = &measured.facts else { panic!("not of an enclave") };
-    sgx::Policy::strict().check(facts, &measured, &mut other);
+    let facts = &measured.facts;
+    sgx::Policy::strict().check(facts, &measured.enclave_hash, &mut other);
     for verdict in [verdict, other] {
         let mut names: Vec<_> = verdict.checks.iter().map(|check| check.name).collect();
         let made = names.len();

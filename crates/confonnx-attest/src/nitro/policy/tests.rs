@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 
 use super::*;
-use crate::evidence::Facts as AllFacts;
 use crate::{Digest, Outcome};
 
 fn pcr(byte: u8) -> Hex<48> {
@@ -18,14 +17,7 @@ fn facts() -> Facts {
 
 fn verdict(policy: &Policy, facts: Facts) -> Verdict {
     let mut verdict = Verdict::default();
-    let measured = Measured {
-        enclave_hash: Digest([1; 32]).into(),
-        signer: None,
-        debug: facts.debug,
-        facts: AllFacts::Nitro(facts),
-    };
-    let AllFacts::Nitro(facts) = &measured.facts else { return verdict };
-    policy.check(facts, &measured, &mut verdict);
+    policy.check(&facts, &Digest([1; 32]).into(), &mut verdict);
     verdict
 }
 
@@ -123,7 +115,10 @@ fn programs_are_named_by_image_by_both_parts_or_by_signer() {
     assert!(!named(Policy { pcr2: vec![pcr(1)], ..Policy::strict() }));
     assert!(named(Policy { pcr1: vec![pcr(1)], pcr2: vec![pcr(1)], ..Policy::strict() }));
     assert!(!named(Policy { pcr3: vec![pcr(1)], pcr4: vec![pcr(1)], ..Policy::strict() }));
-    assert!(!Policy::strict().allows_debug() && Policy { debug: true, ..Policy::strict() }.allows_debug());
+    assert!(
+        !Policy::strict().allows_debug(&facts())
+            && Policy { debug: true, ..Policy::strict() }.allows_debug(&facts())
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::shared;
 
 /// The verdict under AWS's root, with the document's own user data as what is expected if it has 64 bytes.
-fn verdict_of(report: &[u8], now: &str) -> (Verdict, Measured) {
+fn verdict_of(report: &[u8], now: &str) -> (Verdict, Measured<Facts>) {
     let now = UnixTime(now.parse::<der::DateTime>().unwrap().unix_duration().as_secs());
     let mut verdict = Verdict::default();
     let evidence = Evidence::parse(report, &Map::new()).unwrap();
@@ -19,7 +19,7 @@ fn expect(report: &[u8], made: &str, before: &str, after: &str) {
     // The data is not ours; everything else is good at that time.
     assert_eq!(bad(&verdict), [("report data", Outcome::Failed)], "{verdict}");
     assert!(measured.debug);
-    let crate::evidence::Facts::Nitro(facts) = &measured.facts else { panic!("facts of nitro") };
+    let facts = &measured.facts;
     assert_eq!(facts.age_s, 0);
     assert_eq!(facts.pcrs.len(), 16);
 

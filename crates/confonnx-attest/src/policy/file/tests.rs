@@ -1,3 +1,8 @@
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::super::platforms::section;
 use super::*;
 use crate::{Policy, PolicyBuildError, Tee};
 

@@ -25,7 +25,7 @@ fn with_vcek(report: &[u8], vcek: &[u8]) -> Evidence {
 fn verify(evidence: &Evidence, now: UnixTime) -> (Verdict, Option<Facts>) {
     let report_data = evidence.report.report_data;
     let mut verdict = Verdict::default();
-    let facts = evidence.verify_report(&report_data, now, &mut verdict);
+    let facts = evidence.verify_with(Roots::amd(), &report_data, now, &mut verdict);
     (verdict, facts)
 }
 
@@ -145,7 +145,7 @@ fn no_report_with_a_flipped_bit_is_genuine() {
             flipped[position] ^= 1 << bit;
             let mut verdict = Verdict::default();
             let evidence = Evidence::new(&flipped, endorsements.clone()).unwrap();
-            evidence.verify_report(&report_data, THEN, &mut verdict);
+            evidence.verify_with(Roots::amd(), &report_data, THEN, &mut verdict);
             assert!(!verdict.passes(), "byte {position:#x} bit {bit}");
             flips += 1;
         }
@@ -190,7 +190,14 @@ fn a_shared_debug_report_is_genuine_and_refused() {
         ..Expectations::default()
     };
     let claims = Claims::example(THEN);
-    let genuine = Genuine { key_configs: vec![], claims, tee: Tee::Snp, measured, fresh: true, verdict };
+    let genuine = Genuine {
+        key_configs: vec![],
+        claims,
+        tee: Tee::Snp,
+        measured: measured.map(crate::evidence::Facts::Snp),
+        fresh: true,
+        verdict,
+    };
     let refused = genuine.appraise(&crate::Policy::new(expected).unwrap(), THEN).unwrap_err();
     let failed: Vec<_> = refused.verdict.failed().map(|check| check.name).collect();
     assert_eq!(failed, ["debug"]);

@@ -6,7 +6,6 @@ use sev::parser::ByteParser;
 use serde_json::Value;
 
 use super::*;
-use crate::release::ReleaseError;
 use crate::x509::certificates_from_pem;
 
 /// `sev` reads our JSON as the same report as the bytes, so its verifier sees what the processor signed.
@@ -57,7 +56,7 @@ fn azure_gets_report_and_chain() {
     assert_eq!(chain.len(), 3);
     assert_eq!(Some(&chain[0]), evidence.endorsements.vcek.as_ref());
     let bare = Evidence::new(&evidence.report(), Default::default()).unwrap();
-    assert_eq!(bare.chain_pem(), Err(ReleaseError::Certificate));
+    assert_eq!(bare.chain_pem(), Err(FormError::Certificate));
     assert_eq!(evidence.report.report_data, REPORT_DATA);
 }
 

@@ -8,6 +8,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 
 use super::{policy, verified};
+use crate::contract::Section as _;
 use crate::tpm::*;
 use crate::{Hex, Outcome};
 

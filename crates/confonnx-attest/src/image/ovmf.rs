@@ -1,17 +1,17 @@
 //! The table at the end of OVMF images, by which VMMs find what they have to know of them
 //! (edk2, `OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm`).
 
-use super::MeasureError;
+use crate::image::MeasureError;
 
 /// A firmware image with such a table. It is mapped so that it ends at 4 GiB.
-pub(super) struct Firmware<'a> {
+pub(crate) struct Firmware<'a> {
     image: &'a [u8],
     /// The entries, each `data ‖ length of the entry (2) ‖ GUID (16)`; the last one is to be read first.
     table: &'a [u8],
 }
 
 /// A GUID as it is stored: the first three groups little-endian.
-pub(super) type Guid = [u8; 16];
+pub(crate) type Guid = [u8; 16];
 
 /// 96b582de-1fb2-45f7-baea-a366c55a082d
 const FOOTER: Guid = *b"\xde\x82\xb5\x96\xb2\x1f\xf7\x45\xba\xea\xa3\x66\xc5\x5a\x08\x2d";
@@ -20,10 +20,10 @@ const AFTER_TABLE: usize = 32;
 /// Of an entry: its length and its GUID.
 const ENTRY_TAIL: usize = 18;
 
-pub(super) const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 impl<'a> Firmware<'a> {
-    pub(super) fn parse(image: &'a [u8]) -> Result<Self, MeasureError> {
+    pub(crate) fn parse(image: &'a [u8]) -> Result<Self, MeasureError> {
         // OVMF builds have a few MiB; more than 2 GiB below 4 GiB leave no room for memory.
         if image.is_empty() || !image.len().is_multiple_of(PAGE) || image.len() > 1 << 31 {
             return Err(malformed("length", "whole pages of 4096 bytes, up to 2 GiB", image.len()));
@@ -41,17 +41,17 @@ impl<'a> Firmware<'a> {
         Ok(Self { image, table })
     }
 
-    pub(super) fn image(&self) -> &'a [u8] {
+    pub(crate) fn image(&self) -> &'a [u8] {
         self.image
     }
 
     /// Where the image is mapped.
-    pub(super) fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> u64 {
         (1_u64 << 32).saturating_sub(self.image.len() as u64)
     }
 
     /// The data of the entry `wanted`.
-    pub(super) fn entry(&self, wanted: &Guid) -> Result<Option<&'a [u8]>, MeasureError> {
+    pub(crate) fn entry(&self, wanted: &Guid) -> Result<Option<&'a [u8]>, MeasureError> {
         let mut rest = self.table;
         while let Some((before, len, guid)) = last_entry(rest) {
             let found = usize::from(len);
@@ -68,14 +68,14 @@ impl<'a> Firmware<'a> {
     }
 
     /// The little-endian number with which the entry `wanted` starts.
-    pub(super) fn number(&self, wanted: &Guid, what: &'static str) -> Result<Option<u32>, MeasureError> {
+    pub(crate) fn number(&self, wanted: &Guid, what: &'static str) -> Result<Option<u32>, MeasureError> {
         let Some(data) = self.entry(wanted)? else { return Ok(None) };
         let number = data.first_chunk().ok_or_else(|| malformed(what, "4 bytes or more", data.len()))?;
         Ok(Some(u32::from_le_bytes(*number)))
     }
 
     /// What starts that many bytes before the end of the image.
-    pub(super) fn before_end(&self, offset: u32, what: &'static str) -> Result<&'a [u8], MeasureError> {
+    pub(crate) fn before_end(&self, offset: u32, what: &'static str) -> Result<&'a [u8], MeasureError> {
         usize::try_from(offset)
             .ok()
             .and_then(|offset| tail(self.image, offset))
@@ -84,7 +84,7 @@ impl<'a> Firmware<'a> {
 }
 
 /// A part of the firmware that is not `expected`.
-pub(super) fn malformed(
+pub(crate) fn malformed(
     what: &'static str,
     expected: impl Into<String>,
     found: impl ToString,
@@ -111,11 +111,11 @@ const NO_TABLE: MeasureError = MeasureError::Absent {
 };
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// An image of `len` bytes whose table has `entries`, the first one to be found last.
-    pub(in crate::measure) fn image(len: usize, entries: &[(Guid, &[u8])]) -> Vec<u8> {
+    pub(crate) fn image(len: usize, entries: &[(Guid, &[u8])]) -> Vec<u8> {
         let mut table = Vec::new();
         for (guid, data) in entries {
             table.extend_from_slice(data);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::digest::encode;
-use crate::measure::firmware::tests::image;
+use crate::image::ovmf::tests::image;
 
 /// Where the metadata of a test image starts, from its end.
 const OFFSET: u32 = 0x800;

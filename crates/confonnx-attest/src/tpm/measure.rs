@@ -6,8 +6,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::MeasureError;
 use crate::Hex;
+use crate::image::MeasureError;
 
 mod pe;
 

@@ -5,9 +5,9 @@
 
 use sha2::{Digest as _, Sha256, Sha384};
 
-use super::MeasureError;
-use super::firmware::{Firmware, Guid, PAGE, malformed};
 use crate::cursor::{Cursor, Truncated};
+use crate::image::MeasureError;
+use crate::image::ovmf::{Firmware, Guid, PAGE, malformed};
 
 mod vmsa;
 

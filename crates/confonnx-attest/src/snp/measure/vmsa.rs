@@ -1,7 +1,7 @@
 //! The initial registers of a virtual CPU as hardware measures them (AMD APM volume 2, table B-4).
 
 use super::{Launch, Vmm};
-use crate::measure::firmware::PAGE;
+use crate::image::ovmf::PAGE;
 
 /// Where the first virtual CPU starts.
 pub(super) const BOOT_IP: u32 = 0xffff_fff0;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Map;
 use sha2::{Digest as _, Sha384};
 
-use super::MeasureError;
+use crate::image::MeasureError;
 use crate::{EnclaveInfo, Hex, Tee};
 
 /// From what `nitro-cli build-enclave` (or `describe-eif`) prints; lines before the JSON object are skipped.

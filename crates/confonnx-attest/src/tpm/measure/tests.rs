@@ -1,7 +1,6 @@
 use std::process::Command;
 
 use super::*;
-use crate::measure::uki;
 
 /// An image with those sections: 512 bytes of headers, everything aligned to 512.
 fn image(sections: &[(&str, &[u8])]) -> Vec<u8> {

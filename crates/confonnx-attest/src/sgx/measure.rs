@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::MeasureError;
+use crate::image::MeasureError;
 use crate::{Digest, EnclaveInfo, Hex, Tee};
 
 /// From the `.sig` file that `gramine-sgx-sign` writes, a SIGSTRUCT (Intel SDM volume 3D, section 37.14), or from what

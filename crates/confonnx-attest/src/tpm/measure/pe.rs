@@ -6,7 +6,7 @@ use std::ops::Range;
 use sha2::{Digest as _, Sha256};
 
 use super::FILE;
-use crate::measure::MeasureError;
+use crate::image::MeasureError;
 
 /// An EFI program for 64-bit machines.
 #[derive(Debug)]

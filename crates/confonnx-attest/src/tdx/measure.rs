@@ -6,9 +6,9 @@
 
 use sha2::{Digest as _, Sha384};
 
-use super::MeasureError;
-use super::firmware::{Firmware, Guid, PAGE, malformed};
 use crate::cursor::{Cursor, Truncated};
+use crate::image::MeasureError;
+use crate::image::ovmf::{Firmware, Guid, PAGE, malformed};
 use crate::{EnclaveHash, Hex};
 
 /// In which order the VMM adds pages and has them measured; MRTD depends on it.

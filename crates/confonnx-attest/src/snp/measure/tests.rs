@@ -1,6 +1,6 @@
 use super::*;
 use crate::digest::{decode_array, encode};
-use crate::measure::firmware::tests::image;
+use crate::image::ovmf::tests::image;
 
 /// Sections as edk2's AmdSev build has them: address, size, type.
 const SECTIONS: [(u32, u32, u32); 6] = [

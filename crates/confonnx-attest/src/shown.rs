@@ -1,0 +1,12 @@
+//! Others' text in a verdict.
+
+/// Server-chosen text in a verdict: bounded, one line, no control characters.
+pub(crate) fn shown(text: &str) -> String {
+    let clean: String = text.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.chars().nth(64).is_some() { clean + "…" } else { clean }
+}
+
+/// Values of which one will do.
+pub(crate) fn one_of(values: impl Iterator<Item = String>) -> String {
+    values.collect::<Vec<_>>().join(" or ")
+}
