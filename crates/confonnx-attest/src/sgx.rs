@@ -104,7 +104,7 @@ impl Attested for Evidence {
             enclave_hash: Digest(facts.report.mr_enclave).into(),
             signer: Some(Signer::new(&facts.report.mr_signer, signer_of)),
             debug: facts.report.is_debug(),
-            facts: facts,
+            facts,
         })
     }
 }

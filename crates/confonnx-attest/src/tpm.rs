@@ -179,7 +179,7 @@ impl Attested for Evidence {
         };
         // A TPM knows no debug mode of what it measures: that shows in the PCRs.
         let debug = false;
-        Some(Measured { enclave_hash: enclave_hash?.into(), signer: None, debug, facts: facts })
+        Some(Measured { enclave_hash: enclave_hash?.into(), signer: None, debug, facts })
     }
 }
 

@@ -57,7 +57,7 @@ impl ModelKey {
         encode(RECIPIENT_PREFIX, &self.recipient).unwrap_or_default()
     }
 
-    pub(super) fn recipient_bytes(&self) -> &[u8; 32] {
+    pub(crate) fn recipient_bytes(&self) -> &[u8; 32] {
         &self.recipient
     }
 

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use super::*;
+use crate::encrypted::{NotSigned, OwnerKey, OwnerPublicKey};
 
 fn key() -> ModelKey {
     KEY.parse().unwrap()
