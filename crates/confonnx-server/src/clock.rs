@@ -4,7 +4,30 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use confonnx_attest::UnixTime;
 
-/// Now.
+/// Now; never before this program was written, whatever the host says.
 pub fn now() -> UnixTime {
-    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+    at(SystemTime::now())
+}
+
+fn at(time: SystemTime) -> UnixTime {
+    UnixTime(time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())).max(WRITTEN)
+}
+
+/// 26 November 2026, 00:00 UTC. To be moved on with each release.
+const WRITTEN: UnixTime = UnixTime(1_795_651_200);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Keys that a service releases are of a calendar: with the clock turned back, those of yesterday would be made again.
+    #[test]
+    fn the_host_cannot_turn_the_clock_back_before_the_program() {
+        let at = |seconds| at(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), WRITTEN);
+        assert_eq!(at(WRITTEN.0 - 1), WRITTEN);
+        assert_eq!(at(WRITTEN.0 + 1), UnixTime(WRITTEN.0 + 1));
+    }
 }

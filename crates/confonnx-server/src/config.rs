@@ -4,6 +4,7 @@
 //! trust is in the claims.
 
 mod collateral;
+mod file;
 mod peers;
 mod services;
 mod settings;
@@ -24,6 +25,7 @@ pub use settings::{Bootstrap, KeyProviderName, LogLevel, ModelControl, Settings}
 use confonnx_model::triton::{DynamicBatching, ModelConfig};
 
 pub use collateral::{Bases, CollateralConfig};
+pub use file::TomlError;
 pub use peers::{Address, PeerConfig, Peers, PeersError};
 pub use services::{AkvConfig, KbsConfig, SecretConfig, Service};
 
@@ -179,7 +181,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// What is wrong, and where.
-        source: Box<toml::de::Error>,
+        source: TomlError,
     },
     /// A setting without a default is missing.
     #[error("no {name} is given: use --{name}, {variable} or the configuration file")]
@@ -188,6 +190,17 @@ pub enum ConfigError {
         name: &'static str,
         /// Its environment variable.
         variable: &'static str,
+    },
+    /// A variable that Kubernetes made.
+    #[error(
+        "{variable} is {value}, which Kubernetes sets in pods beside a Service whose name begins with `confonnx`: set \
+         `enableServiceLinks: false` in the pod, or name the Service otherwise"
+    )]
+    Injected {
+        /// The variable.
+        variable: String,
+        /// The address in it.
+        value: String,
     },
     /// Two settings that exclude each other.
     #[error("both {first} and {second} are given; expected one of them")]
@@ -217,6 +230,9 @@ impl Config {
     pub fn load(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, ConfigError> {
+        if let Some(injected) = injected(std::env::vars()) {
+            return Err(injected);
+        }
         let matches = Settings::command().try_get_matches_from(arguments)?;
         let settings = Settings::from_arg_matches(&matches)?;
         let settings = match &settings.config {
@@ -224,8 +240,10 @@ impl Config {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-                let file = Settings::from_toml(&text)
-                    .map_err(|source| ConfigError::File { path: path.clone(), source: source.into() })?;
+                let file = Settings::from_toml(&text).map_err(|source| ConfigError::File {
+                    path: path.clone(),
+                    source: TomlError::of(&text, &source),
+                })?;
                 settings.or(file)
             }
         };
@@ -271,7 +289,9 @@ impl Config {
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let rollover = at_least_1("key-rollover-interval", settings.key_rollover_interval.unwrap_or(DAY))?;
+        at_most("key-rollover-interval", rollover, MONTH, "at most 2592000, thirty days")?;
         let grace = settings.key_grace.unwrap_or(rollover.min(HOUR));
+        at_most("key-grace", grace, WEEK, "at most 604800, a week")?;
         if grace > rollover {
             let expected =
                 "at most the key-rollover-interval: a key is accepted for one more epoch, no longer";
@@ -348,13 +368,39 @@ impl Config {
     }
 }
 
+/// A variable of a setting that holds what Kubernetes writes into it: the address of a Service.
+fn injected(variables: impl IntoIterator<Item = (String, String)>) -> Option<ConfigError> {
+    let command = Settings::command();
+    let known = |name: &str| command.get_arguments().any(|a| a.get_env().is_some_and(|env| env == name));
+    variables
+        .into_iter()
+        .find(|(name, value)| is_service(value) && known(name))
+        .map(|(variable, value)| ConfigError::Injected { variable, value })
+}
+
+fn is_service(value: &str) -> bool {
+    ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
+}
+
+/// Whether Kubernetes names variables so: `…_SERVICE_PORT_HTTP`, `…_PORT_8888_TCP_ADDR`.
+fn is_service_link(name: &str) -> bool {
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.contains("_PORT_")
+        || name.ends_with("_PORT")
+}
+
 /// `CONFONNX_…` variables that no setting reads: probably misspelled.
 pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> BTreeSet<String> {
     let command = Settings::command();
     let known: BTreeSet<_> =
         command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
     let names = names.into_iter().filter_map(|name| name.into_string().ok());
-    names.filter(|name| name.starts_with("CONFONNX_") && !known.contains(name.as_str())).collect()
+    names
+        .filter(|name| {
+            name.starts_with("CONFONNX_") && !known.contains(name.as_str()) && !is_service_link(name)
+        })
+        .collect()
 }
 
 /// The group of `--key-provider peer`.
@@ -410,6 +456,14 @@ fn at_least_1<T: Copy + Default + PartialEq + ToString>(
     Ok(value)
 }
 
+/// What a client would not see in a name: keys that outlive any reason to have them.
+fn at_most(name: &'static str, value: u64, most: u64, expected: &'static str) -> Result<(), ConfigError> {
+    if value > most {
+        return Err(ConfigError::Range { name, found: value.to_string(), expected });
+    }
+    Ok(())
+}
+
 fn base_url(name: &'static str, value: Option<String>) -> Result<Option<String>, ConfigError> {
     let Some(url) = value else { return Ok(None) };
     let usable = url.parse::<http::Uri>().is_ok_and(|uri| {
@@ -432,6 +486,8 @@ pub(crate) fn is_name(name: &str) -> bool {
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
+const WEEK: u64 = 7 * DAY;
+const MONTH: u64 = 30 * DAY;
 
 #[cfg(test)]
 mod tests;

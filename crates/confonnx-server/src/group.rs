@@ -189,7 +189,7 @@ impl Group {
             return Err(JoinError::Nobody(silent));
         }
         let first = EpochSecret::generate(&mut rng());
-        let ratchet = Ratchet::start(first, 0, clock::now(), self.times.rollover);
+        let ratchet = Ratchet::start(first, 0, self.keys.now(), self.times.rollover);
         info!("nobody answers: made the first secret of group {}", Digest(*ratchet.fingerprint()));
         Ok(ratchet)
     }
@@ -204,7 +204,7 @@ impl Group {
         let key_source = KeySource { kind: "local".into(), ..KeySource::default() };
         let claims = Claims { key_source, keys: Vec::new(), ..self.keys.published().claims };
         let document = self.attestation.vouch(nonce, Published { configs: Vec::new(), claims }).await?;
-        let (document, now) = (Document::parse(&document)?, clock::now());
+        let (document, now) = (Document::parse(&document)?, self.keys.now());
         let own = document.verify(Some(&nonce), now)?;
         let policy = match &self.config.policy {
             Some(path) => PeerPolicy::from_file(path)?,
@@ -256,7 +256,7 @@ impl Group {
         let place = || address.clone();
         let document = Document::parse(&document)
             .map_err(|source| AttemptError::Document { address: place(), source })?;
-        let now = clock::now();
+        let now = self.keys.now();
         let genuine: Genuine = document
             .verify(Some(&nonce), now)
             .map_err(|source| AttemptError::NotGenuine { address: place(), source })?;
@@ -357,7 +357,7 @@ impl Group {
     fn epoch(&self, at: UnixTime) -> Result<Epoch, ProviderError> {
         let mut ratchet = self.ratchet.lock().unwrap_or_else(PoisonError::into_inner);
         let ratchet = ratchet.as_mut().ok_or_else(|| ProviderError::new("not of a group"))?;
-        ratchet.forget(clock::now(), self.times.grace);
+        ratchet.forget(self.keys.now(), self.times.grace);
         ratchet.epoch(at).map_err(ProviderError::new)
     }
 }

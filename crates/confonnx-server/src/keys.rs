@@ -78,6 +78,11 @@ impl Keys {
         &self.ring
     }
 
+    /// Now, by a clock that never runs backwards.
+    pub fn now(&self) -> UnixTime {
+        clock::now().max(self.ring.time())
+    }
+
     /// Whether there are keys to seal to.
     pub fn are_there(&self) -> bool {
         self.ring.current().is_some()

@@ -188,7 +188,31 @@ impl Models {
         key: &ModelKey,
         signature: &[u8],
     ) -> Result<ModelClaim, UnlockError> {
-        let mut known = self.lock();
+        // A caller who waited would hold a thread that others need, for as long as another's model loads.
+        let known = match self.known.try_lock() {
+            Ok(known) => known,
+            Err(TryLockError::Poisoned(known)) => known.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(UnlockError::Busy),
+        };
+        self.unlock_in(known, name, version, key, signature)
+    }
+
+    /// The same, but waits while other models are loaded: not for what callers wait for.
+    ///
+    /// # Errors
+    /// [`UnlockError`]
+    pub fn unlock_patiently(&self, name: &str, version: &str, key: &ModelKey) -> Result<(), UnlockError> {
+        self.unlock_in(self.lock(), name, Some(version), key, b"").map(drop)
+    }
+
+    fn unlock_in(
+        &self,
+        mut known: MutexGuard<'_, Known>,
+        name: &str,
+        version: Option<&str>,
+        key: &ModelKey,
+        signature: &[u8],
+    ) -> Result<ModelClaim, UnlockError> {
         let set = self.current();
         let slot = set.find_locked(name, version)?;
         let Slot::Locked(locked) = &**slot else {
@@ -355,4 +379,42 @@ fn owner(config: &Config) -> Result<Option<OwnerPublicKey>, OpenError> {
     let pem = std::fs::read(path).map_err(|source| OpenError::OwnerFile { path: path.clone(), source })?;
     let owner = OwnerPublicKey::from_pem(&String::from_utf8_lossy(&pem));
     owner.map(Some).map_err(|source| OpenError::Owner { path: path.clone(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config::Settings;
+
+    /// A change holds the lock while its model loads, which can take minutes.
+    #[test]
+    fn who_unlocks_a_model_does_not_wait_for_anothers() {
+        let Some(runtime) = runtime() else { panic!("no ONNX Runtime: run scripts/fetch-onnxruntime") };
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            model_repository: Some(folder.path().into()),
+            model_control: Some(ModelControl::Poll),
+            ..Settings::default()
+        };
+        let models = Models::open(&Config::resolve(settings).unwrap(), &runtime).unwrap();
+        let key = ModelKey::from_bytes(&[7; 32]).unwrap();
+        let held = models.lock();
+        std::thread::scope(|scope| {
+            let ((done, result), models, key) = (mpsc::channel(), &models, &key);
+            scope.spawn(move || done.send(models.unlock("m", None, key, b"")).unwrap());
+            let result = result.recv_timeout(std::time::Duration::from_secs(30));
+            drop(held);
+            assert!(matches!(result, Ok(Err(UnlockError::Busy))), "it waited");
+        });
+        assert!(matches!(models.unlock("m", None, &key, b""), Err(UnlockError::Absent(_))));
+    }
+
+    fn runtime() -> Option<Runtime> {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let built_in = workspace.join(".cache/onnxruntime/libonnxruntime.so.1.31.1");
+        let path = std::env::var_os("CONFONNX_ORT_LIB").map_or(built_in, PathBuf::from);
+        Runtime::load(&path).ok()
+    }
 }

@@ -28,9 +28,9 @@ use crate::{
     audit::{Audit, AuditError},
     auth::{Auth, AuthError, jwks::Remote},
     collateral::{Collateral, StoreError},
-    config::{Config, KeySource, ModelControl, ModelSource, SecretConfig},
+    config::{Config, KeySource, ModelControl, ModelSource, PeerConfig, SecretConfig},
     evidence::{Prover, Source},
-    group::{Group, Shared},
+    group::{Group, PeerPolicy, PeerPolicyError, Shared},
     http::{App, Listener, Stop},
     key_service::{ReleaseError, Secret, model_key},
     keys::{
@@ -103,6 +103,9 @@ pub enum StartError {
     /// The TEE does not work.
     #[error(transparent)]
     Attestation(#[from] AttestationError),
+    /// What members of the group demand of each other.
+    #[error("peer-policy: {0}")]
+    PeerPolicy(#[from] PeerPolicyError),
     /// A service that releases secrets cannot be asked.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -178,6 +181,10 @@ impl Server {
         let prover = Prover::new(Arc::clone(&source));
         let open = |secret: &SecretConfig| Secret::open(secret, prover.clone());
         let model_key = config.model_key.as_ref().map(open).transpose()?;
+        // Said before anything is waited for.
+        if let KeySource::Peer(PeerConfig { policy: Some(path), .. }) = &config.key_source {
+            PeerPolicy::from_file(path)?;
+        }
         let models = Arc::new(models);
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
@@ -205,8 +212,13 @@ impl Server {
             // Takes evidence, and others may have to be waited for.
             KeySource::Peer(_) => None,
         };
-        if let Some(driver) = &driver {
-            driver.refresh().await?;
+        match (&driver, &config.key_source) {
+            (Some(driver), KeySource::Released(_)) => {
+                // A service that is down is asked again, while this server is alive and not ready.
+                driver.begin().await;
+            }
+            (Some(driver), _) => driver.refresh().await?,
+            (None, _) => {}
         }
         let binding = Listener::bind(config.http, config.limits.connections, config.http_threads);
         let listener = bind("http-port", config.http, binding).await?;
@@ -341,6 +353,8 @@ impl Server {
 /// When the system refuses handlers.
 pub fn signals() -> std::io::Result<Stop> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Whether or not there is a log to open anew, a hangup ends nothing: with a handler, the system's way is off for good.
+    drop(signal(SignalKind::hangup())?);
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {

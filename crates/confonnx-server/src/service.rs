@@ -105,10 +105,10 @@ impl Service {
     /// Why one of them still is.
     pub fn unlock_all(&self, key: &ModelKey) -> Result<(), UnlockError> {
         let locked = self.models.current().claims().into_iter().filter(|claim| claim.sha256.is_none());
-        let unlock = |ModelClaim { name, version, .. }| self.models.unlock(&name, Some(&version), key, b"");
+        let unlock = |ModelClaim { name, version, .. }| self.models.unlock_patiently(&name, &version, key);
         // Each of them, whatever becomes of the others.
         let results: Vec<_> = locked.map(unlock).collect();
-        results.into_iter().try_for_each(|result| result.map(drop))
+        results.into_iter().collect()
     }
 
     /// Whether there are keys to open requests with.

@@ -30,14 +30,14 @@ use super::{
     limit::Rate,
     oidc::{Match, Oidc, Rule, Template},
 };
-use crate::metrics::Metrics;
+use crate::{config::TomlError, metrics::Metrics};
 
 /// What is wrong with a policy file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// Not TOML, or with keys or values that it has not.
     #[error("{0}")]
-    Toml(#[from] toml::de::Error),
+    Toml(#[from] TomlError),
     /// It lets nobody in.
     #[error("it names no caller; expected [[caller]], or [oidc] with [[oidc.rule]]")]
     Nobody,
@@ -139,7 +139,8 @@ pub(super) fn load(path: &Path, metrics: &Arc<Metrics>) -> Result<Policy, AuthEr
     let bytes =
         read(path).map_err(|source| AuthError::Read { what: "auth file", path: path.into(), source })?;
     let wrong = |source| AuthError::Policy { path: path.into(), source };
-    let text = std::str::from_utf8(&bytes).map_err(|err| wrong(toml::de::Error::custom(err).into()))?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|err| wrong(TomlError::of("", &toml::de::Error::custom(err)).into()))?;
     let parsed = parse(text).map_err(wrong)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut manifest = Manifest::new(&bytes);
@@ -161,7 +162,7 @@ pub fn parse(text: &str) -> Result<PolicyText, FileError> {
     if text.len() > MAX_FILE {
         return Err(FileError::TooLong);
     }
-    let file: File = toml::from_str(text)?;
+    let file: File = toml::from_str(text).map_err(|err| TomlError::of(text, &err))?;
     if file.caller.is_empty() && file.oidc.is_none() {
         return Err(FileError::Nobody);
     }

@@ -14,7 +14,7 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::UnixTime;
 use jsonwebtoken::Algorithm;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -157,12 +157,18 @@ struct Header {
     alg: String,
     typ: Option<String>,
     kid: Option<String>,
-    crit: Option<Value>,
+    /// Whether it is there at all: `null` is no list of names either.
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
 }
 
 impl Header {
     fn check(&self, expected: &Expected) -> Result<Algorithm, JwtError> {
-        if self.crit.is_some() {
+        if self.crit {
             return Err(JwtError::Critical);
         }
         let typ = self.typ.as_deref().unwrap_or("jwt").to_ascii_lowercase();

@@ -84,7 +84,7 @@ pub struct Settings {
     pub peer_policy: Option<PathBuf>,
     /// Make the group's first secret when no peer answers; `ordinal`: if the host name ends in -0, as that of a
     /// StatefulSet's first pod. For one server of the group [default: false].
-    #[arg(long, env = "CONFONNX_PEER_BOOTSTRAP", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "WHEN")]
+    #[arg(long, env = "CONFONNX_PEER_BOOTSTRAP", num_args = 0..=1, default_missing_value = "true", value_name = "WHEN")]
     pub peer_bootstrap: Option<Bootstrap>,
     /// How long a key is the current one [default: 86400].
     #[arg(long, env = "CONFONNX_KEY_ROLLOVER_INTERVAL", value_name = "SECONDS")]

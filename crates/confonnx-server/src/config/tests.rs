@@ -56,6 +56,9 @@ fn what_cannot_work_is_refused() {
     assert!(refused(&["--max-queue", "0"]).contains("max-queue is 0; expected 1 or more"));
     assert!(refused(&["--key-rollover-interval", "0"]).contains("key-rollover-interval"));
     assert!(refused(&["--key-rollover-interval", "10", "--key-grace", "11"]).contains("key-grace is 11"));
+    assert!(refused(&["--key-rollover-interval", "2592001"]).contains("thirty days"));
+    let week = ["--key-rollover-interval", "2592000", "--key-grace", "604801"];
+    assert!(refused(&week).contains("at most 604800"));
     assert!(refused(&["--session-lifetime", "86401"]).contains("at most 86400"));
     assert!(refused(&["--model-name", "a/b"]).contains("model-name"));
     assert!(refused(&["--log-level", "loud"]).contains("verbose"));
@@ -91,6 +94,57 @@ fn variables_nobody_reads_are_reported() {
     let names = ["CONFONNX_HTTP_PORT", "CONFONNX_HTTP_PROT", "HOME", "CONFONNX_CONFIG"];
     let unknown = unknown_variables(names.map(OsString::from));
     assert_eq!(unknown.into_iter().collect::<Vec<_>>(), ["CONFONNX_HTTP_PROT"]);
+}
+
+#[test]
+fn variables_of_kubernetes_are_named_as_such() {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let found =
+        injected([variable("HOME", "tcp://x"), variable("CONFONNX_HTTP_PORT", "tcp://10.0.0.7:8888")]);
+    let error = found.unwrap().to_string();
+    for part in ["CONFONNX_HTTP_PORT is tcp://10.0.0.7:8888", "Kubernetes", "enableServiceLinks: false"] {
+        assert!(error.contains(part), "no {part} in {error}");
+    }
+    assert!(injected([variable("CONFONNX_HTTP_PORT", "8888")]).is_none());
+    // No setting has these names, and nobody misspelled them.
+    let links = [
+        "CONFONNX_SERVICE_HOST",
+        "CONFONNX_PORT_8888_TCP_ADDR",
+        "CONFONNX_SERVICE_PORT_HTTP",
+        "CONFONNX_PORT",
+    ];
+    assert!(unknown_variables(links.map(OsString::from)).is_empty());
+}
+
+/// The host names the file; it may be any that this machine holds.
+#[test]
+fn errors_about_a_file_do_not_show_its_lines() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let secret = "AGE-SECRET-KEY-1QQPQQ";
+    for text in
+        [format!("{secret}\n"), format!("# {secret}\nmax_queue = \n"), format!("max_queue = [\n{secret}\n")]
+    {
+        std::fs::write(file.path(), &text).unwrap();
+        let error = load(&["--config", file.path().to_str().unwrap()]).unwrap_err().to_string();
+        assert!(error.contains("line ") && !error.contains("SECRET-KEY"), "{error}");
+        let error = crate::auth::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("line ") && !error.contains("SECRET-KEY"), "{error}");
+    }
+}
+
+#[test]
+fn who_begins_a_group_is_said_with_and_without_an_equals_sign() {
+    let begins = |flags: &[&str]| {
+        let always = ["--model-path", "m.onnx", "--key-provider", "peer", "--peers", "http://a:1"];
+        match load(&[&always, flags].concat()).unwrap().key_source {
+            KeySource::Peer(peer) => peer.bootstrap,
+            _ => panic!("no group"),
+        }
+    };
+    assert!(begins(&["--peer-bootstrap", "true"]) && begins(&["--peer-bootstrap=true"]));
+    assert!(begins(&["--peer-bootstrap"]) && begins(&["--peer-bootstrap", "--max-queue", "3"]));
+    assert!(!begins(&["--peer-bootstrap", "false"]));
+    load(&["--model-path", "m.onnx", "--peer-bootstrap", "ordinal"]).unwrap();
 }
 
 #[test]

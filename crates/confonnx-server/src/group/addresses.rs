@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::net::lookup_host;
 
-use crate::config::{Address, Peers, PeersError};
+use crate::config::{Address, Peers};
 
 /// Why nowhere was found.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +25,13 @@ pub enum ResolveError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A line of the file is no URL.
-    #[error("the file of peers {}: {source}", path.display())]
+    /// A line of the file is no URL. It is not printed: the host names the file.
+    #[error("the file of peers {}: line {line} is not http://HOST:PORT", path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// Which it is.
-        source: PeersError,
+        /// Which, from 1.
+        line: usize,
     },
 }
 
@@ -51,9 +51,13 @@ pub(super) async fn resolve(peers: &Peers) -> Result<Vec<Address>, ResolveError>
             // A few lines: not worth a thread.
             let text = std::fs::read_to_string(path)
                 .map_err(|source| ResolveError::Read { path: path.clone(), source })?;
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            let parsed: Result<_, _> = lines.map(str::parse).collect();
-            parsed.map_err(|source| ResolveError::Line { path: path.clone(), source })
+            let lines = text.lines().map(str::trim).enumerate();
+            let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+            let parse = |(index, line): (usize, &str)| {
+                line.parse()
+                    .map_err(|_| ResolveError::Line { path: path.clone(), line: index.saturating_add(1) })
+            };
+            lines.map(parse).collect()
         }
     }
 }
@@ -72,7 +76,7 @@ mod tests {
         std::fs::write(file.path(), "# two\nhttp://a:1\n\n http://b:2 \n").unwrap();
         assert_eq!(resolve(&peers).await.unwrap(), ["a:1", "b:2"].map(|text| Address(text.into())));
         std::fs::write(file.path(), "http://a:1\nnonsense\n").unwrap();
-        assert!(resolve(&peers).await.unwrap_err().to_string().contains("nonsense"));
+        assert!(resolve(&peers).await.unwrap_err().to_string().contains("line 2 is not"));
         assert!(matches!(resolve(&Peers::File("/nowhere".into())).await, Err(ResolveError::Read { .. })));
     }
 }

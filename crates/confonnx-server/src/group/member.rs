@@ -10,7 +10,7 @@ use confonnx_protocol::{Aead, Kem, KeyConfig, client::SealingKey};
 use tracing::info;
 
 use super::{CHALLENGE_PATH, Disagree, Group, JOIN_PATH};
-use crate::{clock, random::rng};
+use crate::random::rng;
 
 /// What was asked of a member.
 #[derive(Clone, Copy, Debug)]
@@ -123,14 +123,15 @@ impl Group {
     /// [`JoinRefusal`]
     pub fn answer(&self, asked: JoinRequest, body: &[u8]) -> Result<Vec<u8>, JoinRefusal> {
         match asked {
-            JoinRequest::Challenge => Ok(self.challenges.give(clock::now())?.to_vec()),
+            JoinRequest::Challenge => Ok(self.challenges.give(self.keys.now())?.to_vec()),
             JoinRequest::Join => self.admit(body),
         }
     }
 
     fn admit(&self, body: &[u8]) -> Result<Vec<u8>, JoinRefusal> {
         let (challenge, document) = body.split_first_chunk::<32>().ok_or(JoinRefusal::Short)?;
-        let now = clock::now();
+        // The host may turn its clock back: by the ring's, a challenge that is over stays over.
+        let now = self.keys.now();
         if !self.challenges.take(challenge, now) {
             return Err(JoinRefusal::Challenge);
         }

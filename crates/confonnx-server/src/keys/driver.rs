@@ -14,7 +14,7 @@ use super::{
     Keys,
     provider::{KeyProvider, ProviderError},
 };
-use crate::{clock, config::KeyTimes, metrics::Metrics};
+use crate::{config::KeyTimes, metrics::Metrics};
 
 /// Asks a source for epochs: at the start, before an epoch ends, again after an error, and when a client has a key that is
 /// not known.
@@ -67,6 +67,11 @@ impl Driver {
         }
         self.keys.retire(now);
         Ok(())
+    }
+
+    /// Asks for the first epochs. When that fails it is said, and tried again by [`run`](Self::run).
+    pub async fn begin(&self) {
+        self.attempt(false).await;
     }
 
     /// Keeps the keys up to date, for ever.
@@ -160,7 +165,7 @@ impl Driver {
 
     /// Now, by a clock that never runs backwards.
     fn now(&self) -> UnixTime {
-        clock::now().max(self.keys.ring().time())
+        self.keys.now()
     }
 }
 

@@ -199,6 +199,9 @@ pub enum UnlockError {
         /// Its name.
         model: String,
     },
+    /// Models are being loaded.
+    #[error("another model is being loaded; try again later")]
+    Busy,
     /// Its owner did not sign the key.
     #[error(
         "{0}; this server takes the model's key only with its owner's signature (`confonnx provision --owner-key-file`)"

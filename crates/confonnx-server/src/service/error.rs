@@ -76,7 +76,9 @@ impl InnerError {
             Self::NotReady => (503, "model-unavailable"),
             Self::Control(ControlError::Off) => (403, "model-control-off"),
             Self::Control(ControlError::Unknown { .. }) => (404, "model-not-found"),
-            Self::Control(ControlError::Busy) => (409, "model-control-busy"),
+            Self::Control(ControlError::Busy) | Self::Unlock(UnlockError::Busy) => {
+                (409, "model-control-busy")
+            }
             Self::Control(ControlError::Repository(_) | ControlError::Failed { .. }) => {
                 (500, "model-unusable")
             }

@@ -110,3 +110,28 @@ fn variables_set_what_flags_do_not_and_misspelled_ones_are_reported() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_hangup_ends_nothing() {
+    let (mut child, mut log, _) = serving(&[]);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    let mut end = String::new();
+    log.read_to_string(&mut end).unwrap();
+    assert!(status.success() && end.contains("stopped"), "{status} {end}");
+}
+
+#[test]
+fn a_peer_policy_that_is_not_there_is_said_at_once() {
+    let output = command()
+        .arg("--model-path")
+        .arg(model("mlp"))
+        .args(["--address", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--debug"])
+        .args(["--key-provider", "peer", "--peers", "http://127.0.0.1:9", "--peer-policy", "/nowhere.toml"])
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("/nowhere.toml"), "{log}");
+}

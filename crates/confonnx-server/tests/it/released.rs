@@ -3,14 +3,10 @@
 use confonnx_attest::{AcceptedKeyService, Document, Expectations, Nonce, Policy, Trusted};
 use confonnx_client::{Client, Options};
 use confonnx_protocol::{Kem, KeyConfig, client::SealingKey};
-use confonnx_server::{
-    clock,
-    config::KeyProviderName,
-    server::{Parts, Server},
-};
+use confonnx_server::{clock, config::KeyProviderName};
 
 use crate::{
-    harness::{ATTESTATION, Answer, Running, SEALED, config, head, runtime, seal, start_with, until},
+    harness::{ATTESTATION, Answer, Running, SEALED, config, head, seal, start_with, until},
     kbs::Authority,
     protected::predict,
     trustee::Trustee,
@@ -126,18 +122,26 @@ async fn keys_outlast_an_outage_and_end_with_a_refusal() {
 }
 
 #[tokio::test]
-async fn without_a_usable_secret_there_is_no_server() {
+async fn without_a_usable_secret_a_server_is_alive_and_asks_again() {
     let setup = Setup::new().await;
     let start = async || {
-        let config = setup.config(100_000);
-        let source = confonnx_attest::produce::Attester::insecure(confonnx_attest::Digest([7; 32]));
-        let parts = Parts::load(&config, source, runtime()).unwrap();
-        Server::assemble(config, parts).await.err().expect("it starts").to_string()
+        let mut config = setup.config(100_000);
+        config.keys.error_retry = std::time::Duration::from_millis(50);
+        let server = start_with(config).await;
+        assert_eq!((server.get("/").await.0, server.get(ATTESTATION).await.0), (200, 503));
+        let trouble = server.app.trouble().expect("it is ready");
+        assert!(trouble.starts_with("no keys: "), "{trouble}");
+        (server, trouble)
     };
     setup.trustee.put(NAME, &[0x5a; 31]);
-    let error = start().await;
+    let (_, error) = start().await;
     assert!(error.contains("32 bytes or more, found 31") && error.contains("openssl rand"), "{error}");
     setup.trustee.deny_secrets(true);
-    let error = start().await;
+    let (server, error) = start().await;
     assert!(error.contains("PolicyDeny") && error.contains("resource policy"), "{error}");
+    setup.trustee.put(NAME, &[0x5a; 32]);
+    setup.trustee.deny_secrets(false);
+    until(|| server.keys.are_there()).await;
+    assert!(server.app.trouble().is_none());
+    predict(&setup.client(&server)).await.unwrap();
 }

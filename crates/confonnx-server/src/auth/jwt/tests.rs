@@ -148,3 +148,15 @@ proptest! {
         verify(token.as_bytes(), &keys("keys"), &expected(vec![Algorithm::ES256]), UnixTime(0)).unwrap_err();
     }
 }
+
+/// RFC 7515, section 4.1.11: a list of names. Whatever else is there is no reason to take the token for one without.
+#[test]
+fn whatever_crit_is_it_is_refused() {
+    for crit in ["null", "[]", "\"exp\"", "[\"exp\"]", "false", "{}"] {
+        let header = format!("{{\"alg\":\"RS256\",\"typ\":\"JWT\",\"crit\":{crit}}}");
+        let token = format!("{}.e30.AA", Base64UrlUnpadded::encode_string(header.as_bytes()));
+        let expected = expected(vec![Algorithm::RS256]);
+        let refused = verify(token.as_bytes(), &keys("keys"), &expected, UnixTime(0)).unwrap_err();
+        assert_eq!(refused, JwtError::Critical, "{crit}");
+    }
+}
