@@ -23,7 +23,7 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888; K
 	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
 	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/$(PROFILE)/confonnx-server --port $(PORT) $(if $(KEEP),--keep)
 
-ci: lint test fuzz-smoke test-image ## What CI runs: cheap checks first, then every test
+ci: lint test fuzz-smoke attack-smoke test-image ## What CI runs: cheap checks first, then every test
 
 test: test-rust test-python test-docs ## Every test: Rust, Python, end to end
 
@@ -99,6 +99,14 @@ fuzz: need-cargo ## Fuzz every decoder for a minute each (SECONDS_EACH=60)
 .PHONY: fuzz-smoke
 fuzz-smoke: need-cargo
 	@SECONDS_EACH=5 scripts/fuzz
+
+attack: need-cargo ## Hostile callers beside honest ones, over loopback; prints what these notice (SECONDS_EACH=5)
+	@scripts/fetch-onnxruntime
+	$(CARGO) run --locked -q -p confonnx-server --example attack -- $(or $(SECONDS_EACH),5)
+
+.PHONY: attack-smoke
+attack-smoke:
+	@$(MAKE) --no-print-directory attack SECONDS_EACH=2
 
 digits: ## Train the example model again
 	@scripts/venv models

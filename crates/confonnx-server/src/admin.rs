@@ -8,7 +8,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
-use crate::http::{App, Payload};
+use crate::{body::Body, http::App};
 
 /// Serves the port for as long as the process lives.
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
@@ -36,7 +36,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 }
 
 /// Answers one request.
-pub fn answer<B>(request: &Request<B>, app: &App) -> Response<Payload> {
+pub fn answer<B>(request: &Request<B>, app: &App) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
     }
@@ -51,8 +51,8 @@ pub fn answer<B>(request: &Request<B>, app: &App) -> Response<Payload> {
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Payload> {
-    let mut response = Response::new(Payload::from(Bytes::from(body)));
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(Bytes::from(body)));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);

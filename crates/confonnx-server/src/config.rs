@@ -155,10 +155,21 @@ pub struct Limits {
     pub connections: usize,
     /// Sealed requests received, waiting or running at once.
     pub queue: usize,
-    /// How long a header or a body may take to arrive.
+    /// Bytes of requests and replies held at once, for all connections.
+    pub held_bytes: usize,
+    /// Whether counters tell what became of requests inside the seal.
+    pub request_metrics: bool,
+    /// How long a header or a body may take to arrive, and a reply to be read.
     pub request_timeout: Duration,
     /// How long a connection may be idle.
     pub idle_timeout: Duration,
+}
+
+impl Limits {
+    /// Bytes held at once for one connection: proxies send requests of many clients over one.
+    pub fn connection_bytes(&self) -> usize {
+        (self.held_bytes / 4).max(self.request_bytes.saturating_mul(2)).min(self.held_bytes)
+    }
 }
 
 /// Why there is no configuration.
@@ -287,6 +298,17 @@ impl Config {
             let expected = "an --auth-file beside it, which says who may `manage`";
             return Err(ConfigError::Range { name: "model-control", found: "explicit".into(), expected });
         }
+        let request_bytes = at_least_1("max-request-bytes", settings.max_request_bytes.unwrap_or(64 << 20))?;
+        let held_bytes =
+            settings.max_held_bytes.unwrap_or_else(|| request_bytes.saturating_mul(4).max(512 << 20));
+        if held_bytes < request_bytes {
+            let expected = "at least max-request-bytes, or the longest request could not be held";
+            return Err(ConfigError::Range {
+                name: "max-held-bytes",
+                found: held_bytes.to_string(),
+                expected,
+            });
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let rollover = at_least_1("key-rollover-interval", settings.key_rollover_interval.unwrap_or(DAY))?;
         at_most("key-rollover-interval", rollover, MONTH, "at most 2592000, thirty days")?;
@@ -347,10 +369,9 @@ impl Config {
             },
             replay_capacity: at_least_1("replay-capacity", settings.replay_capacity.unwrap_or(1 << 24))?,
             limits: Limits {
-                request_bytes: at_least_1(
-                    "max-request-bytes",
-                    settings.max_request_bytes.unwrap_or(64 << 20),
-                )?,
+                request_bytes,
+                held_bytes,
+                request_metrics: settings.request_metrics.unwrap_or(false),
                 connections: at_least_1("max-connections", settings.max_connections.unwrap_or(1024))?,
                 queue: at_least_1("max-queue", settings.max_queue.unwrap_or(128))?,
                 request_timeout: Duration::from_secs(request_timeout),

@@ -1,7 +1,6 @@
 //! The public port: attestation and sealed messages. Sees only bytes that are sealed or public.
 
 mod gateway;
-mod payload;
 mod problem;
 mod serve;
 mod threads;
@@ -19,23 +18,32 @@ use bytes::Bytes;
 use confonnx_attest::Nonce;
 use confonnx_protocol::Code;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
-use http_body::Body;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-pub use payload::Payload;
 pub use problem::problem;
 pub use serve::{Listener, Stop};
 
-use crate::{attestation::Attestation, config::Limits, metrics::Metrics, service::Service, workers::Workers};
+use crate::{
+    attestation::Attestation,
+    body::Body,
+    budget::{Budget, Purse},
+    config::Limits,
+    metrics::Metrics,
+    service::Service,
+    workers::Workers,
+};
 
 /// What answers requests; independent of any listener.
 pub struct App {
     service: Arc<Service>,
     attestation: Arc<Attestation>,
     workers: Workers,
-    /// A permit for each sealed request that is received, waiting or running.
+    /// A permit for each sealed request that was received whole, and waits or runs.
     queue: Arc<Semaphore>,
+    /// A permit for each that is being received.
+    receiving: Semaphore,
+    budget: Budget,
     /// A permit for each HTTP thread but one, which goes on serving whatever the others run.
     in_place: Semaphore,
     limits: Limits,
@@ -45,7 +53,7 @@ pub struct App {
 
 /// An answer, and how to count it.
 struct Answered {
-    response: Response<Payload>,
+    response: Response<Body>,
     outcome: &'static str,
 }
 
@@ -61,11 +69,15 @@ impl App {
     ) -> Self {
         let in_place = Semaphore::new(http_threads.saturating_sub(1).max(1));
         let queue = Arc::new(Semaphore::new(limits.queue));
+        let receiving = Semaphore::new(RECEIVING as usize);
+        let budget = Budget::new(limits.held_bytes, limits.connection_bytes());
         Self {
             service,
             attestation,
             workers,
             queue,
+            receiving,
+            budget,
             in_place,
             limits,
             metrics,
@@ -102,26 +114,34 @@ impl App {
         &self.metrics
     }
 
+    /// Bytes that are held for connections.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Waits until no sealed request is received, waiting or running.
     pub async fn idle(&self) {
         let all = u32::try_from(self.limits.queue).unwrap_or(u32::MAX);
         // Closed never: an error would mean idle, too.
+        let _ = self.receiving.acquire_many(RECEIVING).await;
         let _ = self.queue.acquire_many(all).await;
     }
 
     /// Answers one request.
-    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<Payload>
+    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
     where
-        B: Body<Data = Bytes> + Send + Unpin,
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: Send,
     {
         let start = Instant::now();
         let id = request_id();
         let echo = request.headers().get(CLIENT_REQUEST_ID).filter(|value| is_token(value)).cloned();
-        let received = request.body().size_hint().exact();
-        let Answered { mut response, outcome } = self.route(request, &id).await;
+        let received = http_body::Body::size_hint(request.body()).exact();
+        let purse = request.extensions().get::<Purse>().cloned().unwrap_or_else(|| self.budget.purse());
+        let Answered { mut response, outcome } = self.route(request, &id, &purse).await;
         self.metrics.count(outcome);
-        let (id_text, sent) = (id.to_str().unwrap_or_default(), response.body().size_hint().exact());
+        let (id_text, sent) =
+            (id.to_str().unwrap_or_default(), http_body::Body::size_hint(response.body()).exact());
         debug!(id = id_text, outcome, received, sent, micros = start.elapsed().as_micros(), "request");
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, id);
@@ -131,17 +151,17 @@ impl App {
         response
     }
 
-    async fn route<B>(self: &Arc<Self>, request: Request<B>, id: &HeaderValue) -> Answered
+    async fn route<B>(self: &Arc<Self>, request: Request<B>, id: &HeaderValue, purse: &Purse) -> Answered
     where
-        B: Body<Data = Bytes> + Send + Unpin,
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: Send,
     {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/" if get => ok(Bytes::from_static(b"Healthy"), "text/plain"),
-            ATTESTATION if get => self.attest(request.uri().query()).await,
+            ATTESTATION if get => self.attest(request.uri().query(), purse).await,
             GATEWAY if request.method() == Method::POST => {
-                gateway::answer(self, request, id).await.unwrap_or_else(refused)
+                gateway::answer(self, request, id, purse).await.unwrap_or_else(refused)
             }
             "/" | ATTESTATION => not_allowed("GET, HEAD"),
             GATEWAY => not_allowed("POST"),
@@ -149,7 +169,7 @@ impl App {
         }
     }
 
-    async fn attest(&self, query: Option<&str>) -> Answered {
+    async fn attest(&self, query: Option<&str>, purse: &Purse) -> Answered {
         let nonce = match query {
             None => None,
             Some(query) => match query.strip_prefix("nonce=").and_then(|hex| hex.parse::<Nonce>().ok()) {
@@ -162,7 +182,11 @@ impl App {
         }
         match self.attestation.document(nonce).await {
             Ok(document) => {
-                let mut answered = ok(document, "application/json");
+                // Counted until it is written: whoever asks and does not read gets no more.
+                let Ok(share) = purse.reply(document.len()) else {
+                    return refused(Code::AttestationUnavailable);
+                };
+                let mut answered = ok(share.hold(document), "application/json");
                 let headers = answered.response.headers_mut();
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 answered
@@ -173,7 +197,7 @@ impl App {
 }
 
 fn ok(body: Bytes, content_type: &'static str) -> Answered {
-    let mut response = Response::new(Payload::from(body));
+    let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Answered { response, outcome: "ok" }
 }
@@ -221,6 +245,8 @@ fn is_token(value: &HeaderValue) -> bool {
     (1..=128).contains(&value.len()) && value.as_bytes().iter().all(allowed)
 }
 
+/// More requests than there can be connections.
+const RECEIVING: u32 = 1 << 28;
 const ATTESTATION: &str = "/.well-known/confonnx/attestation";
 const GATEWAY: &str = "/.well-known/ohttp-gateway";
 const REQUEST_ID: &str = "x-ms-request-id";

@@ -15,6 +15,8 @@ pub mod admin;
 pub mod attestation;
 pub mod audit;
 pub mod auth;
+pub mod body;
+pub mod budget;
 pub mod clock;
 pub mod collateral;
 pub mod config;

@@ -425,6 +425,7 @@ fn settings(config: &Config, models: &Models, model_key: Option<&Secret>) -> Map
         "max_request_bytes": config.limits.request_bytes,
         "insecure": config.insecure,
         "audit_log": config.audit_log.is_some(),
+        "request_metrics": config.limits.request_metrics,
         "use_model_key_provisioning": config.use_model_key_provisioning,
         "model_owner_sha256": models.owner(),
         "model_key_source": model_key.map(|secret| json!({ "kind": secret.kind(), "service": secret.service() })),

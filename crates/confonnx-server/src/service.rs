@@ -4,7 +4,6 @@ mod error;
 mod inner;
 
 use std::{
-    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
@@ -14,13 +13,14 @@ use bytes::Bytes;
 use confonnx_attest::ModelClaim;
 use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::{
-    Code, Incoming, Pieces, SealError,
+    Code, Incoming, SealError,
     server::{ChunkedOpener, ChunkedReply, KeyRing, OpenError, Opened, Reply},
 };
 
 use crate::{
     audit::{Audit, Trail, Wire},
     auth::Auth,
+    body::Body,
     clock,
     group::Group,
     keys::Keys,
@@ -45,18 +45,9 @@ pub struct Service {
 /// A sealed reply, and how to count it: the inner error code, or `ok`.
 pub struct Sealed {
     /// What to send.
-    pub reply: SealedReply,
+    pub reply: Body,
     /// A fixed word.
     pub outcome: &'static str,
-}
-
-/// The bytes of a sealed reply.
-#[derive(Debug)]
-pub enum SealedReply {
-    /// All of them.
-    Whole(Bytes),
-    /// Sealed as they are sent.
-    Chunked(Box<Pieces>),
 }
 
 /// A chunked request that is still arriving.
@@ -121,11 +112,13 @@ impl Service {
         self.models.current().batched()
     }
 
-    /// Looks for the key of `sealed` where keys come from, if it is not known.
-    pub async fn look_for_key(&self, sealed: &Incoming) {
-        if sealed.key_id().is_some_and(|id| !self.keys.ring().knows(id, clock::now())) {
+    /// Whether the key of `sealed`, whose first bytes are there, can open it; looks where keys come from if it is not known.
+    pub async fn knows_key(&self, sealed: &Incoming) -> bool {
+        let known = || sealed.key_id().is_some_and(|id| self.keys.ring().knows(id, clock::now()));
+        if !known() {
             self.keys.catch_up().await;
         }
+        known()
     }
 
     /// Why there are no new keys.
@@ -145,7 +138,7 @@ impl Service {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_in_session(&self, sealed: Incoming) -> Result<Received, Code> {
+    pub fn open_resumed(&self, sealed: Incoming) -> Result<Received, Code> {
         let received = self.open_by(sealed, |ring, sealed| ring.open_resumed(sealed, clock::now()))?;
         self.metrics.resumed.fetch_add(1, Relaxed);
         Ok(received)
@@ -185,10 +178,8 @@ impl Service {
         let answer = guarded(Notes::of(&opened), || inner::answer(self, &opened, &set, &mut trail));
         self.metrics.infer.record(start.elapsed());
         let sealed = self.seal(answer.outcome, || match reply {
-            ReplyTo::Whole(reply) => Ok(SealedReply::Whole(reply.seal(answer.message, &mut rng())?.into())),
-            ReplyTo::Chunked(reply) => {
-                Ok(SealedReply::Chunked(Box::new(reply.pieces(answer.message, &mut rng())?)))
-            }
+            ReplyTo::Whole(reply) => Ok(Bytes::from(reply.seal(answer.message, &mut rng())?).into()),
+            ReplyTo::Chunked(reply) => Ok(reply.pieces(answer.message, &mut rng())?.into()),
         });
         (self.record(&trail, &opened, received, id, sealed), Spent { _opened: opened })
     }
@@ -212,7 +203,7 @@ impl Service {
     fn seal(
         &self,
         outcome: &'static str,
-        seal: impl FnOnce() -> Result<SealedReply, SealError>,
+        seal: impl FnOnce() -> Result<Body, SealError>,
     ) -> Result<Sealed, Code> {
         let start = Instant::now();
         // An answer of 64 GiB cannot be sealed, and so cannot be explained in a sealed one either.
@@ -220,32 +211,6 @@ impl Service {
         self.metrics.seal.record(start.elapsed());
         self.metrics.sent_bytes.fetch_add(reply.len() as u64, Relaxed);
         Ok(Sealed { reply, outcome })
-    }
-}
-
-impl SealedReply {
-    /// Bytes that are still to come.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Whole(bytes) => bytes.len(),
-            Self::Chunked(pieces) => pieces.remaining(),
-        }
-    }
-
-    /// Whether all of it was sent.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl Iterator for SealedReply {
-    type Item = Result<Bytes, SealError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Whole(bytes) => Some(Ok(mem::take(bytes))).filter(|next| next != &Ok(Bytes::new())),
-            Self::Chunked(pieces) => pieces.next().map(|piece| piece.map(Bytes::from)),
-        }
     }
 }
 

@@ -169,6 +169,14 @@ pub struct Settings {
     /// Longest sealed request [default: 67108864].
     #[arg(long, env = "CONFONNX_MAX_REQUEST_BYTES", value_name = "BYTES")]
     pub max_request_bytes: Option<usize>,
+    /// Bytes of requests and replies held at once for all connections, those not yet read by clients too; more get 429
+    /// [default: 536870912 or four of the longest requests].
+    #[arg(long, env = "CONFONNX_MAX_HELD_BYTES", value_name = "BYTES")]
+    pub max_held_bytes: Option<usize>,
+    /// Count what became of requests inside the seal, too. The host reads the counters; the claims say that there are such
+    /// [default: false].
+    #[arg(long, env = "CONFONNX_REQUEST_METRICS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub request_metrics: Option<bool>,
     /// Connections at once [default: 1024].
     #[arg(long, env = "CONFONNX_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
@@ -324,6 +332,8 @@ impl Settings {
             threads_per_session,
             num_http_threads,
             max_request_bytes,
+            max_held_bytes,
+            request_metrics,
             max_connections,
             max_queue,
             request_timeout,

@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,15 +16,22 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Answered, App, Payload, media_type};
+use super::{Answered, App, media_type};
 use crate::{
+    budget::{Purse, Share},
+    config::Limits,
     metrics::Held,
-    service::{Sealed, Spent},
+    service::Sealed,
 };
 
 /// Receives the request, and has it opened, answered and sealed: on this thread if that is likely to be brief, else on a
 /// worker.
-pub(super) async fn answer<B>(app: &Arc<App>, request: Request<B>, id: &HeaderValue) -> Result<Answered, Code>
+pub(super) async fn answer<B>(
+    app: &Arc<App>,
+    request: Request<B>,
+    id: &HeaderValue,
+    purse: &Purse,
+) -> Result<Answered, Code>
 where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Send,
@@ -31,56 +39,73 @@ where
     let kind = match media_type(request.headers()).as_deref() {
         Some("message/ohttp-req") => Kind::Whole,
         Some("message/ohttp-chunked-req") => Kind::Chunked,
-        Some("message/confonnx-session-req") => Kind::InSession,
+        Some("message/confonnx-session-req") => Kind::Resumed,
         _ => return Err(Code::MediaTypeUnsupported),
     };
-    let permit = admit(app)?;
+    admit(app)?;
     let (limit, id) = (app.limits.request_bytes, id.clone());
     let announced = request.body().size_hint().lower();
     if announced > limit as u64 {
         return Err(Code::RequestTooLarge);
     }
-    let body = request.into_body();
-    let received = if kind == Kind::Chunked {
-        let mut receiving = app.service.receive(limit);
-        receive(app, body, |bytes| receiving.push(bytes)).await?;
-        receiving.finish()?
-    } else {
-        // At most the limit, for as many requests as the queue has places.
-        let mut message = Incoming::with_capacity(usize::try_from(announced).unwrap_or(0));
-        receive(app, body, |bytes| {
-            message.push(bytes);
-            Ok(())
-        })
-        .await?;
-        if kind == Kind::Whole {
-            app.service.look_for_key(&message).await;
+    // Closed never.
+    let receiving = app.receiving.acquire().await;
+    let mut arriving = Arriving::new(app, request.into_body(), purse.share());
+    let (opened, permit, share) = if kind == Kind::Chunked {
+        let mut opening = app.service.receive(limit);
+        while let Some(bytes) = arriving.next().await? {
+            opening.push(&bytes)?;
         }
+        // As a place in the queue is for those that are complete, slow senders take none.
+        (opening.finish()?, place(app)?, arriving.share)
+    } else {
+        // Room for all of it once something came.
+        let mut message = None;
+        let mut is_known = kind != Kind::Whole;
+        while let Some(bytes) = arriving.next().await? {
+            let room = usize::try_from(announced).unwrap_or(0);
+            let message = message.get_or_insert_with(|| Incoming::with_capacity(room));
+            message.push(&bytes);
+            // What nobody can open is not received to its end.
+            if !is_known && message.len() >= START {
+                is_known = app.service.knows_key(message).await;
+                if !is_known {
+                    return Err(Code::KeyUnknown);
+                }
+            }
+        }
+        let (permit, share) = (place(app)?, arriving.share);
+        let message = message.unwrap_or_else(|| Incoming::with_capacity(0));
         let len = message.len();
         let open = move |app: &App| match kind {
-            Kind::InSession => app.service.open_in_session(message),
+            Kind::Resumed => app.service.open_resumed(message),
             _ => app.service.open(message),
         };
         if len > SHORT {
+            drop(receiving);
             let work = move |app: &App| match open(app) {
                 Ok(received) => {
                     let (sealed, spent) = app.service.answer(received, text(&id));
-                    (sealed, Some(spent))
+                    (sealed, Some((spent, share)))
                 }
                 Err(code) => (Err(code), None),
             };
-            return Ok(reply(on_worker(app, permit, work).await?, kind));
+            return reply(app, on_worker(app, permit, work).await?, kind, purse);
         }
-        open(app)?
+        (open(app)?, permit, share)
     };
-    let is_brief = received.bytes() <= SHORT && app.service.is_brief(&received);
-    let place = if is_brief { app.in_place.try_acquire().ok() } else { None };
-    let work = move |app: &App| app.service.answer(received, text(&id));
-    let sealed = match place {
+    drop(receiving);
+    let is_brief = opened.bytes() <= SHORT && app.service.is_brief(&opened);
+    let in_place = if is_brief { app.in_place.try_acquire().ok() } else { None };
+    let work = move |app: &App| {
+        let (sealed, spent) = app.service.answer(opened, text(&id));
+        (sealed, (spent, share))
+    };
+    let sealed = match in_place {
         Some(_place) => here(app, permit, work)?,
         None => on_worker(app, permit, work).await?,
     };
-    Ok(reply(sealed, kind))
+    reply(app, sealed, kind, purse)
 }
 
 /// How a request is sealed.
@@ -88,7 +113,7 @@ where
 enum Kind {
     Whole,
     Chunked,
-    InSession,
+    Resumed,
 }
 
 impl Kind {
@@ -96,7 +121,7 @@ impl Kind {
         match self {
             Self::Whole => "message/ohttp-res",
             Self::Chunked => "message/ohttp-chunked-res",
-            Self::InSession => "message/confonnx-session-res",
+            Self::Resumed => "message/confonnx-session-res",
         }
     }
 }
@@ -106,48 +131,67 @@ fn text(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or_default()
 }
 
-/// A place in the queue, or the reason for there being none: before anything is read or opened.
-fn admit(app: &App) -> Result<OwnedSemaphorePermit, Code> {
+/// The reason for not receiving a request at all, if there is one: before anything is read or opened.
+fn admit(app: &App) -> Result<(), Code> {
     if app.is_draining() {
         return Err(Code::ShuttingDown);
     }
     if !app.service.is_ready() {
         return Err(Code::KeysUnavailable);
     }
+    if app.queue.available_permits() == 0 { Err(Code::QueueFull) } else { Ok(()) }
+}
+
+/// A place in the queue, for a request that is complete.
+fn place(app: &App) -> Result<OwnedSemaphorePermit, Code> {
     Arc::clone(&app.queue).try_acquire_owned().map_err(|_| Code::QueueFull)
 }
 
-/// Hands the body on as it arrives, if it is not too long and does not take too long.
-async fn receive<B>(
-    app: &App,
-    mut body: B,
-    mut each: impl FnMut(&[u8]) -> Result<(), Code>,
-) -> Result<(), Code>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let deadline = Instant::now() + app.limits.request_timeout;
-    let mut left = app.limits.request_bytes;
-    loop {
-        match timeout_at(deadline, body.frame()).await {
-            Err(_) => return Err(Code::RequestTimeout),
-            Ok(None) => return Ok(()),
-            // The connection broke, so this goes nowhere; only the count of outcomes sees it.
-            Ok(Some(Err(_))) => return Err(Code::RequestInvalid),
-            Ok(Some(Ok(frame))) => {
-                let Ok(data) = frame.into_data() else { continue };
-                left = left.checked_sub(data.len()).ok_or(Code::RequestTooLarge)?;
-                each(&data)?;
+/// A body as it arrives: not too long, not too slowly, and counted.
+struct Arriving<B> {
+    body: B,
+    share: Share,
+    begun: Instant,
+    longest: Duration,
+    received: usize,
+    limit: usize,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
+    fn new(app: &App, body: B, share: Share) -> Self {
+        let Limits { request_timeout: longest, request_bytes: limit, .. } = app.limits;
+        Self { body, share, begun: Instant::now(), longest, received: 0, limit }
+    }
+
+    /// The next bytes; none at its end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Code> {
+        loop {
+            let earned = Duration::from_secs((self.received / LEAST_RATE) as u64);
+            let deadline = self.begun + self.longest.min(HEAD_START.saturating_add(earned));
+            match timeout_at(deadline, self.body.frame()).await {
+                Err(_) => return Err(Code::RequestTimeout),
+                Ok(None) => return Ok(None),
+                // The connection broke, so this goes nowhere; only the count of outcomes sees it.
+                Ok(Some(Err(_))) => return Err(Code::RequestInvalid),
+                Ok(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.received = self.received.saturating_add(data.len());
+                    if self.received > self.limit {
+                        return Err(Code::RequestTooLarge);
+                    }
+                    self.share.grow(data.len()).map_err(|_| Code::QueueFull)?;
+                    return Ok(Some(data));
+                }
             }
         }
     }
 }
 
 /// Runs `work` on this thread, whose other connections wait meanwhile.
-fn here(
+fn here<R>(
     app: &App,
     _permit: OwnedSemaphorePermit,
-    work: impl FnOnce(&App) -> (Result<Sealed, Code>, Spent),
+    work: impl FnOnce(&App) -> (Result<Sealed, Code>, R),
 ) -> Result<Sealed, Code> {
     let _running = Held::new(&app.metrics.in_flight);
     catch_unwind(AssertUnwindSafe(|| work(app).0)).unwrap_or(Err(Code::RequestInvalid))
@@ -187,13 +231,26 @@ impl Drop for Queued {
     }
 }
 
-fn reply(sealed: Sealed, kind: Kind) -> Answered {
-    let mut response = Response::new(Payload::Sealed(sealed.reply));
+/// The answer, held until it is written; there may be no room for it.
+fn reply(app: &App, sealed: Sealed, kind: Kind, purse: &Purse) -> Result<Answered, Code> {
+    let share = purse.reply(sealed.reply.len()).map_err(|_| Code::QueueFull)?;
+    let mut response = Response::new(sealed.reply.holding(share));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.reply_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Answered { response, outcome: sealed.outcome }
+    // What became of a request is inside the seal: the host reads the counters.
+    let outcome = if app.limits.request_metrics { sealed.outcome } else { "ok" };
+    Ok(Answered { response, outcome })
 }
 
 /// Bytes of a request that is opened where it arrives: what a model does with more is hardly brief.
 const SHORT: usize = 16 << 10;
+
+/// Bytes at the start of a request that say which key it is sealed to, and how.
+const START: usize = 7;
+
+/// How long a body may take beside what its bytes have earned.
+const HEAD_START: Duration = Duration::from_secs(5);
+
+/// Bytes a second of the slowest sender.
+const LEAST_RATE: usize = 4 << 10;

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use confonnx_protocol::Code;
 use http::{Response, StatusCode, header};
 
-use super::Payload;
+use crate::body::Body;
 
 /// The answer for `code`: nothing in it depends on the request.
-pub fn problem(code: Code) -> Response<Payload> {
-    let mut response = Response::new(Payload::from(Bytes::from(body(code))));
+pub fn problem(code: Code) -> Response<Body> {
+    let mut response = Response::new(Body::from(Bytes::from(body(code))));
     *response.status_mut() = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));

@@ -2,12 +2,14 @@
 
 use std::{
     convert::Infallible,
-    io,
+    io::{self, IoSlice},
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -18,15 +20,15 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{sleep, timeout},
+    time::{Instant, interval_at, sleep, timeout},
 };
 use tracing::{debug, warn};
 
 use super::{App, problem, threads::Threads};
-use crate::metrics::Held;
+use crate::{budget::Purse, metrics::Held};
 
 /// Tells the server to stop when its value becomes true, or its sender is dropped.
 pub type Stop = watch::Receiver<bool>;
@@ -116,9 +118,11 @@ async fn connection(stream: TcpStream, app: Arc<App>, mut close: Stop, place: Ow
     // Answers are written whole: waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
     let activity = Arc::new(Activity::default());
+    let (purse, written) = (app.budget.purse(), Arc::<AtomicU64>::default());
     let service = {
-        let (app, activity) = (Arc::clone(&app), Arc::clone(&activity));
-        service_fn(move |request| {
+        let (app, activity, purse) = (Arc::clone(&app), Arc::clone(&activity), purse.clone());
+        service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(purse.clone());
             let (app, busy) = (Arc::clone(&app), Busy::new(&activity));
             async move {
                 let response = app.answer(request).await;
@@ -128,10 +132,14 @@ async fn connection(stream: TcpStream, app: Arc<App>, mut close: Stop, place: Ow
         })
     };
     let builder = builder(&app);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection =
+        builder.serve_connection(TokioIo::new(Counted { stream, written: Arc::clone(&written) }), service);
     tokio::pin!(connection);
     let idle = app.limits.idle_timeout;
+    let mut looks = interval_at(Instant::now() + idle, idle);
     let mut closing = false;
+    let mut reading = Reading::new(&purse, &written);
+    let mut stalls = interval_at(Instant::now() + app.limits.request_timeout, app.limits.request_timeout);
     loop {
         tokio::select! {
             result = connection.as_mut() => {
@@ -141,8 +149,14 @@ async fn connection(stream: TcpStream, app: Arc<App>, mut close: Stop, place: Ow
                 }
                 return;
             }
-            () = sleep(idle) => {
-                if activity.is_idle() {
+            _ = looks.tick() => {
+                if activity.is_idle() && purse.unsent() == 0 {
+                    return;
+                }
+            }
+            _ = stalls.tick() => {
+                if !reading.goes_on(app.limits.request_timeout) {
+                    debug!("connection: its replies are not read");
                     return;
                 }
             }
@@ -191,6 +205,81 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     .await;
 }
 
+/// Whether a client reads what it asked for.
+struct Reading<'c> {
+    purse: &'c Purse,
+    written: &'c AtomicU64,
+    /// At the last look: replies unsent, replies sent, bytes written.
+    last: (usize, u64, u64),
+}
+
+impl<'c> Reading<'c> {
+    fn new(purse: &'c Purse, written: &'c AtomicU64) -> Self {
+        Self { purse, written, last: (0, 0, 0) }
+    }
+
+    /// Whether nothing waited since the last look, a reply was finished, or enough of one was written within `time`.
+    fn goes_on(&mut self, time: Duration) -> bool {
+        let now = (self.purse.unsent(), self.purse.sent(), self.written.load(Ordering::Relaxed));
+        let (unsent, sent, written) = std::mem::replace(&mut self.last, now);
+        let enough = LEAST_RATE.saturating_mul(time.as_secs()).max(1);
+        unsent == 0 || now.0 == 0 || now.1 > sent || now.2.saturating_sub(written) >= enough
+    }
+}
+
+/// A stream that counts what is written to it.
+struct Counted {
+    stream: TcpStream,
+    written: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl Counted {
+    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &result {
+            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.count(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.count(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// Whether a connection does anything.
 #[derive(Default)]
 struct Activity {
@@ -222,6 +311,8 @@ impl Drop for Busy {
     }
 }
 
+/// Bytes a second of the slowest reader, while replies wait for it.
+const LEAST_RATE: u64 = 4 << 10;
 const MAX_HEADER: usize = 64 << 10;
 const MAX_REFUSALS: usize = 64;
 const REFUSAL_TIME: Duration = Duration::from_secs(1);

@@ -52,7 +52,7 @@ async fn a_body_that_never_ends_is_given_up() {
     let server = start_with(impatient()).await;
     let mut stream = connect(&server).await;
     stream.write_all(request_head(1000).as_bytes()).await.unwrap();
-    stream.write_all(b"a little").await.unwrap();
+    stream.write_all(b"short").await.unwrap();
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request-timeout"), "{answer}");
     assert_eq!(infer(&server, 3).await.status(), 200);
@@ -215,4 +215,91 @@ async fn too_many_connections_are_told_so() {
     drop(held);
     until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
     assert_eq!(server.get("/").await.0, 200);
+}
+
+#[tokio::test]
+async fn slow_senders_take_no_place_in_the_queue() {
+    let mut config = impatient();
+    (config.limits.request_timeout, config.limits.idle_timeout) = (PATIENCE, PATIENCE);
+    let server = start_with(config).await;
+    let key = server.key(Kem::X25519).await;
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        let sealed = seal(&key, &head("POST", "/v2/models/count/infer"), count_to(3).as_bytes()).0;
+        let mut stream = connect(&server).await;
+        stream.write_all(request_head(sealed.len()).as_bytes()).await.unwrap();
+        stream.write_all(&sealed[..sealed.len() / 2]).await.unwrap();
+        slow.push((stream, sealed));
+    }
+    until(|| server.app.budget().held() >= 5 * (slow[0].1.len() / 2)).await;
+    assert_eq!(infer(&server, 3).await.status(), 200);
+    // They are served when they are complete.
+    for (mut stream, sealed) in slow {
+        stream.write_all(&sealed[sealed.len() / 2..]).await.unwrap();
+        let mut first = [0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+    }
+    until(|| server.app.budget().held() == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_received_is_bounded_for_all_connections_together() {
+    let mut config = impatient();
+    (config.limits.request_timeout, config.limits.idle_timeout) = (PATIENCE, PATIENCE);
+    (config.limits.request_bytes, config.limits.held_bytes) = (1 << 20, 1 << 20);
+    let server = start_with(config).await;
+    let key = server.key(Kem::X25519).await;
+    // A start that can be opened, as far as anybody knows before the end.
+    let mut junk = seal(&key, &head("GET", "/v2"), b"").0;
+    junk.resize(400 << 10, 0);
+    let mut held = Vec::new();
+    for n in 1..=2 {
+        let mut stream = connect(&server).await;
+        stream.write_all(request_head(junk.len() + 1).as_bytes()).await.unwrap();
+        stream.write_all(&junk).await.unwrap();
+        until(|| server.app.budget().held() == n * junk.len()).await;
+        held.push(stream);
+    }
+    let refused = server.post(SEALED, junk.clone()).await;
+    assert_eq!((refused.status().as_u16(), code(&refused)), (429, "queue-full".to_owned()));
+    assert!(server.app.budget().held() <= server.app.budget().limit());
+    assert_eq!(infer(&server, 3).await.status(), 200, "there is room for a short one");
+    drop(held);
+    until(|| server.app.budget().held() == 0).await;
+    assert_eq!(code(&server.post(SEALED, junk).await), "request-invalid");
+}
+
+#[tokio::test]
+async fn what_nobody_can_open_is_not_received_to_its_end() {
+    let server = start_with(impatient()).await;
+    let key = server.key(Kem::X25519).await;
+    let mut sealed = seal(&key, &head("GET", "/v2"), b"").0;
+    let known: Vec<u8> = server.keys.published().claims.keys.iter().map(|key| key.key_id).collect();
+    sealed[0] = (0..=255).find(|id| !known.contains(id)).unwrap();
+    let mut stream = connect(&server).await;
+    stream.write_all(request_head(1 << 20).as_bytes()).await.unwrap();
+    stream.write_all(&sealed).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let len = timeout(PATIENCE, stream.read(&mut answer)).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer[..len]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("key-unknown"), "{answer}");
+    until(|| server.app.budget().held() == 0).await;
+}
+
+/// The system takes some megabytes before a server notices that nobody reads.
+#[tokio::test]
+async fn who_does_not_read_is_not_waited_for() {
+    let mut config = impatient();
+    config.limits.idle_timeout = PATIENCE;
+    let server = start_with(config).await;
+    let stream = connect(&server).await;
+    let (_unread, mut asking) = stream.into_split();
+    let ask = format!("GET {ATTESTATION} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(100);
+    // Ends when the server closes.
+    let asked = timeout(PATIENCE, async { while asking.write_all(ask.as_bytes()).await.is_ok() {} }).await;
+    assert!(asked.is_ok(), "the server still waits for its reader");
+    until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
+    until(|| server.app.budget().held() == 0).await;
+    assert_eq!(infer(&server, 3).await.status(), 200);
 }

@@ -158,3 +158,15 @@ fn models_that_cannot_be_served() {
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
+
+#[tokio::test]
+async fn counters_tell_what_is_inside_the_seal_only_if_the_claims_say_so() {
+    for told in [false, true] {
+        let server = start_with(config("mlp", |settings| settings.request_metrics = Some(told))).await;
+        assert_eq!(server.keys.published().claims.settings["request_metrics"], told);
+        let answer = server.ask(&head("GET", "/v2/models/other"), b"").await;
+        assert_eq!(answer.error(), (404, "model-not-found".to_owned()));
+        let page = server.app.metrics_page();
+        assert_eq!(page.contains("outcome=\"model-not-found\""), told, "{page}");
+    }
+}

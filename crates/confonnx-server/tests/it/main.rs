@@ -17,6 +17,7 @@ mod problems;
 mod program;
 mod protected;
 mod providers;
+mod reference;
 mod released;
 mod replicas;
 mod repository;

@@ -1,0 +1,204 @@
+//! `make attack`: hostile callers beside honest ones, over loopback, against a live server. Prints what the honest ones
+//! noticed: p99 beside the quiet one, bytes held against the budget, and what was lost. Fails when something was lost,
+//! answered wrongly, or held beyond the budget; times are for whoever reads them.
+
+#[path = "../tests/it/harness.rs"]
+#[expect(dead_code, reason = "made for the tests, which need more of it")]
+mod harness;
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use confonnx_protocol::Kem;
+use harness::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    runtime::Builder,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+#[derive(Clone, Copy, Debug)]
+enum Attack {
+    Quiet,
+    SlowSenders,
+    Garbage,
+    UnreadReplies,
+    Mutated,
+    UnknownKeys,
+}
+
+const ATTACKS: [Attack; 6] = [
+    Attack::Quiet,
+    Attack::SlowSenders,
+    Attack::Garbage,
+    Attack::UnreadReplies,
+    Attack::Mutated,
+    Attack::UnknownKeys,
+];
+
+/// What honest callers noticed.
+#[derive(Default)]
+struct Noticed {
+    took: Vec<Duration>,
+    lost: usize,
+}
+
+fn main() -> ExitCode {
+    let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(5);
+    let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let calling = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let mut config = config("mlp", |settings| {
+        settings.max_request_bytes = Some(1 << 20);
+        settings.max_held_bytes = Some(16 << 20);
+        settings.max_queue = Some(32);
+        settings.replay_capacity = Some(1 << 20);
+    });
+    config.limits.request_timeout = Duration::from_secs(2);
+    let server = Arc::new(serving.block_on(start_with(config)));
+    let (mut quiet, mut bad) = (None, false);
+    println!(
+        "{:<14} {:>7} {:>9} {:>6} {:>22} {:>5}",
+        "attack", "calls", "p99", "ratio", "held of budget", "lost"
+    );
+    for attack in ATTACKS {
+        let (noticed, held) = calling.block_on(phase(&server, attack, Duration::from_secs(seconds)));
+        let mut took = noticed.took;
+        took.sort_unstable();
+        let p99 = took.get(took.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default();
+        let quiet = quiet.get_or_insert(p99);
+        let (ratio, limit) = (p99.as_secs_f64() / quiet.as_secs_f64().max(1e-9), server.app.budget().limit());
+        bad |= noticed.lost > 0 || took.is_empty() || held > limit;
+        println!(
+            "{:<14} {:>7} {:>6.2} ms {ratio:>6.2} {held:>11} {limit:>10} {:>5}",
+            format!("{attack:?}"),
+            took.len(),
+            p99.as_secs_f64() * 1e3,
+            noticed.lost
+        );
+    }
+    server.stop.send_replace(true);
+    serving.shutdown_background();
+    calling.shutdown_background();
+    if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+async fn phase(server: &Arc<Running>, attack: Attack, length: Duration) -> (Noticed, usize) {
+    let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut hostile = JoinSet::new();
+    for _ in 0..16 {
+        hostile.spawn(attacker(Arc::clone(server), attack));
+    }
+    let mut honest = JoinSet::new();
+    for _ in 0..4 {
+        honest.spawn(caller(Arc::clone(server), Arc::clone(&stop)));
+    }
+    let end = Instant::now() + length;
+    while Instant::now() < end {
+        most.fetch_max(server.app.budget().held(), Relaxed);
+        sleep(Duration::from_millis(2)).await;
+    }
+    stop.store(true, Relaxed);
+    let mut all = Noticed::default();
+    for Noticed { took, lost } in honest.join_all().await {
+        all.took.extend(took);
+        all.lost += lost;
+    }
+    hostile.shutdown().await;
+    (all, most.load(Relaxed))
+}
+
+/// Asks again and again; a server that is full is asked again a moment later, as clients do.
+async fn caller(server: Arc<Running>, stop: Arc<AtomicBool>) -> Noticed {
+    let body = br#"{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}"#;
+    let mut noticed = Noticed::default();
+    let key = server.key(Kem::X25519).await;
+    while !stop.load(Relaxed) {
+        let begun = Instant::now();
+        let mut answered = false;
+        for _ in 0..20 {
+            let (sealed, opener) = seal(&key, &head("POST", "/v2/models/mlp/infer"), body);
+            let response = server.post(SEALED, sealed).await;
+            if response.status() == 200 {
+                answered = Answer::open(response, opener).head.status == 200;
+                break;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        if answered {
+            noticed.took.push(begun.elapsed());
+        } else {
+            noticed.lost += 1;
+        }
+    }
+    noticed
+}
+
+async fn attacker(server: Arc<Running>, attack: Attack) {
+    let key = server.key(Kem::X25519).await;
+    let sealed = || seal(&key, &head("GET", "/v2"), b"").0;
+    let post = |len: usize| {
+        format!(
+            "POST {GATEWAY} HTTP/1.1\r\nhost: x\r\ncontent-type: {SEALED}\r\ncontent-length: {len}\r\n\r\n"
+        )
+    };
+    loop {
+        if matches!(attack, Attack::Quiet) {
+            return;
+        }
+        let Ok(mut stream) = TcpStream::connect(server.address).await else { continue };
+        let sent = async {
+            match attack {
+                Attack::Quiet => {}
+                Attack::SlowSenders => {
+                    let sealed = sealed();
+                    stream.write_all(post(17 << 10).as_bytes()).await?;
+                    for byte in sealed.chunks(1) {
+                        stream.write_all(byte).await?;
+                        sleep(Duration::from_millis(20)).await;
+                    }
+                }
+                Attack::Garbage => {
+                    let mut junk = sealed();
+                    junk.resize(1 << 20, 0x5a);
+                    stream.write_all(post(junk.len()).as_bytes()).await?;
+                    stream.write_all(&junk).await?;
+                    stream.read(&mut [0; 512]).await?;
+                }
+                Attack::UnreadReplies => {
+                    let ask = format!("GET {ATTESTATION} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(64);
+                    loop {
+                        stream.write_all(ask.as_bytes()).await?;
+                    }
+                }
+                Attack::Mutated => {
+                    for at in 0..64 {
+                        let mut sealed = sealed();
+                        let at = (at * 9) % sealed.len();
+                        sealed[at] ^= 1 << (at % 8);
+                        stream.write_all(post(sealed.len()).as_bytes()).await?;
+                        stream.write_all(&sealed).await?;
+                        stream.read(&mut [0; 2048]).await?;
+                    }
+                }
+                Attack::UnknownKeys => {
+                    let mut sealed = sealed();
+                    sealed[0] = !sealed[0];
+                    stream.write_all(post(1 << 20).as_bytes()).await?;
+                    stream.write_all(&sealed).await?;
+                    stream.read(&mut [0; 512]).await?;
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // The server hangs up, as it should.
+        let _ = timeout(PATIENCE, sent).await;
+    }
+}
