@@ -25,7 +25,8 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888; K
 
 ci: lint test fuzz-smoke attack-smoke test-image ## What CI runs: cheap checks first, then every test
 
-test: test-rust test-python test-docs ## Every test: Rust, Python, end to end
+test: test-rust test-python test-docs ## Every test: Rust, Python, end to end, the documents' commands
+	@scripts/system-parts --end test
 
 .PHONY: system
 system:
@@ -56,6 +57,8 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	scripts/cargo-deny
 	scripts/check-repo
+	@scripts/venv lint
+	$(VENV)/typos
 
 fmt: need-cargo ## Format the Rust code
 	$(CARGO) fmt --all

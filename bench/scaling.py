@@ -10,7 +10,7 @@ import random
 
 WINDOW_S = 600
 """How long the server remembers an encapsulated key (docs/protocol.md: twice the window of `date`)."""
-REPLAY_CAPACITY = 2_097_152
+REPLAY_CAPACITY = 16_777_216
 """--replay-capacity, by default."""
 MAX_SESSIONS = 65_536
 """--max-sessions, by default."""

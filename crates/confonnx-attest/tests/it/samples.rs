@@ -18,5 +18,8 @@ fn every_sample_policy_is_one() {
         names.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
     }
     names.sort();
-    assert_eq!(names, ["azure", "cloud", "key-service", "nitro", "sgx", "snp", "strict", "tdx", "tpm"]);
+    assert_eq!(
+        names,
+        ["azure", "cloud", "key-service", "nitro", "peers", "sgx", "snp", "strict", "tdx", "tpm"]
+    );
 }

@@ -173,6 +173,19 @@ fn the_samples_are_valid() {
 }
 
 #[test]
+fn the_sample_for_production_has_every_key() {
+    let sample = include_str!("../../../../docs/samples/production.toml");
+    for argument in Settings::command().get_arguments() {
+        let key = argument.get_id().as_str();
+        let named = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
+        assert!(
+            ["config", "help", "version"].contains(&key) || sample.lines().any(named),
+            "production.toml lacks {key}"
+        );
+    }
+}
+
+#[test]
 fn a_model_key_comes_from_a_service_by_https() {
     let settings = |source: &str, url: &str| Settings {
         model_path: Some("m.onnx.age".into()),

@@ -212,6 +212,13 @@ impl Nginx {
         let at = folder.path().display();
         let servers: String =
             upstreams.iter().map(|port| format!("server 127.0.0.1:{port} max_fails=0;")).collect();
+        // The file that docs show, with this test's addresses: hosts that hang are to be noticed within its patience.
+        let sample = include_str!("../../../../docs/samples/nginx.conf");
+        let (before, rest) = sample.split_once("    server 10.0.0.1:8888 max_fails=0;").unwrap();
+        let (_, after) = rest.split_once("    server 10.0.0.3:8888 max_fails=0;").unwrap();
+        let after = after
+            .replace("listen 8888;", &format!("listen 127.0.0.1:{port};"))
+            .replace("proxy_read_timeout 30s;", "proxy_read_timeout 3s;");
         let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {at}/{name};"))
             .concat();
@@ -219,18 +226,7 @@ impl Nginx {
             "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error.log; events {{}}
              http {{
                  access_log off; {paths}
-                 upstream replicas {{ {servers} }}
-                 server {{
-                     listen 127.0.0.1:{port};
-                     location / {{
-                         proxy_pass http://replicas;
-                         proxy_http_version 1.1;
-                         proxy_set_header Connection \"\";
-                         proxy_connect_timeout 2s;
-                         proxy_read_timeout 3s;
-                         proxy_next_upstream error timeout http_503 non_idempotent;
-                     }}
-                 }}
+                 {before}{servers}{after}
              }}"
         );
         fs::write(folder.path().join("nginx.conf"), configuration).unwrap();
