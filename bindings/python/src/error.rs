@@ -7,7 +7,7 @@ use std::time::Duration;
 use confonnx_client::json::JsonError;
 use confonnx_client::{Check, ClientError, ModelRefused, Outcome, PolicyBuildError};
 use confonnx_model::encrypted::{EncryptFileError, KeyError};
-use confonnx_model::{HashError, ModelError, TensorProtoError};
+use confonnx_model::{AnnotateError, HashError, ModelError, TensorProtoError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -118,6 +118,10 @@ pub(crate) fn tensor_proto(error: TensorProtoError) -> PyErr {
 }
 
 pub(crate) fn model(path: &str, error: ModelError) -> PyErr {
+    argument(path, error)
+}
+
+pub(crate) fn annotate(path: &str, error: AnnotateError) -> PyErr {
     argument(path, error)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use confonnx_client::json;
 use confonnx_model::encrypted::{ModelKey, encrypt_file};
-use confonnx_model::{Dim, ValueInfo};
+use confonnx_model::{Dim, IndependentRows, ValueInfo};
 use pyo3::prelude::*;
 
 use crate::error;
@@ -27,6 +27,24 @@ pub(crate) fn model_hash(py: Python<'_>, path: &str) -> PyResult<String> {
     let hash =
         py.detach(|| confonnx_model::model_hash(Path::new(path))).map_err(|err| error::hash(path, err))?;
     Ok(confonnx_client::Digest(hash).to_string())
+}
+
+/// Writes `model` to `out` with the statement that its rows are independent, or without it; the hash of what it wrote.
+#[pyfunction]
+pub(crate) fn annotate(
+    py: Python<'_>,
+    model: &str,
+    out: &str,
+    independent: bool,
+    axis: usize,
+    other_axes: Vec<(String, usize)>,
+) -> PyResult<String> {
+    let content = py.detach(|| fs::read(model)).map_err(|err| error::file(model, err))?;
+    let rows = IndependentRows { axis, other_axes };
+    let annotated = confonnx_model::annotate(&content, independent.then_some(&rows));
+    let annotated = annotated.map_err(|err| error::annotate(model, err))?;
+    fs::write(out, annotated).map_err(|err| error::file(out, err))?;
+    model_hash(py, out)
 }
 
 /// A fresh key for encrypted models, as text.

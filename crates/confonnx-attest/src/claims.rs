@@ -69,6 +69,9 @@ pub struct ModelClaim {
     /// SHA-256 of the encrypted file, when the model is stored encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ciphertext_sha256: Option<Digest>,
+    /// The most rows of several callers' requests that run together; absent: each request runs by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<u64>,
 }
 
 /// One key.
@@ -196,6 +199,7 @@ impl Claims {
                 version: "1".into(),
                 sha256: Some(digest(0x3d)),
                 ciphertext_sha256: None,
+                batching: None,
             }],
             keys: vec![KeyClaim {
                 key_id: 17,

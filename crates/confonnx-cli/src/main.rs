@@ -1,5 +1,6 @@
 //! `confonnx`: confidential inference from the command line.
 
+mod annotate;
 mod args;
 mod measure;
 mod model;
@@ -31,6 +32,7 @@ enum Command {
     Measure(measure::Measure),
     Provision(protect::Provision),
     EncryptModel(protect::EncryptModel),
+    Annotate(annotate::Annotate),
     HashModel(model::HashModel),
     ModelInfo(model::ModelInfo),
     CreateTestInputs(test_inputs::CreateTestInputs),
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Measure(command) => command.run(),
         Command::Provision(command) => command.run(),
         Command::EncryptModel(command) => command.run(),
+        Command::Annotate(command) => command.run(),
         Command::HashModel(command) => command.run(),
         Command::ModelInfo(command) => command.run(),
         Command::CreateTestInputs(command) => command.run(),

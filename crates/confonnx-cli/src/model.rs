@@ -48,6 +48,7 @@ impl ModelInfo {
         let info = read(&self.model)?;
         let mut rows = vec![["".into(), "name".into(), "type".into(), "shape".into()]];
         rows.extend(info.inputs.iter().map(|value| row("input", value)));
+        rows.extend(info.optional_inputs.iter().map(|value| row("optional", value)));
         rows.extend(info.outputs.iter().map(|value| row("output", value)));
         let opsets = info.opsets.iter().map(|opset| {
             let domain = if opset.domain.is_empty() { "ai.onnx" } else { &opset.domain };
@@ -57,6 +58,10 @@ impl ModelInfo {
         writeln!(text, "\nopset   {}", opsets.collect::<Vec<_>>().join(", "))?;
         if !info.external_data.is_empty() {
             writeln!(text, "files   {}", info.external_data.join(", "))?;
+        }
+        if let Some(rows) = &info.rows {
+            let others = rows.other_axes.iter().map(|(name, axis)| format!(", {axis} of {name}"));
+            writeln!(text, "rows    independent, along axis {}{}", rows.axis, others.collect::<String>())?;
         }
         write!(text, "hash    {}", hash(&self.model)?)?;
         Ok(print(&text)?)
@@ -68,7 +73,7 @@ pub(crate) fn read(path: &std::path::Path) -> Result<confonnx_model::ModelInfo> 
     confonnx_model::ModelInfo::parse(&bytes(path)?).with_context(|| format!("cannot use {}", path.display()))
 }
 
-fn hash(path: &std::path::Path) -> Result<String> {
+pub(crate) fn hash(path: &std::path::Path) -> Result<String> {
     let hash = confonnx_model::model_hash(path).with_context(|| format!("cannot hash {}", path.display()))?;
     Ok(Digest(hash).to_string())
 }

@@ -12,7 +12,8 @@ use crate::{model, print};
 
 /// Make random inputs for a model: input_0.pb, input_1.pb, … and inputs.json
 ///
-/// Floats lie in [0, 1), integers in 0 to 9. The same seed gives the same inputs.
+/// Floats lie in [0, 1), 8-bit integers in 0 to 9, others are 0 or 1, as ids, masks and token types can be. The same seed gives
+/// the same inputs.
 #[derive(Args)]
 pub(crate) struct CreateTestInputs {
     /// The .onnx file
@@ -43,7 +44,8 @@ impl CreateTestInputs {
             .inputs
             .iter()
             .map(|input| {
-                let tensor = self.tensor(input, &mut random);
+                let most = info.indices.get(&input.name).copied().unwrap_or(i64::MAX);
+                let tensor = self.tensor(input, most, &mut random);
                 Ok((input.name.clone(), tensor.with_context(|| format!("input `{}`", input.name))?))
             })
             .collect::<Result<_>>()?;
@@ -65,7 +67,8 @@ impl CreateTestInputs {
         write("inputs.json".into(), json)
     }
 
-    fn tensor(&self, input: &ValueInfo, random: &mut Random) -> Result<Tensor<'static>> {
+    /// `most` is how many indices there are for it.
+    fn tensor(&self, input: &ValueInfo, most: i64, random: &mut Random) -> Result<Tensor<'static>> {
         let Some(dims) = &input.shape else { bail!("the model does not say how many dimensions it has") };
         let dims = dims.iter().map(|dim| self.size(dim)).collect::<Result<Vec<_>>>()?;
         let shape = Shape::new(dims)?;
@@ -79,7 +82,7 @@ impl CreateTestInputs {
         }
         let mut data = Vec::new();
         for _ in 0..elements {
-            random.element(input.dtype, &mut data);
+            random.element(input.dtype, most, &mut data);
         }
         Ok(Tensor::new(input.dtype, shape, data)?)
     }
@@ -106,9 +109,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn element(&mut self, dtype: DataType, data: &mut Vec<u8>) {
+    fn element(&mut self, dtype: DataType, most: i64, data: &mut Vec<u8>) {
         let bits = self.next();
-        let digit = (bits % 10) as u8;
+        // Below 2 where it may be an index into a table that nobody sees, and into one of two token types.
+        let wide = !matches!(dtype, DataType::Uint8 | DataType::Int8 | DataType::Bool);
+        let below = most.clamp(1, if wide { 2 } else { 10 }) as u64;
+        let digit = (bits % below) as u8;
         // 10 bits are exact in half precision, so no value rounds up to 1.
         let unit = (bits >> 54) as f32 / 1024.0;
         match dtype {

@@ -3,13 +3,20 @@
 //! `ioctl` takes an address that the kernel writes to, so no safe wrapper of it can exist for all devices. This crate has
 //! the calls that attestation needs and nothing else; all other crates forbid unsafe code (docs/decisions/0006). It
 //! reads nothing out of the answers: what they mean is for `confonnx-attest`.
+//!
+//! Feature `ort`: strings of ONNX Runtime's tensors as bytes, which the `ort` crate's safe functions cannot give.
 
 #[cfg(target_os = "linux")]
 mod nsm;
 #[cfg(target_os = "linux")]
 mod sev_guest;
 
+#[cfg(feature = "ort")]
+mod strings;
+
 #[cfg(target_os = "linux")]
 pub use nsm::nsm_request;
 #[cfg(target_os = "linux")]
 pub use sev_guest::{SevGuestError, SevGuestReport, sev_guest_extended_report};
+#[cfg(feature = "ort")]
+pub use strings::{strings_from_bytes, strings_to_bytes};

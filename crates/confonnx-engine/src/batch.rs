@@ -1,9 +1,10 @@
-//! Batched requests along their first dimension.
+//! Batched requests: their rows, along the axes that the model's owner states, run together.
 //!
 //! A request that finds a session idle runs at once, alone. One that does not becomes the leader of a batch, or joins
 //! the one that is forming; the leader runs it on the next session that is free, so batches grow only with the queue. If
 //! the batch fails, each of its requests runs alone and has its own answer or error.
 
+mod columns;
 mod probe;
 
 use std::{
@@ -14,21 +15,41 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use confonnx_tensor::{DataType, Shape, Tensor};
+use confonnx_tensor::Tensor;
 use zeroize::Zeroize;
 
 use crate::{
     error::InferError,
-    model::{Batching, Model, Port, TensorInfo},
+    port::{Ports, TensorInfo},
+    run::{Answer, Runs},
 };
+use columns::{Layout, split};
 
 pub use probe::NotBatched;
 
-/// Named tensors of an answer.
-type Answer = Vec<(String, Tensor<'static>)>;
+/// How requests are batched, of a model whose owner states that rows do not know of one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// The largest batch, 1 or more.
+    pub max_batch_size: usize,
+    /// Sizes that are run without waiting for more; none: only the largest.
+    pub preferred: Vec<usize>,
+    /// How long a request waits for others.
+    pub max_delay: Duration,
+    /// Along which axis the rows lie, of all inputs and outputs.
+    pub axis: usize,
+    /// Inputs and outputs whose rows lie along another.
+    pub other_axes: Vec<(String, usize)>,
+}
+
+impl Batching {
+    fn axis(&self, name: &str) -> usize {
+        self.other_axes.iter().find(|(other, _)| other == name).map_or(self.axis, |(_, axis)| *axis)
+    }
+}
 
 pub(crate) struct Batcher {
     options: Batching,
@@ -39,10 +60,10 @@ pub(crate) struct Batcher {
     together: AtomicU64,
 }
 
-/// What requests must have in common: for each input its dimensions after the first, and the outputs asked for.
+/// What requests must have in common: for each input all dimensions but that of its rows, and the outputs asked for.
 #[derive(PartialEq, Eq)]
 struct Key {
-    tails: Vec<Vec<u64>>,
+    layouts: Vec<Layout>,
     outputs: Vec<String>,
 }
 
@@ -70,13 +91,12 @@ impl fmt::Debug for Batcher {
 }
 
 impl Batcher {
-    /// For a model all of whose inputs and outputs have a first dimension of any size, with the sizes that keep its
-    /// answers as they are.
+    /// With the sizes that keep the model's answers as they are.
     ///
     /// # Errors
     /// [`NotBatched`]: why its requests are never batched.
-    pub(crate) fn new(model: &Model, options: Batching) -> Result<Self, NotBatched> {
-        let sizes = probe::sizes(model, &options)?;
+    pub(crate) fn new(runs: &Runs, options: Batching) -> Result<Self, NotBatched> {
+        let sizes = probe::sizes(runs, &options)?;
         Ok(Self { options, sizes, forming: Mutex::new(None), together: AtomicU64::new(0) })
     }
 
@@ -93,34 +113,52 @@ impl Batcher {
     /// Runs a request that was checked, with others or alone.
     pub(crate) fn run(
         &self,
-        model: &Model,
+        runs: &Runs,
         inputs: &[(String, Tensor<'_>)],
         outputs: &[String],
     ) -> Result<Answer, InferError> {
-        let alone = || model.run_on(&mut model.sessions().take(), inputs, outputs);
-        let columns = columns(model.ports(), inputs);
-        let Some(rows) = rows(&columns).filter(|rows| *rows < self.largest()) else { return alone() };
-        if let Some(mut session) = model.sessions().try_take() {
-            return model.run_on(&mut session, inputs, outputs);
+        let alone = || runs.on(&mut runs.sessions.take(), inputs, outputs);
+        let columns = columns(&runs.ports, inputs);
+        let Some((layouts, rows)) = self.rows(&runs.ports, inputs, &columns) else { return alone() };
+        if let Some(mut session) = runs.sessions.try_take() {
+            return runs.on(&mut session, inputs, outputs);
         }
-        let tails = columns.iter().map(|column| column.shape().dims().get(1..).unwrap_or_default().to_vec());
-        let key = Key { tails: tails.collect(), outputs: outputs.to_vec() };
-        match self.join(key, &columns, rows) {
+        match self.join(Key { layouts, outputs: outputs.to_vec() }, &columns, rows) {
             Place::Member(batch, index) => batch.answer(index).map_or_else(alone, Ok),
             Place::Leader(batch) => {
                 // Whatever becomes of the leader, nobody waits for it in vain.
                 let lead = Lead(&batch);
-                let mut session = model.sessions().take();
+                let mut session = runs.sessions.take();
                 self.close(&batch);
                 let mine =
-                    lead.run(self, model, &columns, |inputs| model.run_on(&mut session, inputs, outputs));
+                    lead.run(self, &runs.ports, &columns, |inputs| runs.on(&mut session, inputs, outputs));
                 drop(lead);
                 match mine {
                     Some(answer) => Ok(answer),
-                    None => model.run_on(&mut session, inputs, outputs),
+                    None => runs.on(&mut session, inputs, outputs),
                 }
             }
         }
+    }
+
+    /// The layouts of a request's inputs and how many rows all of them have; none if it cannot be batched.
+    fn rows(
+        &self,
+        ports: &Ports,
+        inputs: &[(String, Tensor<'_>)],
+        columns: &[&Tensor<'_>],
+    ) -> Option<(Vec<Layout>, usize)> {
+        // One more is an initializer's value, which others do not share.
+        if inputs.len() != ports.inputs.len() || columns.len() != ports.inputs.len() {
+            return None;
+        }
+        let of =
+            |(info, tensor): (&TensorInfo, &&Tensor<'_>)| Layout::of(tensor, self.options.axis(&info.name));
+        let (layouts, rows): (Vec<_>, Vec<_>) =
+            ports.inputs.iter().zip(columns).map(of).collect::<Option<Vec<_>>>()?.into_iter().unzip();
+        let first = *rows.first()?;
+        let fits = first > 0 && first < self.largest() && rows.iter().all(|rows| *rows == first);
+        fits.then_some((layouts, first))
     }
 
     /// A place in the batch that is forming, or at the head of a new one.
@@ -200,7 +238,7 @@ impl Lead<'_> {
     fn run(
         &self,
         batcher: &Batcher,
-        model: &Model,
+        ports: &Ports,
         own: &[&Tensor<'_>],
         mut run: impl FnMut(&[(String, Tensor<'_>)]) -> Result<Answer, InferError>,
     ) -> Option<Answer> {
@@ -221,9 +259,23 @@ impl Lead<'_> {
             let total: usize = members.iter().sum();
             let range = first_row..first_row.saturating_add(total);
             first_row = range.end;
-            let inputs = slice(model.ports(), &columns.0, &self.0.key.tails, range);
-            let answer =
-                inputs.and_then(|inputs| run(&inputs).ok()).and_then(|answer| split(answer, members));
+            let inputs = slice(ports, &columns.0, &self.0.key.layouts, range, members);
+            let answer = inputs
+                .and_then(|inputs| {
+                    let answer = run(&inputs).ok();
+                    // What was joined anew.
+                    let joined = inputs.into_iter().map(|(_, tensor)| tensor.into_data());
+                    drop(Scrubbed(
+                        joined
+                            .filter_map(|data| match data {
+                                Cow::Owned(bytes) => Some(bytes),
+                                Cow::Borrowed(_) => None,
+                            })
+                            .collect(),
+                    ));
+                    answer
+                })
+                .and_then(|answer| split(answer, members, |name| batcher.options.axis(name)));
             match answer {
                 Some(split) => {
                     if split.len() > 1 {
@@ -265,65 +317,25 @@ fn groups(rows: &[usize], sizes: &[usize]) -> Vec<Range<usize>> {
 }
 
 /// The inputs in the order of the model's.
-fn columns<'t, 'd>(ports: &[Port], inputs: &'t [(String, Tensor<'d>)]) -> Vec<&'t Tensor<'d>> {
-    let find = |port: &Port| inputs.iter().find(|(name, _)| *name == port.info.name);
-    ports.iter().filter_map(find).map(|(_, tensor)| tensor).collect()
+fn columns<'t, 'd>(ports: &Ports, inputs: &'t [(String, Tensor<'d>)]) -> Vec<&'t Tensor<'d>> {
+    let find = |info: &TensorInfo| inputs.iter().find(|(name, _)| *name == info.name);
+    ports.inputs.iter().filter_map(find).map(|(_, tensor)| tensor).collect()
 }
 
-/// The first dimension, if all have it in common and it is not 0.
-fn rows(columns: &[&Tensor<'_>]) -> Option<usize> {
-    let mut firsts = columns.iter().map(|tensor| tensor.shape().dims().first().copied());
-    let first = firsts.next()??;
-    let rows = usize::try_from(first).ok().filter(|rows| *rows > 0)?;
-    firsts.all(|other| other == Some(first)).then_some(rows)
-}
-
-/// The rows in `range`, as inputs of the model.
+/// The rows in `range`, those of `members`, as inputs of the model.
 fn slice<'c>(
-    ports: &[Port],
+    ports: &Ports,
     columns: &'c [Vec<u8>],
-    tails: &[Vec<u64>],
+    layouts: &[Layout],
     range: Range<usize>,
+    members: &[usize],
 ) -> Option<Vec<(String, Tensor<'c>)>> {
-    let mut inputs = Vec::with_capacity(ports.len());
-    for ((port, column), tail) in ports.iter().zip(columns).zip(tails) {
-        let (shape, bytes) = part(port.info.dtype, tail, &range)?;
-        let tensor = Tensor::new(port.info.dtype, shape, column.get(bytes)?).ok()?;
-        inputs.push((port.info.name.clone(), tensor));
+    let mut inputs = Vec::with_capacity(columns.len());
+    for ((info, column), layout) in ports.inputs.iter().zip(columns).zip(layouts) {
+        let column = column.get(layout.bytes(range.start)?..layout.bytes(range.end)?)?;
+        inputs.push((info.name.clone(), layout.join(column, members)?));
     }
     Some(inputs)
-}
-
-/// Shape and bytes of the rows in `range` of a tensor whose other dimensions are `tail`.
-fn part(dtype: DataType, tail: &[u64], range: &Range<usize>) -> Option<(Shape, Range<usize>)> {
-    let elements = tail.iter().try_fold(1_u64, |n, dim| n.checked_mul(*dim))?;
-    let row = usize::try_from(elements).ok()?.checked_mul(dtype.size()?)?;
-    let dims = [u64::try_from(range.len()).ok()?].into_iter().chain(tail.iter().copied());
-    let bytes = range.start.checked_mul(row)?..range.end.checked_mul(row)?;
-    Some((Shape::new(dims.collect::<Vec<_>>()).ok()?, bytes))
-}
-
-/// The answers to the members, whose `rows` follow one another; none if the answer does not have as many.
-fn split(answer: Answer, rows: &[usize]) -> Option<Vec<Answer>> {
-    let total: usize = rows.iter().sum();
-    let mut answers: Vec<Answer> = rows.iter().map(|_| Vec::with_capacity(answer.len())).collect();
-    for (name, tensor) in answer {
-        let (dtype, dims) = (tensor.dtype(), tensor.shape().dims().to_vec());
-        let mut data = Scrubbed(vec![tensor.into_data().into_owned()]);
-        let (first, tail) = dims.split_first()?;
-        if usize::try_from(*first) != Ok(total) {
-            return None;
-        }
-        let mut start = 0_usize;
-        for (answer, rows) in answers.iter_mut().zip(rows) {
-            let range = start..start.saturating_add(*rows);
-            start = range.end;
-            let (shape, bytes) = part(dtype, tail, &range)?;
-            let bytes = data.0.first_mut()?.get(bytes)?.to_vec();
-            answer.push((name.clone(), Tensor::new(dtype, shape, Cow::Owned(bytes)).ok()?));
-        }
-    }
-    Some(answers)
 }
 
 /// Bytes of requests and answers, erased on drop.
@@ -354,12 +366,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a model's requests can be batched at all.
-fn has_rows(infos: &[TensorInfo]) -> bool {
-    !infos.is_empty()
-        && infos.iter().all(|info| info.shape.first() == Some(&-1) && info.dtype.size().is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,16 +376,5 @@ mod tests {
         assert_eq!(groups(&[1, 1, 1, 9], &[2, 3, 4]), [0..3, 3..4]);
         assert_eq!(groups(&[3, 1, 5], &[4]), [0..2, 2..3]);
         assert_eq!(groups(&[2, 7], &[]), [0..1, 1..2]);
-    }
-
-    #[test]
-    fn an_answer_without_a_row_for_each_is_no_answer() {
-        let tensor =
-            |dims: &[u64], data: Vec<u8>| Tensor::new(DataType::Uint8, Shape::new(dims).unwrap(), data);
-        let answer = |dims: &[u64], data| vec![("y".to_owned(), tensor(dims, data).unwrap())];
-        let found = split(answer(&[3, 2], vec![1, 2, 3, 4, 5, 6]), &[1, 2]).unwrap();
-        assert_eq!(found, [answer(&[1, 2], vec![1, 2]), answer(&[2, 2], vec![3, 4, 5, 6])]);
-        assert_eq!(split(answer(&[1, 2], vec![1, 2]), &[1, 2]), None);
-        assert_eq!(split(answer(&[], vec![1]), &[1]), None);
     }
 }

@@ -1,38 +1,37 @@
 //! A request's inputs and outputs against the model's, before ONNX Runtime sees them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use confonnx_tensor::{DataType, Tensor};
 
 use crate::{
     error::{InferError, ValueFault},
-    model::{Port, TensorInfo},
+    port::{Ports, TensorInfo},
 };
 
 /// Checks names, types, shapes and values of `inputs`.
-pub(crate) fn inputs(ports: &[Port], inputs: &[(String, Tensor<'_>)]) -> Result<(), InferError> {
-    let names = || ports.iter().map(|port| port.info.name.clone()).collect();
-    let mut given = HashSet::with_capacity(inputs.len().min(ports.len()));
-    let mut symbols = HashMap::new();
+pub(crate) fn inputs(ports: &Ports, inputs: &[(String, Tensor<'_>)]) -> Result<(), InferError> {
+    let names = || ports.inputs.iter().chain(&ports.optional).map(|info| info.name.clone()).collect();
+    let mut given = HashSet::with_capacity(inputs.len());
     for (name, tensor) in inputs {
-        let Some(port) = ports.iter().find(|port| port.info.name == *name) else {
+        let Some(info) = ports.input(name) else {
             return Err(InferError::UnknownInput { name: name.clone(), expected: names() });
         };
         if !given.insert(name.as_str()) {
             return Err(InferError::DuplicateInput { name: name.clone() });
         }
-        if tensor.dtype() != port.info.dtype {
+        if tensor.dtype() != info.dtype {
             return Err(InferError::InputType {
                 name: name.clone(),
-                expected: port.info.dtype,
+                expected: info.dtype,
                 found: tensor.dtype(),
             });
         }
-        shape(port, tensor.shape().dims(), &mut symbols)?;
+        shape(info, tensor.shape().dims())?;
         values(name, tensor)?;
     }
-    match ports.iter().find(|port| !given.contains(port.info.name.as_str())) {
-        Some(port) => Err(InferError::MissingInput { name: port.info.name.clone(), expected: names() }),
+    match ports.inputs.iter().find(|info| !given.contains(info.name.as_str())) {
+        Some(info) => Err(InferError::MissingInput { name: info.name.clone(), expected: names() }),
         None => Ok(()),
     }
 }
@@ -52,10 +51,15 @@ pub(crate) fn outputs(outputs: &[TensorInfo], wanted: &[String]) -> Result<(), I
     Ok(())
 }
 
-fn shape<'m>(port: &'m Port, found: &[u64], symbols: &mut HashMap<&'m str, u64>) -> Result<(), InferError> {
-    let TensorInfo { name, shape: expected, .. } = &port.info;
-    let mismatch =
-        || InferError::InputShape { name: name.clone(), expected: expected.clone(), found: found.to_vec() };
+/// Rank and fixed dimensions. Dimensions that bear one symbol may differ: ONNX Runtime does not ask, and exporters give one
+/// name to dimensions that have nothing to do with each other.
+fn shape(info: &TensorInfo, found: &[u64]) -> Result<(), InferError> {
+    let expected = &info.shape;
+    let mismatch = || InferError::InputShape {
+        name: info.name.clone(),
+        expected: expected.clone(),
+        found: found.to_vec(),
+    };
     // ONNX Runtime multiplies the dimensions, zeros last or not, as 64-bit signed integers.
     let product = found
         .iter()
@@ -68,20 +72,9 @@ fn shape<'m>(port: &'m Port, found: &[u64], symbols: &mut HashMap<&'m str, u64>)
     if expected.is_empty() {
         return Ok(());
     }
-    if expected.len() != found.len() {
+    let fits = |(expected, found): (&i64, &u64)| u64::try_from(*expected).map_or(true, |size| size == *found);
+    if expected.len() != found.len() || !expected.iter().zip(found).all(fits) {
         return Err(mismatch());
-    }
-    for ((expected, found), symbol) in expected.iter().zip(found).zip(&port.symbols) {
-        if u64::try_from(*expected).is_ok_and(|expected| expected != *found) {
-            return Err(mismatch());
-        }
-        if !symbol.is_empty() {
-            let first = *symbols.entry(symbol.as_str()).or_insert(*found);
-            if first != *found {
-                let (name, symbol) = (name.clone(), symbol.clone());
-                return Err(InferError::Symbol { name, symbol, expected: first, found: *found });
-            }
-        }
     }
     Ok(())
 }
@@ -89,12 +82,8 @@ fn shape<'m>(port: &'m Port, found: &[u64], symbols: &mut HashMap<&'m str, u64>)
 fn values(name: &str, tensor: &Tensor<'_>) -> Result<(), InferError> {
     let fault = |(element, fault)| InferError::InputValue { name: name.to_owned(), element, fault };
     let found = match tensor.dtype() {
-        DataType::Bytes => tensor.items().enumerate().find_map(|(i, item)| match std::str::from_utf8(item) {
-            Err(_) => Some((i, ValueFault::Utf8)),
-            Ok(text) if text.contains('\0') => Some((i, ValueFault::Nul)),
-            Ok(_) => None,
-        }),
+        DataType::Bytes => tensor.items().position(|item| std::str::from_utf8(item).is_err()),
         _ => None,
     };
-    found.map_or(Ok(()), |found| Err(fault(found)))
+    found.map_or(Ok(()), |element| Err(fault((element, ValueFault::Utf8))))
 }

@@ -1,14 +1,13 @@
 //! Tensors to ONNX Runtime values and back.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, ops::Range};
 
+use confonnx_device::{strings_from_bytes, strings_to_bytes};
 use confonnx_tensor::{DataType, Shape, Tensor};
 use half::{bf16, f16};
 use ort::{
     session::SessionInputValue,
-    value::{
-        DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef, ValueType,
-    },
+    value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 use zeroize::Zeroize;
@@ -35,48 +34,66 @@ macro_rules! with_element {
     };
 }
 
-/// A tensor whose bytes are aligned for every element type.
+/// A tensor whose bytes begin where those of every buffer of ONNX Runtime's own do. Some of its kernels, sums above all, take
+/// another path elsewhere, with other last bits: an answer must not depend on what comes before the tensor in a message.
 pub(crate) enum Aligned<'a> {
-    /// They were already.
+    /// They were there already.
     Borrowed(&'a Tensor<'a>),
-    /// Copied into 64-bit words, which are scrubbed after use.
+    /// Copied, and scrubbed after use.
     Copied(&'a Tensor<'a>, Words),
 }
 
 impl<'a> Aligned<'a> {
     pub(crate) fn new(tensor: &'a Tensor<'a>) -> Self {
         let data = tensor.data();
-        let align = tensor.dtype().size().unwrap_or(1);
-        if data.as_ptr().addr().is_multiple_of(align) {
+        if tensor.dtype() == DataType::Bytes || data.as_ptr().addr().is_multiple_of(ALIGNMENT) {
             return Self::Borrowed(tensor);
         }
-        let mut words = vec![0_u64; data.len().div_ceil(size_of::<u64>())];
-        if let Some(start) = words.as_mut_bytes().get_mut(..data.len()) {
-            start.copy_from_slice(data);
-        }
-        Self::Copied(tensor, Words(words))
+        Self::Copied(tensor, Words::new(data))
     }
 
     /// A value that borrows these bytes. The caller has checked the tensor's values and dimensions.
     pub(crate) fn value(&self) -> ort::Result<SessionInputValue<'_>> {
         let (tensor, bytes) = match self {
             Self::Borrowed(tensor) => (tensor, tensor.data()),
-            Self::Copied(tensor, words) => {
-                (tensor, words.0.as_bytes().get(..tensor.data().len()).unwrap_or_default())
-            }
+            Self::Copied(tensor, words) => (tensor, words.bytes()),
         };
         let dims: Vec<i64> =
             tensor.shape().dims().iter().map(|dim| i64::try_from(*dim).unwrap_or(i64::MAX)).collect();
-        with_element!(tensor.dtype(), view(dims, bytes), bool => view_bool(dims, bytes), bytes => strings(dims, tensor))
+        with_element!(tensor.dtype(), view(dims, bytes), bool => view_bool(dims, bytes), bytes => strings(&dims, tensor))
     }
 }
 
-pub(crate) struct Words(Vec<u64>);
+/// As ONNX Runtime's allocator gives it, and a cache line.
+const ALIGNMENT: usize = 64;
+
+/// Bytes at a place that is aligned.
+pub(crate) struct Words {
+    words: Vec<u64>,
+    place: Range<usize>,
+}
+
+impl Words {
+    fn new(data: &[u8]) -> Self {
+        let mut words = vec![0_u64; data.len().saturating_add(ALIGNMENT).div_ceil(size_of::<u64>())];
+        let begin = words.as_ptr().addr();
+        let start = begin.next_multiple_of(ALIGNMENT).saturating_sub(begin);
+        let place = start..start.saturating_add(data.len());
+        if let Some(bytes) = words.as_mut_bytes().get_mut(place.clone()) {
+            bytes.copy_from_slice(data);
+        }
+        Self { words, place }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.words.as_bytes().get(self.place.clone()).unwrap_or_default()
+    }
+}
 
 impl Drop for Words {
     fn drop(&mut self) {
         // The slice, not the `Vec`, which is erased word by word.
-        self.0.as_mut_slice().zeroize();
+        self.words.as_mut_slice().zeroize();
     }
 }
 
@@ -122,12 +139,9 @@ fn view_bool(dims: Vec<i64>, bytes: &[u8]) -> ort::Result<SessionInputValue<'_>>
     Ok(TensorRef::from_array_view((dims, elements))?.into())
 }
 
-fn strings(dims: Vec<i64>, tensor: &Tensor<'_>) -> ort::Result<SessionInputValue<'static>> {
-    let mut items: Vec<String> =
-        tensor.items().map(|item| String::from_utf8_lossy(item).into_owned()).collect();
-    let value = OrtTensor::from_string_array((dims, items.as_slice()));
-    items.zeroize();
-    Ok(value?.into())
+fn strings(dims: &[i64], tensor: &Tensor<'_>) -> ort::Result<SessionInputValue<'static>> {
+    let items: Vec<&[u8]> = tensor.items().collect();
+    Ok(strings_from_bytes(dims, &items)?.into())
 }
 
 /// Bytes that do not fit their type; a checked tensor's always do.
@@ -147,8 +161,14 @@ fn copy_bool(value: &DynValue) -> Copied {
 }
 
 fn copy_strings(value: &DynValue) -> Option<Tensor<'static>> {
-    let (_, strings) = value.try_extract_strings().ok()?;
-    Tensor::from_strings(dims(value.dtype())?, &strings).ok()
+    let shape = dims(value.dtype())?;
+    let (mut bytes, offsets) = strings_to_bytes(value, shape.elements()).ok()?;
+    let ends = offsets.iter().skip(1).copied().chain([bytes.len()]);
+    let items: Option<Vec<&[u8]>> =
+        offsets.iter().zip(ends).map(|(start, end)| bytes.get(*start..end)).collect();
+    let tensor = items.and_then(|items| Tensor::from_strings(shape, &items).ok());
+    bytes.as_mut_slice().zeroize();
+    tensor
 }
 
 fn dims(ty: &ValueType) -> Option<Shape> {

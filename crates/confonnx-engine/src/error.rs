@@ -119,20 +119,6 @@ pub enum InferError {
         /// The shape given.
         found: Vec<u64>,
     },
-    /// Dimensions that the model gives one name have two sizes.
-    #[error(
-        "input `{name}`: dimension `{symbol}` is {found}, but {expected} elsewhere in this request; they must agree"
-    )]
-    Symbol {
-        /// The input where they first differ.
-        name: String,
-        /// The model's name for the dimension.
-        symbol: String,
-        /// Its size in an earlier dimension.
-        expected: u64,
-        /// Its size here.
-        found: u64,
-    },
     /// An element is not a value of its type.
     #[error("input `{name}`: element {element} {fault}")]
     InputValue {
@@ -173,15 +159,12 @@ pub enum InferError {
 pub enum ValueFault {
     /// A BYTES element that is not UTF-8, which ONNX strings are.
     Utf8,
-    /// A BYTES element with a NUL byte, which ONNX Runtime's strings cannot hold.
-    Nul,
 }
 
 impl fmt::Display for ValueFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Utf8 => "is not UTF-8, which the strings of an ONNX model are",
-            Self::Nul => "contains a NUL byte, which the strings of ONNX Runtime cannot hold",
         })
     }
 }

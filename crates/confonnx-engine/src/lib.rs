@@ -2,7 +2,7 @@
 //!
 //! [`Runtime::load`] opens the shared library, [`Model::load`] makes a pool of sessions from `.onnx` bytes, and
 //! [`Model::run`] checks its inputs against the model, runs it on the calling thread and returns owned tensors.
-//! Inputs are handed to ONNX Runtime in place when their bytes are aligned for their type, else copied once.
+//! Inputs are handed to ONNX Runtime in place when they begin at a multiple of 64, else copied once.
 //!
 //! No error quotes a tensor value: ONNX Runtime's own texts sometimes do, so only their category is kept.
 
@@ -15,13 +15,19 @@ mod convert;
 mod error;
 mod model;
 mod pool;
+mod port;
 mod recent;
+mod run;
 mod runtime;
 mod sessions;
 mod trial;
+mod widths;
 
-pub use batch::NotBatched;
+pub use batch::{Batching, NotBatched};
 pub use error::{Category, EngineError, InferError, ValueFault};
-pub use model::{Batching, Model, ModelOptions, TensorInfo};
+pub use model::{Model, ModelOptions};
+pub use port::TensorInfo;
+pub use run::Answer;
 pub use runtime::Runtime;
 pub use sessions::Arrangement;
+pub use widths::width_is_free;

@@ -54,6 +54,9 @@ pub(crate) fn elem_type_name(elem_type: i32) -> String {
         21 => "UINT4",
         22 => "INT4",
         23 => "FLOAT4E2M1",
+        24 => "FLOAT8E8M0",
+        25 => "UINT2",
+        26 => "INT2",
         _ => return dtype_from_elem_type(elem_type).map_or(format!("number {elem_type}"), |d| d.to_string()),
     };
     known.into()

@@ -1,11 +1,17 @@
-use std::{fmt, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use confonnx_tensor::DataType;
 use prost::Message;
 
 use crate::{
     elem_type::{dtype_from_elem_type, elem_type_name},
-    proto::{DimensionValue, ModelProto, ValueInfoProto},
+    indices,
+    proto::{DimensionValue, ModelProto, TypeProto, ValueInfoProto},
+    rows::IndependentRows,
+    zipmap::{self, ClassLabels},
 };
 
 /// What a model says of itself.
@@ -23,10 +29,22 @@ pub struct ModelInfo {
     pub graph_name: String,
     /// Inputs a caller gives, in the model's order; initializers are left out.
     pub inputs: Vec<ValueInfo>,
+    /// Initializers that are inputs, too: a caller may give another value.
+    pub optional_inputs: Vec<ValueInfo>,
     /// Outputs, in the model's order.
     pub outputs: Vec<ValueInfo>,
-    /// Files with tensors of the model, relative to it: sorted, each once.
+    /// Files with tensors of the model, relative to it: sorted, each once, `./w.bin` as `w.bin`.
     pub external_data: Vec<String>,
+    /// How the model spells them, and which it is.
+    pub spellings: BTreeMap<String, String>,
+    /// Operators, each as `Conv` or `com.microsoft:Gelu`.
+    pub operators: BTreeSet<String>,
+    /// Whether the owner states that rows know nothing of one another.
+    pub rows: Option<IndependentRows>,
+    /// What the columns of an output stand for that ends in a `ZipMap`.
+    pub class_labels: BTreeMap<String, ClassLabels>,
+    /// Inputs that are indices, and of how many.
+    pub indices: BTreeMap<String, i64>,
 }
 
 /// An operator set.
@@ -80,13 +98,63 @@ pub enum ModelError {
     /// No graph: an empty file, or some other protobuf.
     #[error("this is not an ONNX model: it has no graph")]
     NoGraph,
+    /// Nothing at all.
+    #[error("the file is empty; expected an ONNX model")]
+    Empty,
+    /// What Git has instead of a large file.
+    #[error("this is a Git LFS pointer, not the model; get the file with `git lfs pull`")]
+    LfsPointer,
+    /// ONNX Runtime's own format.
+    #[error(
+        "this is a model in ONNX Runtime's own format (.ort); expected the .onnx file that it was made from"
+    )]
+    OrtFormat,
+    /// A page, as servers answer when a file is not to be had.
+    #[error(
+        "this is an HTML page, not an ONNX model; it was probably downloaded from a page about the model"
+    )]
+    Html,
     /// An input or output is a sequence, map, optional or sparse tensor, or has no type.
-    #[error("{kind} {name:?} of the model is not a tensor; only tensors can be sent")]
+    #[error("{kind} {name:?} of the model is {found}, not a tensor; only tensors can be sent{}", hint(found))]
     NotATensor {
         /// `input` or `output`.
         kind: &'static str,
         /// Its name.
         name: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A metadata property has a value that cannot be used.
+    #[error("the model's metadata property {key:?} is {found:?}; expected {expected}")]
+    Property {
+        /// The property.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What it can be.
+        expected: &'static str,
+    },
+    /// More inputs and outputs than a message can carry.
+    #[error("the model has {found} {kind}s; a message carries at most {most}")]
+    TooMany {
+        /// `input` or `output`.
+        kind: &'static str,
+        /// How many.
+        found: usize,
+        /// At most.
+        most: usize,
+    },
+    /// A name that no message can carry.
+    #[error("{kind} {index} of the model has a name of {len} bytes; a message carries names of 1 to {most}")]
+    NameLength {
+        /// `input` or `output`.
+        kind: &'static str,
+        /// Its position, from 0.
+        index: usize,
+        /// Bytes of the name.
+        len: usize,
+        /// At most.
+        most: usize,
     },
     /// An input or output has elements that the Open Inference Protocol cannot carry.
     #[error(
@@ -114,14 +182,30 @@ pub enum ModelError {
 impl ModelInfo {
     /// Reads the bytes of an `.onnx` file.
     pub fn parse(onnx: &[u8]) -> Result<Self, ModelError> {
+        no_other_file(onnx)?;
         let model = ModelProto::decode(onnx)?;
-        let external_data = model.external_data();
-        if let Some(location) = external_data.iter().find(|location| !is_plain(location)) {
-            return Err(ModelError::Location { location: location.clone() });
+        let mut spellings = BTreeMap::new();
+        for location in model.external_data() {
+            let plain =
+                plain(&location).ok_or_else(|| ModelError::Location { location: location.clone() })?;
+            spellings.insert(location, plain);
         }
+        let external_data: BTreeSet<String> = spellings.values().cloned().collect();
+        let operators = model.operators();
         let graph = model.graph.ok_or(ModelError::NoGraph)?;
+        let class_labels = zipmap::at_the_end(&graph);
         let initializers = graph.initializer_names();
-        let inputs = graph.input.iter().filter(|input| !initializers.contains(input.name.as_str()));
+        let is_initializer = |input: &&ValueInfoProto| initializers.contains(input.name.as_str());
+        let inputs = graph.input.iter().filter(|input| !is_initializer(input));
+        let overridable = graph.input.iter().filter(|input| model.ir_version >= 4 && is_initializer(input));
+        let output = |value: &ValueInfoProto| match class_labels.get(&value.name) {
+            None => value_info("output", value),
+            Some(labels) => Ok(ValueInfo {
+                name: value.name.clone(),
+                dtype: DataType::Fp32,
+                shape: Some(vec![Dim::Unknown, Dim::Fixed(i64::try_from(labels.len()).unwrap_or(i64::MAX))]),
+            }),
+        };
         Ok(Self {
             ir_version: model.ir_version,
             opsets: model
@@ -132,21 +216,61 @@ impl ModelInfo {
             producer_name: model.producer_name,
             producer_version: model.producer_version,
             inputs: inputs.map(|input| value_info("input", input)).collect::<Result<_, _>>()?,
-            outputs: graph
-                .output
-                .iter()
-                .map(|output| value_info("output", output))
-                .collect::<Result<_, _>>()?,
+            // One of a type that cannot be sent keeps its value.
+            optional_inputs: overridable.filter_map(|input| value_info("input", input).ok()).collect(),
+            outputs: graph.output.iter().map(output).collect::<Result<_, _>>()?,
+            indices: indices::tables(&graph),
+            rows: IndependentRows::of(&model.metadata_props)?,
             graph_name: graph.name,
             external_data: external_data.into_iter().collect(),
+            spellings,
+            operators,
+            class_labels,
         })
+    }
+
+    /// Checks that requests and answers can name all tensors: at most `most` inputs and outputs each, with names of at most
+    /// `longest` bytes.
+    ///
+    /// # Errors
+    /// [`ModelError::TooMany`] and [`ModelError::NameLength`].
+    pub fn check_names(&self, most: usize, longest: usize) -> Result<(), ModelError> {
+        for (kind, values) in [("input", &self.inputs), ("output", &self.outputs)] {
+            if values.len() > most {
+                return Err(ModelError::TooMany { kind, found: values.len(), most });
+            }
+            let fault = values.iter().position(|value| !(1..=longest).contains(&value.name.len()));
+            if let Some(index) = fault {
+                let len = values.get(index).map_or(0, |value| value.name.len());
+                return Err(ModelError::NameLength { kind, index, len, most: longest });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Other files that are often found in a model's place.
+fn no_other_file(bytes: &[u8]) -> Result<(), ModelError> {
+    let text = bytes.trim_ascii_start();
+    let begins = |with: &[u8]| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    if bytes.is_empty() {
+        Err(ModelError::Empty)
+    } else if begins(b"version https://git-lfs") {
+        Err(ModelError::LfsPointer)
+    } else if bytes.get(4..8) == Some(b"ORTM") {
+        Err(ModelError::OrtFormat)
+    } else if begins(b"<!doctype html") || begins(b"<html") {
+        Err(ModelError::Html)
+    } else {
+        Ok(())
     }
 }
 
 fn value_info(kind: &'static str, value: &ValueInfoProto) -> Result<ValueInfo, ModelError> {
     let name = value.name.clone();
     let Some(tensor) = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else {
-        return Err(ModelError::NotATensor { kind, name });
+        let found = value.r#type.as_ref().map_or("without a type", not_a_tensor);
+        return Err(ModelError::NotATensor { kind, name, found });
     };
     let Some(dtype) = dtype_from_elem_type(tensor.elem_type) else {
         return Err(ModelError::DataType { kind, name, found: elem_type_name(tensor.elem_type) });
@@ -161,10 +285,41 @@ fn value_info(kind: &'static str, value: &ValueInfoProto) -> Result<ValueInfo, M
     Ok(ValueInfo { name, dtype, shape })
 }
 
+fn not_a_tensor(ty: &TypeProto) -> &'static str {
+    let is_map = |ty: &TypeProto| ty.map_type.is_some();
+    match &ty.sequence_type {
+        Some(sequence) if sequence.elem_type.as_deref().is_some_and(is_map) => MAPS,
+        Some(_) => "a sequence",
+        None if is_map(ty) => "a map",
+        None => "an optional or sparse tensor or of an unknown type",
+    }
+}
+
+const MAPS: &str = "a sequence of maps";
+
+fn hint(found: &str) -> &'static str {
+    match found {
+        MAPS => {
+            ". A `ZipMap` is served as its tensor only where it is the last node before an output; export the model \
+                 without it (skl2onnx: `options={\"zipmap\": False}`)"
+        }
+        _ => "",
+    }
+}
+
 /// Whether a location is safe to join to a folder, and has only one spelling.
 pub(crate) fn is_plain(location: &str) -> bool {
+    plain(location).as_deref() == Some(location)
+}
+
+/// The one spelling of a location below the model's folder; none if it is not there, or no name of a file.
+fn plain(location: &str) -> Option<String> {
+    let allowed = |c: char| !c.is_control() && c != '\\';
     // ONNX Runtime takes "*/_ORT_MEM_ADDR_/*" for an address in its own memory.
-    let allowed = |c: char| !c.is_control() && !matches!(c, '\\' | ':' | '*');
-    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-    location.chars().all(allowed) && location.split('/').all(plain) && Path::new(location).is_relative()
+    if !location.chars().all(allowed) || location.starts_with('/') || location.contains("_ORT_MEM_ADDR_") {
+        return None;
+    }
+    let parts: Vec<&str> = location.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let is_file = location.rsplit('/').next().is_some_and(|last| !last.is_empty() && last != ".");
+    (is_file && !parts.contains(&"..")).then(|| parts.join("/"))
 }

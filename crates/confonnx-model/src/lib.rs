@@ -38,12 +38,18 @@ mod elem_type;
 #[cfg(feature = "age")]
 pub mod encrypted;
 mod hash;
+mod indices;
 mod info;
 mod proto;
+mod rows;
 mod tensor_proto;
 pub mod triton;
+mod wire;
+mod zipmap;
 
 pub use elem_type::{dtype_from_elem_type, elem_type};
 pub use hash::{HashError, data_files, hash_bytes, hash_files, model_hash};
 pub use info::{Dim, ModelError, ModelInfo, Opset, ValueInfo};
+pub use rows::{AnnotateError, IndependentRows, annotate};
 pub use tensor_proto::{TensorProtoError, read_tensor_proto, write_tensor_proto};
+pub use zipmap::{ClassLabels, runnable};

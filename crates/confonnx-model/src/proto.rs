@@ -15,6 +15,8 @@ pub(crate) struct ModelProto {
     pub(crate) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
     pub(crate) opset_import: Vec<OperatorSetIdProto>,
+    #[prost(message, repeated, tag = "14")]
+    pub(crate) metadata_props: Vec<StringStringEntryProto>,
     #[prost(message, repeated, tag = "20")]
     training_info: Vec<TrainingInfoProto>,
     #[prost(message, repeated, tag = "25")]
@@ -32,11 +34,11 @@ pub(crate) struct OperatorSetIdProto {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    node: Vec<NodeProto>,
+    pub(crate) node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
     pub(crate) name: String,
     #[prost(message, repeated, tag = "5")]
-    initializer: Vec<StoredTensor>,
+    pub(crate) initializer: Vec<StoredTensor>,
     #[prost(message, repeated, tag = "11")]
     pub(crate) input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
@@ -57,6 +59,23 @@ pub(crate) struct ValueInfoProto {
 pub(crate) struct TypeProto {
     #[prost(message, optional, tag = "1")]
     pub(crate) tensor_type: Option<TensorTypeProto>,
+    /// Of a sequence: that of its elements.
+    #[prost(message, optional, boxed, tag = "4")]
+    pub(crate) sequence_type: Option<Box<SequenceTypeProto>>,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) map_type: Option<MapTypeProto>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SequenceTypeProto {
+    #[prost(message, optional, boxed, tag = "1")]
+    pub(crate) elem_type: Option<Box<TypeProto>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct MapTypeProto {
+    #[prost(int32, tag = "1")]
+    pub(crate) key_type: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -89,9 +108,11 @@ pub(crate) enum DimensionValue {
 
 /// A `TensorProto` of a model, without its values.
 #[derive(Clone, PartialEq, prost::Message)]
-struct StoredTensor {
+pub(crate) struct StoredTensor {
+    #[prost(int64, repeated, tag = "1")]
+    pub(crate) dims: Vec<i64>,
     #[prost(string, tag = "8")]
-    name: String,
+    pub(crate) name: String,
     #[prost(message, repeated, tag = "13")]
     external_data: Vec<StringStringEntryProto>,
     #[prost(int32, tag = "14")]
@@ -99,11 +120,11 @@ struct StoredTensor {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct StringStringEntryProto {
+pub(crate) struct StringStringEntryProto {
     #[prost(string, tag = "1")]
-    key: String,
+    pub(crate) key: String,
     #[prost(string, tag = "2")]
-    value: String,
+    pub(crate) value: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -115,13 +136,29 @@ struct SparseTensorProto {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct NodeProto {
+pub(crate) struct NodeProto {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) input: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) output: Vec<String>,
+    #[prost(string, tag = "4")]
+    pub(crate) op_type: String,
     #[prost(message, repeated, tag = "5")]
-    attribute: Vec<AttributeProto>,
+    pub(crate) attribute: Vec<AttributeProto>,
+    #[prost(string, tag = "7")]
+    pub(crate) domain: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct AttributeProto {
+pub(crate) struct AttributeProto {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(int64, tag = "3")]
+    pub(crate) i: i64,
+    #[prost(int64, repeated, tag = "8")]
+    pub(crate) ints: Vec<i64>,
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub(crate) strings: Vec<Vec<u8>>,
     #[prost(message, optional, boxed, tag = "5")]
     t: Option<Box<StoredTensor>>,
     #[prost(message, optional, boxed, tag = "6")]
@@ -155,7 +192,16 @@ struct TrainingInfoProto {
 impl ModelProto {
     /// Every file that any tensor of the model names, wherever it sits: one missed would be weights that no hash covers.
     pub(crate) fn external_data(&self) -> BTreeSet<String> {
-        let mut locations = Locations::default();
+        self.walk().locations
+    }
+
+    /// Every operator of the model, wherever it sits: `Conv`, `com.microsoft:Gelu`.
+    pub(crate) fn operators(&self) -> BTreeSet<String> {
+        self.walk().operators
+    }
+
+    fn walk(&self) -> Found {
+        let mut locations = Found::default();
         self.graph.iter().for_each(|graph| locations.graph(graph));
         for training in &self.training_info {
             training
@@ -165,10 +211,28 @@ impl ModelProto {
                 .for_each(|graph| locations.graph(graph));
         }
         for function in &self.functions {
-            locations.attributes(function.node.iter().flat_map(|node| &node.attribute));
+            locations.nodes(&function.node);
             locations.attributes(&function.attribute_proto);
         }
-        locations.0
+        locations
+    }
+}
+
+impl NodeProto {
+    /// `Conv`, `com.microsoft:Gelu`
+    fn operator(&self) -> String {
+        match self.domain.as_str() {
+            "" | "ai.onnx" => self.op_type.clone(),
+            domain => format!("{domain}:{}", self.op_type),
+        }
+    }
+
+    pub(crate) fn is(&self, domain: &str, op_type: &str) -> bool {
+        self.domain == domain && self.op_type == op_type
+    }
+
+    pub(crate) fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.attribute.iter().find(|attribute| attribute.name == name)
     }
 }
 
@@ -181,14 +245,22 @@ impl GraphProto {
 }
 
 #[derive(Default)]
-struct Locations(BTreeSet<String>);
+struct Found {
+    locations: BTreeSet<String>,
+    operators: BTreeSet<String>,
+}
 
-impl Locations {
+impl Found {
     // As deep as the decoder went, so at most its recursion limit.
     fn graph(&mut self, graph: &GraphProto) {
         graph.initializer.iter().for_each(|tensor| self.tensor(tensor));
         graph.sparse_initializer.iter().for_each(|sparse| self.sparse(sparse));
-        self.attributes(graph.node.iter().flat_map(|node| &node.attribute));
+        self.nodes(&graph.node);
+    }
+
+    fn nodes(&mut self, nodes: &[NodeProto]) {
+        self.operators.extend(nodes.iter().map(NodeProto::operator));
+        self.attributes(nodes.iter().flat_map(|node| &node.attribute));
     }
 
     fn attributes<'a>(&mut self, attributes: impl IntoIterator<Item = &'a AttributeProto>) {
@@ -214,9 +286,9 @@ impl Locations {
         let mut locations = tensor.external_data.iter().filter(|entry| entry.key == "location").peekable();
         if locations.peek().is_none() && tensor.data_location == EXTERNAL {
             // Refused later, as every unusable location is.
-            self.0.insert(String::new());
+            self.locations.insert(String::new());
         }
-        self.0.extend(locations.map(|entry| entry.value.clone()));
+        self.locations.extend(locations.map(|entry| entry.value.clone()));
     }
 }
 

@@ -7,6 +7,7 @@
 """
 
 from confonnx._confonnx import __version__
+from confonnx.annotate import annotate
 from confonnx.client import AsyncClient, Attestation, Client
 from confonnx.exceptions import (
     AttestationError,
@@ -36,4 +37,5 @@ __all__ = [
     "ServerError",
     "TransportError",
     "__version__",
+    "annotate",
 ]

@@ -17,6 +17,7 @@ __all__ = [
     "Proof",
     "Tensor",
     "__version__",
+    "annotate",
     "encrypt_model",
     "generate_model_key",
     "model_hash",
@@ -30,6 +31,7 @@ __all__ = [
 
 __version__: Final[str]
 
+def annotate(model: str, out: str, independent: bool, axis: int, other_axes: Sequence[tuple[str, int]]) -> str: ...
 def encrypt_model(model: str, out: str, key: str) -> tuple[str, str]: ...
 def generate_model_key() -> str: ...
 def model_key_recipient(key: str) -> str: ...

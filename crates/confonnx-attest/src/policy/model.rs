@@ -189,6 +189,7 @@ mod tests {
             version: (*version).into(),
             sha256: Some(Digest([*byte; 32])),
             ciphertext_sha256: None,
+            batching: None,
         };
         Claims { models: models.iter().map(model).collect(), ..Claims::example(UnixTime(0)) }
     }

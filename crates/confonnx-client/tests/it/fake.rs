@@ -211,6 +211,7 @@ impl State {
             version: "1".into(),
             sha256: Some(Digest([3; 32])),
             ciphertext_sha256: None,
+            batching: None,
         };
         claims.models = self.models.iter().map(model).collect();
         claims.keys = self

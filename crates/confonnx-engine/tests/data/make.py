@@ -134,5 +134,102 @@ save(
     [numpy_helper.from_array(np.float32(0), "zero"), numpy_helper.from_array(np.float32(1), "one")],
 )
 
+# Strings of all kinds.
+save(
+    "strings",
+    [node("Gather", ["table", "index"], ["y"])],
+    [value("index", T.INT64, ["n"])],
+    [value("y", T.STRING, ["n"])],
+    [helper.make_tensor("table", T.STRING, [4], [b"\xff\xfe", b"a\0b", b"", "é".encode()])],
+)
+
+# A sum whose last bits depend on where its input begins.
+save(
+    "mean_rows",
+    [node("ReduceMean", ["x"], ["y"], keepdims=0)],
+    [value("x", T.FLOAT, ["n", 1001])],
+    [value("y", T.FLOAT, None)],
+)
+
+# An initializer that callers may give another value for.
+save(
+    "override",
+    [node("Mul", ["x", "threshold"], ["y"])],
+    [value("x", T.FLOAT, [1]), value("threshold", T.FLOAT, [])],
+    [value("y", T.FLOAT, [1])],
+    [numpy_helper.from_array(np.float32(0.5), "threshold")],
+)
+
+# Rows whose scale is that of the largest number in any of them.
+whole = numpy_helper.from_array(random.integers(-90, 90, (4, 3)).astype(np.int8), "w")
+quantized = [
+    node("DynamicQuantizeLinear", ["f"], ["q", "s", "z"]),
+    node("MatMulInteger", ["q", "w", "z"], ["i"]),
+    node("Cast", ["i"], ["c"], to=T.FLOAT),
+    node("Mul", ["c", "s"], ["y"]),
+]
+save("quantized", [node("Identity", ["x"], ["f"]), *quantized], [value("x", T.FLOAT, ["n", 4])], [value("y", T.FLOAT, ["n", 3])], [whole])
+# One embedding of many is larger than the others.
+table = random.standard_normal((3000, 4)).astype(np.float32) / 50
+table[:, 0] = 1
+table[:, 1] = -1
+table[2345, 2] = 900
+save(
+    "quantized_ids",
+    [node("Gather", ["t", "x"], ["f"]), *quantized],
+    [value("x", T.INT64, ["n", "len"])],
+    [value("y", T.FLOAT, ["n", "len", 3])],
+    [whole, numpy_helper.from_array(table, "t")],
+)
+# Rows that are apart but for NaN, which one product hands on; and but for large numbers.
+axes = numpy_helper.from_array(np.array([0, 1], np.int64), "axes")
+save(
+    "nan_spreads",
+    [node("ReduceMin", ["x", "axes"], ["s"], keepdims=1), node("Mul", ["s", "zero"], ["o"]), node("Add", ["x", "o"], ["y"])],
+    [value("x", T.FLOAT, ["n", 4])],
+    [value("y", T.FLOAT, ["n", 4])],
+    [axes, numpy_helper.from_array(np.float32(0), "zero")],
+    opset=18,
+)
+save(
+    "max_of_all",
+    [node("ReduceMax", ["x", "axes"], ["s"], keepdims=1), node("Max", ["s", "most"], ["o"]), node("Sub", ["o", "most"], ["d"]), node("Add", ["x", "d"], ["y"])],
+    [value("x", T.FLOAT, ["n", 4])],
+    [value("y", T.FLOAT, ["n", 4])],
+    [axes, numpy_helper.from_array(np.float32(5000), "most")],
+    opset=18,
+)
+
+# The same rows, and their owner's word for it.
+stated = onnx.load(HERE / "rows.onnx")
+helper.set_model_props(stated, {"confonnx.rows_independent": "true", "confonnx.batch_axis": "0"})
+(HERE / "rows_stated.onnx").write_bytes(stated.SerializeToString())
+
+# Rows along the second axis that come out along the first.
+save("columns", [node("Transpose", ["x"], ["t"], perm=[1, 0]), node("Neg", ["t"], ["y"])], [value("x", T.FLOAT, [3, "n"])], [value("y", T.FLOAT, ["n", 3])])
+
+# As quantize_dynamic makes of an LSTM: each thread quantises its part of the rows.
+hidden, features = 64, 16
+size = {"w": (1, features, 4 * hidden), "r": (1, hidden, 4 * hidden)}
+weights8 = [numpy_helper.from_array(random.integers(-127, 127, shape).astype(np.int8), name) for name, shape in size.items()]
+scale = [numpy_helper.from_array(np.full(1, 0.02, np.float32), name) for name in ("ws", "rs")]
+zero = [numpy_helper.from_array(np.zeros(1, np.int8), name) for name in ("wz", "rz")]
+graph = helper.make_graph(
+    [
+        helper.make_node(
+            "DynamicQuantizeLSTM", ["x", "w", "r", "", "", "", "", "", "ws", "wz", "rs", "rz"], ["", "h"],
+            domain="com.microsoft", hidden_size=hidden,
+        ),
+        node("Squeeze", ["h", "ax"], ["y"]),
+    ],
+    "lstm_quantized",
+    [value("x", T.FLOAT, ["time", "batch", features])],
+    [value("y", T.FLOAT, ["batch", hidden])],
+    [*weights8, *scale, *zero, numpy_helper.from_array(np.array([0], np.int64), "ax")],
+)  # fmt: skip
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)], producer_name="confonnx-test")
+model.ir_version = IR
+(HERE / "lstm_quantized.onnx").write_bytes(model.SerializeToString())
+
 print("expected mlp output for x = [[1, 2, 3, 4]]:", (np.array([[1, 2, 3, 4]], np.float32) @ weights + bias).tolist())
 onnx.checker.check_model(onnx.load(HERE / "mlp.onnx"))

@@ -12,7 +12,9 @@ use confonnx_tensor::{DataType, Shape, Tensor};
 use super::{onnx, options, runtime};
 
 fn batching(max_delay: Duration) -> ModelOptions {
-    let batch = Some(Batching { max_batch_size: 16, preferred: Vec::new(), max_delay });
+    let batch =
+        Batching { max_batch_size: 16, preferred: Vec::new(), max_delay, axis: 0, other_axes: Vec::new() };
+    let batch = Some(batch);
     ModelOptions { batch, ..options() }
 }
 
@@ -122,9 +124,60 @@ fn models_that_cannot_be_batched_say_why_and_run_alone() {
 }
 
 #[test]
+fn rows_that_know_of_one_another_are_not_batched_whatever_is_stated() {
+    // Each with rows that do so only for some values: scales of a row that is larger than the others, an index whose
+    // embedding is, a NaN, a number beyond 1e4.
+    for name in ["quantized", "quantized_ids", "nan_spreads", "max_of_all"] {
+        let model = load_batched(name, Duration::ZERO);
+        let found = model.largest_batch();
+        assert!(matches!(found, Err(NotBatched::Mixes { .. } | NotBatched::Differs)), "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn rows_may_lie_along_another_axis() {
+    let batch = Batching {
+        max_batch_size: 4,
+        preferred: Vec::new(),
+        max_delay: Duration::from_millis(5),
+        axis: 1,
+        other_axes: vec![("y".to_owned(), 0)],
+    };
+    let model =
+        Model::load(runtime(), &onnx("columns.onnx"), &ModelOptions { batch: Some(batch), ..options() })
+            .unwrap();
+    assert_eq!(model.largest_batch().unwrap(), 4);
+    let bare = super::load("columns");
+    let start = Barrier::new(6);
+    thread::scope(|scope| {
+        for thread in 0..6_i64 {
+            let (model, bare, start) = (&model, &bare, &start);
+            scope.spawn(move || {
+                start.wait();
+                for round in (0..).take_while(|round| goes_on(model, *round)) {
+                    let rows = 1 + (thread + round) % 2;
+                    let values: Vec<f32> =
+                        (0..3 * rows).map(|i| (thread * 100 + round * 7 + i) as f32).collect();
+                    let tensor = super::fp32(&[3, u64::try_from(rows).unwrap()], &values);
+                    let inputs = [("x".to_owned(), tensor)];
+                    assert_eq!(model.run(&inputs, &[]).unwrap(), bare.run(&inputs, &[]).unwrap());
+                }
+            });
+        }
+    });
+    assert!(model.batched_requests() > 0);
+}
+
+#[test]
 fn a_setting_without_bounds_does_not_make_loading_endless() {
-    let batch =
-        Some(Batching { max_batch_size: usize::MAX, preferred: vec![usize::MAX], max_delay: Duration::ZERO });
+    let batch = Batching {
+        max_batch_size: usize::MAX,
+        preferred: vec![usize::MAX],
+        max_delay: Duration::ZERO,
+        axis: 0,
+        other_axes: Vec::new(),
+    };
+    let batch = Some(batch);
     let model = Model::load(runtime(), &onnx("rows.onnx"), &ModelOptions { batch, ..options() }).unwrap();
     assert_eq!(model.largest_batch().unwrap(), 256);
 }

@@ -38,7 +38,13 @@ fn onnx(name: &str) -> Vec<u8> {
 }
 
 fn options() -> ModelOptions {
-    ModelOptions { sessions: 1, threads_per_session: Some(1), external_data: Vec::new(), batch: None }
+    ModelOptions {
+        sessions: 1,
+        threads_per_session: Some(1),
+        external_data: Vec::new(),
+        batch: None,
+        free_width: true,
+    }
 }
 
 fn load(name: &str) -> Model {

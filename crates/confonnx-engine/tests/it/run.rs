@@ -53,13 +53,72 @@ fn every_type_keeps_every_bit_at_every_alignment() {
 #[test]
 fn strings_come_back_whole() {
     let model = load("identity_bytes");
-    for items in [vec![], vec!["one"], vec!["", "zwei", "três", "四", "a much longer string than the others"]]
-    {
+    for items in [
+        vec![],
+        vec!["one"],
+        vec!["", "zwei", "três", "四", "a much longer string than the others", "a\0b", "\0"],
+    ] {
         let tensor = Tensor::from_strings(shape(&[items.len() as u64]), &items).unwrap();
         let outputs = model.run(&[named("x", tensor)], &[]).unwrap();
         let back: Vec<&[u8]> = outputs[0].1.items().collect();
         assert_eq!(back, items.iter().map(|item| item.as_bytes()).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn strings_that_are_not_utf8_come_out_as_they_are() {
+    let model = load("strings");
+    let index = |at: i64| Tensor::new(DataType::Int64, shape(&[1]), at.to_le_bytes().to_vec()).unwrap();
+    let expected: [&[u8]; 4] = [b"\xff\xfe", b"a\0b", b"", "é".as_bytes()];
+    for (at, expected) in (0..).zip(expected) {
+        let outputs = model.run(&[named("index", index(at))], &[]).unwrap();
+        assert_eq!(outputs[0].1.items().collect::<Vec<_>>(), [expected]);
+    }
+}
+
+#[test]
+fn an_answer_does_not_depend_on_where_a_tensor_begins() {
+    let model = load("mean_rows");
+    let values: Vec<u8> =
+        (0..3003_u32).flat_map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5).to_le_bytes()).collect();
+    let mut answers = Vec::new();
+    for offset in (0..64).step_by(4) {
+        // Room to find a multiple of 64.
+        let mut buffer = vec![0; 64 + offset];
+        let begin = buffer.as_ptr().addr().next_multiple_of(64) - buffer.as_ptr().addr() + offset;
+        buffer.resize(begin + values.len(), 0);
+        let begin = buffer.as_ptr().addr().next_multiple_of(64) - buffer.as_ptr().addr() + offset;
+        buffer.resize(begin + values.len(), 0);
+        buffer[begin..].copy_from_slice(&values);
+        let tensor = Tensor::new(DataType::Fp32, shape(&[3, 1001]), &buffer[begin..]).unwrap();
+        answers.push(model.run(&[named("x", tensor)], &[]).unwrap());
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+}
+
+#[test]
+fn dimensions_of_one_name_may_have_two_sizes() {
+    let outputs = load("two").run(
+        &[named("a", fp32(&[1, 2], &[1.0, 2.0])), named("b", fp32(&[3, 2], &[1.0; 6]))],
+        &["sum".to_owned()],
+    );
+    assert_eq!(outputs.unwrap()[0].1.shape().dims(), [3, 2]);
+}
+
+#[test]
+fn an_initializer_that_is_an_input_may_be_given() {
+    let model = load("override");
+    let (x, threshold) = (named("x", fp32(&[1], &[8.0])), named("threshold", fp32(&[], &[0.25])));
+    let name =
+        |infos: &[confonnx_engine::TensorInfo]| infos.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (name(model.inputs()), name(model.optional_inputs())),
+        (vec!["x".into()], vec!["threshold".into()])
+    );
+    assert_eq!(floats(&model.run(std::slice::from_ref(&x), &[]).unwrap()[0].1), [4.0]);
+    assert_eq!(floats(&model.run(&[threshold.clone(), x], &[]).unwrap()[0].1), [2.0]);
+    let error = model.run(&[threshold], &[]).unwrap_err();
+    assert!(matches!(error, InferError::MissingInput { .. }), "{error}");
 }
 
 #[test]
@@ -166,6 +225,13 @@ fn a_request_alone_has_the_answer_it_has_among_others() {
 #[test]
 fn what_cannot_be_seen_to_be_the_same_runs_one_way() {
     let shared = ModelOptions { sessions: 2, threads_per_session: None, ..options() };
+    // Nobody says that its operators are safe.
+    let model =
+        Model::load(runtime(), &onnx("rows.onnx"), &ModelOptions { free_width: false, ..shared.clone() });
+    assert!(!model.unwrap().arrangement().to_string().contains("alone"));
+    // Its LSTM quantises what each thread has, which a trial with several rows of several sizes sees.
+    let model = Model::load(runtime(), &onnx("lstm_quantized.onnx"), &shared).unwrap();
+    assert!(!model.arrangement().to_string().contains("alone"), "{}", model.arrangement());
     // Strings, which are not made up; an input that is too large to try.
     for name in ["identity_bytes", "vast"] {
         let model = Model::load(runtime(), &onnx(&format!("{name}.onnx")), &shared).unwrap();

@@ -102,3 +102,26 @@ for name, array in arrays.items():
     (HERE / f"typed-{name}.pb").write_bytes(typed.SerializeToString())
 (HERE / "scalar.pb").write_bytes(numpy_helper.from_array(np.float32(0.5), "s").SerializeToString())
 (HERE / "empty.pb").write_bytes(numpy_helper.from_array(np.zeros((0, 4), np.int64), "e").SerializeToString())
+
+# What scikit-learn's exporter adds: a map for each row at the end; and maps that no ZipMap makes.
+floats = value("x", TensorProto.FLOAT, ["n", 3])
+maps = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, None)))
+zipmap = helper.make_node("ZipMap", ["p"], ["probabilities"], domain="ai.onnx.ml", classlabels_strings=["cat", "dog", "owl"])
+model = helper.make_model(
+    helper.make_graph(
+        [helper.make_node("Softmax", ["x"], ["p"]), zipmap], "zipmap", [floats],
+        [helper.make_value_info("probabilities", maps)],
+    ),
+    producer_name="make.py", opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)], ir_version=8,
+)
+(HERE / "zipmap.onnx").write_bytes(model.SerializeToString(deterministic=True))
+save("maps.onnx", helper.make_graph([], "maps", [helper.make_value_info("m", maps)], [helper.make_value_info("m", maps)]))
+
+# One file by two names, one with signs that are allowed in names; and indices.
+tables = [external(f"t{i}", "external.bin", np.arange(3, dtype=np.float32)) for i in range(3)]
+for tensor, location in zip(tables, ["./external.bin", "external.bin", "a:b*.bin"]):
+    next(entry for entry in tensor.external_data if entry.key == "location").value = location
+save("location-spellings.onnx", helper.make_graph(
+    [helper.make_node("Cast", ["ids"], ["c"], to=TensorProto.INT64), helper.make_node("Gather", ["t0", "c"], ["y"])],
+    "spellings", [value("ids", TensorProto.INT32, ["n"])], [value("y", TensorProto.FLOAT, ["n"])], initializer=tables,
+))

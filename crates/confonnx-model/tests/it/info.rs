@@ -22,8 +22,18 @@ fn says_what_the_model_says() {
                 dtype: DataType::Fp32,
                 shape: Some(vec![batch, Dim::Unknown, Dim::Fixed(3)]),
             }],
+            optional_inputs: vec![ValueInfo {
+                name: "w".into(),
+                dtype: DataType::Fp32,
+                shape: Some(vec![Dim::Fixed(3)]),
+            }],
             outputs: vec![ValueInfo { name: "y".into(), dtype: DataType::Fp32, shape: None }],
             external_data: vec![],
+            spellings: [].into(),
+            operators: ["Add".to_owned()].into(),
+            rows: None,
+            class_labels: [].into(),
+            indices: [].into(),
         }
     );
 }
@@ -59,13 +69,13 @@ fn refuses_inputs_that_cannot_be_sent() {
     let (kind, name, found) = ("input", "x".into(), "COMPLEX64".into());
     let expected = ModelError::DataType { kind, name, found };
     assert_eq!(ModelInfo::parse(&data("complex.onnx")), Err(expected));
-    let expected = ModelError::NotATensor { kind, name: "x".into() };
+    let expected = ModelError::NotATensor { kind, name: "x".into(), found: "a sequence" };
     assert_eq!(ModelInfo::parse(&data("sequence.onnx")), Err(expected));
 }
 
 #[test]
 fn refuses_what_is_no_model() {
-    assert_eq!(ModelInfo::parse(b""), Err(ModelError::NoGraph));
+    assert_eq!(ModelInfo::parse(b""), Err(ModelError::Empty));
     for bytes in [&b"hello, I am not a model"[..], &[0xff; 64], b"\x89PNG\r\n\x1a\n"] {
         assert!(matches!(ModelInfo::parse(bytes), Err(ModelError::Decode(_))));
     }

@@ -1,5 +1,6 @@
 //! Against files made by the `onnx` Python package (`tests/data/make.py`).
 
+mod annotate;
 mod hash;
 mod info;
 mod tensor_proto;

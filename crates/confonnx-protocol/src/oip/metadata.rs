@@ -1,5 +1,6 @@
 use confonnx_tensor::DataType;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::{Map, Value};
 
 /// `GET /v2`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct ModelMetadata {
     pub inputs: Vec<TensorMetadata>,
     /// In the model's order.
     pub outputs: Vec<TensorMetadata>,
+    /// How the server runs it: `arrangement`, its sessions and their threads; `max_batched_rows`, if requests are batched.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub parameters: Map<String, Value>,
 }
 
 /// One input or output of a model.
@@ -39,6 +43,9 @@ pub struct TensorMetadata {
     pub datatype: DataType,
     /// Its dimensions, outermost first; -1 where any size will do.
     pub shape: Vec<i64>,
+    /// `optional`: true of an input that has a value when none is given; `class_labels`: what an output's columns stand for.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub parameters: Map<String, Value>,
 }
 
 /// The body of an answer with an error status (`docs/protocol.md`, section 5).

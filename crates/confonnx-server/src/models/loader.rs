@@ -1,6 +1,7 @@
 //! From a model's files to one that runs.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs::File,
     io::{self, Read},
@@ -10,15 +11,16 @@ use std::{
 };
 
 use confonnx_attest::{Digest, ModelClaim};
-use confonnx_engine::{Batching, Model, ModelOptions, Runtime, TensorInfo};
+use confonnx_engine::{Batching, Model, ModelOptions, NotBatched, Runtime, TensorInfo, width_is_free};
 use confonnx_model::{
-    HashError, ModelInfo, data_files,
+    ClassLabels, Dim, HashError, ModelInfo, data_files,
     encrypted::{self, Erased, ModelKey, OpenedModel, OwnerPublicKey, open_model},
-    hash_files,
+    hash_files, runnable,
     triton::{ModelConfig, TensorConfig, Warmup},
 };
-use confonnx_protocol::oip::{ModelMetadata, TensorMetadata};
-use confonnx_tensor::{Shape, Tensor};
+use confonnx_protocol::oip::{MAX_NAME, MAX_TENSORS, ModelMetadata, TensorMetadata};
+use confonnx_tensor::{DataType, Shape, Tensor};
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 use zeroize::Zeroize;
@@ -129,7 +131,7 @@ impl Loader {
             Err(source) => Err(LoadError::Read { file: location, source }),
         };
         let files = data_files(&place.path, &info.external_data).map_err(|error| missing(place, error))?;
-        self.load(place, onnx, files.into_iter().map(data).collect::<Result<_, _>>()?, None)
+        self.load(place, onnx, &info, files.into_iter().map(data).collect::<Result<_, _>>()?, None)
     }
 
     /// Loads a model that was stored encrypted, with the data files that came with it.
@@ -142,13 +144,14 @@ impl Loader {
         }
         // One by one: each is copied, and its first copy erased, before the next.
         let data = external.into_iter().map(|(name, bytes)| (name, SharedBytes(Arc::from(&bytes[..]))));
-        self.load(place, &onnx, data.collect(), Some(Digest(ciphertext)))
+        self.load(place, &onnx, &info, data.collect(), Some(Digest(ciphertext)))
     }
 
     fn load(
         &self,
         place: &Place,
         onnx: &[u8],
+        info: &ModelInfo,
         data: Vec<(String, SharedBytes)>,
         ciphertext: Option<Digest>,
     ) -> Result<Served, LoadError> {
@@ -156,21 +159,37 @@ impl Loader {
         let digest =
             |(location, bytes): &(String, SharedBytes)| (location.clone(), Sha256::digest(&bytes.0).into());
         let digests: BTreeMap<_, _> = data.iter().map(digest).collect();
-        let share = |(location, bytes): &(String, SharedBytes)| (location.clone(), Arc::clone(&bytes.0));
+        info.check_names(MAX_TENSORS, MAX_NAME)?;
+        // By each name that the model has for a file.
+        let share = |(spelling, location): (&String, &String)| {
+            let (_, bytes) = data.iter().find(|(found, _)| found == location)?;
+            Some((spelling.clone(), Arc::clone(&bytes.0)))
+        };
+        let batch = batching(config, info);
+        if let Some(Err(reason)) = &batch {
+            warn!("{}: requests are not batched: {reason}", place.name);
+        }
         let options = ModelOptions {
             sessions: config.instances.unwrap_or(self.sessions),
             threads_per_session: self.threads_per_session,
-            external_data: data.iter().map(share).collect(),
-            batch: batching(config),
+            external_data: info.spellings.iter().filter_map(share).collect(),
+            batch: batch.and_then(Result::ok),
+            free_width: width_is_free(info.operators.iter().map(String::as_str), is_fixed(info)),
         };
-        let loaded = Model::load(&self.runtime, onnx, &options);
+        let runs = Runnable(runnable(onnx)?);
+        let loaded = Model::load(&self.runtime, &runs.0, &options);
+        drop(runs);
         // Before `data`, which is erased only if nobody else has it.
         drop(options);
         let model = loaded?;
-        info!("{}: {}", place.name, model.arrangement());
+        let arrangement = model.arrangement();
+        info!("{}: {arrangement}", place.name);
         match model.largest_batch() {
             Ok(1) => {}
-            Ok(rows) => info!("{}: requests are batched, up to {rows} rows", place.name),
+            Ok(rows) => info!(
+                "{}: requests are batched, up to {rows} rows, as its owner states that rows are independent",
+                place.name
+            ),
             Err(reason) => warn!("{}: requests are not batched: {reason}", place.name),
         }
         check(config, "input", &config.inputs, model.inputs())?;
@@ -178,32 +197,68 @@ impl Loader {
         for request in &config.warmup {
             warm_up(&model, request, config.max_batch_size > 0)?;
         }
-        let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor_metadata).collect();
+        let together = model.largest_batch().ok().filter(|rows| *rows > 1);
+        let mut parameters = Map::from_iter([("arrangement".to_owned(), arrangement.to_string().into())]);
+        if let Some(rows) = together {
+            parameters.insert("max_batched_rows".into(), rows.into());
+        }
+        let required = model.inputs().iter().map(|input| tensor_metadata(input, Map::new()));
+        let optional = model
+            .optional_inputs()
+            .iter()
+            .map(|input| tensor_metadata(input, Map::from_iter([("optional".to_owned(), true.into())])));
+        let outputs = model.outputs().iter().map(|output| {
+            let labels = info.class_labels.get(&output.name).map(|labels| match labels {
+                ClassLabels::Integers(labels) => labels.clone().into(),
+                ClassLabels::Strings(labels) => labels.clone().into(),
+            });
+            tensor_metadata(
+                output,
+                labels.map(|labels: Value| ("class_labels".to_owned(), labels)).into_iter().collect(),
+            )
+        });
         let metadata = ModelMetadata {
             name: place.name.clone(),
             versions: vec![place.version.to_string()],
             platform: "onnxruntime_onnx".into(),
-            inputs: tensors(model.inputs()),
-            outputs: tensors(model.outputs()),
+            inputs: required.chain(optional).collect(),
+            outputs: outputs.collect(),
+            parameters,
         };
         let claim = ModelClaim {
             name: place.name.clone(),
             version: place.version.to_string(),
             sha256: Some(Digest(hash_files(onnx, &digests))),
             ciphertext_sha256: ciphertext,
+            batching: together.map(|rows| rows as u64),
         };
         Ok(Served { model, claim, metadata })
     }
 }
 
-fn batching(config: &ModelConfig) -> Option<Batching> {
+/// How requests are batched, if the host wants them to be: only the owner can say, inside the model, that no caller's data
+/// meets another's.
+fn batching(config: &ModelConfig, info: &ModelInfo) -> Option<Result<Batching, NotBatched>> {
     let dynamic = config.dynamic_batching.as_ref().filter(|_| config.max_batch_size > 1)?;
+    let Some(rows) = &info.rows else { return Some(Err(NotBatched::NotStated)) };
     let size = |size: &u32| usize::try_from(*size).unwrap_or(usize::MAX);
-    Some(Batching {
+    Some(Ok(Batching {
         max_batch_size: size(&config.max_batch_size),
         preferred: dynamic.preferred_batch_size.iter().map(size).collect(),
         max_delay: Duration::from_micros(dynamic.max_queue_delay_us),
-    })
+        axis: rows.axis,
+        other_axes: rows.other_axes.clone(),
+    }))
+}
+
+/// Whether every input is of reals and of one shape.
+fn is_fixed(info: &ModelInfo) -> bool {
+    let is_real = |dtype| matches!(dtype, DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64);
+    info.optional_inputs.is_empty()
+        && info.inputs.iter().all(|input| {
+            let fixed = |shape: &Vec<Dim>| shape.iter().all(|dim| matches!(dim, Dim::Fixed(_)));
+            is_real(input.dtype) && input.shape.as_ref().is_some_and(fixed)
+        })
 }
 
 /// Compares what the configuration says of tensors with what the model has. A dimension that is any size in the model may
@@ -273,6 +328,17 @@ impl Drop for SharedBytes {
     }
 }
 
+/// What ONNX Runtime loads; erased if it is not the file itself, whose owner erases that.
+struct Runnable<'o>(Cow<'o, [u8]>);
+
+impl Drop for Runnable<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(bytes) = &mut self.0 {
+            bytes.as_mut_slice().zeroize();
+        }
+    }
+}
+
 fn missing(place: &Place, error: HashError) -> LoadError {
     // Names within the model's folder only.
     let within = |path: &Path| {
@@ -292,6 +358,6 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn tensor_metadata(info: &TensorInfo) -> TensorMetadata {
-    TensorMetadata { name: info.name.clone(), datatype: info.dtype, shape: info.shape.clone() }
+fn tensor_metadata(info: &TensorInfo, parameters: Map<String, Value>) -> TensorMetadata {
+    TensorMetadata { name: info.name.clone(), datatype: info.dtype, shape: info.shape.clone(), parameters }
 }

@@ -56,6 +56,7 @@ impl Slot {
                 version: locked.place.version.to_string(),
                 sha256: None,
                 ciphertext_sha256: Some(locked.ciphertext),
+                batching: None,
             },
         }
     }

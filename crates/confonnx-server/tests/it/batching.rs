@@ -18,11 +18,17 @@ fn request(seed: u64, rows: u64) -> (String, Value) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_do_not_depend_on_who_else_asks() {
     let alone = start("rows").await;
-    let together = start_with(config("rows", |settings| {
+    let together = start_with(config("rows_stated", |settings| {
+        settings.model_name = Some("rows".into());
         (settings.max_batch_size, settings.max_batch_delay) = (Some(8), Some(2_000));
     }))
     .await;
     let together = Arc::new(together);
+    let host = start_with(config("rows", |settings| settings.max_batch_size = Some(8))).await;
+    for (server, batching) in [(&alone, None), (&together, Some(8)), (&host, None)] {
+        // The host's word alone is none.
+        assert_eq!(server.attest().await.claims().models[0].batching, batching);
+    }
     let (one, other) = (alone.key(Kem::X25519).await, together.key(Kem::X25519).await);
     let path = head("POST", "/v2/models/rows/infer");
     let counted = |server: &Running| {

@@ -1,0 +1,57 @@
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use confonnx_model::{IndependentRows, annotate};
+
+use crate::args::bytes;
+use crate::{model, print};
+
+/// State in a model that its rows know nothing of one another, so that a server may batch requests of several callers
+///
+/// Only the model's owner can know it: the answer to each row must be the same whatever the other rows are, which is not so
+/// where a scale, a mean or a maximum is taken over all of them. The statement is part of the file, so the model hash changes.
+/// A server tries it when it loads the model, and batches nothing if it sees a difference.
+#[derive(Args)]
+pub(crate) struct Annotate {
+    /// The .onnx file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// The file to write; external data is to lie beside it
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Along which axis rows lie, counted from 0; NAME=AXIS for one input or output [default: 0]
+    #[arg(long, value_name = "AXIS", value_parser = batch_axis)]
+    batch_axis: Vec<(Option<String>, usize)>,
+    /// Write the model without the statement
+    #[arg(long, conflicts_with = "batch_axis")]
+    remove: bool,
+}
+
+impl Annotate {
+    pub(crate) fn run(&self) -> Result<()> {
+        let mut rows = IndependentRows::default();
+        for (name, axis) in &self.batch_axis {
+            match name {
+                Some(name) => rows.other_axes.push((name.clone(), *axis)),
+                None => rows.axis = *axis,
+            }
+        }
+        let annotated = annotate(&bytes(&self.model)?, (!self.remove).then_some(&rows))
+            .with_context(|| format!("cannot annotate {}", self.model.display()))?;
+        fs::write(&self.out, annotated).with_context(|| format!("cannot write {}", self.out.display()))?;
+        Ok(print(&format!("model  {}\nhash   {}", self.out.display(), model::hash(&self.out)?))?)
+    }
+}
+
+fn batch_axis(text: &str) -> Result<(Option<String>, usize), String> {
+    let (name, axis) = match text.rsplit_once('=') {
+        Some((name, axis)) => (Some(name.to_owned()), axis),
+        None => (None, text),
+    };
+    let axis = axis
+        .parse()
+        .map_err(|_| format!("expected AXIS or NAME=AXIS, AXIS counted from 0; found `{text}`"))?;
+    Ok((name, axis))
+}
