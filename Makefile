@@ -99,6 +99,23 @@ bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 fuzz: need-cargo ## Fuzz every decoder for a minute each (SECONDS_EACH=60)
 	@scripts/fuzz
 
+.PHONY: conformance-ready
+conformance-ready: need-cargo
+	@scripts/venv runtime conformance
+	@scripts/fetch-onnxruntime
+	@scripts/build-python release confonnx-server
+
+.PHONY: conformance fuzz-models test-models
+conformance: conformance-ready ## Compare ONNX's published cases with bare ONNX Runtime, bit for bit (EVERY=1)
+	$(VENV)/python conformance/published.py --every $(or $(EVERY),1)
+
+fuzz-models: conformance-ready ## Send operators and shapes to a live server, others beside it (SECONDS_ALL=600 FUZZ=FLAGS)
+	$(VENV)/python conformance/fuzz.py --seconds $(or $(SECONDS_ALL),600) $(FUZZ)
+
+test-models: conformance-ready
+	$(VENV)/python conformance/published.py --every 10
+	$(VENV)/python conformance/fuzz.py --seconds 60
+
 .PHONY: fuzz-smoke
 fuzz-smoke: need-cargo
 	@SECONDS_EACH=5 scripts/fuzz

@@ -146,17 +146,28 @@ fn push_element(dtype: DataType, value: &Value, data: &mut Vec<u8>) -> Option<()
         DataType::Int16 => data.extend(int::<i16>(value)?.to_le_bytes()),
         DataType::Int32 => data.extend(int::<i32>(value)?.to_le_bytes()),
         DataType::Int64 => data.extend(value.as_i64()?.to_le_bytes()),
-        DataType::Fp16 => data.extend(f16::from_f64(float(value)?).to_le_bytes()),
-        DataType::Bf16 => data.extend(bf16::from_f64(float(value)?).to_le_bytes()),
+        DataType::Fp16 => {
+            data.extend(in_range(f16::from_f64(float(value)?), f16::is_infinite, value)?.to_le_bytes());
+        }
+        DataType::Bf16 => {
+            data.extend(in_range(bf16::from_f64(float(value)?), bf16::is_infinite, value)?.to_le_bytes());
+        }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "rounding to the type's precision is what is wanted"
         )]
-        DataType::Fp32 => data.extend((float(value)? as f32).to_le_bytes()),
-        DataType::Fp64 => data.extend(float(value)?.to_le_bytes()),
+        DataType::Fp32 => {
+            data.extend(in_range(float(value)? as f32, f32::is_infinite, value)?.to_le_bytes());
+        }
+        DataType::Fp64 => data.extend(in_range(float(value)?, f64::is_infinite, value)?.to_le_bytes()),
         DataType::Bytes => return None,
     }
     Some(())
+}
+
+/// `found`, unless it became an infinity that `value` does not say.
+fn in_range<T: Copy>(found: T, is_infinite: impl Fn(T) -> bool, value: &Value) -> Option<T> {
+    (value.is_string() || !is_infinite(found)).then_some(found)
 }
 
 fn float(value: &Value) -> Option<f64> {
@@ -301,6 +312,18 @@ mod tests {
             (
                 r#"{"x": {"type": "float32", "values": ["secret"]}}"#,
                 "`x`: element 0 is not a value of type float32",
+            ),
+            (
+                r#"{"x": {"type": "float32", "values": [1e39]}}"#,
+                "`x`: element 0 is not a value of type float32",
+            ),
+            (
+                r#"{"x": {"type": "float16", "values": [70000]}}"#,
+                "`x`: element 0 is not a value of type float16",
+            ),
+            (
+                r#"{"x": {"type": "bfloat16", "values": [1, -4e38]}}"#,
+                "`x`: element 1 is not a value of type bfloat16",
             ),
             (
                 r#"{"x": {"type": "int8", "values": [[1], [2, 3]]}}"#,

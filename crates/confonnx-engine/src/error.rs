@@ -57,6 +57,31 @@ pub enum EngineError {
         /// Version of the loaded runtime.
         runtime: String,
     },
+    /// A node's input comes from nowhere.
+    #[error(
+        "a node of the model takes an input that is no input of the graph, no initializer and no output of a node before it"
+    )]
+    NoSource,
+    /// An operator is given types that do not go together.
+    #[error(
+        "the operator `{operator}` is given elements of two types, {one} and {other}; expected one type, see the operator's inputs"
+    )]
+    Types {
+        /// The operator.
+        operator: String,
+        /// A type, as ONNX Runtime calls it.
+        one: String,
+        /// Another.
+        other: String,
+    },
+    /// The system lacks a locale.
+    #[error(
+        "the model needs the locale `{name}`, which this system does not have; install it (Debian, Ubuntu: package locales)"
+    )]
+    Locale {
+        /// As the system calls it.
+        name: String,
+    },
     /// The model parsed but ONNX Runtime refused it.
     #[error("ONNX Runtime refused the model: {0}; check it with `onnx.checker.check_model`")]
     Refused(Category),

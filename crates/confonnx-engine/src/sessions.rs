@@ -181,21 +181,49 @@ pub(crate) fn make(
     builder.commit_from_memory(onnx).map_err(|err| refusal(&err, runtime))
 }
 
-/// Sorts a refused model. ONNX Runtime's text is searched for an operator or opset but not passed on: it can quote
-/// the model.
+/// Sorts a refused model. ONNX Runtime's text is searched for the names of operators, versions, types and locales but not
+/// passed on: it can quote the model.
 fn refusal(error: &ort::Error, runtime: &Runtime) -> EngineError {
     let category = Category::from(error);
-    let unsupported = |what: String| EngineError::Unsupported { what, runtime: runtime.version().to_owned() };
     let message = error.message();
-    if let Some((_, after)) = message.split_once("No Op registered for ") {
-        return unsupported(format!("the operator `{}`", identifier(after.split(' ').next())));
+    let unsupported = |what: String| EngineError::Unsupported { what, runtime: runtime.version().to_owned() };
+    let after = |mark: &str, until: &[char]| {
+        let (_, rest) = message.split_once(mark)?;
+        Some(identifier(rest.trim_start().split(until).next()))
+    };
+    if let Some(found) = after("Unsupported model IR version: ", &[',']) {
+        let most = after("max supported IR version: ", &[' ', '\n']).unwrap_or("?").trim_end_matches('.');
+        return unsupported(format!("IR version {found} (it takes up to {most})"));
+    }
+    if let Some(name) = after("No Op registered for ", &[' ']) {
+        return unsupported(format!("the operator `{name}`"));
     }
     if let Some((before, _)) = message.split_once(" is not a registered function/op") {
         return unsupported(format!("the operator `{}`", identifier(before.rsplit(' ').next())));
     }
-    if let Some((_, after)) = message.split_once("Current official support for domain") {
-        let supported = after.split("till opset ").nth(1).and_then(|rest| rest.split(['.', '\n']).next());
-        return unsupported(format!("an operator set newer than {}", identifier(supported)));
+    if let Some(name) = after("Could not find an implementation for ", &[' ']) {
+        return unsupported(format!(
+            "the operator `{name}` on elements of the types that the model gives it"
+        ));
+    }
+    if let Some((_, rest)) = message.split_once("Current official support for domain") {
+        let supported = rest.split("till opset ").nth(1).and_then(|rest| rest.split(['.', '\n']).next());
+        let domain = identifier(rest.trim_start().split(' ').next());
+        let of = if domain == "ai.onnx" || domain == "?" { String::new() } else { format!(" of {domain}") };
+        return unsupported(format!("an operator set{of} newer than {}", identifier(supported)));
+    }
+    if let Some(name) = after("Failed to construct locale with name:", &[' ', '\n', ':']) {
+        return EngineError::Locale { name: name.to_owned() };
+    }
+    if let Some(operator) = after("of Optype (", &[')']) {
+        let bound = message.split_once("bound to different types (").map_or("", |(_, rest)| rest);
+        let mut types =
+            bound.split(" in node").next().unwrap_or_default().trim_end_matches(')').splitn(2, " and ");
+        let mut next = || identifier(types.next()).to_owned();
+        return EngineError::Types { operator: operator.to_owned(), one: next(), other: next() };
+    }
+    if message.contains("is not a graph input, initializer, or output of a previous node") {
+        return EngineError::NoSource;
     }
     match error.code() {
         ort::ErrorCode::InvalidProtobuf | ort::ErrorCode::NoModel => EngineError::Malformed(category),
@@ -206,7 +234,7 @@ fn refusal(error: &ort::Error, runtime: &Runtime) -> EngineError {
 
 /// What looks like an identifier, bounded; `?` for anything else.
 fn identifier(text: Option<&str>) -> &str {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._()-".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._():-".contains(c);
     text.filter(|text| (1..=64).contains(&text.len()) && text.chars().all(plain)).unwrap_or("?")
 }
 

@@ -10,7 +10,7 @@ use crate::{
     elem_type::{dtype_from_elem_type, elem_type_name},
     indices,
     proto::{DimensionValue, ModelProto, TypeProto, ValueInfoProto},
-    rows::IndependentRows,
+    rows::{IndependentRows, PropertyError},
     zipmap::{self, ClassLabels},
 };
 
@@ -125,15 +125,8 @@ pub enum ModelError {
         found: &'static str,
     },
     /// A metadata property has a value that cannot be used.
-    #[error("the model's metadata property {key:?} is {found:?}; expected {expected}")]
-    Property {
-        /// The property.
-        key: String,
-        /// Its value.
-        found: String,
-        /// What it can be.
-        expected: &'static str,
-    },
+    #[error(transparent)]
+    Property(#[from] PropertyError),
     /// More inputs and outputs than a message can carry.
     #[error("the model has {found} {kind}s; a message carries at most {most}")]
     TooMany {

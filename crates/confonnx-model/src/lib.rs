@@ -34,6 +34,7 @@
 
 #[cfg(feature = "age")]
 pub mod age;
+mod annotate;
 mod elem_type;
 #[cfg(feature = "age")]
 pub mod encrypted;
@@ -42,14 +43,17 @@ mod indices;
 mod info;
 mod proto;
 mod rows;
+mod runnable;
 mod tensor_proto;
 pub mod triton;
 mod wire;
 mod zipmap;
 
+pub use annotate::{AnnotateError, annotate};
 pub use elem_type::{dtype_from_elem_type, elem_type};
 pub use hash::{HashError, data_files, hash_bytes, hash_files, model_hash};
 pub use info::{Dim, ModelError, ModelInfo, Opset, ValueInfo};
-pub use rows::{AnnotateError, IndependentRows, annotate};
+pub use rows::{IndependentRows, PropertyError};
+pub use runnable::runnable;
 pub use tensor_proto::{TensorProtoError, read_tensor_proto, write_tensor_proto};
-pub use zipmap::{ClassLabels, runnable};
+pub use zipmap::ClassLabels;

@@ -131,6 +131,11 @@ impl Models {
         let ModelSource::Repository { path } = &self.source else { return Ok(()) };
         let mut known = self.lock();
         let names = folder::names(path)?;
+        for (name, reason) in folder::ignored(path)? {
+            if known.ignored.insert(name.clone()) {
+                warn!("{} in {} is not served: {reason}", name.display(), path.display());
+            }
+        }
         let gone: Vec<_> = known.models.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in gone {
             known.models.remove(&name);

@@ -231,5 +231,22 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET), 
 model.ir_version = IR
 (HERE / "lstm_quantized.onnx").write_bytes(model.SerializeToString())
 
+# Models that ONNX Runtime refuses, each for a reason that its owner can mend.
+x, y = value("x", T.FLOAT, ["n"]), value("y", T.FLOAT, ["n"])
+words = [value(name, T.STRING, ["n"]) for name in ("s", "t")]
+shorts = [value(name, T.INT16, ["n"]) for name in ("a", "b")]
+double = numpy_helper.from_array(np.ones(1), "k")
+save("refused_types", [node("Add", ["x", "k"], ["y"])], [x], [y], [double])
+save("refused_source", [node("Add", ["x", "zz"], ["y"])], [x], [y])
+save("refused_kernel", [node("Max", ["a", "a"], ["b"])], shorts[:1], shorts[1:])
+save("refused_locale", [node("StringNormalizer", ["s"], ["t"], case_change_action="LOWER", locale="xx_XX")], words[:1], words[1:])
+save("refused_ir", [node("Neg", ["x"], ["y"])], [x], [y])
+future = onnx.load(HERE / "refused_ir.onnx")
+future.ir_version = 99
+(HERE / "refused_ir.onnx").write_bytes(future.SerializeToString())
+custom = helper.make_graph([helper.make_node("Foo", ["x"], ["y"], domain="com.acme")], "g", [x], [y])
+custom = helper.make_model(custom, opset_imports=[helper.make_opsetid("com.acme", 1)], ir_version=IR)
+(HERE / "refused_custom.onnx").write_bytes(custom.SerializeToString())
+
 print("expected mlp output for x = [[1, 2, 3, 4]]:", (np.array([[1, 2, 3, 4]], np.float32) @ weights + bias).tolist())
 onnx.checker.check_model(onnx.load(HERE / "mlp.onnx"))

@@ -30,6 +30,21 @@ fn what_the_runtime_lacks_is_named() {
 }
 
 #[test]
+fn a_refusal_names_its_cause() {
+    for (model, causes) in [
+        ("refused_ir", &["IR version 99", "up to 13"][..]),
+        ("refused_custom", &["`com.acme:Foo(-1)`"]),
+        ("refused_kernel", &["`Max(13)`", "types"]),
+        ("refused_types", &["`Add`", "tensor(float) and tensor(double)"]),
+        ("refused_source", &["takes an input that is no input"]),
+        ("refused_locale", &["the locale `xx_XX`"]),
+    ] {
+        let text = refusal(&onnx(&format!("{model}.onnx"))).to_string();
+        assert!(causes.iter().all(|cause| text.contains(cause)), "{model}: {text}");
+    }
+}
+
+#[test]
 fn only_tensors_go_in_and_out() {
     let error = refusal(&onnx("sequence.onnx"));
     assert!(

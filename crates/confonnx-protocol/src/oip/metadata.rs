@@ -28,7 +28,8 @@ pub struct ModelMetadata {
     pub inputs: Vec<TensorMetadata>,
     /// In the model's order.
     pub outputs: Vec<TensorMetadata>,
-    /// How the server runs it: `arrangement`, its sessions and their threads; `max_batched_rows`, if requests are batched.
+    /// How the server runs it: `arrangement`, its sessions and their threads; `max_batched_rows`, if requests are batched;
+    /// `optional_inputs`, which have a value when none is given.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub parameters: Map<String, Value>,
 }
@@ -43,7 +44,7 @@ pub struct TensorMetadata {
     pub datatype: DataType,
     /// Its dimensions, outermost first; -1 where any size will do.
     pub shape: Vec<i64>,
-    /// `optional`: true of an input that has a value when none is given; `class_labels`: what an output's columns stand for.
+    /// `class_labels`: what an output's columns stand for.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub parameters: Map<String, Value>,
 }

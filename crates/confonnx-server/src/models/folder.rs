@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -47,6 +48,33 @@ pub(super) fn names(repository: &Path) -> io::Result<BTreeSet<String>> {
     Ok(names)
 }
 
+/// What else lies in the repository, and why it is no model or version. What begins with a dot is the volume's or a tool's.
+pub(super) fn ignored(repository: &Path) -> io::Result<Vec<(PathBuf, &'static str)>> {
+    let mut ignored = Vec::new();
+    for entry in fs::read_dir(repository)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let reason = match name.to_str() {
+            Some(name) if name.starts_with('.') => continue,
+            _ if !entry.path().is_dir() => "it is no folder; expected NAME/VERSION/model.onnx",
+            Some(name) if is_name(name) => {
+                // One that cannot be read is told when it is looked at.
+                let inside = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+                let folders = inside.filter(|inside| inside.path().is_dir());
+                let others = folders.filter(|inside| version(&inside.file_name()).is_none());
+                let others = others.map(|inside| Path::new(name).join(inside.file_name()));
+                ignored.extend(
+                    others.map(|path| (path, "no version; expected a number that begins with no zero")),
+                );
+                continue;
+            }
+            _ => "its name cannot stand in a request; expected letters, digits, '-', '_' and '.'",
+        };
+        ignored.push((name.into(), reason));
+    }
+    Ok(ignored)
+}
+
 /// Looks at the folder of the model `name`.
 pub(super) fn look(repository: &Path, name: &str) -> Result<Found, LoadError> {
     let folder = repository.join(name);
@@ -70,12 +98,7 @@ pub(super) fn look(repository: &Path, name: &str) -> Result<Found, LoadError> {
     let mut versions = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(read)? {
         let entry = entry.map_err(read)?;
-        // As Triton: what is no number, or begins with a zero, is no version.
-        let version =
-            entry.file_name().to_str().filter(|name| !name.starts_with('0')).and_then(|name| {
-                name.bytes().all(|c| c.is_ascii_digit()).then(|| name.parse::<u64>().ok())?
-            });
-        if let Some(version) = version
+        if let Some(version) = version(&entry.file_name())
             && entry.path().is_dir()
         {
             let folder = entry.path();
@@ -89,6 +112,12 @@ pub(super) fn look(repository: &Path, name: &str) -> Result<Found, LoadError> {
         }
     }
     Ok(Found { config: Arc::new(config), versions })
+}
+
+/// As Triton: what is no number, or begins with a zero, is no version.
+fn version(name: &OsStr) -> Option<u64> {
+    let name = name.to_str().filter(|name| !name.starts_with('0'))?;
+    name.bytes().all(|c| c.is_ascii_digit()).then(|| name.parse().ok())?
 }
 
 impl Found {

@@ -1,6 +1,9 @@
 //! What is known of a repository's models: what was found, what was tried, what came of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use super::{
     folder::Signature,
@@ -11,6 +14,8 @@ use super::{
 /// Models by name.
 #[derive(Default)]
 pub(super) struct Known {
+    /// What was said to be no model.
+    pub(super) ignored: BTreeSet<PathBuf>,
     pub(super) models: BTreeMap<String, KnownModel>,
 }
 

@@ -20,7 +20,7 @@ use confonnx_model::{
 };
 use confonnx_protocol::oip::{MAX_NAME, MAX_TENSORS, ModelMetadata, TensorMetadata};
 use confonnx_tensor::{DataType, Shape, Tensor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 use zeroize::Zeroize;
@@ -202,11 +202,14 @@ impl Loader {
         if let Some(rows) = together {
             parameters.insert("max_batched_rows".into(), rows.into());
         }
-        let required = model.inputs().iter().map(|input| tensor_metadata(input, Map::new()));
-        let optional = model
-            .optional_inputs()
-            .iter()
-            .map(|input| tensor_metadata(input, Map::from_iter([("optional".to_owned(), true.into())])));
+        // Not among the inputs, all of which callers give.
+        let optional = model.optional_inputs().iter();
+        let optional: Vec<Value> = optional
+            .map(|info| json!({"name": info.name, "datatype": info.dtype.name(), "shape": info.shape}))
+            .collect();
+        if !optional.is_empty() {
+            parameters.insert("optional_inputs".into(), optional.into());
+        }
         let outputs = model.outputs().iter().map(|output| {
             let labels = info.class_labels.get(&output.name).map(|labels| match labels {
                 ClassLabels::Integers(labels) => labels.clone().into(),
@@ -221,7 +224,7 @@ impl Loader {
             name: place.name.clone(),
             versions: vec![place.version.to_string()],
             platform: "onnxruntime_onnx".into(),
-            inputs: required.chain(optional).collect(),
+            inputs: model.inputs().iter().map(|input| tensor_metadata(input, Map::new())).collect(),
             outputs: outputs.collect(),
             parameters,
         };

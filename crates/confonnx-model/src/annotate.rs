@@ -1,0 +1,88 @@
+//! The owner's statement, written into a model.
+
+use crate::{
+    info::{Dim, ModelError, ModelInfo, ValueInfo},
+    rows::{AXIS, AXIS_OF, IndependentRows, ROWS},
+    wire,
+};
+
+/// Why a statement cannot be written into a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnnotateError {
+    /// It is no model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// There is no such input or output.
+    #[error("the model has no input or output {name:?}; it has {}", known.join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// A tensor has no such axis, or one of a fixed size.
+    #[error(
+        "{name:?} has the shape [{shape}]; expected rows along axis {axis}, counted from 0, with any size there (give \
+         its own axis with NAME=AXIS)"
+    )]
+    Axis {
+        /// The input or output.
+        name: String,
+        /// Its shape in the model.
+        shape: String,
+        /// The axis.
+        axis: usize,
+    },
+}
+
+/// The model `onnx` with the statement in it, or without one. All else stays as it is, byte for byte.
+///
+/// # Errors
+/// [`AnnotateError`]
+pub fn annotate(onnx: &[u8], rows: Option<&IndependentRows>) -> Result<Vec<u8>, AnnotateError> {
+    let info = ModelInfo::parse(onnx)?;
+    let mut out = Vec::with_capacity(onnx.len().saturating_add(256));
+    for field in wire::fields(onnx).ok_or(ModelError::NoGraph)? {
+        let is_ours = || {
+            let parts = wire::fields(field.content).unwrap_or_default();
+            let key = parts.iter().find(|part| part.number == 1);
+            key.and_then(|key| std::str::from_utf8(key.content).ok())
+                .is_some_and(|key| key == ROWS || key == AXIS || key.starts_with(AXIS_OF))
+        };
+        if field.number != METADATA || !is_ours() {
+            out.extend_from_slice(field.whole);
+        }
+    }
+    let Some(rows) = rows else { return Ok(out) };
+    let tensors: Vec<&ValueInfo> = info.inputs.iter().chain(&info.outputs).collect();
+    for (name, _) in &rows.other_axes {
+        if !tensors.iter().any(|tensor| tensor.name == *name) {
+            let known = tensors.iter().map(|tensor| tensor.name.clone()).collect();
+            return Err(AnnotateError::Unknown { name: name.clone(), known });
+        }
+    }
+    for tensor in tensors {
+        let axis = rows.axis(&tensor.name);
+        // Of an unknown rank nothing can be said before it runs.
+        let Some(shape) = &tensor.shape else { continue };
+        if !matches!(shape.get(axis), Some(Dim::Symbolic(_) | Dim::Unknown)) {
+            let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(AnnotateError::Axis { name: tensor.name.clone(), shape, axis });
+        }
+    }
+    let mut put = |key: &str, value: &str| {
+        let mut property = Vec::new();
+        wire::put(&mut property, 1, key.as_bytes());
+        wire::put(&mut property, 2, value.as_bytes());
+        wire::put(&mut out, METADATA, &property);
+    };
+    put(ROWS, "true");
+    put(AXIS, &rows.axis.to_string());
+    for (name, axis) in &rows.other_axes {
+        put(&format!("{AXIS_OF}{name}"), &axis.to_string());
+    }
+    Ok(out)
+}
+
+/// The field of `ModelProto`.
+const METADATA: u64 = 14;
