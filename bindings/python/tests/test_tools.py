@@ -82,6 +82,8 @@ def test_random_inputs_of_every_type_are_readable(type_: str) -> None:
     assert (tensor.name, tensor.shape) == ("x", [1, 3, 1])
     array = _tensor.array(tensor.datatype, tensor.shape, tensor.data)
     assert array.tolist() == inputs["x"]["values"]
+    if type_ in ("int32", "int64"):
+        assert set(array.ravel().tolist()) <= {0, 1}, "a model with ids does not take it"
 
 
 def test_random_inputs_may_be_empty() -> None:

@@ -8,9 +8,9 @@ use confonnx_model::{IndependentRows, annotate};
 use crate::args::bytes;
 use crate::{model, print};
 
-/// State in a model that its rows know nothing of one another, so that a server may batch requests of several callers
+/// State in a model that its rows know nothing of one another, for batching
 ///
-/// Only the model's owner can know it: the answer to each row must be the same whatever the other rows are, which is not so
+/// A server may then run requests of several callers together. Only the model's owner can know it: the answer to each row must be the same whatever the other rows are, which is not so
 /// where a scale, a mean or a maximum is taken over all of them. The statement is part of the file, so the model hash changes.
 /// A server tries it when it loads the model, and batches nothing if it sees a difference.
 #[derive(Args)]

@@ -217,8 +217,7 @@ fn refusal(error: &ort::Error, runtime: &Runtime) -> EngineError {
     }
     if let Some(operator) = after("of Optype (", &[')']) {
         let bound = message.split_once("bound to different types (").map_or("", |(_, rest)| rest);
-        let mut types =
-            bound.split(" in node").next().unwrap_or_default().trim_end_matches(')').splitn(2, " and ");
+        let mut types = bound.split(" in node").next().unwrap_or_default().splitn(2, " and ");
         let mut next = || identifier(types.next()).to_owned();
         return EngineError::Types { operator: operator.to_owned(), one: next(), other: next() };
     }
