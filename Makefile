@@ -60,6 +60,17 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	@scripts/venv lint
 	$(VENV)/typos
 
+.PHONY: test-deploy
+ci: test-deploy
+test-deploy: need-cargo ## The chart: rendered by Helm's engine, checked, and its pods really run behind nginx (podman)
+	@scripts/system-parts deploy
+	@scripts/venv runtime deploy
+	@$(VENV)/python -m pip download --quiet --no-deps --require-hashes -r requirements/kserve.txt -d .cache/kserve
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	cd deploy/tests && ../../$(VENV)/python -m mypy .
+	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider
+
 fmt: need-cargo ## Format the Rust code
 	$(CARGO) fmt --all
 

@@ -1,0 +1,43 @@
+"""An image with the server that was built, its libraries and ONNX Runtime, and nothing else: no shell, no package."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+NAME = "localhost/confonnx-server:test"
+
+
+def build(server: Path, onnxruntime: Path, folder: Path) -> str:
+    root = folder / "root"
+    listed = subprocess.run(["ldd", str(server)], check=True, capture_output=True, text=True).stdout
+    for library in re.findall(r"(/\S+)", listed):
+        # At the path where the loader looks for it.
+        place(Path(library), root / library.lstrip("/"))
+    extra = subprocess.run(["ldd", str(onnxruntime)], check=True, capture_output=True, text=True).stdout
+    for library in re.findall(r"(/\S+)", extra):
+        place(Path(library), root / library.lstrip("/"))
+    place(server, root / "confonnx" / "confonnx-server")
+    place(onnxruntime, root / "confonnx" / "lib" / onnxruntime.name)
+    for name in ("tmp", "models", "etc"):
+        (root / name).mkdir(exist_ok=True)
+    container = buildah("from", "scratch")
+    buildah("copy", "--quiet", container, str(root), "/")
+    buildah("config", "--entrypoint", '["/confonnx/confonnx-server"]', "--user", "65532:65532", container)
+    buildah("commit", "--quiet", container, NAME)
+    buildah("rm", container)
+    return NAME
+
+
+def place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        shutil.copy(source.resolve(), target)
+
+
+def buildah(*arguments: str) -> str:
+    done = subprocess.run(["buildah", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, f"buildah {' '.join(arguments)}: {done.stderr}"
+    return done.stdout.strip()

@@ -1,0 +1,169 @@
+"""What Kubernetes does with the chart's StatefulSet, by podman: pods with ordinals, names and peers' addresses, probes, restarts, rolling updates.
+
+A node's own part is real (containers with the rendered pod's user, mounts, variables, limits); the controllers' part is this file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+from chart import Object, one
+
+HERE = Path(__file__).resolve().parent
+PATIENCE = 60.0
+SUBNET = "10.89.213"
+
+
+def podman(*arguments: str, check: bool = True, stdin: bytes | None = None) -> str:
+    environment = {**os.environ, "CONTAINERS_CONF": str(HERE / "containers.conf")}
+    done = subprocess.run(["podman", *arguments], env=environment, input=stdin, capture_output=True)
+    if check and done.returncode:
+        raise AssertionError(f"podman {' '.join(arguments)}: {done.stderr.decode()}")
+    return done.stdout.decode().strip()
+
+
+def status(url: str, timeout: float = 2) -> int | None:
+    """None: nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
+            code: int = answer.status
+            return code
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+class StatefulSet:
+    """The pods of one release on a network of its own."""
+
+    def __init__(self, found: list[Object], folder: Path) -> None:
+        self.object = one(found, "StatefulSet")
+        self.name: str = self.object["metadata"]["name"]
+        self.peers: str = self.object["spec"]["serviceName"]
+        self.replicas: int = self.object["spec"]["replicas"]
+        # What selects every pod, ready or not, makes names of addresses.
+        headless = one(found, "Service", self.peers)
+        assert headless["spec"]["clusterIP"] == "None" and headless["spec"]["publishNotReadyAddresses"]
+        self.folder = folder
+        self.ending: set[int] = set()
+        self.network = f"{self.name}-test"
+        podman("network", "create", "--subnet", f"{SUBNET}.0/24", self.network)
+
+    @property
+    def ordinals(self) -> range:
+        return range(self.replicas)
+
+    def address(self, ordinal: int) -> str:
+        return f"{SUBNET}.{10 + ordinal}"
+
+    def port(self, name: str) -> int:
+        ports = self._container()["ports"]
+        return next(int(port["containerPort"]) for port in ports if port["name"] == name)
+
+    def start(self, ordinal: int) -> None:
+        """Makes the pod from the template as it is now."""
+        template = copy.deepcopy(self.object["spec"]["template"])
+        spec = template["spec"]
+        # Probes are the node's: see `probe`. podman would make health checks of them that need curl in the image, and publish
+        # ports on this machine.
+        for container in spec["containers"]:
+            for key in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "ports"):
+                container.pop(key, None)
+        name = f"{self.name}-{ordinal}"
+        # podman knows an empty folder by its name alone, and would share it between pods.
+        empty = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
+        for entry in [*spec["volumes"], *(mount for c in spec["containers"] for mount in c["volumeMounts"])]:
+            if entry["name"] in empty:
+                entry["name"] = f"{name}-{entry['name']}"
+        pod: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": template["metadata"]["labels"]},
+            "spec": {**spec, "hostname": name, "subdomain": self.peers, "restartPolicy": "Always"},
+        }
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(pod))
+        network = f"{self.network}:alias={self.peers},ip={self.address(ordinal)}"
+        podman("kube", "play", "--network", network, str(file))
+
+    def stop(self, ordinal: int) -> None:
+        """As when a pod is deleted: it is no endpoint any more; preStop, the signal, the grace, the end."""
+        self.ending.add(ordinal)
+        container = self._container()
+        time.sleep(container["lifecycle"]["preStop"]["sleep"]["seconds"])
+        grace = self.object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        podman("pod", "stop", "--time", str(grace), f"{self.name}-{ordinal}")
+        podman("pod", "rm", "--force", f"{self.name}-{ordinal}")
+        self.ending.discard(ordinal)
+
+    def endpoints(self) -> list[int]:
+        """Where the Service leads to: pods that are ready and not about to end."""
+        return [n for n in self.ordinals if n not in self.ending and self.probe(n, "readinessProbe")]
+
+    def kill(self, ordinal: int) -> None:
+        """SIGKILL to the server; the node starts the container again."""
+        # Not by podman, which would take it for an order to stop.
+        os.kill(int(self.inspect(ordinal)["State"]["Pid"]), signal.SIGKILL)
+
+    def lose(self, ordinal: int) -> None:
+        """The pod with all that it had, as when its node is gone."""
+        podman("pod", "rm", "--force", "--time", "0", f"{self.name}-{ordinal}")
+
+    def probe(self, ordinal: int, kind: str) -> bool:
+        """Asks what the node would."""
+        action = self._container()[kind]["httpGet"]
+        return status(f"http://{self.address(ordinal)}:{self.port(action['port'])}{action['path']}") == 200
+
+    def wait_ready(self, ordinal: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not self.probe(ordinal, "readinessProbe"):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.name}-{ordinal} is not ready: {self.log(ordinal)}")
+            time.sleep(0.2)
+        assert self.probe(ordinal, "livenessProbe") and self.probe(ordinal, "startupProbe")
+
+    def wait_restarted(self, ordinal: int, restarts: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self.inspect(ordinal)["RestartCount"] <= restarts:
+            assert time.monotonic() < deadline, f"{self.name}-{ordinal} was not started again"
+            time.sleep(0.2)
+
+    def roll(self, template: Object) -> None:
+        """A rolling update to another template: from the highest ordinal, each ready before the next."""
+        self.object["spec"]["template"] = template
+        for ordinal in reversed(self.ordinals):
+            self.stop(ordinal)
+            self.start(ordinal)
+            self.wait_ready(ordinal)
+
+    def log(self, ordinal: int) -> str:
+        return podman("logs", self._container_name(ordinal), check=False) + subprocess.run(
+            ["podman", "logs", self._container_name(ordinal)], capture_output=True, text=True
+        ).stderr
+
+    def inspect(self, ordinal: int) -> Object:
+        [found] = json.loads(podman("inspect", self._container_name(ordinal)))
+        return dict(found)
+
+    def remove(self) -> None:
+        for ordinal in self.ordinals:
+            podman("pod", "rm", "--force", "--time", "0", f"{self.name}-{ordinal}", check=False)
+        podman("network", "rm", "--force", self.network, check=False)
+
+    def _container_name(self, ordinal: int) -> str:
+        return f"{self.name}-{ordinal}-server"
+
+    def _container(self) -> Object:
+        [container] = self.object["spec"]["template"]["spec"]["containers"]
+        return dict(container)
