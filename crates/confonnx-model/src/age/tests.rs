@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use super::*;
-use crate::encrypted::{NotSigned, OwnerKey, OwnerPublicKey};
+use crate::encrypted::{NotSigned, OwnerKey, OwnerKeyError, OwnerPublicKey};
 
 fn key() -> ModelKey {
     KEY.parse().unwrap()
