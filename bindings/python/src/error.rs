@@ -67,10 +67,10 @@ pub(crate) fn client(error: ClientError) -> PyErr {
             AttestationError::new_err((message, Vec::<u8>::new(), true))
         }
         ClientError::Document(_) | ClientError::NoKey { .. } => AttestationError::new_err(message),
-        ClientError::Inner { status, code, retry_after, .. } => {
+        ClientError::Inner { status, code, retry_after, .. }
+        | ClientError::Refused { status, code, retry_after } => {
             refused(message, status, Some(code), retry_after)
         }
-        ClientError::Refused { status, code } => refused(message, status, Some(code), None),
         ClientError::Unsealed { status, .. } if status >= 400 => refused(message, status, None, None),
         ClientError::Unsealed { .. } | ClientError::ReplyInvalid { .. } | ClientError::TooLarge { .. } => {
             ReplyError::new_err(message)

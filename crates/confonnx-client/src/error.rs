@@ -1,5 +1,6 @@
 //! What can go wrong in a call.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use confonnx_attest::{DocumentError, ModelRefused, PolicyError, Verdict, VerifyError};
@@ -33,6 +34,8 @@ pub enum ClientError {
         url: String,
         /// What happened.
         source: BoxError,
+        /// Whether the server may have got the request all the same.
+        sent: bool,
     },
     /// The call took too long.
     #[error("no answer from {url} within {} s: is the server overloaded, or the timeout too short?", .after.as_secs_f64())]
@@ -70,6 +73,19 @@ pub enum ClientError {
         status: u16,
         /// Problem code (docs/protocol.md, section 6).
         code: String,
+        /// How long to wait before trying again, when the answer says so.
+        retry_after: Option<Duration>,
+    },
+    /// The sealed request is longer than the server takes, as its attested claims say. Nothing was sent.
+    #[error(
+        "the sealed request has {len} bytes, the server takes {limit}: send fewer or smaller tensors, or have the server's \
+         max-request-bytes raised"
+    )]
+    RequestTooLarge {
+        /// Bytes of the request, sealed.
+        len: usize,
+        /// The server's limit in bytes.
+        limit: usize,
     },
     /// An answer that is neither sealed nor a problem document, from a proxy for instance. It is not a result.
     #[error(
@@ -126,6 +142,14 @@ pub enum ClientError {
         /// Its name.
         model: String,
     },
+    /// A file that an option names cannot be used.
+    #[error("{}: {reason}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The operating system gives no randomness or no thread.
     #[error("the operating system refused: {source}")]
     System {
@@ -140,6 +164,14 @@ impl ClientError {
         match self {
             Self::NotGenuine(err) => Some(&err.verdict),
             Self::NotTrusted(err) => Some(&err.verdict),
+            _ => None,
+        }
+    }
+
+    /// How long to wait before trying again, when the server says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } | Self::Inner { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

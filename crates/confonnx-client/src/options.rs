@@ -1,6 +1,7 @@
 //! How a client talks to its server; nothing here decides whom it trusts.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub struct Options {
     pub aead: Aead,
     /// Seal requests in chunks (draft-ietf-ohai-chunked-ohttp), and so the replies; for peers that stream.
     pub chunked: bool,
-    /// Resume sessions: from the third call on, requests are sealed without key encapsulation for as long as the server
+    /// Resume: from the third call on, requests are sealed without key encapsulation for as long as the server
     /// keeps the session. They can be linked to each other, and whoever gets hold of the session's secret before it
     /// ends can open them all (docs/protocol.md, section 4.1). Never with `chunked` or `relay`.
     pub sessions: bool,
@@ -42,6 +43,12 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Longest reply to read, in bytes.
     pub max_reply: usize,
+    /// How often a call is repeated, after a pause, that the server was too busy to run or that did not reach it. A
+    /// POST whose fate is not known is never repeated. No pause is begun that `timeout` would cut short.
+    pub retries: u32,
+    /// PEM file with the certificates that https is checked against, in place of this machine's. (Confidentiality does not
+    /// rest on them.)
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -60,7 +67,121 @@ impl Default for Options {
             timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             max_reply: 1 << 30,
+            retries: 0,
+            ca_file: None,
         }
+    }
+}
+
+impl Options {
+    /// The defaults, to be changed by the methods below, each of which sets the field of its name.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bearer token, sealed.
+    #[must_use]
+    pub fn auth_key(mut self, value: impl Into<Secret>) -> Self {
+        self.auth_key = Some(value.into());
+        self
+    }
+
+    /// Source of bearer tokens.
+    #[must_use]
+    pub fn auth_key_source(mut self, value: TokenSource) -> Self {
+        self.auth_key_source = Some(value);
+        self
+    }
+
+    /// Key encapsulation.
+    #[must_use]
+    pub fn kem(mut self, value: Kem) -> Self {
+        self.kem = value;
+        self
+    }
+
+    /// Encryption.
+    #[must_use]
+    pub fn aead(mut self, value: Aead) -> Self {
+        self.aead = value;
+        self
+    }
+
+    /// Seal in chunks.
+    #[must_use]
+    pub fn chunked(mut self, value: bool) -> Self {
+        self.chunked = value;
+        self
+    }
+
+    /// Resume (the field `sessions`).
+    #[must_use]
+    pub fn resumption(mut self, value: bool) -> Self {
+        self.sessions = value;
+        self
+    }
+
+    /// URL of a relay.
+    #[must_use]
+    pub fn relay(mut self, value: impl Into<String>) -> Self {
+        self.relay = Some(value.into());
+        self
+    }
+
+    /// Longest time for one call.
+    #[must_use]
+    pub fn timeout(mut self, value: Duration) -> Self {
+        self.timeout = value;
+        self
+    }
+
+    /// Longest time to open a connection.
+    #[must_use]
+    pub fn connect_timeout(mut self, value: Duration) -> Self {
+        self.connect_timeout = value;
+        self
+    }
+
+    /// Longest reply in bytes.
+    #[must_use]
+    pub fn max_reply(mut self, value: usize) -> Self {
+        self.max_reply = value;
+        self
+    }
+
+    /// How often to repeat what is safe.
+    #[must_use]
+    pub fn retries(mut self, value: u32) -> Self {
+        self.retries = value;
+        self
+    }
+
+    /// Certificates for https.
+    #[must_use]
+    pub fn ca_file(mut self, value: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(value.into());
+        self
+    }
+
+    /// User and password for HTTP Basic, outside the seal.
+    #[must_use]
+    pub fn basic(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.basic = Some((user.into(), password.into()));
+        self
+    }
+
+    /// One more header field outside the seal.
+    #[must_use]
+    pub fn outer_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.outer_headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// One more header field inside the seal.
+    #[must_use]
+    pub fn inner_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.inner_headers.push((name.into(), value.into()));
+        self
     }
 }
 

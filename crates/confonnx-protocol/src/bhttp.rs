@@ -49,7 +49,7 @@ mod tests;
 use std::{fmt, ops::Range};
 
 pub(crate) use decode::announced_len;
-pub use decode::{decode_request, decode_response};
+pub use decode::{ResponseReader, decode_request, decode_response};
 pub use encode::{encode_request, encode_response, request_body_offset};
 pub use error::{BhttpError, Part};
 pub use fields::Fields;

@@ -190,6 +190,11 @@ impl ChunkReader {
         Ok(())
     }
 
+    /// What was opened so far.
+    pub(crate) fn opened(&self) -> &[u8] {
+        &self.message
+    }
+
     pub(crate) fn finish(mut self, context: &mut (impl Open + ?Sized)) -> Result<Plaintext, ChunkError> {
         if !self.last {
             return Err(ChunkError::Truncated);

@@ -82,7 +82,7 @@ async fn answers_that_are_no_document_are_typed_errors() {
     ));
     let err = client.attest().await.unwrap_err();
     assert!(
-        matches!(&err, ClientError::Refused { status: 503, code } if code == "attestation-unavailable"),
+        matches!(&err, ClientError::Refused { status: 503, code, .. } if code == "attestation-unavailable"),
         "{err}"
     );
     answer(AttestationFault::Answer(200, "application/json", "{}"));

@@ -59,7 +59,7 @@ async fn an_unknown_key_is_renewed_and_the_call_repeated_once() {
     server.state().faults.extend([unknown(), unknown()]);
     let before = server.received();
     let err = echo(&client).await.unwrap_err();
-    assert!(matches!(&err, ClientError::Refused { status: 400, code } if code == "key-unknown"), "{err}");
+    assert!(matches!(&err, ClientError::Refused { status: 400, code, .. } if code == "key-unknown"), "{err}");
     assert_eq!(server.received(), before + 2);
 }
 

@@ -1,9 +1,10 @@
 //! The client against a server in this process that can misbehave.
 
 mod attestation;
+mod conversation;
 mod exchange;
 mod fake;
-mod sessions;
+mod resumption;
 
 use confonnx_client::{Client, ClientError, DataType, Expectations, Options, Policy, Shape, Tensor};
 

@@ -24,6 +24,12 @@ pub fn decode_request(message: &[u8]) -> Result<(RequestHead, Body), BhttpError>
 /// Reads a response of either framing, as [`decode_request`] does a request; skips informational responses.
 pub fn decode_response(message: &[u8]) -> Result<(ResponseHead, Body), BhttpError> {
     let mut reader = Reader::new(message);
+    let (framing, head) = response_head(&mut reader)?;
+    Ok((head, reader.rest(framing)?))
+}
+
+/// Control data and fields of the final response.
+fn response_head(reader: &mut Reader<'_>) -> Result<(Framing, ResponseHead), BhttpError> {
     let framing = reader.framing("response", [1, 3])?;
     let mut informational = 0_usize;
     let status = loop {
@@ -39,8 +45,7 @@ pub fn decode_response(message: &[u8]) -> Result<(ResponseHead, Body), BhttpErro
         reader.fields(framing, Part::Header)?;
     };
     let fields = reader.fields(framing, Part::Header)?;
-    let body = reader.rest(framing)?;
-    Ok((ResponseHead { status, fields }, body))
+    Ok((framing, ResponseHead { status, fields }))
 }
 
 /// How long a message of known length, without its padding, says it is. `None` when `start`, its first bytes, is too
@@ -64,6 +69,61 @@ pub(crate) fn announced_len(start: &[u8]) -> Option<usize> {
     let body = usize::try_from(reader.varint(Part::Content).ok()?).ok()?;
     let no_trailer = 1;
     reader.at.checked_add(body)?.checked_add(no_trailer)
+}
+
+/// Reads a response of either framing while it arrives. What it gives is to be read again with [`decode_response`] when all
+/// is there: only then trailers and padding are.
+#[derive(Debug, Default)]
+pub struct ResponseReader {
+    head: Option<ResponseHead>,
+    known_length: bool,
+    at: usize,
+    /// Bytes of content that are still to come, of the message or of its chunk.
+    left: u64,
+    ended: bool,
+}
+
+impl ResponseReader {
+    /// The head of the final response, once it is there.
+    pub fn head(&self) -> Option<&ResponseHead> {
+        self.head.as_ref()
+    }
+
+    /// Where in `message`, of which there is more each time, the next content is. `None` when there is no more yet.
+    ///
+    /// # Errors
+    /// [`BhttpError`]: no response starts like that.
+    pub fn next(&mut self, message: &[u8]) -> Result<Option<Range<usize>>, BhttpError> {
+        if self.head.is_none() {
+            let mut reader = Reader::new(message);
+            let Some((framing, head)) = incomplete(response_head(&mut reader))? else { return Ok(None) };
+            (self.head, self.at) = (Some(head), reader.at);
+            if let Framing::Known = framing {
+                self.known_length = true;
+            }
+        }
+        if self.left == 0 && !self.ended {
+            let mut reader = Reader { message, at: self.at, head_left: 0 };
+            let Some(len) = incomplete(reader.varint(Part::Content))? else { return Ok(None) };
+            (self.at, self.left) = (reader.at, len);
+            self.ended = self.known_length || len == 0;
+        }
+        let there = message.len().saturating_sub(self.at).try_into().unwrap_or(u64::MAX);
+        let len = self.left.min(there);
+        let start = self.at;
+        self.at = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        self.left = self.left.saturating_sub(len);
+        Ok((len > 0).then_some(start..self.at))
+    }
+}
+
+/// `None` for what is only cut short.
+fn incomplete<T>(read: Result<T, BhttpError>) -> Result<Option<T>, BhttpError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(BhttpError::Truncated { .. }) => Ok(None),
+        Err(err) => Err(err),
+    }
 }
 
 #[derive(Clone, Copy)]

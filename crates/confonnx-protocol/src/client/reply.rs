@@ -126,6 +126,15 @@ impl ChunkedReplyOpener {
         Ok(())
     }
 
+    /// As much of the message as was opened. Each byte is authentic and in its place, but the rest may be missing:
+    /// [`Self::finish`] alone says that it was whole.
+    pub fn opened(&self) -> &[u8] {
+        match &self.state {
+            ReplyState::Chunks { reader, .. } => reader.opened(),
+            ReplyState::Nonce { .. } | ReplyState::Failed => &[],
+        }
+    }
+
     /// The message, when all bytes were taken.
     ///
     /// # Errors

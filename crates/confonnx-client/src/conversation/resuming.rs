@@ -1,52 +1,52 @@
-//! Resumed sessions: when to offer one, when to use it, and when to stop trying.
+//! Resumption: when to offer one, when to use it, and when to stop trying.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use confonnx_protocol::resumption::{Resumption as Session, ResumptionGrant, ResumptionOffer};
+use confonnx_protocol::resumption::{Resumption, ResumptionGrant, ResumptionOffer};
 
 /// What becomes of a key's requests after the first. All of it goes when the key does.
 #[derive(Default)]
-pub(crate) struct Resumption(Mutex<State>);
+pub(crate) struct Resuming(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     current: Option<Arc<Resumed>>,
-    /// The key has answered: whoever asks again is worth a session to the server.
+    /// The key has answered: whoever asks again is worth a resumption to the server.
     answered: bool,
     /// One offer at a time.
     offering: bool,
-    /// The latest requests in a session, the last one lowest: a bit for each that was refused.
+    /// The latest requests resumed, the last one lowest: a bit for each that was refused.
     refused: u8,
     /// Full requests only until then, without offers.
-    paused_until: Option<Instant>,
+    paused_until: Option<Duration>,
 }
 
-/// A session and how long the server keeps it.
+/// A resumption and how long the server keeps it.
 pub(crate) struct Resumed {
-    pub(crate) session: Session,
-    until: Instant,
+    pub(crate) resumption: Resumption,
+    until: Duration,
 }
 
 /// How to seal the next request.
-pub(crate) enum Way<'r> {
-    /// In this session.
+pub(crate) enum Way {
+    /// By this resumption.
     Resume(Arc<Resumed>),
-    /// To the key, offering a session.
-    Offer(Offering<'r>),
+    /// To the key, offering a resumption.
+    Offer(Offering),
     /// To the key.
     Plain,
 }
 
 /// Held while an offer is under way.
-pub(crate) struct Offering<'r> {
-    resumption: &'r Resumption,
-    since: Instant,
+pub(crate) struct Offering {
+    resuming: Arc<Resuming>,
+    since: Duration,
 }
 
-impl Resumption {
-    pub(crate) fn way(&self, now: Instant) -> Way<'_> {
+impl Resuming {
+    pub(crate) fn way(self: &Arc<Self>, now: Duration) -> Way {
         let mut state = self.state();
         if let Some(current) = state.current.as_ref().filter(|current| now < current.until) {
             return Way::Resume(Arc::clone(current));
@@ -57,7 +57,7 @@ impl Resumption {
             return Way::Plain;
         }
         state.offering = true;
-        Way::Offer(Offering { resumption: self, since: now })
+        Way::Offer(Offering { resuming: Arc::clone(self), since: now })
     }
 
     /// A reply to a request sealed to the key was opened.
@@ -65,13 +65,13 @@ impl Resumption {
         self.state().answered = true;
     }
 
-    /// A reply in the session was opened.
+    /// A reply to a resumed request was opened.
     pub(crate) fn resumed(&self) {
         self.state().refused <<= 1;
     }
 
     /// The server, or somebody before it, says that it cannot open what was sealed in `resumed`.
-    pub(crate) fn refused(&self, resumed: &Arc<Resumed>, now: Instant) {
+    pub(crate) fn refused(&self, resumed: &Arc<Resumed>, now: Duration) {
         let mut state = self.state();
         if state.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, resumed)) {
             state.current = None;
@@ -88,39 +88,39 @@ impl Resumption {
     }
 }
 
-impl Offering<'_> {
-    /// Takes the session that was granted; `grant` is the field of the sealed reply, if there was one.
+impl Offering {
+    /// Takes the resumption that was granted; `grant` is the field of the sealed reply, if there was one.
     pub(crate) fn answered(self, offer: ResumptionOffer, grant: Option<&str>) {
         let Some(grant) = grant.and_then(|grant| grant.parse::<ResumptionGrant>().ok()) else { return };
         // The server counts from when it opened the request, in whole seconds.
         let lifetime = Duration::from_secs(grant.lifetime().saturating_sub(1).into());
-        let resumed = Resumed { session: offer.accept(&grant), until: self.since + lifetime };
-        self.resumption.state().current = Some(Arc::new(resumed));
+        let resumed = Resumed { resumption: offer.accept(&grant), until: self.since + lifetime };
+        self.resuming.state().current = Some(Arc::new(resumed));
     }
 }
 
-impl Drop for Offering<'_> {
+impl Drop for Offering {
     fn drop(&mut self) {
-        self.resumption.state().offering = false;
+        self.resuming.state().offering = false;
     }
 }
 
-impl fmt::Debug for Resumption {
+impl fmt::Debug for Resuming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Resumption")
+        f.write_str("Resuming")
     }
 }
 
-/// Whether a refusal with this code may be the session's fault alone. It is not authenticated: what a full request costs is
+/// Whether a refusal with this code may be the resumption's fault alone. It is not authenticated: what a full request costs is
 /// all that whoever forges it gains.
-pub(crate) fn ends_session(code: &str) -> bool {
+pub(crate) fn ends_resumption(code: &str) -> bool {
     matches!(
         code,
         "session-unknown" | "key-unknown" | "request-invalid" | "request-replayed" | "media-type-unsupported"
     )
 }
 
-/// Of the last eight requests in a session, as many may be refused before there are no more for a while: behind replicas
+/// Of the last eight requests resumed, as many may be refused before there are no more for a while: behind replicas
 /// that take turns, every other one would be sent twice.
 const MAX_REFUSED: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(60);

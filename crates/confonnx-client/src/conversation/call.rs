@@ -1,5 +1,7 @@
 //! One call: a request to the inner API, and its sealed answer.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use confonnx_protocol::bhttp::{self, Body, Fields, RequestHead, ResponseHead};
@@ -7,55 +9,74 @@ use confonnx_protocol::oip::{self, ErrorBody};
 use confonnx_protocol::resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER};
 use confonnx_protocol::{Draft, Plaintext};
 
-use crate::{ClientError, ModelRef, Options, Secret};
+use crate::{ClientError, ModelRef, Options, Request, Secret};
 
 /// What to ask of the inner API; the same for every try.
-#[derive(Clone)]
-pub(crate) struct Call<'a> {
-    pub(crate) method: &'static str,
+pub struct Call<'a> {
+    pub(crate) method: Cow<'static, str>,
     /// The model it is about.
     pub(crate) model: Option<ModelRef<'a>>,
     /// With a model, what follows its own path.
     pub(crate) path: String,
-    pub(crate) fields: Vec<(&'static str, String)>,
-    pub(crate) body: Vec<&'a [u8]>,
+    pub(crate) fields: Vec<(Cow<'static, str>, String)>,
+    pub(crate) body: Vec<Cow<'a, [u8]>>,
     /// Bytes of JSON, the body's first part, when tensors follow it.
     pub(crate) json_len: Option<usize>,
-    /// The bearer token to send, when the options have a source of them.
-    pub(crate) token: Option<Secret>,
+    /// Content of the answer is wanted as it comes.
+    pub(crate) streamed: bool,
 }
 
-/// An opened reply.
-pub(crate) struct Answer {
+/// An opened reply. Erased on drop.
+pub struct Answer {
     message: Plaintext,
     head: ResponseHead,
     body: Body,
 }
 
+impl From<Request> for Call<'_> {
+    fn from(request: Request) -> Self {
+        let Request { method, path, fields, body } = request;
+        let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        let body = vec![Cow::Owned(body)];
+        Self { method: method.into(), model: None, path, fields, body, json_len: None, streamed: false }
+    }
+}
+
 impl<'a> Call<'a> {
     pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self::new("GET", path)
+    }
+
+    pub(crate) fn new(method: &'static str, path: impl Into<String>) -> Self {
         Self {
-            method: "GET",
+            method: method.into(),
             model: None,
             path: path.into(),
             fields: Vec::new(),
             body: Vec::new(),
             json_len: None,
-            token: None,
+            streamed: false,
         }
     }
 
-    /// The binary HTTP message, padded, with `room` for a seal; whether it offers a session. Erased on drop.
+    /// Whether it asks for nothing that running twice could change.
+    pub(crate) fn reads(&self) -> bool {
+        matches!(&*self.method, "GET" | "HEAD")
+    }
+
+    /// The binary HTTP message, padded, with `room` for a seal; whether it offers a resumption. Erased on drop.
     pub(crate) fn message(
         &self,
+        path: &str,
+        token: Option<&Secret>,
         options: &Options,
         date: SystemTime,
         room: usize,
         offer: bool,
     ) -> Result<Draft, ClientError> {
-        let mut head = RequestHead::new(self.method, self.path.as_str());
+        let mut head = RequestHead::new(&*self.method, path);
         head.fields.push("date", httpdate::fmt_http_date(date));
-        if let Some(key) = self.token.as_ref().or(options.auth_key.as_ref()) {
+        if let Some(key) = token.or(options.auth_key.as_ref()) {
             head.fields.push("authorization", format!("Bearer {}", key.expose()));
         }
         if offer {
@@ -65,7 +86,7 @@ impl<'a> Call<'a> {
             head.fields.push(name.to_ascii_lowercase(), value.expose());
         }
         for (name, value) in &self.fields {
-            head.fields.push(*name, value.as_str());
+            head.fields.push(&**name, value.as_str());
         }
         let body = self.aligned_body(&mut head);
         Draft::request(room, &head, &body).map_err(|err| ClientError::Seal { source: err.into() })
@@ -73,8 +94,8 @@ impl<'a> Call<'a> {
 
     /// The body, its JSON filled up with spaces so that the tensors start at a multiple of eight bytes of the message:
     /// the server then uses them where they lie. (Where a length gains a digit by it they do not, and are copied.)
-    fn aligned_body(&self, head: &mut RequestHead) -> Vec<&'a [u8]> {
-        let mut body = self.body.clone();
+    fn aligned_body(&self, head: &mut RequestHead) -> Vec<&[u8]> {
+        let mut body: Vec<&[u8]> = self.body.iter().map(|part| &**part).collect();
         let Some(json_len) = self.json_len else { return body };
         let mut unaligned = head.clone();
         unaligned.fields.push(oip::HEADER_LENGTH, json_len.to_string());
@@ -100,6 +121,10 @@ impl Answer {
         self.head.status
     }
 
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.head.fields
+    }
+
     pub(crate) fn body(&self) -> &[u8] {
         self.body.bytes(self.message.expose())
     }
@@ -114,18 +139,17 @@ impl Answer {
         self.field("confonnx-key") == Some("outdated")
     }
 
-    /// The session that the server grants.
+    /// The resumption that the server grants.
     pub(crate) fn grant(&self) -> Option<&str> {
         self.field(RESUMPTION_FIELD)
     }
 
     /// How far the server's clock is ahead of ours (or behind), when it refused our `date`.
-    pub(crate) fn date_refused(&self) -> Option<ClockOffset> {
+    pub(crate) fn date_refused(&self, ours: SystemTime) -> Option<ClockOffset> {
         if self.status() != 400 || self.error().code != "date-out-of-window" {
             return None;
         }
         let theirs = httpdate::parse_http_date(self.field("date")?).ok()?;
-        let ours = SystemTime::now();
         Some(match theirs.duration_since(ours) {
             Ok(ahead) => ClockOffset::Ahead(ahead),
             Err(behind) => ClockOffset::Behind(behind.duration()),
@@ -134,18 +158,26 @@ impl Answer {
 
     /// The answer itself, if its status is 200.
     pub(crate) fn success(self) -> Result<Self, ClientError> {
-        if self.status() == 200 {
-            return Ok(self);
-        }
+        if self.status() == 200 { Ok(self) } else { Err(self.failure()) }
+    }
+
+    /// What the server says went wrong.
+    pub(crate) fn failure(&self) -> ClientError {
         let ErrorBody { error, code } = self.error();
         let retry_after =
             self.field("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        Err(ClientError::Inner { status: self.status(), code, message: error, retry_after })
+        ClientError::Inner { status: self.status(), code, message: error, retry_after }
     }
 
     fn error(&self) -> ErrorBody {
         serde_json::from_slice(self.body())
             .unwrap_or_else(|_| ErrorBody { error: "the server gave no reason".into(), code: "none".into() })
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer({}, {} bytes)", self.status(), self.body().len())
     }
 }
 
@@ -183,15 +215,13 @@ mod tests {
         for json_len in 40..70 {
             let json = vec![b'x'; json_len];
             let call = Call {
-                method: "POST",
-                model: None,
-                path: "/v2/models/m/infer".into(),
-                fields: vec![("content-type", "application/octet-stream".into())],
-                body: vec![&json, &tensors],
+                fields: vec![("content-type".into(), "application/octet-stream".into())],
+                body: vec![(&json).into(), (&tensors).into()],
                 json_len: Some(json_len),
-                token: None,
+                ..Call::new("POST", "")
             };
-            let message = call.message(&Options::default(), UNIX_EPOCH, 39, false).unwrap();
+            let path = "/v2/models/m/infer";
+            let message = call.message(path, None, &Options::default(), UNIX_EPOCH, 39, false).unwrap();
             let message = message.message();
             let (head, body) = bhttp::decode_request(message).unwrap();
             let said: usize =

@@ -6,19 +6,19 @@ use confonnx_attest::{Document, Nonce, Policy, Trusted, UnixTime};
 use confonnx_protocol::client::SealingKey;
 use confonnx_protocol::{Kem, KeyConfig};
 
+use super::resuming::Resuming;
 use crate::ClientError;
-use crate::resumption::Resumption;
 
 /// A trusted document and one of its keys.
-pub(crate) struct Session {
+pub(crate) struct AttestedKey {
     pub(crate) trusted: Arc<Trusted>,
     pub(crate) key: SealingKey,
     /// Nothing may be sealed to the key from then on.
     pub(crate) accepted_until: UnixTime,
-    pub(crate) resumption: Resumption,
+    pub(crate) resuming: Arc<Resuming>,
 }
 
-impl Session {
+impl AttestedKey {
     /// Verifies and appraises `document`, then picks its first key of that KEM.
     pub(crate) fn open(
         document: &[u8],
@@ -49,13 +49,22 @@ impl Session {
             return Err(unusable(reason));
         }
         let key = SealingKey::new(config.clone(), &trusted).map_err(|err| unusable(err.to_string()))?;
-        Ok(Self { trusted: Arc::new(trusted), key, accepted_until, resumption: Resumption::default() })
+        Ok(Self { trusted: Arc::new(trusted), key, accepted_until, resuming: Arc::default() })
+    }
+
+    /// Whether the server takes a sealed request of `len` bytes, as its claims have it.
+    pub(crate) fn fits(&self, len: usize) -> Result<(), ClientError> {
+        let limit = self.trusted.claims().settings.get("max_request_bytes").and_then(|limit| limit.as_u64());
+        match limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)) {
+            Some(limit) if len > limit => Err(ClientError::RequestTooLarge { len, limit }),
+            _ => Ok(()),
+        }
     }
 
     /// The same key, without what was resumed with it.
     pub(crate) fn afresh(&self) -> Self {
         let Self { trusted, key, accepted_until, .. } = self;
-        let resumption = Resumption::default();
-        Self { trusted: Arc::clone(trusted), key: key.clone(), accepted_until: *accepted_until, resumption }
+        let resuming = Arc::default();
+        Self { trusted: Arc::clone(trusted), key: key.clone(), accepted_until: *accepted_until, resuming }
     }
 }

@@ -8,7 +8,7 @@ use confonnx_protocol::oip::{ModelMetadata, ServerMetadata};
 use confonnx_tensor::Tensor;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{ClientError, ModelRef, Options};
+use crate::{ClientError, ModelRef, ModelState, Options, Request, Response};
 
 /// See [`crate::Client`]; every method here blocks until its work is done.
 #[derive(Debug)]
@@ -63,6 +63,31 @@ impl Client {
     /// See [`crate::Client::fetch_document`].
     pub fn fetch_document(&self, nonce: Option<&Nonce>) -> Result<Vec<u8>, ClientError> {
         self.runtime.block_on(self.inner.fetch_document(nonce))
+    }
+
+    /// See [`crate::Client::proof`].
+    pub fn proof(&self) -> Option<Arc<Trusted>> {
+        self.inner.proof()
+    }
+
+    /// See [`crate::Client::request`].
+    pub fn request(&self, request: Request) -> Result<Response, ClientError> {
+        self.runtime.block_on(self.inner.request(request))
+    }
+
+    /// See [`crate::Client::models`].
+    pub fn models(&self) -> Result<Vec<ModelState>, ClientError> {
+        self.runtime.block_on(self.inner.models())
+    }
+
+    /// See [`crate::Client::load`].
+    pub fn load(&self, name: &str) -> Result<(), ClientError> {
+        self.runtime.block_on(self.inner.load(name))
+    }
+
+    /// See [`crate::Client::unload`].
+    pub fn unload(&self, name: &str) -> Result<(), ClientError> {
+        self.runtime.block_on(self.inner.unload(name))
     }
 
     /// See [`crate::Client::infer`].

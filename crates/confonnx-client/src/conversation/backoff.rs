@@ -1,0 +1,39 @@
+//! What may be tried again, and when.
+
+use std::time::Duration;
+
+use rand_core::CryptoRng;
+
+use crate::ClientError;
+
+/// Whether the call was not run, or asks for nothing that running twice could change, so that it is safe to repeat it; and
+/// whether a while later it may succeed.
+pub(super) fn may_retry(err: &ClientError, reads: bool) -> bool {
+    match err {
+        ClientError::Refused { code, .. } => matches!(
+            code.as_str(),
+            "queue-full"
+                | "connections-full"
+                | "replay-state-full"
+                | "attestation-unavailable"
+                | "keys-unavailable"
+                | "shutting-down"
+        ),
+        ClientError::Inner { status: 429 | 503, code, .. } => {
+            matches!(code.as_str(), "rate-limited" | "auth-unavailable")
+        }
+        ClientError::Transport { sent, .. } => !sent || reads,
+        _ => false,
+    }
+}
+
+/// How long to wait before the try after `tries`: twice as long each time, half of it at random so that many clients do
+/// not come at once, and at least what the server asks for.
+pub(super) fn pause(tries: u32, asked: Option<Duration>, rng: &mut impl CryptoRng) -> Duration {
+    let longest = FIRST.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX)).min(LONGEST);
+    let share = f64::from(rng.next_u32()) / f64::from(u32::MAX);
+    (longest / 2 + (longest / 2).mul_f64(share)).max(asked.unwrap_or_default())
+}
+
+const FIRST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(10);

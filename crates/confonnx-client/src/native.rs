@@ -1,0 +1,12 @@
+//! The native host of a conversation: sockets, TLS, clocks, threads.
+
+pub mod blocking;
+mod client;
+mod drive;
+mod outgoing;
+mod policy;
+mod transport;
+
+pub use client::Client;
+pub use drive::Stream;
+pub use policy::{LoadError, load_enclave_hash, load_policy};
