@@ -57,7 +57,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let quotes = Arc::new(Mutex::new(Vec::new()));
     let config = config(&args.model)?;
-    let runtime = models::load_runtime(config.onnxruntime_library.as_deref())?;
+    let runtime =
+        confonnx_engine::Engine::InProcess(models::load_runtime(config.onnxruntime_library.as_deref())?);
     let parts =
         Parts::load(&config, device(Duration::from_millis(args.quote), Arc::clone(&quotes))?, &runtime)?;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use confonnx_engine::{Model, TensorInfo};
+use confonnx_engine::{LoadedModel, TensorInfo};
 use confonnx_tensor::{DataType, Shape, Tensor};
 
 /// Names and values.
@@ -14,14 +14,14 @@ pub(crate) type Tensors = Vec<(String, Tensor<'static>)>;
 
 /// A model in this process, as the server loads it, one input for it, and the answer to that.
 pub(crate) struct Bare {
-    model: Model,
+    model: LoadedModel,
     asking: AtomicUsize,
     pub(crate) inputs: Tensors,
     pub(crate) outputs: Tensors,
 }
 
 impl Bare {
-    pub(crate) fn new(model: Model) -> anyhow::Result<Self> {
+    pub(crate) fn new(model: LoadedModel) -> anyhow::Result<Self> {
         let inputs = model.inputs().iter().map(made_up).collect::<anyhow::Result<Tensors>>()?;
         let outputs = model.run(&inputs, &[])?;
         Ok(Self { model, asking: AtomicUsize::new(0), inputs, outputs })
@@ -30,7 +30,8 @@ impl Bare {
     /// Runs the model on the calling thread, with all cores if nobody else asks, as the server does.
     pub(crate) fn ask(&self) -> anyhow::Result<Duration> {
         let start = Instant::now();
-        let run = if self.asking.fetch_add(1, Relaxed) > 0 { Model::run } else { Model::run_alone };
+        let run =
+            if self.asking.fetch_add(1, Relaxed) > 0 { LoadedModel::run } else { LoadedModel::run_alone };
         let outputs = run(&self.model, &self.inputs, &[]);
         self.asking.fetch_sub(1, Relaxed);
         let outputs = outputs?;

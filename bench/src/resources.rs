@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 use confonnx_attest::Nonce;
-use confonnx_engine::Runtime;
+use confonnx_engine::Engine;
 use confonnx_protocol::Kem;
 use confonnx_server::models;
 use confonnx_tensor::{DataType, Shape, Tensor};
@@ -111,7 +111,7 @@ struct Finding {
 pub(crate) fn bare(args: &BareArgs) -> anyhow::Result<()> {
     let config = server::config(&args.model)?;
     let start = Instant::now();
-    let runtime = models::load_runtime(config.onnxruntime_library.as_deref())?;
+    let runtime = Engine::InProcess(models::load_runtime(config.onnxruntime_library.as_deref())?);
     let model = models::load(&config, &runtime)?.model;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     let bare = Bare::new(model)?;
@@ -126,7 +126,8 @@ pub(crate) fn bare(args: &BareArgs) -> anyhow::Result<()> {
 /// Measures, prints, writes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (tiny, squeezenet) = (args.models.join("tiny.onnx"), args.models.join("squeezenet.onnx"));
-    let runtime = models::load_runtime(server::config(&tiny)?.onnxruntime_library.as_deref())?;
+    let runtime =
+        Engine::InProcess(models::load_runtime(server::config(&tiny)?.onnxruntime_library.as_deref())?);
     let bench = Bench {
         executable: executable(args.server.as_deref())?,
         runtime,
@@ -164,7 +165,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 struct Bench {
     executable: PathBuf,
-    runtime: Runtime,
+    runtime: Engine,
     rounds: u32,
     length: Duration,
     log: PathBuf,

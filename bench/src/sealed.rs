@@ -204,7 +204,7 @@ mod tests {
         let model = workspace.join("examples/digits/digits.onnx");
         let config = config(&model).unwrap();
         let settings = config.clone();
-        let runtime = models::load_runtime(Some(&library)).unwrap();
+        let runtime = confonnx_engine::Engine::InProcess(models::load_runtime(Some(&library)).unwrap());
         let bare = Bare::new(models::load(&config, &runtime).unwrap().model).unwrap();
         let attester = Attester::insecure(confonnx_attest::Digest([0; 32]));
         let evidence = Box::new(move |report_data: &[u8; 64]| attester.evidence(report_data));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use confonnx_engine::Runtime;
+use confonnx_engine::Engine;
 use confonnx_protocol::Kem;
 use confonnx_server::models;
 
@@ -74,7 +74,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let length = Duration::try_from_secs_f64(seconds).context("--seconds")?;
     ensure!(!length.is_zero() && !args.clients.contains(&0), "expected a time and clients above 0");
     let paths = models(&args.models, args.model.as_deref())?;
-    let runtime = models::load_runtime(server::config(&paths[0])?.onnxruntime_library.as_deref())?;
+    let runtime =
+        Engine::InProcess(models::load_runtime(server::config(&paths[0])?.onnxruntime_library.as_deref())?);
     let bench = Bench {
         executable: executable(args.server.as_deref())?,
         runtime,
@@ -148,7 +149,7 @@ pub(crate) fn models(folder: &Path, only: Option<&str>) -> anyhow::Result<Vec<Pa
 
 struct Bench {
     executable: PathBuf,
-    runtime: Runtime,
+    runtime: Engine,
     rounds: u32,
     length: Duration,
     clients: Vec<usize>,

@@ -1,4 +1,5 @@
-//! The requests to TEE devices that Linux offers by `ioctl` alone.
+//! What Linux offers by calls for which no safe wrapper can exist in general: requests to TEE devices by `ioctl`, and what
+//! a process does to itself before it runs what it does not trust.
 //!
 //! `ioctl` takes an address that the kernel writes to, so no safe wrapper of it can exist for all devices. This crate has
 //! the calls that attestation needs and nothing else; all other crates forbid unsafe code (docs/decisions/0006). It
@@ -7,7 +8,11 @@
 //! Feature `ort`: strings of ONNX Runtime's tensors as bytes, which the `ort` crate's safe functions cannot give.
 
 #[cfg(target_os = "linux")]
+mod mapping;
+#[cfg(target_os = "linux")]
 mod nsm;
+#[cfg(target_os = "linux")]
+mod own_process;
 #[cfg(target_os = "linux")]
 mod sev_guest;
 
@@ -15,7 +20,11 @@ mod sev_guest;
 mod strings;
 
 #[cfg(target_os = "linux")]
+pub use mapping::Mapping;
+#[cfg(target_os = "linux")]
 pub use nsm::nsm_request;
+#[cfg(target_os = "linux")]
+pub use own_process::{close_all_from, ignore_terminal_signals};
 #[cfg(target_os = "linux")]
 pub use sev_guest::{SevGuestError, SevGuestReport, sev_guest_extended_report};
 #[cfg(feature = "ort")]

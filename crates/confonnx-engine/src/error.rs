@@ -97,6 +97,14 @@ pub enum EngineError {
         /// Its type there.
         found: String,
     },
+    /// No box can be made for models.
+    #[error(
+        "no process can be set apart for models: {0}; --engine in-process does without, and clients see that in the claims"
+    )]
+    NoBox(String),
+    /// What the box says of the model that it does not take.
+    #[error("{0}")]
+    Boxed(String),
 }
 
 /// Why a request was not answered.
@@ -177,6 +185,24 @@ pub enum InferError {
     /// ONNX Runtime failed while it ran the model, usually on values the model cannot take.
     #[error("the model failed while running: {0}; check the input values against what the model expects")]
     Runtime(Category),
+    /// The process that ran the model ended, and with it the run.
+    #[error("the model's process ended while it ran this request; it is started again")]
+    Crashed,
+    /// It took too long.
+    #[error("the model was not done after {seconds} s, which is the limit (--inference-timeout)")]
+    Timeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The process that runs the model is being started again.
+    #[error("the model's process is being started again; try again later")]
+    Restarting,
+    /// What a box says of a request that does not fit its model.
+    #[error("{0}")]
+    BoxedInput(String),
+    /// What a box says of a run that failed.
+    #[error("{0}")]
+    BoxedRun(String),
 }
 
 /// How one element is wrong.

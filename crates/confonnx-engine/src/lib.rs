@@ -10,9 +10,12 @@
 compile_error!("tensors are little-endian on the wire and are handed to ONNX Runtime as they are");
 
 mod batch;
+mod boxed;
 mod check;
 mod convert;
+mod engine;
 mod error;
+mod memory;
 mod model;
 mod pool;
 mod port;
@@ -20,14 +23,20 @@ mod recent;
 mod run;
 mod runtime;
 mod sessions;
+mod stop;
 mod trial;
 mod widths;
 
 pub use batch::{Batching, NotBatched};
+pub use boxed::{
+    ARGUMENT, Answer as BoxAnswer, BoxedModel, Boxes, Deaths, Failure, Garbled, Part, run as run_box,
+};
+pub use engine::{Engine, LoadedModel};
 pub use error::{Category, EngineError, InferError, ValueFault};
 pub use model::{Model, ModelOptions};
 pub use port::TensorInfo;
 pub use run::Answer;
-pub use runtime::Runtime;
+pub use runtime::{Library, Runtime};
 pub use sessions::Arrangement;
+pub use stop::Stop;
 pub use widths::width_is_free;

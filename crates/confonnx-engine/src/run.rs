@@ -1,6 +1,6 @@
 //! One run of one session.
 
-use std::{borrow::Cow, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use confonnx_tensor::Tensor;
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
@@ -11,6 +11,7 @@ use crate::{
     port::{Ports, TensorInfo},
     recent::Recent,
     sessions::Sessions,
+    stop,
 };
 
 /// Named tensors of an answer.
@@ -58,9 +59,19 @@ pub(crate) fn infer(
         [] => offered.iter().map(|output| output.name.as_str()).collect(),
         _ => wanted.iter().map(String::as_str).collect(),
     };
-    let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
-    let run_options = RunOptions::new().map_err(failed)?.with_outputs(selector);
-    let results = session.run_with_options(values, &run_options).map_err(failed)?;
+    let (all, some);
+    let results = if wanted.is_empty() {
+        all = Arc::new(RunOptions::new().map_err(failed)?);
+        let stopped = Arc::clone(&all);
+        // It only sets a flag.
+        let _stoppable = stop::stoppable(move || drop(stopped.terminate()));
+        session.run_with_options(values, &*all)
+    } else {
+        let these = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
+        some = RunOptions::new().map_err(failed)?.with_outputs(these);
+        session.run_with_options(values, &some)
+    };
+    let results = results.map_err(failed)?;
     let mut answers = Vec::with_capacity(names.len());
     for name in names {
         let tensor = results.get(name).and_then(convert::output);

@@ -24,6 +24,8 @@ pub struct ModelConfig {
     pub dynamic_batching: Option<DynamicBatching>,
     /// How many requests run at once, all instance groups together.
     pub instances: Option<usize>,
+    /// How long one run may take, in seconds.
+    pub inference_timeout_s: Option<u64>,
     /// What to run before the model is served.
     pub warmup: Vec<Warmup>,
 }
@@ -155,6 +157,7 @@ impl ModelConfig {
             version_policy: version_policy(&message)?,
             dynamic_batching: dynamic_batching(&message)?,
             instances: instances(&message)?,
+            inference_timeout_s: inference_timeout(&message)?,
             warmup: message.messages("model_warmup", WARMUP)?.iter().map(warmup).collect::<Result<_, _>>()?,
         };
         match (&config.dynamic_batching, config.max_batch_size, message.one("dynamic_batching")?) {
@@ -225,6 +228,31 @@ fn instances(message: &Message<'_>) -> Result<Option<usize>, ModelConfigError> {
     }
     Ok((!groups.is_empty()).then_some(sum))
 }
+
+/// `parameters { key: "inference_timeout_s" value { string_value: "5" } }`
+fn inference_timeout(message: &Message<'_>) -> Result<Option<u64>, ModelConfigError> {
+    let mut timeout = None;
+    for parameter in message.messages("parameters", &["key", "value"])? {
+        let key = parameter.required("key", parameter.string("key")?)?;
+        let value = parameter.message("value", &["string_value"])?;
+        let value = value.map(|value| value.string("string_value")).transpose()?.flatten();
+        let value = parameter.required("value", value)?;
+        let wrong = |field: &str, expected, found| ModelConfigError::Value {
+            line: parameter.line,
+            field: field.into(),
+            expected,
+            found,
+        };
+        if key != TIMEOUT {
+            return Err(wrong("key", "\"inference_timeout_s\", the only parameter there is", key));
+        }
+        let seconds = value.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
+        timeout = Some(seconds.ok_or_else(|| wrong(TIMEOUT, "seconds from 1 to 86400", value))?);
+    }
+    Ok(timeout)
+}
+
+const TIMEOUT: &str = "inference_timeout_s";
 
 fn warmup(message: &Message<'_>) -> Result<Warmup, ModelConfigError> {
     let input = |entry: &Message<'_>| {
@@ -397,6 +425,7 @@ const MODEL: &[&str] = &[
     "version_policy",
     "dynamic_batching",
     "instance_group",
+    "parameters",
     "model_warmup",
 ];
 const PORT: &[&str] = &["name", "data_type", "dims"];

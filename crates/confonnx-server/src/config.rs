@@ -20,7 +20,7 @@ use std::{
 use clap::{CommandFactory, FromArgMatches};
 use confonnx_protocol::server::ResumptionLimits;
 
-pub use settings::{Bootstrap, KeyProviderName, LogLevel, ModelControl, Settings};
+pub use settings::{Bootstrap, EngineKind, KeyProviderName, LogLevel, ModelControl, Settings};
 
 use confonnx_model::triton::{DynamicBatching, ModelConfig};
 
@@ -80,6 +80,12 @@ pub struct Config {
     pub key_source: KeySource,
     /// Where the key of an encrypted model comes from, if not from its owner.
     pub model_key: Option<SecretConfig>,
+    /// Where models run.
+    pub engine: EngineKind,
+    /// How long one run of a model may take.
+    pub inference_timeout: Duration,
+    /// Bytes of memory that each model's process may have; 0: no limit of its own.
+    pub inference_memory: u64,
     /// ONNX Runtime sessions: requests that are run at once.
     pub sessions: usize,
     /// Threads inside one operator.
@@ -382,6 +388,14 @@ impl Config {
             key_source,
             model_key,
             model_owner_key_file: settings.model_owner_key_file,
+            engine: settings.engine.unwrap_or(EngineKind::Isolated),
+            inference_timeout: Duration::from_secs(at_least_1(
+                "inference-timeout",
+                settings.inference_timeout.unwrap_or(60),
+            )?),
+            inference_memory: settings
+                .inference_memory
+                .map_or_else(most_memory, |mib| mib.saturating_mul(1 << 20)),
             sessions: at_least_1("num-sessions", settings.num_sessions.unwrap_or(cores.min(4)))?,
             threads_per_session: settings.threads_per_session,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace.unwrap_or(30)),
@@ -409,6 +423,13 @@ fn is_service_link(name: &str) -> bool {
         || name.contains("_SERVICE_PORT")
         || name.contains("_PORT_")
         || name.ends_with("_PORT")
+}
+
+/// Three quarters of what the machine has: a model that wants more gets an error, before the system ends something.
+fn most_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    let total = u64::from(info.mem_unit).saturating_mul(info.totalram);
+    total / 4 * 3
 }
 
 /// `CONFONNX_…` variables that no setting reads: probably misspelled.

@@ -8,6 +8,9 @@ use confonnx_server::{
 };
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == confonnx_engine::ARGUMENT) {
+        return confonnx_engine::run_box();
+    }
     let config = match Config::load(std::env::args_os()) {
         Ok(config) => config,
         // Help and version, too: they go to standard output with status 0.
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
+    hardening::check_environment(config.insecure, std::env::vars_os().map(|(name, _)| name))?;
     hardening::forbid_dumps()?;
     // For keys, collateral and the admin port; connections to the public one have threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -20,7 +20,7 @@ use std::{
 };
 
 use confonnx_attest::{Digest, ModelClaim};
-use confonnx_engine::Runtime;
+use confonnx_engine::Engine;
 use confonnx_model::{
     encrypted::{ModelKey, OwnerPublicKey},
     triton::ModelConfig,
@@ -39,7 +39,7 @@ use place::Place;
 
 pub use error::{Absent, ControlError, LoadError, OpenError, UnlockError};
 pub use index::Entry;
-pub use runtime::{RuntimeError, load_runtime};
+pub use runtime::{RuntimeError, load_runtime, open_engine};
 pub use set::Set;
 pub use slot::{Served, Slot};
 
@@ -61,10 +61,10 @@ impl Models {
     ///
     /// # Errors
     /// [`OpenError`]
-    pub fn open(config: &Config, runtime: &Runtime) -> Result<Self, OpenError> {
+    pub fn open(config: &Config, engine: &Engine) -> Result<Self, OpenError> {
         let owner = owner(config)?;
         let models = Self {
-            loader: Loader::new(config, runtime, owner),
+            loader: Loader::new(config, engine, owner),
             source: config.models.clone(),
             control: config.model_control,
             current: RwLock::default(),
@@ -360,13 +360,13 @@ fn put(slots: &mut Slots, name: String, version: u64, slot: Slot) {
 ///
 /// # Errors
 /// [`OpenError`]
-pub fn load(config: &Config, runtime: &Runtime) -> Result<Served, OpenError> {
+pub fn load(config: &Config, engine: &Engine) -> Result<Served, OpenError> {
     let ModelSource::File { path, name } = &config.models else {
         let entries = Vec::new();
         return Err(OpenError::NothingServed { path: PathBuf::new(), entries });
     };
     let failed = |source| OpenError::Model { path: path.clone(), source };
-    match Loader::new(config, runtime, None)
+    match Loader::new(config, engine, None)
         .open(&Place::only(path, name, &config.model_config))
         .map_err(failed)?
     {
@@ -416,10 +416,10 @@ mod tests {
         assert!(matches!(models.unlock("m", None, &key, b""), Err(UnlockError::Absent(_))));
     }
 
-    fn runtime() -> Option<Runtime> {
+    fn runtime() -> Option<Engine> {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let built_in = workspace.join(".cache/onnxruntime/libonnxruntime.so.1.31.1");
         let path = std::env::var_os("CONFONNX_ORT_LIB").map_or(built_in, PathBuf::from);
-        Runtime::load(&path).ok()
+        confonnx_engine::Runtime::load(&path).ok().map(Engine::InProcess)
     }
 }

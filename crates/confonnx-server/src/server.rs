@@ -10,7 +10,7 @@ use std::{
 use confonnx_attest::{
     Build, Claims, Digest, PROTOCOL, Runtime as RuntimeClaim, UnixTime, produce::measure_executable,
 };
-use confonnx_engine::Runtime;
+use confonnx_engine::Engine;
 use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::server::RingError;
 use serde_json::{Map, Value, json};
@@ -140,18 +140,18 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Loads the models of `config` into `runtime`.
+    /// Has `engine` load the models of `config`.
     ///
     /// # Errors
     /// [`StartError::Tee`] and [`StartError::Models`].
-    pub fn load(config: &Config, source: impl Into<Source>, runtime: &Runtime) -> Result<Self, StartError> {
-        let models = Models::open(config, runtime)?;
+    pub fn load(config: &Config, source: impl Into<Source>, engine: &Engine) -> Result<Self, StartError> {
+        let models = Models::open(config, engine)?;
         let sha256 = measure_executable().map_err(TeeError::from)?;
         let build = Build { version: env!("CARGO_PKG_VERSION").into(), sha256 };
         let runtime = RuntimeClaim {
             name: "onnxruntime".into(),
-            version: runtime.version().into(),
-            sha256: Digest(runtime.sha256()),
+            version: engine.version().into(),
+            sha256: Digest(engine.sha256()),
         };
         Ok(Self { source: source.into(), models, runtime, build })
     }
@@ -165,8 +165,9 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         // The TEE first: without one there is nothing to load for.
         let attester = tee::select(Path::new("/"), config.insecure, config.tee)?;
-        let runtime = models::load_runtime(config.onnxruntime_library.as_deref())?;
-        let parts = Parts::load(&config, attester, &runtime)?;
+        // The very program that runs, whatever is at its path by now.
+        let engine = models::open_engine(&config, Path::new("/proc/self/exe"))?;
+        let parts = Parts::load(&config, attester, &engine)?;
         Self::assemble(config, parts).await
     }
 
@@ -424,6 +425,7 @@ fn settings(config: &Config, models: &Models, model_key: Option<&Secret>) -> Map
         "session_lifetime_s": config.resumption.lifetime.as_secs(),
         "max_request_bytes": config.limits.request_bytes,
         "insecure": config.insecure,
+        "engine": config.engine.name(),
         "audit_log": config.audit_log.is_some(),
         "request_metrics": config.limits.request_metrics,
         "use_model_key_provisioning": config.use_model_key_provisioning,

@@ -7,6 +7,7 @@ use std::{
     thread::{self, Thread},
 };
 
+use confonnx_engine::Stop;
 use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -55,8 +56,8 @@ impl Workers {
     }
 
     /// Runs `work` on one of the threads; the second half of what it returns is dropped once the first is on its way. It
-    /// runs to its end even if nobody waits for it any more, and so keeps what it owns, such as its place in the queue. How
-    /// much can wait is for the caller to bound.
+    /// keeps what it owns, such as its place in the queue, until it ends; if nobody waits for it any more, what it has a
+    /// model run is told to stop. How much can wait is for the caller to bound.
     ///
     /// # Errors
     /// [`Lost`]
@@ -65,12 +66,33 @@ impl Workers {
         T: Send + 'static,
     {
         let (done, result) = oneshot::channel();
+        let stop = Stop::default();
+        let unwanted = Unwanted(Some(stop.clone()));
         self.0.0.add(Box::new(move || {
-            let (result, _rest) = work();
+            let (result, _rest) = stop.during(work);
             // Nobody may be waiting any more.
             let _ = done.send(result);
         }));
-        result.await.map_err(|_| Lost)
+        let result = result.await;
+        unwanted.finished();
+        result.map_err(|_| Lost)
+    }
+}
+
+/// Stops what nobody waits for, when it is dropped.
+struct Unwanted(Option<Stop>);
+
+impl Unwanted {
+    fn finished(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        if let Some(stop) = &self.0 {
+            stop.stop();
+        }
     }
 }
 

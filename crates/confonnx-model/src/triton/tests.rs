@@ -20,6 +20,7 @@ output: [
 ]
 version_policy: { specific { versions: [1, 0x3] } }
 instance_group [ { count: 2 kind: KIND_CPU } ]
+parameters { key: "inference_timeout_s" value { string_value: "5" } }
 dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }
 model_warmup <
   name: "zeros" batch_size: 1
@@ -43,6 +44,7 @@ fn what_triton_users_write_is_read() {
         version_policy: VersionPolicy::Specific(vec![1, 3]),
         dynamic_batching: Some(DynamicBatching { preferred_batch_size: vec![4, 8], max_queue_delay_us: 100 }),
         instances: Some(2),
+        inference_timeout_s: Some(5),
         warmup: vec![Warmup {
             name: "zeros".into(),
             batch_size: 1,

@@ -153,9 +153,20 @@ pub struct Settings {
     #[arg(long, env = "CONFONNX_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
     /// The ONNX Runtime library; its digest is in the claims [default: lib/ beside the program, then .cache/onnxruntime
-    /// in this folder or one above the program].
+    /// in a folder above it]. Without --debug its digest has to be one that this version knows.
     #[arg(long, env = "CONFONNX_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
     pub onnxruntime_library: Option<PathBuf>,
+    /// Where models run: each in a process of its own that has nothing else, or all in this one, for TEEs that have no
+    /// other. It is in the claims [default: isolated].
+    #[arg(long, env = "CONFONNX_ENGINE", value_name = "WHERE")]
+    pub engine: Option<EngineKind>,
+    /// How long one run of a model may take; a config.pbtxt can say another time. The process that does not stop then is
+    /// ended, and started again [default: 60].
+    #[arg(long, env = "CONFONNX_INFERENCE_TIMEOUT", value_name = "SECONDS")]
+    pub inference_timeout: Option<u64>,
+    /// Memory that each model's process may have; 0 sets no limit [default: three quarters of the machine's].
+    #[arg(long, env = "CONFONNX_INFERENCE_MEMORY", value_name = "MIB")]
+    pub inference_memory: Option<u64>,
     /// Requests of a model that run at once, each with its own copy of the weights [default: one a core, at most 4].
     #[arg(long, env = "CONFONNX_NUM_SESSIONS", value_name = "N")]
     pub num_sessions: Option<usize>,
@@ -211,6 +222,26 @@ pub enum ModelControl {
     Poll,
     /// Callers, by the repository's API.
     Explicit,
+}
+
+/// Where models run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// Each in a process of its own.
+    Isolated,
+    /// In the server's process.
+    InProcess,
+}
+
+impl EngineKind {
+    /// For the claims.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Isolated => "isolated",
+            Self::InProcess => "in-process",
+        }
+    }
 }
 
 /// Where secrets come from that keys are derived from.
@@ -328,6 +359,9 @@ impl Settings {
             collateral_url_intel,
             log_level,
             onnxruntime_library,
+            engine,
+            inference_timeout,
+            inference_memory,
             num_sessions,
             threads_per_session,
             num_http_threads,

@@ -11,7 +11,9 @@ use std::{
 };
 
 use confonnx_attest::{Digest, ModelClaim};
-use confonnx_engine::{Batching, Model, ModelOptions, NotBatched, Runtime, TensorInfo, width_is_free};
+use confonnx_engine::{
+    Batching, Engine, LoadedModel, ModelOptions, NotBatched, Stop, TensorInfo, width_is_free,
+};
 use confonnx_model::{
     ClassLabels, Dim, HashError, ModelInfo, data_files,
     encrypted::{self, Erased, ModelKey, OpenedModel, OwnerPublicKey, open_model},
@@ -34,9 +36,11 @@ use crate::config::{Config, ModelSource};
 
 /// What it takes to load any model.
 pub(super) struct Loader {
-    runtime: Runtime,
+    engine: Engine,
     sessions: usize,
     threads_per_session: Option<usize>,
+    /// How long a run may take.
+    timeout: Duration,
     keys: KeysExpected,
     pub(super) owner: Option<OwnerPublicKey>,
 }
@@ -53,14 +57,15 @@ enum KeysExpected {
 }
 
 impl Loader {
-    pub(super) fn new(config: &Config, runtime: &Runtime, owner: Option<OwnerPublicKey>) -> Self {
+    pub(super) fn new(config: &Config, engine: &Engine, owner: Option<OwnerPublicKey>) -> Self {
         let keys = match (&config.models, config.use_model_key_provisioning) {
             (_, false) => KeysExpected::None,
             (ModelSource::File { .. }, true) => KeysExpected::All,
             (ModelSource::Repository { .. }, true) => KeysExpected::Some,
         };
         let (sessions, threads_per_session) = (config.sessions, config.threads_per_session);
-        Self { runtime: runtime.clone(), sessions, threads_per_session, keys, owner }
+        let timeout = config.inference_timeout;
+        Self { engine: engine.clone(), sessions, threads_per_session, timeout, keys, owner }
     }
 
     /// Loads a model, unless it is encrypted: then it is locked.
@@ -177,7 +182,8 @@ impl Loader {
             free_width: width_is_free(info.operators.iter().map(String::as_str), is_fixed(info)),
         };
         let runs = Runnable(runnable(onnx)?);
-        let loaded = Model::load(&self.runtime, &runs.0, &options);
+        let timeout = config.inference_timeout_s.map_or(self.timeout, Duration::from_secs);
+        let loaded = self.engine.load(&place.name, &runs.0, &options, timeout);
         drop(runs);
         // Before `data`, which is erased only if nobody else has it.
         drop(options);
@@ -297,7 +303,7 @@ fn check(
 }
 
 /// Runs a request of zeros.
-fn warm_up(model: &Model, request: &Warmup, batched: bool) -> Result<(), LoadError> {
+fn warm_up(model: &LoadedModel, request: &Warmup, batched: bool) -> Result<(), LoadError> {
     let no_shape = || LoadError::WarmupShape { name: request.name.clone() };
     let zeros = |input: &TensorConfig| {
         let batch = batched.then_some(u64::from(request.batch_size.max(1)));
@@ -314,8 +320,9 @@ fn warm_up(model: &Model, request: &Warmup, batched: bool) -> Result<(), LoadErr
     let inputs = request.inputs.iter().map(zeros).collect::<Option<Vec<_>>>().ok_or_else(no_shape)?;
     for _ in 0..request.count {
         let failed = |source| LoadError::Warmup { name: request.name.clone(), source };
-        model.run(&inputs, &[]).map_err(failed)?;
-        model.run_alone(&inputs, &[]).map_err(failed)?;
+        // Loading goes on, even if who asked for it is gone.
+        let run = || model.run(&inputs, &[]).and_then(|_| model.run_alone(&inputs, &[]));
+        Stop::default().during(run).map_err(failed)?;
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
-//! Where ONNX Runtime is.
+//! Where ONNX Runtime is, and where it runs.
 
 use std::path::{Path, PathBuf};
 
-use confonnx_engine::{EngineError, Runtime};
+use confonnx_engine::{Boxes, Engine, EngineError, Library, Runtime};
+use tracing::warn;
+
+use crate::config::{Config, EngineKind};
 
 /// Why there is no ONNX Runtime.
 #[derive(Debug, thiserror::Error)]
@@ -16,30 +19,65 @@ pub enum RuntimeError {
         /// Where it was looked for.
         looked: Vec<PathBuf>,
     },
+    /// It is not one that this version was made for.
+    #[error(
+        "ONNX Runtime library {}: its SHA-256 is {found}, expected {}; run scripts/fetch-onnxruntime, or give --debug to \
+         develop with another",
+        path.display(), Library::KNOWN.join(" or ")
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// Its digest, in hex.
+        found: String,
+    },
     /// It is there but does not load.
     #[error(transparent)]
-    Runtime(#[from] EngineError),
+    Engine(#[from] EngineError),
 }
 
-/// Loads ONNX Runtime from `given`, or else from the first built-in place that has it.
+/// What runs the models of `config`; boxes are run by `program`.
+///
+/// # Errors
+/// [`RuntimeError`]
+pub fn open_engine(config: &Config, program: &Path) -> Result<Engine, RuntimeError> {
+    let path = find(config.onnxruntime_library.as_deref())?;
+    let library = Library::read(&path)?;
+    if !library.is_known() && !config.insecure {
+        let found = library.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
+        return Err(RuntimeError::Unknown { path, found });
+    }
+    Ok(match config.engine {
+        EngineKind::InProcess => Engine::InProcess(Runtime::open(&library)?),
+        EngineKind::Isolated => {
+            let boxes = Boxes::new(program.to_owned(), library, config.inference_memory)?;
+            if !boxes.are_landlocked() {
+                warn!("this kernel has no Landlock: only the limits of system calls keep models from files");
+            }
+            Engine::Isolated(boxes)
+        }
+    })
+}
+
+/// Loads ONNX Runtime into this process from `given`, or else from the first built-in place that has it.
 ///
 /// # Errors
 /// [`RuntimeError`]
 pub fn load_runtime(given: Option<&Path>) -> Result<Runtime, RuntimeError> {
-    let path = match given {
-        Some(path) => path.to_owned(),
-        None => {
-            let looked = built_in_places();
-            let Some(found) = looked.iter().find(|path| path.is_file()) else {
-                return Err(RuntimeError::Absent { looked });
-            };
-            found.clone()
-        }
-    };
-    Ok(Runtime::load(&path)?)
+    Ok(Runtime::load(&find(given)?)?)
 }
 
-/// `lib/` beside the executable; for development, `.cache/onnxruntime` in a folder above it or in this one.
+fn find(given: Option<&Path>) -> Result<PathBuf, RuntimeError> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let looked = built_in_places();
+    let found = looked.iter().find(|path| path.is_file()).cloned();
+    found.ok_or(RuntimeError::Absent { looked })
+}
+
+/// `lib/` beside the executable; for development, `.cache/onnxruntime` in a folder above it. Never one that depends on
+/// where the server is started.
 fn built_in_places() -> Vec<PathBuf> {
     let executable = std::env::current_exe().unwrap_or_default();
     let beside = executable.parent().map(|folder| folder.join("lib"));
@@ -49,7 +87,7 @@ fn built_in_places() -> Vec<PathBuf> {
         .take(3)
         .map(|folder| folder.join(CACHE))
         .filter(|cache| cache.is_dir());
-    beside.into_iter().chain(above).chain([PathBuf::from(CACHE)]).map(|folder| folder.join(LIBRARY)).collect()
+    beside.into_iter().chain(above).map(|folder| folder.join(LIBRARY)).collect()
 }
 
 const CACHE: &str = ".cache/onnxruntime";

@@ -1,7 +1,7 @@
 //! One version of a model: running, or encrypted and waiting for its key.
 
 use confonnx_attest::{Digest, ModelClaim};
-use confonnx_engine::Model;
+use confonnx_engine::LoadedModel;
 use confonnx_protocol::oip::ModelMetadata;
 
 use super::place::Place;
@@ -16,8 +16,8 @@ pub enum Slot {
 
 /// A model, ready to run, and what is said of it.
 pub struct Served {
-    /// The sessions.
-    pub model: Model,
+    /// What runs it.
+    pub model: LoadedModel,
     /// For the claims.
     pub claim: ModelClaim,
     /// For `GET /v2/models/{m}`.

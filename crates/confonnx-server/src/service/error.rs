@@ -93,7 +93,12 @@ impl InnerError {
             Self::Method { .. } => (405, "method-not-allowed"),
             Self::HeaderLength | Self::Request(_) => (400, "inference-invalid"),
             Self::Answer(_) => (400, "answer-not-json"),
-            Self::Infer(InferError::Runtime(_) | InferError::OutputType { .. }) => (500, "inference-failed"),
+            Self::Infer(InferError::Runtime(_) | InferError::BoxedRun(_) | InferError::OutputType { .. }) => {
+                (500, "inference-failed")
+            }
+            Self::Infer(InferError::Crashed) => (500, "inference-crashed"),
+            Self::Infer(InferError::Timeout { .. }) => (504, "inference-timeout"),
+            Self::Infer(InferError::Restarting) => (503, "model-unavailable"),
             Self::Infer(_) => (400, "input-invalid"),
             Self::Join(refusal) => refusal.wire(),
             Self::Unsendable(_) | Self::Panicked => (500, "internal"),

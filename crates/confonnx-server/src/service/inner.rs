@@ -8,7 +8,7 @@ use std::{
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::{ModelClaim, UnixTime};
-use confonnx_engine::Model;
+use confonnx_engine::LoadedModel;
 use confonnx_model::encrypted::KeyError;
 use confonnx_protocol::{
     Draft,
@@ -336,7 +336,7 @@ fn infer(
     let mut request = InferRequest::decode(body, json_len).map_err(InnerError::Request)?;
     let inputs = Scrubbed(std::mem::take(&mut request.inputs));
     let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
-    let run = if service.metrics.at_once() > 1 { Model::run } else { Model::run_alone };
+    let run = if service.metrics.at_once() > 1 { LoadedModel::run } else { LoadedModel::run_alone };
     let outputs = run(&served.model, &inputs.0, &wanted)?;
     drop(inputs);
     let response = InferResponse {

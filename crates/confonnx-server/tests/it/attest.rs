@@ -30,8 +30,8 @@ async fn the_claims_say_what_runs() {
     let trusted = server.attest().await;
     let claims = trusted.claims();
     assert_eq!(claims.protocol, "confonnx/1");
-    assert_eq!(claims.runtime.version, runtime().version());
-    assert_eq!(claims.runtime.sha256, Digest(runtime().sha256()));
+    assert_eq!(claims.runtime.version, engine().version());
+    assert_eq!(claims.runtime.sha256, Digest(engine().sha256()));
     assert_eq!((claims.models[0].name.as_str(), claims.models[0].version.as_str()), ("mlp", "1"));
     assert_eq!(claims.models[0].sha256, Some(Digest(confonnx_model::model_hash(&model("mlp")).unwrap())));
     assert_eq!((claims.key_source.kind.as_str(), claims.client_auth.kind.as_str()), ("local", "none"));
@@ -122,7 +122,7 @@ async fn a_device_without_evidence_keeps_the_server_from_starting() {
     let source =
         Source { tee: Tee::Insecure, evidence: Box::new(move |_| Err(error())), interval: Duration::ZERO };
     let config = config("mlp", |_| {});
-    let parts = Parts::load(&config, source, runtime()).unwrap();
+    let parts = Parts::load(&config, source, engine()).unwrap();
     let error = Server::assemble(config, parts).await.err().unwrap().to_string();
     assert!(error.starts_with("the TEE gives no evidence: "), "{error}");
 }

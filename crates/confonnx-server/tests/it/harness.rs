@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{Digest, Document, Expectations, Nonce, Policy, Trusted, UnixTime, produce::Attester};
-use confonnx_engine::Runtime;
+use confonnx_engine::{Boxes, Engine, Library};
 use confonnx_protocol::{
     Aead, EpochSecret, Kem, KeyConfig, Plaintext,
     bhttp::{self, RequestHead, ResponseHead},
@@ -64,10 +64,14 @@ pub(crate) fn library() -> PathBuf {
     path
 }
 
-/// ONNX Runtime, once for all tests.
-pub(crate) fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::load(&library()).unwrap())
+/// What runs models, once for all tests: boxes of the program under test.
+pub(crate) fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    // Where it is not built for, as for an example, the one that was built before.
+    let built = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("confonnx-server");
+    let program = || option_env!("CARGO_BIN_EXE_confonnx-server").map_or_else(built, PathBuf::from);
+    let boxes = || Boxes::new(program(), Library::read(&library()).unwrap(), 0).unwrap();
+    ENGINE.get_or_init(|| Engine::Isolated(boxes()))
 }
 
 /// Settings for `name`, further changed by `change`.
@@ -96,7 +100,7 @@ pub(crate) async fn start_with(config: Config) -> Running {
 }
 
 pub(crate) async fn start_from(config: Config, source: impl Into<Source>) -> Running {
-    let parts = Parts::load(&config, source, runtime()).unwrap();
+    let parts = Parts::load(&config, source, engine()).unwrap();
     let server = Server::assemble(config, parts).await.unwrap();
     let (stop, stopping) = watch::channel(false);
     Running {

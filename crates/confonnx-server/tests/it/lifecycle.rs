@@ -114,7 +114,7 @@ async fn the_operator_sees_counts_and_health() {
 async fn a_port_in_use_is_named_with_the_flag_to_change_it() {
     let first = start("mlp").await;
     let config = config("mlp", |settings| settings.http_port = Some(first.address.port()));
-    let parts = Parts::load(&config, Attester::insecure(Digest([7; 32])), runtime()).unwrap();
+    let parts = Parts::load(&config, Attester::insecure(Digest([7; 32])), engine()).unwrap();
     let Err(error) = Server::assemble(config, parts).await else { panic!("both listen") };
     assert!(error.to_string().contains("--http-port"), "{error}");
 }
@@ -124,7 +124,7 @@ fn models_that_cannot_be_served() {
     let dir = tempfile::tempdir().unwrap();
     let load = |path: std::path::PathBuf| {
         let config = config("mlp", |settings| settings.model_path = Some(path));
-        match Parts::load(&config, Attester::insecure(Digest([7; 32])), runtime()) {
+        match Parts::load(&config, Attester::insecure(Digest([7; 32])), engine()) {
             Err(StartError::Models(OpenError::Model { path, source })) => (path, source),
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("loaded"),

@@ -6,6 +6,7 @@ mod attest;
 mod auth;
 mod azure_vault;
 mod batching;
+mod boxes;
 mod harness;
 mod inner;
 mod kbs;

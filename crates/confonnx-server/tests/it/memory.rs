@@ -18,13 +18,13 @@ use sha2::{Digest as _, Sha256};
 use crate::harness::{library, model};
 
 /// A server in a process of its own.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
-    fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_confonnx-server"))
             .env_clear()
             .arg("--onnxruntime-library")
@@ -48,34 +48,41 @@ impl Server {
         Self { child, url }
     }
 
-    /// How often each needle occurs in the memory the process can write; `None` when this one may not read it.
-    fn count(&self, needles: &[&[u8]]) -> Option<Vec<usize>> {
-        let pid = self.child.id();
-        let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
-        let mut counts = vec![0; needles.len()];
-        let mut read = 0_u64;
-        for line in maps.lines() {
-            let mut fields = line.split_ascii_whitespace();
-            let (range, flags) = (fields.next()?, fields.next()?);
-            if !flags.starts_with("rw") {
-                continue;
-            }
-            let (start, end) = range.split_once('-')?;
-            let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-            let mut region = vec![0; usize::try_from(end - start).ok()?];
-            // Some special mappings cannot be read.
-            if memory.read_exact_at(&mut region, start).is_err() {
-                continue;
-            }
-            read += end - start;
-            for (count, needle) in counts.iter_mut().zip(needles) {
-                *count += region.windows(needle.len()).filter(|window| window == needle).count();
-            }
-        }
-        assert!(read > 1 << 20, "only {read} bytes of memory could be read");
-        Some(counts)
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
+
+    fn count(&self, needles: &[&[u8]]) -> Option<Vec<usize>> {
+        count_in(self.pid(), needles)
+    }
+}
+
+/// How often each needle occurs in the memory the process can write; `None` when this one may not read it.
+pub(crate) fn count_in(pid: u32, needles: &[&[u8]]) -> Option<Vec<usize>> {
+    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let mut counts = vec![0; needles.len()];
+    let mut read = 0_u64;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, flags) = (fields.next()?, fields.next()?);
+        if !flags.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-')?;
+        let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+        let mut region = vec![0; usize::try_from(end - start).ok()?];
+        // Some special mappings cannot be read.
+        if memory.read_exact_at(&mut region, start).is_err() {
+            continue;
+        }
+        read += end - start;
+        for (count, needle) in counts.iter_mut().zip(needles) {
+            *count += region.windows(needle.len()).filter(|window| window == needle).count();
+        }
+    }
+    assert!(read > 1 << 20, "only {read} bytes of memory could be read");
+    Some(counts)
 }
 
 impl Drop for Server {

@@ -8,7 +8,7 @@ use confonnx_model::encrypted::{self, ModelKey, OwnerKey, OwnerPublicKey};
 use confonnx_server::models::{self, LoadError, Models, OpenError};
 use confonnx_tensor::{DataType, Shape, Tensor};
 
-use crate::harness::{Running, config, head, model, runtime, start_with};
+use crate::harness::{Running, config, engine, head, model, start_with};
 
 pub(crate) struct Protected {
     pub(crate) key: ModelKey,
@@ -47,7 +47,7 @@ pub(crate) fn client(server: &Running, model_hash: [u8; 32]) -> Client {
 }
 
 pub(crate) async fn predict(client: &Client) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
-    let info = models::load(&config("mlp", |_| {}), runtime()).unwrap();
+    let info = models::load(&config("mlp", |_| {}), engine()).unwrap();
     let input = &info.model.inputs()[0];
     let dims = input.shape.iter().map(|dim| u64::try_from(*dim).unwrap_or(1)).collect::<Vec<_>>();
     let shape = Shape::new(dims).unwrap();
@@ -216,7 +216,7 @@ fn encryption_and_the_setting_have_to_agree() {
             settings.model_path = Some(path);
             settings.use_model_key_provisioning = Some(provisioning);
         });
-        match Models::open(&config, runtime()) {
+        match Models::open(&config, engine()) {
             Err(OpenError::Model { source, .. }) => source,
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("opened"),

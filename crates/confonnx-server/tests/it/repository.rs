@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::harness::{
-    Answer, LONG, PATIENCE, Running, SEALED, config, count_to, head, model, runtime, seal, start_with, until,
+    Answer, LONG, PATIENCE, Running, SEALED, config, count_to, engine, head, model, seal, start_with, until,
 };
 
 struct Repository(tempfile::TempDir);
@@ -426,7 +426,7 @@ async fn a_configuration_is_compared_with_its_model_and_followed() {
 fn a_repository_without_anything_to_serve_is_an_error_unless_that_can_change() {
     let repository = Repository::new(&[]);
     let open = |control| {
-        Models::open(&config("mlp", |settings| repository.settings(settings, control)), runtime()).map(drop)
+        Models::open(&config("mlp", |settings| repository.settings(settings, control)), engine()).map(drop)
     };
     assert!(matches!(open(ModelControl::None), Err(OpenError::NothingServed { .. })));
     assert!(open(ModelControl::Poll).is_ok() && open(ModelControl::Explicit).is_ok());
@@ -437,7 +437,7 @@ fn a_repository_without_anything_to_serve_is_an_error_unless_that_can_change() {
         repository.settings(settings, ModelControl::Poll);
         settings.model_repository = Some("/nowhere".into());
     });
-    assert!(matches!(Models::open(&absent, runtime()), Err(OpenError::Repository { .. })));
+    assert!(matches!(Models::open(&absent, engine()), Err(OpenError::Repository { .. })));
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ impl Drop for Emulator {
 async fn start_quoting(emulator: &Emulator) -> Running {
     let config = config("mlp", |settings| settings.debug = Some(false));
     let device = Device::find(emulator.root()).unwrap().unwrap();
-    let parts = Parts::load(&config, Attester::Tpm(device), runtime()).unwrap();
+    let parts = Parts::load(&config, Attester::Tpm(device), engine()).unwrap();
     let server = Server::assemble(config, parts).await.unwrap();
     let (stop, stopping) = watch::channel(false);
     Running {

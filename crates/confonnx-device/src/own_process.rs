@@ -1,0 +1,25 @@
+//! What a process does to itself.
+
+use std::io;
+
+/// Closes every descriptor from `first` on: for a process that has just started and owns none of them.
+///
+/// # Errors
+/// When the system does not know the call (Linux 5.9 does).
+pub fn close_all_from(first: u32) -> io::Result<()> {
+    // SAFETY: the call takes three numbers. That nobody owns what it closes is for the caller, at the start of a program
+    // where nothing was opened yet.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// From now on SIGTERM, SIGINT and SIGHUP, which whoever stops a service sends to all of its processes, change nothing: the
+/// process ends when its parent says so.
+pub fn ignore_terminal_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        #[allow(unsafe_code)]
+        let _ = unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}

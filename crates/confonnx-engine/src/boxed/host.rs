@@ -1,0 +1,404 @@
+//! Models in boxes, as the key holder sees them: they run, and what ends one is seen by the requests it was running alone.
+
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use confonnx_tensor::{DataType, Tensor};
+use tracing::{error, info, warn};
+
+use super::{
+    lane::{Broken, Lane},
+    process::{Cargo, Process, Setup},
+    wire::Facts,
+};
+use crate::{
+    error::{EngineError, InferError},
+    model::ModelOptions,
+    port::TensorInfo,
+    recent::Recent,
+    runtime::Library,
+};
+
+/// What makes boxes. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Boxes {
+    setup: Arc<Setup>,
+    landlocked: bool,
+}
+
+/// A model in a box of its own, which ends when this is dropped.
+pub struct BoxedModel {
+    facts: Facts,
+    shared: Arc<Shared>,
+    timeout: Duration,
+    recent: Recent,
+    batched: AtomicU64,
+}
+
+/// How often a model's box ended, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deaths {
+    /// By itself, or because it said what it was not asked.
+    pub crashes: u64,
+    /// Because a run did not end in time.
+    pub timeouts: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    crashes: AtomicU64,
+    timeouts: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// The box that runs, if one does.
+    process: Option<Arc<Process>>,
+    /// Its lanes that are not in use; the last one back is the first to go on.
+    idle: Vec<Lane>,
+    closed: bool,
+}
+
+impl Boxes {
+    /// For boxes of `program`, which runs [`run`](super::run) when its first argument is [`ARGUMENT`](super::ARGUMENT),
+    /// each with at most `memory` bytes of its own if that is not 0. Sees whether one can be made.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBox`] when the system refuses any of what keeps a box apart, or the library does not load.
+    pub fn new(program: PathBuf, library: Library, memory: u64) -> Result<Self, EngineError> {
+        let setup = Setup { program, library, memory };
+        let landlocked = Process::probe(&setup)?;
+        Ok(Self { setup: Arc::new(setup), landlocked })
+    }
+
+    /// The library.
+    pub fn library(&self) -> &Library {
+        &self.setup.library
+    }
+
+    /// Whether the kernel has Landlock. Without it boxes have no system call to open files with all the same.
+    pub fn are_landlocked(&self) -> bool {
+        self.landlocked
+    }
+
+    /// Has a new box load the model in `onnx`, which is called `name` in the log. A run may take as long as `timeout`.
+    ///
+    /// # Errors
+    /// [`EngineError::Boxed`] with what the box says of the model.
+    pub fn load(
+        &self,
+        name: &str,
+        onnx: &[u8],
+        options: &ModelOptions,
+        timeout: Duration,
+    ) -> Result<BoxedModel, EngineError> {
+        let failed = |error: io::Error| EngineError::NoBox(error.to_string());
+        let cargo = Cargo::new(onnx, options).map_err(failed)?;
+        let shared = Arc::new(Shared::default());
+        let (loaded, result) = mpsc::channel();
+        let keeper = Keeper {
+            name: name.into(),
+            setup: Arc::clone(&self.setup),
+            cargo,
+            sessions: options.sessions.max(1),
+            timeout,
+            shared: Arc::clone(&shared),
+        };
+        // A box ends with the thread that starts it: this one is there for as long as the model is.
+        thread::Builder::new()
+            .name("box-keeper".into())
+            .spawn(move || keeper.keep(&loaded))
+            .map_err(failed)?;
+        let lost = || EngineError::NoBox("the thread that keeps it ended".into());
+        let facts = result.recv().map_err(|_| lost())??;
+        Ok(BoxedModel { facts, shared, timeout, recent: Recent::default(), batched: AtomicU64::new(0) })
+    }
+}
+
+impl BoxedModel {
+    /// The inputs every request has to give.
+    pub fn inputs(&self) -> &[TensorInfo] {
+        &self.facts.inputs
+    }
+
+    /// The inputs a request may give.
+    pub fn optional_inputs(&self) -> &[TensorInfo] {
+        &self.facts.optional
+    }
+
+    /// The outputs a request can ask for.
+    pub fn outputs(&self) -> &[TensorInfo] {
+        &self.facts.outputs
+    }
+
+    /// How the cores are shared out, as the box says.
+    pub fn arrangement(&self) -> &str {
+        &self.facts.arrangement
+    }
+
+    /// The most rows that are batched, or why none are.
+    ///
+    /// # Errors
+    /// What the box says.
+    pub fn largest_batch(&self) -> Result<usize, &str> {
+        self.facts.largest_batch.as_ref().map(|rows| *rows).map_err(String::as_str)
+    }
+
+    /// How many requests were answered together with others so far, as the box says.
+    pub fn batched_requests(&self) -> u64 {
+        self.batched.load(Relaxed)
+    }
+
+    /// Whether the next run is likely to be brief, by those of late.
+    pub fn is_brief(&self) -> bool {
+        self.recent.is_brief()
+    }
+
+    /// How often its box ended.
+    pub fn deaths(&self) -> Deaths {
+        Deaths { crashes: self.shared.crashes.load(Relaxed), timeouts: self.shared.timeouts.load(Relaxed) }
+    }
+
+    /// Has the box run the model, with all cores if the request is `alone`; waits while all of its sessions are busy.
+    ///
+    /// # Errors
+    /// [`InferError`]: what the box says, or what became of it.
+    pub fn run(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+        alone: bool,
+    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+        let wanted = self.wanted(outputs)?;
+        let (process, mut lane) = self.shared.take(self.timeout)?;
+        let start = Instant::now();
+        let asked = lane.ask(&process, (inputs, outputs), &wanted, alone, self.timeout);
+        self.recent.record(start.elapsed());
+        match asked {
+            Ok((result, batched)) => {
+                // Requests end in another order than they are counted.
+                self.batched.fetch_max(batched, Relaxed);
+                self.shared.give_back(&process, lane);
+                result
+            }
+            Err(broken) => {
+                let (counter, error) = match broken {
+                    Broken::Crashed => (&self.shared.crashes, InferError::Crashed),
+                    Broken::Timeout => {
+                        let seconds = self.timeout.as_secs();
+                        (&self.shared.timeouts, InferError::Timeout { seconds })
+                    }
+                };
+                // Once for each box, whoever of its requests is the first to see.
+                if self.shared.forget(&process) {
+                    counter.fetch_add(1, Relaxed);
+                }
+                process.end();
+                Err(error)
+            }
+        }
+    }
+
+    /// Names and types of the outputs asked for.
+    fn wanted<'w>(&'w self, outputs: &'w [String]) -> Result<Vec<(&'w str, DataType)>, InferError> {
+        if outputs.is_empty() {
+            return Ok(self.facts.outputs.iter().map(|info| (info.name.as_str(), info.dtype)).collect());
+        }
+        let find = |name: &'w String| {
+            let info = self.facts.outputs.iter().find(|info| info.name == *name);
+            info.map(|info| (name.as_str(), info.dtype)).ok_or_else(|| InferError::UnknownOutput {
+                name: name.clone(),
+                expected: self.facts.outputs.iter().map(|info| info.name.clone()).collect(),
+            })
+        };
+        outputs.iter().map(find).collect()
+    }
+}
+
+impl fmt::Debug for BoxedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxedModel").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl Drop for BoxedModel {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        let process = state.process.take();
+        drop(state);
+        self.shared.changed.notify_all();
+        if let Some(process) = process {
+            process.end();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a lane of the box that runs.
+    fn take(&self, timeout: Duration) -> Result<(Arc<Process>, Lane), InferError> {
+        let start = Instant::now();
+        let mut state = self.lock();
+        loop {
+            let patience = match &state.process {
+                Some(process) => {
+                    let process = Arc::clone(process);
+                    if let Some(lane) = state.idle.pop() {
+                        return Ok((process, lane));
+                    }
+                    timeout
+                }
+                None => timeout.min(RESTART_PATIENCE),
+            };
+            let left = patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(match &state.process {
+                    Some(_) => InferError::Timeout { seconds: timeout.as_secs() },
+                    None => InferError::Restarting,
+                });
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn give_back(&self, process: &Arc<Process>, lane: Lane) {
+        let mut state = self.lock();
+        if state.process.as_ref().is_some_and(|current| Arc::ptr_eq(current, process)) {
+            state.idle.push(lane);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Lets nobody ask `process` any more; whether anybody could.
+    fn forget(&self, process: &Arc<Process>) -> bool {
+        let mut state = self.lock();
+        let current = state.process.as_ref().is_some_and(|current| Arc::ptr_eq(current, process));
+        if current {
+            state.process = None;
+            state.idle.clear();
+        }
+        current
+    }
+}
+
+/// Starts a model's box, and starts it again when it ends.
+struct Keeper {
+    name: String,
+    setup: Arc<Setup>,
+    cargo: Cargo,
+    sessions: usize,
+    timeout: Duration,
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    fn keep(self, loaded: &mpsc::Sender<Result<Facts, EngineError>>) {
+        let first = match self.start() {
+            Ok((facts, process)) => {
+                if loaded.send(Ok(facts.clone())).is_err() {
+                    return;
+                }
+                Some((facts, process))
+            }
+            // Nobody waits if the thread that asked is gone.
+            Err(error) => return drop(loaded.send(Err(error))),
+        };
+        let Some((facts, mut process)) = first else { return };
+        let mut pause = Duration::ZERO;
+        loop {
+            let start = Instant::now();
+            process.wait();
+            if self.shared.forget(&process) {
+                self.shared.crashes.fetch_add(1, Relaxed);
+            }
+            let how = process.end().map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
+            if self.shared.lock().closed {
+                return;
+            }
+            if start.elapsed() > STABLE {
+                pause = Duration::ZERO;
+            }
+            process = loop {
+                warn!("{}: its process ended ({how}); it is started again in {pause:?}", self.name);
+                if self.closes_within(pause) {
+                    return;
+                }
+                pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                match self.start() {
+                    Ok((again, process))
+                        if (&again.inputs, &again.outputs) == (&facts.inputs, &facts.outputs) =>
+                    {
+                        info!("{}: its process runs again", self.name);
+                        break process;
+                    }
+                    Ok((_, process)) => {
+                        error!("{}: its process says other inputs and outputs than before", self.name);
+                        self.shared.forget(&process);
+                    }
+                    Err(error) => error!("{}: its process cannot be started again: {error}", self.name),
+                }
+            };
+        }
+    }
+
+    /// A box that takes requests.
+    fn start(&self) -> Result<(Facts, Arc<Process>), EngineError> {
+        let failed = |error: io::Error| EngineError::NoBox(error.to_string());
+        let (process, facts) = Process::load(&self.setup, &self.cargo)?;
+        let together = facts.largest_batch.as_ref().map_or(1, |rows| *rows).clamp(1, MOST_TOGETHER);
+        let (mut lanes, mut ends) = (Vec::new(), Vec::new());
+        // As many as run at once, and those that wait while they are batched.
+        for index in 0..self.sessions.saturating_add(together).saturating_sub(1) {
+            let (lane, end) = Lane::new(index as u64, self.timeout).map_err(failed)?;
+            lanes.push(lane);
+            ends.push(end);
+        }
+        let sent = lanes.iter().zip(&ends).map(|(lane, end)| {
+            let (socket, memory) = end.fds();
+            (lane.index, socket, memory)
+        });
+        process.begin(sent).map_err(failed)?;
+        let process = Arc::new(process);
+        let mut state = self.shared.lock();
+        if !state.closed {
+            state.process = Some(Arc::clone(&process));
+            state.idle = lanes;
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        Ok((facts, process))
+    }
+
+    /// Waits; whether the model is not wanted any more.
+    fn closes_within(&self, pause: Duration) -> bool {
+        let state = self.shared.lock();
+        let waited = self.shared.changed.wait_timeout_while(state, pause, |state| !state.closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+}
+
+/// How long a request waits for a box that is being started again.
+const RESTART_PATIENCE: Duration = Duration::from_secs(10);
+/// A box that ran as long is started again at once; one that did not, after a pause that doubles.
+const STABLE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Lanes for requests that wait to be batched.
+const MOST_TOGETHER: usize = 256;

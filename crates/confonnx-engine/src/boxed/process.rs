@@ -1,0 +1,203 @@
+//! A box as its parent sees it: started, told what to load, ended.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::{
+    fs::fstat,
+    net::sockopt::{Timeout, set_socket_timeout},
+};
+
+use super::{
+    channel,
+    message::{Control, Said},
+    wire::{self, Facts, Order},
+};
+use crate::{error::EngineError, memory, model::ModelOptions, runtime::Library};
+
+/// How boxes are made.
+#[derive(Debug)]
+pub(super) struct Setup {
+    /// This program, which runs a box when its first argument is [`ARGUMENT`].
+    pub(super) program: PathBuf,
+    pub(super) library: Library,
+    /// Bytes of memory that each may have; 0: no limit of their own.
+    pub(super) memory: u64,
+}
+
+/// The first argument of a program that is to run a box.
+pub const ARGUMENT: &str = "engine-box";
+
+/// What a box loads, in files that nobody can change: it may have to be loaded again.
+#[derive(Debug)]
+pub(super) struct Cargo {
+    order: OwnedFd,
+    model: OwnedFd,
+    data: OwnedFd,
+}
+
+/// A running box. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) control: OwnedFd,
+    child: Mutex<Child>,
+}
+
+impl Cargo {
+    pub(super) fn new(onnx: &[u8], options: &ModelOptions) -> io::Result<Self> {
+        let mut end = 0_u64;
+        let external = options.external_data.iter().map(|(location, bytes)| {
+            let start = end;
+            end = end.saturating_add(bytes.len() as u64);
+            (location.clone(), start..end)
+        });
+        let order = Order {
+            sessions: options.sessions,
+            threads_per_session: options.threads_per_session,
+            batch: options.batch.clone(),
+            free_width: options.free_width,
+            external: external.collect(),
+        };
+        let data: Vec<&[u8]> = options.external_data.iter().map(|(_, bytes)| &**bytes).collect();
+        Ok(Self {
+            order: memory::sealed("order", &[&order.encode()])?,
+            model: memory::sealed("model", &[onnx])?,
+            data: memory::sealed("data", &data)?,
+        })
+    }
+}
+
+impl Process {
+    /// Starts one that waits for orders. It ends with the thread that starts it.
+    fn start(setup: &Setup) -> io::Result<Self> {
+        let (control, theirs) = channel::pair()?;
+        let child = Command::new(&setup.program)
+            .arg(ARGUMENT)
+            .env_clear()
+            .current_dir("/")
+            // What a terminal sends to whoever runs there is for the parent alone.
+            .process_group(0)
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { control, child: Mutex::new(child) })
+    }
+
+    /// Sees whether a box can be made: whether the library loads in it, and the sandbox holds. Whether Landlock does.
+    pub(super) fn probe(setup: &Setup) -> Result<bool, EngineError> {
+        let failed = |error: io::Error| EngineError::NoBox(error.to_string());
+        let process = Self::start(setup).map_err(failed)?;
+        let report = memory::growing("report").map_err(failed)?;
+        process.tell(setup, Control::Probe, &report, &[]).map_err(failed)?;
+        match process.hear(&report).map_err(failed)? {
+            Ok(Said::Held { landlocked }) => Ok(landlocked),
+            Ok(_) => Err(EngineError::NoBox("it says what it was not asked".into())),
+            Err(why) => Err(EngineError::NoBox(why)),
+        }
+    }
+
+    /// Starts one and has it load `cargo`.
+    pub(super) fn load(setup: &Setup, cargo: &Cargo) -> Result<(Self, Facts), EngineError> {
+        let failed = |error: io::Error| EngineError::NoBox(error.to_string());
+        // The model may have ended it: that is no fault of the system.
+        let ended =
+            |error: io::Error| EngineError::Boxed(format!("the process that loads it ended: {error}"));
+        let process = Self::start(setup).map_err(failed)?;
+        let report = memory::growing("report").map_err(failed)?;
+        let Cargo { order, model, data } = cargo;
+        let len = |file: &OwnedFd| fstat(file).map(|stat| u64::try_from(stat.st_size).unwrap_or_default());
+        let lens = || Ok::<_, io::Error>((len(order)?, len(model)?, len(data)?));
+        let (order_len, model_len, data_len) = lens().map_err(failed)?;
+        let load = Control::Load { order_len, model_len, data_len, memory: setup.memory };
+        let files = [order.as_fd(), model.as_fd(), data.as_fd()];
+        process.tell(setup, load, &report, &files).map_err(failed)?;
+        let len = match process.hear(&report).map_err(ended)? {
+            Ok(Said::Loaded { len }) => len,
+            Ok(_) => return Err(EngineError::Boxed("its process says what it was not asked".into())),
+            Err(why) => return Err(EngineError::Boxed(why)),
+        };
+        let facts = said(&report, len).and_then(|bytes| Facts::decode(&bytes).map_err(io::Error::other));
+        Ok((process, facts.map_err(ended)?))
+    }
+
+    /// Has it take requests from `lanes`, once it has given up what it needed to load.
+    pub(super) fn begin<'f>(
+        &self,
+        lanes: impl Iterator<Item = (u64, BorrowedFd<'f>, BorrowedFd<'f>)>,
+    ) -> io::Result<()> {
+        for (index, socket, memory) in lanes {
+            channel::tell_with(&self.control, Control::Lane { index }.message(), &[socket, memory])?;
+        }
+        channel::tell(&self.control, Control::Begin.message())?;
+        match Said::of(channel::hear(&self.control)?) {
+            Some(Said::Held { .. }) => Ok(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn tell(
+        &self,
+        setup: &Setup,
+        control: Control,
+        report: &OwnedFd,
+        files: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let library = setup.library.file().ok_or(io::ErrorKind::Unsupported)?;
+        let files: Vec<_> = [library, report.as_fd()].into_iter().chain(files.iter().copied()).collect();
+        set_socket_timeout(&self.control, Timeout::Recv, Some(LOADING))?;
+        channel::tell_with(&self.control, control.message(), &files)
+    }
+
+    /// What it says, or why it refuses.
+    fn hear(&self, report: &OwnedFd) -> io::Result<Result<Said, String>> {
+        match Said::of(channel::hear(&self.control)?).ok_or(io::ErrorKind::InvalidData)? {
+            Said::Refused { len } => {
+                let why = said(report, len)?;
+                Ok(Err(wire::plain(&String::from_utf8_lossy(&why))))
+            }
+            other => Ok(Ok(other)),
+        }
+    }
+
+    /// Waits until it ends: it has nothing to say any more.
+    pub(super) fn wait(&self) {
+        let _ = set_socket_timeout(&self.control, Timeout::Recv, None);
+        let _ = channel::hear(&self.control);
+    }
+
+    /// Ends it, if it runs still. How it ended.
+    pub(super) fn end(&self) -> Option<std::process::ExitStatus> {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has ended and was waited for is not sent anything.
+        let _ = child.kill();
+        child.wait().ok()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The first bytes of a report, copied once.
+fn said(report: &OwnedFd, len: u64) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(len).ok().filter(|len| *len <= LONGEST_REPORT);
+    memory::read(report, len.ok_or(io::ErrorKind::InvalidData)?, 0)
+}
+
+/// How long a box may load.
+const LOADING: Duration = Duration::from_secs(600);
+
+/// What a box may say of a model.
+const LONGEST_REPORT: usize = 16 << 20;

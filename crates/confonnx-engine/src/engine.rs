@@ -1,0 +1,180 @@
+//! Where models run: in this process, or each in a box of its own.
+
+use std::time::Duration;
+
+use confonnx_tensor::Tensor;
+
+use crate::{
+    boxed::{BoxedModel, Boxes, Deaths},
+    error::{EngineError, InferError},
+    model::{Model, ModelOptions},
+    port::TensorInfo,
+    runtime::Runtime,
+    stop::Stop,
+};
+
+/// What runs models.
+#[derive(Clone, Debug)]
+pub enum Engine {
+    /// ONNX Runtime in this process, with all it holds: for TEEs that have one process.
+    InProcess(Runtime),
+    /// A process for each model.
+    Isolated(Boxes),
+}
+
+/// A model that is loaded.
+#[derive(Debug)]
+pub enum LoadedModel {
+    /// In this process.
+    InProcess(Box<Model>),
+    /// In one of its own.
+    Isolated(Box<BoxedModel>),
+}
+
+impl Engine {
+    /// For the claims: `in-process` or `isolated`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::InProcess(_) => "in-process",
+            Self::Isolated(_) => "isolated",
+        }
+    }
+
+    /// ONNX Runtime's version.
+    pub fn version(&self) -> &str {
+        match self {
+            Self::InProcess(runtime) => runtime.version(),
+            Self::Isolated(boxes) => boxes.library().version(),
+        }
+    }
+
+    /// SHA-256 of ONNX Runtime's library.
+    pub fn sha256(&self) -> [u8; 32] {
+        match self {
+            Self::InProcess(runtime) => runtime.sha256(),
+            Self::Isolated(boxes) => boxes.library().sha256(),
+        }
+    }
+
+    /// Loads the model in `onnx`, which is called `name` in the log. In a box, a run ends after `timeout`.
+    ///
+    /// # Errors
+    /// [`EngineError`] when it is not a model that this ONNX Runtime runs.
+    pub fn load(
+        &self,
+        name: &str,
+        onnx: &[u8],
+        options: &ModelOptions,
+        timeout: Duration,
+    ) -> Result<LoadedModel, EngineError> {
+        Ok(match self {
+            Self::InProcess(runtime) => {
+                // Who asked for it may be gone before it is tried.
+                let load = || Model::load(runtime, onnx, options);
+                LoadedModel::InProcess(Box::new(Stop::default().during(load)?))
+            }
+            Self::Isolated(boxes) => {
+                LoadedModel::Isolated(Box::new(boxes.load(name, onnx, options, timeout)?))
+            }
+        })
+    }
+}
+
+impl LoadedModel {
+    /// How the cores are shared out.
+    pub fn arrangement(&self) -> String {
+        match self {
+            Self::InProcess(model) => model.arrangement().to_string(),
+            Self::Isolated(model) => model.arrangement().to_owned(),
+        }
+    }
+
+    /// The most rows that are batched: 1 if that was not asked for.
+    ///
+    /// # Errors
+    /// Why there are no batches although it was.
+    pub fn largest_batch(&self) -> Result<usize, String> {
+        match self {
+            Self::InProcess(model) => model.largest_batch().map_err(ToString::to_string),
+            Self::Isolated(model) => model.largest_batch().map_err(str::to_owned),
+        }
+    }
+
+    /// How many requests were answered together with others so far.
+    pub fn batched_requests(&self) -> u64 {
+        match self {
+            Self::InProcess(model) => model.batched_requests(),
+            Self::Isolated(model) => model.batched_requests(),
+        }
+    }
+
+    /// How often its process ended, if it has one of its own.
+    pub fn deaths(&self) -> Option<Deaths> {
+        match self {
+            Self::InProcess(_) => None,
+            Self::Isolated(model) => Some(model.deaths()),
+        }
+    }
+
+    /// The inputs every request has to give.
+    pub fn inputs(&self) -> &[TensorInfo] {
+        match self {
+            Self::InProcess(model) => model.inputs(),
+            Self::Isolated(model) => model.inputs(),
+        }
+    }
+
+    /// The inputs a request may give.
+    pub fn optional_inputs(&self) -> &[TensorInfo] {
+        match self {
+            Self::InProcess(model) => model.optional_inputs(),
+            Self::Isolated(model) => model.optional_inputs(),
+        }
+    }
+
+    /// The outputs a request can ask for.
+    pub fn outputs(&self) -> &[TensorInfo] {
+        match self {
+            Self::InProcess(model) => model.outputs(),
+            Self::Isolated(model) => model.outputs(),
+        }
+    }
+
+    /// Whether the next run is likely to take no more than 500 µs, by those of late.
+    pub fn is_brief(&self) -> bool {
+        match self {
+            Self::InProcess(model) => model.is_brief(),
+            Self::Isolated(model) => model.is_brief(),
+        }
+    }
+
+    /// [`Model::run`], wherever it runs.
+    ///
+    /// # Errors
+    /// [`InferError`] when the request does not fit the model, the model fails on it, or its process does.
+    pub fn run(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+        match self {
+            Self::InProcess(model) => model.run(inputs, outputs),
+            Self::Isolated(model) => model.run(inputs, outputs, false),
+        }
+    }
+
+    /// [`Model::run_alone`], wherever it runs.
+    ///
+    /// # Errors
+    /// [`InferError`] as for [`run`](Self::run).
+    pub fn run_alone(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+        match self {
+            Self::InProcess(model) => model.run_alone(inputs, outputs),
+            Self::Isolated(model) => model.run(inputs, outputs, true),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The processes that models run in: what they have, what they cannot do, and what becomes of requests when they end.
+
+use std::{fs, path::Path, process::Command};
+
+use confonnx_attest::{Digest, Expectations, Policy};
+use confonnx_client::{Client, Options};
+use confonnx_tensor::{DataType, Shape, Tensor};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    harness::*,
+    memory::{Server, count_in},
+};
+
+/// The processes that `parent` started.
+fn children(parent: u32) -> Vec<u32> {
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may have anything in it: state, parent.
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        after.split_ascii_whitespace().nth(1).is_some_and(|found| found == parent.to_string())
+    };
+    processes.filter(is_child).collect()
+}
+
+fn client(server: &Server, auth_key: Option<&str>) -> Client {
+    let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+    let mut options = Options::default();
+    options.auth_key = auth_key.map(Into::into);
+    Client::new(&server.url, policy, options).unwrap()
+}
+
+async fn count(running: &Running, n: i64) -> Answer {
+    running.ask(&head("POST", "/v2/models/count/infer"), count_to(n).as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_run_without_end_is_ended_and_the_next_is_answered() {
+    let running = start_with(config("count", |settings| settings.inference_timeout = Some(1))).await;
+    let answer = count(&running, i64::MAX / 2).await;
+    assert_eq!(answer.error(), (504, "inference-timeout".to_owned()));
+    assert_eq!(count(&running, 3).await.head.status, 200);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_ended() {
+    let running = start("count").await;
+    let asked = count(&running, i64::MAX / 2);
+    // The only session is busy for ever, but for this.
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(500), asked).await.is_err());
+    assert_eq!(count(&running, 3).await.head.status, 200);
+}
+
+#[tokio::test]
+async fn a_process_that_ends_costs_the_requests_it_ran_and_is_started_again() {
+    let server = Server::start(&["--model-path", model("count").to_str().unwrap()]);
+    let [first] = children(server.pid())[..] else { panic!("one model, one process") };
+    let n =
+        Tensor::new(DataType::Int64, Shape::new([]).unwrap(), (i64::MAX / 2).to_le_bytes().to_vec()).unwrap();
+    let (asking, of) = (client(&server, None), client(&server, None));
+    let asked =
+        tokio::spawn(
+            async move { asking.infer(Some("count"), vec![("n".to_owned(), n)], &[]).await.map(drop) },
+        );
+    let cpu = || {
+        let stat = fs::read_to_string(format!("/proc/{first}/stat")).unwrap_or_default();
+        let after = stat.rsplit(')').next().unwrap_or_default().to_owned();
+        after.split_ascii_whitespace().nth(11).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let before = cpu();
+    until(|| cpu() > before + 20).await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(first).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
+    let error = asked.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("inference-crashed") || error.contains("process ended"), "{error}");
+
+    let n = Tensor::new(DataType::Int64, Shape::new([]).unwrap(), 3_i64.to_le_bytes().to_vec()).unwrap();
+    of.infer(Some("count"), vec![("n".to_owned(), n)], &[]).await.unwrap();
+    let [second] = children(server.pid())[..] else { panic!("one model, one process") };
+    assert_ne!(first, second);
+}
+
+#[tokio::test]
+async fn a_process_has_its_own_tensors_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["identity_uint8", "identity_int64"] {
+        let version = folder.path().join("models").join(name).join("1");
+        fs::create_dir_all(&version).unwrap();
+        fs::copy(model(name), version.join("model.onnx")).unwrap();
+    }
+    let token = "a-token-that-is-nowhere-else-77ac";
+    let auth = folder.path().join("auth.toml");
+    let hash = Digest(Sha256::digest(token).into());
+    fs::write(&auth, format!("[[caller]]\nname = \"a\"\ntoken_sha256 = \"{hash}\"\n")).unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let models = text(&folder.path().join("models"));
+    let server = Server::start(&["--model-repository", &models, "--auth-file", &text(&auth)]);
+    let client = client(&server, Some(token));
+    let metadata = client.metadata(Some("identity_uint8")).await.unwrap();
+    let pattern = b"tensor-that-is-nowhere-else-3e10".to_vec();
+    let dims: Vec<u64> =
+        metadata.inputs[0].shape.iter().map(|dim| u64::try_from(*dim).unwrap_or(32)).collect();
+    let shape = Shape::new(dims).unwrap();
+    let data: Vec<u8> = pattern.iter().copied().cycle().take(shape.elements()).collect();
+    let input = Tensor::new(DataType::Uint8, shape, data.clone()).unwrap();
+    let name = metadata.inputs[0].name.clone();
+    client.infer(Some("identity_uint8"), vec![(name, input)], &[]).await.unwrap();
+
+    let boxes = children(server.pid());
+    assert_eq!(boxes.len(), 2, "one for each model");
+    let needles: [&[u8]; 3] = [&data, token.as_bytes(), &hash.0];
+    let found: Vec<_> =
+        boxes.iter().map(|pid| count_in(*pid, &needles).expect("CI has to be able to read it")).collect();
+    for found in &found {
+        assert_eq!(found[1..], [0, 0], "the token, and its hash");
+    }
+    // What its own process still has of it shows that the search finds what is there.
+    let with = found.iter().filter(|found| found[0] > 0).count();
+    assert_eq!(with, 1, "the tensor is in the process of its model alone: {found:?}");
+    assert!(count_in(server.pid(), &needles).unwrap()[2] > 0, "the search finds nothing at all");
+
+    for pid in boxes {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+        assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
+        for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            let to = text(&fs::read_link(fd.unwrap().path()).unwrap());
+            let ours = ["socket:[", "/memfd:tensors", "/dev/null"].iter().any(|start| to.starts_with(start));
+            assert!(ours, "it has {to}");
+        }
+    }
+}
+
+#[test]
+fn without_debug_another_library_or_a_loaders_variable_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("libonnxruntime.so");
+    fs::write(&other, b"\x7fELF\0VERS_1.31.1\0").unwrap();
+    let start = |variable: &str, library: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_confonnx-server"))
+            .env_clear()
+            .env(variable, "1")
+            .arg("--onnxruntime-library")
+            .arg(library)
+            .args(["--model-path", model("mlp").to_str().unwrap()])
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for variable in ["LD_BIND_NOW", "ORT_SOMETHING"] {
+        let (started, log) = start(variable, &library());
+        assert!(!started && log.contains(&format!("{variable} is set")), "{log}");
+    }
+    let config = config("mlp", |settings| {
+        settings.debug = Some(false);
+        settings.onnxruntime_library = Some(other.clone());
+    });
+    let error = confonnx_server::models::open_engine(&config, Path::new("/nowhere")).unwrap_err().to_string();
+    assert!(error.contains("expected fc44112f") || error.contains("expected 8aa3b76b"), "{error}");
+}
