@@ -144,15 +144,15 @@ digits: ## Train the example model again
 	$(VENV)/python examples/digits/train.py
 
 image: need-cargo image-system ## Build the container image and its archive (target/image/out/release/oci.tar), the same bytes each time
-	deploy/image/make-image release $(TARGET)/image/release
+	deploy/image/make-image release $(TARGET)/image/out/release
 
 test-image: need-cargo image-system ## Build the container image, run it under podman, ask it with the ordinary client
 	@scripts/venv test
-	deploy/image/make-image development $(TARGET)/image/development
-	deploy/image/build-binary confonnx-server release $(abspath $(TARGET))/image/release/confonnx-server
+	deploy/image/make-image development $(TARGET)/image/out/development
+	deploy/image/build-binary confonnx-server release $(abspath $(TARGET))/image/out/release/confonnx-server
 	$(CARGO) build --locked -p confonnx-cli
-	CONFONNX_IMAGE=$(abspath $(TARGET))/image/development CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx \
-	  CONFONNX_RELEASE_SERVER=$(abspath $(TARGET))/image/release/confonnx-server \
+	CONFONNX_IMAGE=$(abspath $(TARGET))/image/out/development CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx \
+	  CONFONNX_RELEASE_SERVER=$(abspath $(TARGET))/image/out/release/confonnx-server \
 	  $(VENV)/python -m pytest -p no:cacheprovider deploy/image
 
 reproduce: need-cargo image-system ## Build the image twice, in two folders as two users, and say what differs
