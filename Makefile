@@ -23,9 +23,9 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888; K
 	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
 	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/$(PROFILE)/confonnx-server --port $(PORT) $(if $(KEEP),--keep)
 
-ci: lint test fuzz-smoke attack-smoke test-image ## What CI runs: cheap checks first, then every test
+ci: lint test fuzz-smoke fuzz-models-smoke attack-smoke test-image ## What CI runs: cheap checks first, then every test
 
-test: test-rust test-python test-docs ## Every test: Rust, Python, end to end, the documents' commands
+test: test-rust test-python test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands
 	@scripts/system-parts --end test
 
 .PHONY: system
@@ -116,16 +116,22 @@ conformance-ready: need-cargo
 	@scripts/fetch-onnxruntime
 	@scripts/build-python release confonnx-server
 
-.PHONY: conformance fuzz-models test-models
+.PHONY: conformance fuzz-models test-conformance
+test-conformance: need-cargo
+	@scripts/venv runtime conformance
+	@scripts/fetch-onnxruntime
+	@scripts/build-python debug confonnx-server confonnx-cli
+	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server $(VENV)/python conformance/published.py --every 10
+
+.PHONY: fuzz-models-smoke
+fuzz-models-smoke: test-conformance
+	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server $(VENV)/python conformance/fuzz.py --seconds 60
+
 conformance: conformance-ready ## Compare ONNX's published cases with bare ONNX Runtime, bit for bit (EVERY=1)
 	$(VENV)/python conformance/published.py --every $(or $(EVERY),1)
 
 fuzz-models: conformance-ready ## Send operators and shapes to a live server, others beside it (SECONDS_ALL=600 FUZZ=FLAGS)
 	$(VENV)/python conformance/fuzz.py --seconds $(or $(SECONDS_ALL),600) $(FUZZ)
-
-test-models: conformance-ready
-	$(VENV)/python conformance/published.py --every 10
-	$(VENV)/python conformance/fuzz.py --seconds 60
 
 .PHONY: fuzz-smoke
 fuzz-smoke: need-cargo

@@ -164,7 +164,7 @@ def round_of(seed: int, until: float, flags: list[str], counts: dict[str, int]) 
             models[f"m{len(models)}"] = made
     held, pairs = innocent()
     # Known by name, should the server end.
-    with Live({**models, "innocent": held}, "--num-sessions", "1", *flags) as live:
+    with Live({**models, "innocent": held}, "--num-sessions", "1", "--inference-timeout", str(DEADLINE), *flags) as live:
         stop, faults = threading.Event(), []
         others = [threading.Thread(target=caller, args=(live, pairs, stop, faults)) for _ in range(2)]
         for other in others:
@@ -191,7 +191,7 @@ def round_of(seed: int, until: float, flags: list[str], counts: dict[str, int]) 
                             kind = type(error).__name__
                         counts[kind] = counts.get(kind, 0) + 1
                         if not live.alive():
-                            raise Fault(f"the server ended with {live.process.returncode}: {what}")
+                            raise Fault(f"the server ended with {live.process.returncode}: {what}: {live.said()[-400:]}")
                         if time.monotonic() - begun > DEADLINE + MARGIN:
                             raise Fault(f"a request went past its deadline of {DEADLINE} s: {what}")
                         if faults:

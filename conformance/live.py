@@ -49,10 +49,13 @@ class Live:
         self.log = self.folder / "log"
         command = [
             str(executable()), "--debug", "--address", "127.0.0.1", "--http-port", str(port), "--admin-port", "0",
-            "--model-repository", str(self.folder / "models"), "--threads-per-session", str(THREADS), *flags,
+            "--model-repository", str(self.folder / "models"), "--threads-per-session", str(THREADS),
+            "--onnxruntime-library", str(next((ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*"))), *flags,
         ]  # fmt: skip
         with self.log.open("wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
+            # Settings of its own alone.
+            environment = {name: text for name, text in os.environ.items() if not name.startswith("CONFONNX_")}
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, env=environment)
         while self.alive():
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
