@@ -3,6 +3,7 @@
 pub mod blocking;
 mod client;
 mod drive;
+mod host;
 mod outgoing;
 mod policy;
 mod transport;

@@ -1,10 +1,11 @@
 //! Requests to inner APIs that this crate has no method for.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use confonnx_protocol::bhttp::Fields;
 
-use crate::conversation::Answer;
+use crate::conversation::{Answer, Call};
 
 /// A request to the inner API, as it is. It travels sealed, with `date`, `authorization` and padding added.
 #[derive(Clone)]
@@ -43,6 +44,15 @@ impl Request {
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
+    }
+}
+
+impl From<Request> for Call<'_> {
+    fn from(request: Request) -> Self {
+        let Request { method, path, fields, body } = request;
+        let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        let body = vec![Cow::Owned(body)];
+        Self { method: method.into(), model: None, path, fields, body, json_len: None, streamed: false }
     }
 }
 

@@ -9,7 +9,7 @@ use confonnx_protocol::oip::{self, ErrorBody};
 use confonnx_protocol::resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER};
 use confonnx_protocol::{Draft, Plaintext};
 
-use crate::{ClientError, ModelRef, Options, Request, Secret};
+use crate::{ClientError, ModelRef, Options, Secret};
 
 /// What to ask of the inner API; the same for every try.
 pub struct Call<'a> {
@@ -31,15 +31,6 @@ pub struct Answer {
     message: Plaintext,
     head: ResponseHead,
     body: Body,
-}
-
-impl From<Request> for Call<'_> {
-    fn from(request: Request) -> Self {
-        let Request { method, path, fields, body } = request;
-        let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        let body = vec![Cow::Owned(body)];
-        Self { method: method.into(), model: None, path, fields, body, json_len: None, streamed: false }
-    }
 }
 
 impl<'a> Call<'a> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use confonnx_attest::{ModelClaim, Nonce, Policy, Trusted};
@@ -14,8 +14,7 @@ use confonnx_tensor::Tensor;
 use serde::de::DeserializeOwned;
 
 use super::drive::{Drive, Stream, no_answer};
-use super::transport::Transport;
-use crate::base::Base;
+use super::host::Native;
 use crate::conversation::{Answer, Call, Conversation, Exchange, Outcome, Want, percent_encode};
 use crate::repository::ModelState;
 use crate::{ClientError, ModelRef, Options, Request, Response, Secret};
@@ -23,27 +22,11 @@ use crate::{ClientError, ModelRef, Options, Request, Response, Secret};
 /// A client of one server. Cheap to share: all methods take `&self`.
 pub struct Client(Native);
 
-/// The conversation, and how it gets there.
-pub(super) struct Native {
-    pub(super) conversation: Arc<Conversation>,
-    connections: Mutex<Connections>,
-}
-
-struct Connections {
-    transport: Arc<Transport>,
-    /// The server they are for.
-    url: String,
-    /// Whose they are: a process that was forked must not use them.
-    process: u32,
-}
-
 impl Client {
     /// A client of the server at `url`, which has to be what `policy` says. No network until the first call.
     pub fn new(url: &str, policy: Policy, options: Options) -> Result<Self, ClientError> {
         let conversation = Arc::new(Conversation::new(url, policy, options)?);
-        let transport = transport(&conversation)?;
-        let connections = Connections { transport, url: conversation.url(), process: std::process::id() };
-        Ok(Self(Native { conversation, connections: Mutex::new(connections) }))
+        Ok(Self(Native::new(conversation)?))
     }
 
     /// The server's URL.
@@ -267,39 +250,6 @@ impl Client {
             Err(_) => Err(ClientError::Timeout { url: self.url(), after }),
         }
     }
-}
-
-impl Native {
-    /// Before an exchange: whether this process is a copy of the one that began the conversation.
-    fn look_for_fork(&self) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = std::process::id();
-        if connections.process != process {
-            // A forked copy: connections and what is resumed are its parent's, whom closing them would disturb.
-            let fresh = Arc::new(connections.transport.afresh());
-            std::mem::forget(std::mem::replace(&mut connections.transport, fresh));
-            connections.process = process;
-            self.conversation.forked();
-        }
-    }
-
-    /// The connections, to the server of now.
-    pub(super) fn transport(&self) -> Result<Arc<Transport>, ClientError> {
-        // Nothing panics while holding it, and every field is valid at any time.
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let url = self.conversation.url();
-        if connections.url != url {
-            connections.transport = transport(&self.conversation)?;
-            connections.url = url;
-        }
-        Ok(Arc::clone(&connections.transport))
-    }
-}
-
-fn transport(conversation: &Conversation) -> Result<Arc<Transport>, ClientError> {
-    let options = conversation.options();
-    let relay = options.relay.as_deref().map(Base::parse).transpose()?;
-    Ok(Arc::new(Transport::new(&Base::parse(&conversation.url())?, relay.as_ref(), options)?))
 }
 
 impl fmt::Debug for Client {

@@ -12,7 +12,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::client::Native;
+use super::host::Native;
 use super::outgoing::Outgoing;
 use crate::conversation::{Answer, Exchange, Now, Outcome, Step, Wait};
 use crate::{BoxError, ClientError};

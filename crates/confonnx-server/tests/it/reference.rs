@@ -66,7 +66,7 @@ fn errors() {
          inside the seal are in\n[protocol](../protocol.md).\n\n| code | status | title |\n|---|---|---|\n",
     );
     for code in Code::ALL {
-        writeln!(page, "| `{}` | {} | {} |", code.name(), code.status(), cell(&code.title())).unwrap();
+        writeln!(page, "| `{}` | {} | {} |", code.name(), code.status(), cell(code.title())).unwrap();
     }
     compare("errors.md", &page);
 }
