@@ -1,4 +1,5 @@
-//! The files of `vectors/sealing` and `vectors/session`, shared by the test that reads them and the example that writes them.
+//! The files of `vectors/sealing` and `vectors/session`, shared by the test that reads them and the example that writes
+//! them. Of the members' names some are older than the word resumption, and stay.
 
 use std::convert::Infallible;
 
@@ -47,17 +48,35 @@ pub(crate) enum Input {
         expected: String,
     },
     /// A resumption and what goes both ways in it, all reproducible.
-    Resumption { server: Server, resumption: Opening, resumption_secret: Hex, messages: Vec<Resumed> },
+    #[serde(rename = "session")]
+    Resumption {
+        server: Server,
+        #[serde(rename = "session")]
+        resumption: Opening,
+        #[serde(rename = "session_secret")]
+        resumption_secret: Hex,
+        messages: Vec<Resumed>,
+    },
     /// A request by the resumption, as a server receives it.
+    #[serde(rename = "session-request")]
     ResumptionRequest {
         server: Server,
+        #[serde(rename = "session")]
         resumption: Opening,
         received_before: Vec<Hex>,
         sealed: Hex,
         expected: String,
     },
     /// A reply to the resumption's first request, as the client receives it.
-    ResumptionReply { server: Server, resumption: Opening, salt: Hex, sealed: Hex, expected: String },
+    #[serde(rename = "session-reply")]
+    ResumptionReply {
+        server: Server,
+        #[serde(rename = "session")]
+        resumption: Opening,
+        salt: Hex,
+        sealed: Hex,
+        expected: String,
+    },
 }
 
 /// The full request that opens a resumption, and the identifier that the server gives it.
