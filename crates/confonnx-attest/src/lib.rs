@@ -89,8 +89,9 @@ pub use document::{Document, DocumentError, Documents, MAX_DOCUMENT_BYTES, Verif
 pub use enclave_info::{EnclaveInfo, EnclaveInfoError};
 pub use evidence::{Evidence, EvidenceError};
 pub use policy::{
-    AcceptedKeyService, Called, Expectations, ModelPin, ModelRefused, Platforms, Policy, PolicyBuildError,
-    PolicyError, PolicyFileError, Preset, SigningKey, SigningKeyError,
+    AcceptedEngine, AcceptedKeyService, Called, Expectations, ModelPin, ModelRefused, Platforms, Policy,
+    PolicyBuildError, PolicyError, PolicyFileError, Preset, Refusal, ServerExpectations, SigningKey,
+    SigningKeyError,
 };
 pub use proof::Genuine;
 pub use tee::Tee;

@@ -11,12 +11,14 @@ mod file;
 mod key_source;
 mod model;
 mod platforms;
+mod server;
 mod signing_key;
 
 pub use file::{PolicyFileError, Preset};
 pub use key_source::AcceptedKeyService;
 pub use model::{Called, ModelPin, ModelRefused};
 pub use platforms::Platforms;
+pub use server::{AcceptedEngine, Refusal, ServerExpectations};
 pub use signing_key::{SigningKey, SigningKeyError};
 
 /// What a server has to be. Whatever is given is always compared; nothing is skipped.
@@ -46,6 +48,8 @@ pub struct Expectations {
     /// What members of the server's group may demand of each other, by digest. Without it: to be the same program, which
     /// is enough only if [`platforms`](Self::platforms) expects no more of the TEE than [`Platforms::cloud`].
     pub peer_policies: Vec<Digest>,
+    /// What the claims have to say of the server's program, settings and keys.
+    pub server: ServerExpectations,
     /// What each kind of TEE has to be beyond that; [`Platforms::strict`] by default.
     pub platforms: Platforms,
 }
@@ -150,6 +154,7 @@ impl Policy {
         self.check_model(genuine, verdict);
         self.check_client_auth(genuine, verdict);
         key_source::check(&self.expected, genuine, verdict);
+        self.expected.server.check(&genuine.claims, verdict);
         self.check_age(genuine, now, verdict);
         verdict.equal("protocol", PROTOCOL, shown(&genuine.claims.protocol));
     }

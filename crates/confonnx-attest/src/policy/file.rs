@@ -9,7 +9,7 @@ use toml::Table;
 use crate::tee::for_each_tee;
 use crate::{
     AcceptedKeyService, Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, ModelPin,
-    Platforms, SigningKey, SigningKeyError,
+    Platforms, ServerExpectations, SigningKey, SigningKeyError,
 };
 
 /// Where the sections of a policy start from.
@@ -127,6 +127,7 @@ impl Expectations {
             allow_debug: file.allow_debug,
             key_services: list("key_services", file.key_services)?,
             peer_policies: list("peer_policy_sha256", file.peer_policy_sha256)?,
+            server: file.server,
             max_age: file.max_evidence_age_s.map(Duration::from_secs),
             platforms: file.preset.platforms().refined(&sections)?,
         })
@@ -149,6 +150,7 @@ macro_rules! file {
             allow_debug: bool,
             key_services: Option<Vec<AcceptedKeyService>>,
             peer_policy_sha256: Option<Vec<Digest>>,
+            server: ServerExpectations,
             $(
                 #[allow(dead_code, reason = "read to be checked")]
                 $folder: Option<crate::$folder::Policy>,

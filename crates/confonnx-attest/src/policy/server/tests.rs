@@ -1,0 +1,210 @@
+use serde_json::json;
+
+use super::*;
+use crate::evidence::Facts;
+use crate::measured::Measured;
+use crate::{Check, EnclaveHash, Expectations, Genuine, Outcome, Policy, PolicyBuildError, Tee, UnixTime};
+
+const A: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
+const B: &str = "b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1";
+
+fn read(server: &str) -> Result<Expectations, String> {
+    let none = &mut |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    Expectations::from_toml(&format!("[server]\n{server}"), none).map_err(|err| err.to_string())
+}
+
+fn claims() -> Claims {
+    Claims::example(UnixTime(5))
+}
+
+fn with(setting: &str, value: Value) -> Claims {
+    let mut claims = claims();
+    claims.settings.insert(setting.into(), value);
+    claims
+}
+
+fn checks(server: &str, claims: &Claims) -> Vec<Check> {
+    let mut verdict = Verdict::default();
+    read(server).unwrap().server.check(claims, &mut verdict);
+    verdict.checks
+}
+
+/// Whether the one check of that line passes; and its name, what it expected and what it found.
+fn judged(server: &str, claims: &Claims) -> (bool, String) {
+    match &checks(server, claims)[..] {
+        [Check { name, expected, found, outcome, .. }] => {
+            (*outcome == Outcome::Passed, format!("{name}: {expected}: {found}"))
+        }
+        other => panic!("{server}: {other:?}"),
+    }
+}
+
+fn text(passed: bool, text: &str) -> (bool, String) {
+    (passed, text.into())
+}
+
+#[test]
+fn what_is_not_expected_is_not_judged() {
+    assert_eq!(checks("", &with("audit_log", true.into())), []);
+}
+
+#[test]
+fn the_build_is_one_of_those_named() {
+    assert_eq!(
+        judged(&format!("build_sha256 = ['{B}']"), &claims()),
+        text(true, &format!("build: {B}: {B}"))
+    );
+    assert!(judged(&format!("build_sha256 = ['{A}', '{B}']"), &claims()).0);
+    assert_eq!(
+        judged(&format!("build_sha256 = ['{A}']"), &claims()),
+        text(false, &format!("build: {A}: {B}"))
+    );
+}
+
+#[test]
+fn the_runtime_is_one_of_those_named() {
+    let mut claims = claims();
+    claims.runtime.sha256 = A.parse().unwrap();
+    let line = |hash| format!("runtime_sha256 = ['{hash}']");
+    assert_eq!(judged(&line(A), &claims), text(true, &format!("runtime: {A}: {A}")));
+    assert_eq!(judged(&line(B), &claims), text(false, &format!("runtime: {B}: {A}")));
+}
+
+#[test]
+fn the_owner_is_one_of_those_named() {
+    let line = format!("model_owner_sha256 = ['{A}']");
+    let owner = |value| with("model_owner_sha256", value);
+    assert_eq!(judged(&line, &owner(A.into())), text(true, &format!("model owner: {A}: {A}")));
+    assert_eq!(judged(&line, &owner(B.into())), text(false, &format!("model owner: {A}: {B}")));
+    for none in [claims(), owner(Value::Null), owner("a1".into()), owner(json!([A]))] {
+        assert_eq!(judged(&line, &none), text(false, &format!("model owner: {A}: not stated")));
+    }
+}
+
+#[test]
+fn an_engine_that_is_not_stated_is_in_process() {
+    let line = "engine = 'isolated'";
+    let engine = |value| with("engine", value);
+    assert_eq!(judged(line, &engine("isolated".into())), text(true, "engine: isolated: isolated"));
+    assert_eq!(judged(line, &engine("in-process".into())), text(false, "engine: isolated: in-process"));
+    assert_eq!(judged(line, &claims()), text(false, "engine: isolated: not stated, so in-process"));
+    for other in [Value::Null, true.into(), "Isolated".into(), "isolated ".into(), json!(["isolated"])] {
+        assert!(!judged(line, &engine(other.clone())).0, "{other}");
+    }
+    let found = judged(line, &engine("\u{1b}[2J".into())).1;
+    assert_eq!(found, "engine: isolated: ?[2J");
+}
+
+#[test]
+fn batching_of_any_model_can_be_refused() {
+    let line = "batching = 'refuse'";
+    let expected = "batching: no model with requests of several callers";
+    assert_eq!(judged(line, &claims()), text(true, &format!("{expected}: none")));
+    let mut claims = claims();
+    claims.models.push(claims.models[0].clone());
+    claims.models[1].name = "other".into();
+    claims.models[1].batching = Some(1);
+    assert_eq!(judged(line, &claims), text(false, &format!("{expected}: other")));
+    claims.models[0].batching = Some(16);
+    assert_eq!(judged(line, &claims), text(false, &format!("{expected}: digits, other")));
+}
+
+#[test]
+fn an_audit_log_can_be_refused() {
+    let line = "audit_log = 'refuse'";
+    let log = |value| with("audit_log", value);
+    assert_eq!(judged(line, &log(false.into())), text(true, "audit log: false: false"));
+    assert_eq!(judged(line, &log(true.into())), text(false, "audit log: false: true"));
+    assert_eq!(judged(line, &claims()), text(false, "audit log: false: not stated"));
+    for other in [Value::Null, "false".into(), 0.into()] {
+        assert!(!judged(line, &log(other.clone())).0, "{other}");
+    }
+}
+
+#[test]
+fn no_key_lives_longer_than_the_policy_says() {
+    let mut claims = claims();
+    assert_eq!(
+        judged("max_key_lifetime_s = 90000", &claims),
+        text(true, "key lifetime: at most 90000 s: 90000 s")
+    );
+    let line = "max_key_lifetime_s = 89999";
+    assert_eq!(judged(line, &claims), text(false, "key lifetime: at most 89999 s: 90000 s"));
+    // The longest of them counts, wherever it is.
+    let shorter = KeyClaim { accepted_until: UnixTime(6), ..claims.keys[0].clone() };
+    claims.keys.push(shorter.clone());
+    assert!(!judged(line, &claims).0);
+    claims.keys.rotate_left(1);
+    assert!(!judged(line, &claims).0);
+    claims.keys = vec![shorter.clone()];
+    assert_eq!(judged(line, &claims), text(true, "key lifetime: at most 89999 s: 1 s"));
+    for backwards in [0, 1] {
+        claims.keys = vec![shorter.clone(), shorter.clone()];
+        claims.keys[backwards].not_before = UnixTime(7);
+        assert_eq!(judged(line, &claims), text(false, "key lifetime: at most 89999 s: not stated"));
+    }
+    claims.keys.clear();
+    assert_eq!(judged(line, &claims), text(false, "key lifetime: at most 89999 s: not stated"));
+}
+
+#[test]
+fn no_session_lasts_longer_than_the_policy_says() {
+    let line = "max_session_lifetime_s = 60";
+    let lifetime = |value| with("session_lifetime_s", value);
+    assert_eq!(judged(line, &lifetime(60.into())), text(true, "session lifetime: at most 60 s: 60 s"));
+    assert_eq!(judged(line, &lifetime(61.into())), text(false, "session lifetime: at most 60 s: 61 s"));
+    for other in [claims(), lifetime(Value::Null), lifetime("60".into()), lifetime((-1).into())] {
+        assert_eq!(judged(line, &other), text(false, "session lifetime: at most 60 s: not stated"));
+    }
+}
+
+#[test]
+fn errors_name_the_key_and_what_was_expected() {
+    for (line, expected) in [
+        ("build_sha256 = []", "at least one"),
+        ("runtime_sha256 = []", "at least one"),
+        ("model_owner_sha256 = []", "at least one"),
+        ("build_sha256 = ['12']", "64 hex digits"),
+        ("engine = 'in-process'", "expected `isolated`"),
+        ("batching = 'accept'", "expected `refuse`"),
+        ("audit_log = false", "audit_log"),
+        ("max_key_lifetime_s = -1", "u64"),
+        ("request_metrics = 'refuse'", "unknown field `request_metrics`"),
+    ] {
+        let error = read(line).unwrap_err();
+        assert!(error.contains("line 2") && error.contains(expected), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_policy_makes_these_checks() {
+    let genuine = Genuine {
+        key_configs: Vec::new(),
+        claims: with("audit_log", true.into()),
+        tee: Tee::Insecure,
+        measured: Measured {
+            enclave_hash: EnclaveHash::from(Digest([7; 32])),
+            signer: None,
+            debug: true,
+            facts: Facts::Insecure,
+        },
+        fresh: true,
+        verdict: Verdict::default(),
+    };
+    let failed = |server| {
+        let expected = Expectations { allow_debug: true, ..read(server).unwrap() };
+        let mut verdict = Verdict::default();
+        Policy::new(expected).unwrap().check(&genuine, UnixTime(5), &mut verdict);
+        verdict.failed().map(|check| check.name).collect::<Vec<_>>()
+    };
+    assert_eq!(failed("batching = 'refuse'"), [""; 0]);
+    assert_eq!(failed("engine = 'isolated'\naudit_log = 'refuse'"), ["engine", "audit log"]);
+}
+
+/// Any program may claim a build, and `server` is no kind of TEE.
+#[test]
+fn the_claims_name_no_program_and_no_platform() {
+    let expected = read(&format!("build_sha256 = ['{B}']\nengine = 'isolated'")).unwrap();
+    assert_eq!(expected.platforms.accepted().len(), 6);
+    assert_eq!(Policy::new(expected).map(drop), Err(PolicyBuildError::NoExpectation));
+}
