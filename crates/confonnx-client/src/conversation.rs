@@ -6,9 +6,10 @@
 //! host ([`Client`](crate::Client)); a page's `fetch` is another.
 //!
 //! ```no_run
+//! # use confonnx_client::conversation::{Head, Now, Step};
 //! # fn example(fetch: impl Fn(&Step) -> Option<(Head, Vec<u8>)>, now: impl Fn() -> Now, rng: &mut impl rand_core::CryptoRng)
 //! # -> Result<(), Box<dyn std::error::Error>> {
-//! use confonnx_client::conversation::{Conversation, Exchange, Head, Now, Outcome, Step, Want};
+//! use confonnx_client::conversation::{Conversation, Exchange, Outcome, Want};
 //! use confonnx_client::{Expectations, Options, Policy, Request};
 //!
 //! let expected = Expectations { enclave_hashes: vec!["4a…".parse()?], ..Expectations::default() };

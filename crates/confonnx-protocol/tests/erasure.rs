@@ -61,7 +61,7 @@ fn resume(case: &serde_json::Value) -> (KeyRing, Vec<Vec<u8>>) {
     for message in case["messages"].as_array().unwrap() {
         ring.open_resumed(hex(&message["request"]["sealed"]), START).unwrap();
     }
-    let secret = bytes(case["resumption_secret"].as_str().unwrap()).map(|byte| byte ^ MASK);
+    let secret = bytes(case["session_secret"].as_str().unwrap()).map(|byte| byte ^ MASK);
     (ring, vec![secret.collect()])
 }
 
