@@ -1,13 +1,12 @@
 //! Writes `vectors/session`.
 
-use confonnx_protocol::{Aead, Kem, resumption::Resumption, server::KeyRing};
+use confonnx_protocol::{Aead, Kem, server::KeyRing};
 
 use super::{
     ANSWER, QUESTION,
     case::{Fixed, Hex, Input, Message, NOW, Opening, Resumed, Server},
     server,
-    support::sealing_key,
-    vectors::exported_secret,
+    theirs::{Sent, seal},
     write_to,
 };
 
@@ -21,7 +20,7 @@ pub(crate) fn write_all() {
     for kem in Kem::ALL {
         for aead in Aead::ALL {
             let description =
-                format!("A resumption by {kem} and {aead}: the request that opens it, then two in it");
+                format!("A session by {kem} and {aead}: the request that opens it, then two in it");
             let input = exchange(kem, aead, 0xe0).1;
             write_to("session", &format!("exchange-{kem}-{aead}"), &description, CLAUSE, input);
         }
@@ -56,7 +55,7 @@ fn requests() {
     case("trailing", "An octet too many", &[], [&first[..], &[0]].concat(), invalid);
     case("key-unknown", "A key identifier the server does not have", &[], with(&first, 0, &[99]), unknown);
     case("aead-other", "The header names another cipher", &[], with(&first, 5, &[0, 1]), invalid);
-    case("id-unknown", "A bit of the resumption's identifier", &[], flipped(HEADER), unknown);
+    case("id-unknown", "A bit of the session's identifier", &[], flipped(HEADER), unknown);
     case("flip-counter", "A bit of the counter", &[], flipped(COUNTER - 1), invalid);
     case("flip-salt", "A bit of the salt", &[], flipped(COUNTER), invalid);
     case("flip-ciphertext", "A bit of the ciphertext", &[], flipped(SALT), invalid);
@@ -89,37 +88,33 @@ fn replies() {
 fn exchange(kem: Kem, aead: Aead, first: u8) -> (Vec<Message>, Input) {
     let server = server();
     let ring = server.ring();
-    let (resumption, client) = open(&ring, kem, aead, first);
-    let resumption_secret = exported_secret(&server, &resumption);
-    let messages: Vec<_> = (0..2).map(|counter| resumed(&ring, &client, aead, counter)).collect();
+    let (resumption, sent) = open(&server, &ring, kem, aead, first);
+    let messages: Vec<_> =
+        (0..2).map(|counter| resumed(&ring, &sent, &resumption.id, aead, counter)).collect();
     (
         messages.iter().map(|message| message.request.clone()).collect(),
-        of(server, resumption, resumption_secret, messages),
+        Input::Resumption { server, resumption, resumption_secret: sent.resumption_secret, messages },
     )
 }
 
-fn of(server: Server, resumption: Opening, resumption_secret: Hex, messages: Vec<Resumed>) -> Input {
-    Input::Resumption { server, resumption, resumption_secret, messages }
-}
-
-fn open(ring: &KeyRing, kem: Kem, aead: Aead, first: u8) -> (Opening, Resumption) {
+fn open(server: &Server, ring: &KeyRing, kem: Kem, aead: Aead, first: u8) -> (Opening, Sent) {
     let ephemeral_len = if kem == Kem::XWing { 64 } else { 32 };
     let ephemeral = Hex((0..ephemeral_len).map(|n| first.wrapping_add(n)).collect());
-    let key = sealing_key(ring, kem);
-    let (sealed, _, offer) = key.seal_offering(aead, QUESTION, &mut Fixed(ephemeral.0.clone())).unwrap();
+    let plaintext = Hex(QUESTION.to_vec());
+    let sent = seal(server, [kem.name(), aead.name()], false, &ephemeral, &plaintext);
     let id = Hex((0..16).map(|n| 0xa0 + n).collect());
-    let (opened, _) = ring.open(sealed.clone(), NOW).unwrap();
+    let (opened, _) = ring.open(sent.sealed.0.clone(), NOW).unwrap();
     let grant = opened.grant_resumption(&mut Fixed(id.0.clone())).unwrap();
-    let request = Message { plaintext: Hex(QUESTION.to_vec()), sealed: Hex(sealed) };
+    let request = Message { plaintext, sealed: sent.sealed.clone() };
     let (kem, aead) = (kem.name().into(), aead.name().into());
-    (Opening { kem, aead, ephemeral, request, id, grant: grant.to_string() }, offer.accept(&grant))
+    (Opening { kem, aead, ephemeral, request, id, grant: grant.to_string() }, sent)
 }
 
-fn resumed(ring: &KeyRing, client: &Resumption, aead: Aead, counter: u8) -> Resumed {
+fn resumed(ring: &KeyRing, sent: &Sent, id: &Hex, aead: Aead, counter: u8) -> Resumed {
     let salt = Hex((0..32).map(|n| 0x10 + 0x40 * counter + n).collect());
     let reply_nonce = Hex((0..aead.reply_nonce_len()).map(|n| 0x30 + 0x40 * counter + n as u8).collect());
     let (question, answer) = ([QUESTION, b", again"].concat(), [ANSWER, &[counter]].concat());
-    let (request, _) = client.seal(&question, &mut Fixed(salt.0.clone())).unwrap();
+    let request = sent.resumed(id, counter.into(), &salt, &Hex(question.clone())).0.0;
     let (_, reply) = ring.open_resumed(request.clone(), NOW).unwrap();
     let reply = reply.seal(&answer, &mut Fixed(reply_nonce.0.clone())).unwrap();
     let message = |plaintext, sealed| Message { plaintext: Hex(plaintext), sealed: Hex(sealed) };

@@ -7,4 +7,5 @@ mod resumption;
 mod ring;
 mod sealing;
 mod support;
+mod theirs;
 mod vectors;
