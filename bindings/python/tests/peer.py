@@ -46,8 +46,8 @@ class Context:
     exporter: bytes
 
     @classmethod
-    def schedule(cls, shared: bytes, aead: int, info: bytes) -> Context:
-        suite = b"HPKE" + b"".join(id.to_bytes(2, "big") for id in (KEM, KDF, aead))
+    def schedule(cls, shared: bytes, aead: int, info: bytes, kem: int = KEM) -> Context:
+        suite = b"HPKE" + b"".join(id.to_bytes(2, "big") for id in (kem, KDF, aead))
         hashes = labeled_extract(suite, b"", b"psk_id_hash", b""), labeled_extract(suite, b"", b"info_hash", info)
         context = b"\x00" + b"".join(hashes)
         secret = labeled_extract(suite, shared, b"secret", b"")
