@@ -1,4 +1,4 @@
-"""The vectors of X-Wing once more, with the ML-KEM of `cryptography` and Python's hashes, which had no part in making them."""
+"""The vectors of X-Wing once more, by the ML-KEM of `cryptography`, which had no part in making them."""
 
 from __future__ import annotations
 
