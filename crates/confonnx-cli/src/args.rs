@@ -70,6 +70,12 @@ pub(crate) struct Connection {
     /// Longest time for a call, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
+    /// How often to repeat, after a pause, a call that the server was too busy for or that did not reach it
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    retries: u32,
+    /// Certificates (PEM) that https is checked against, in place of this machine's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Key encapsulation: x-wing (post-quantum), x25519 or p-256
     #[arg(long, default_value = "x-wing", value_parser = kem)]
     kem: Kem,
@@ -114,6 +120,7 @@ impl Connection {
             options.basic = Some((user.clone(), secret(path)?));
         }
         options.timeout = Duration::from_secs_f64(self.timeout);
+        (options.retries, options.ca_file) = (self.retries, self.ca_file.clone());
         (options.kem, options.aead) = (self.kem, self.aead);
         Ok(options)
     }

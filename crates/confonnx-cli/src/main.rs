@@ -6,6 +6,7 @@ mod measure;
 mod model;
 mod predict;
 mod protect;
+mod repository;
 mod shell;
 mod test_inputs;
 mod token;
@@ -30,6 +31,9 @@ enum Command {
     Predict(predict::Predict),
     Verify(verify::Verify),
     Measure(measure::Measure),
+    Models(repository::Models),
+    Load(repository::Load),
+    Unload(repository::Unload),
     Provision(protect::Provision),
     EncryptModel(protect::EncryptModel),
     Annotate(annotate::Annotate),
@@ -50,6 +54,9 @@ fn main() -> ExitCode {
             Err(err) => return exit(Err(err), UNDECIDED),
         },
         Command::Measure(command) => command.run(),
+        Command::Models(command) => command.run(),
+        Command::Load(command) => command.run(),
+        Command::Unload(command) => command.run(),
         Command::Provision(command) => command.run(),
         Command::EncryptModel(command) => command.run(),
         Command::Annotate(command) => command.run(),

@@ -3,6 +3,7 @@
 mod help;
 mod measure;
 mod model;
+mod repository;
 mod shell;
 mod token;
 mod verify;
