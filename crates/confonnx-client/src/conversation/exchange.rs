@@ -248,7 +248,9 @@ impl<'a> Exchange<'a> {
     /// There was no answer. `sent`: the server may have got the request all the same.
     pub fn failed(&mut self, source: BoxError, sent: bool, _now: Now) {
         self.incoming = None;
-        let url = self.conversation.url();
+        // Who did not answer may have been the relay, which gets what is sealed.
+        let relay = self.conversation.options.relay.clone().filter(|_| matches!(self.state, State::Sealed(_)));
+        let url = relay.unwrap_or_else(|| self.conversation.url());
         self.settle(Err(ClientError::Transport { url, source, sent }));
     }
 
