@@ -9,14 +9,14 @@ use confonnx_client::ModelRef;
 use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 
 use crate::awaitable::{Converted, awaitable};
 use crate::error;
 use crate::options::Options;
 use crate::tensor::{PyTensor, Returned, to_python};
-use crate::values::{Metadata, Proof};
+use crate::values::{Metadata, Proof, State};
 
 /// How often a waiting call looks for signals, so that Ctrl-C ends it.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -82,6 +82,18 @@ async fn attest(client: Inner) -> PyResult<Proof> {
     Ok(Proof::of(&*client.attest().await.map_err(error::client)?))
 }
 
+async fn models(client: Inner) -> PyResult<Vec<State>> {
+    Ok(client.models().await.map_err(error::client)?.into_iter().map(State::from).collect())
+}
+
+async fn load(client: Inner, name: String) -> PyResult<()> {
+    client.load(&name).await.map_err(error::client)
+}
+
+async fn unload(client: Inner, name: String) -> PyResult<()> {
+    client.unload(&name).await.map_err(error::client)
+}
+
 async fn ready(client: Inner) -> PyResult<bool> {
     client.ready().await.map_err(error::client)
 }
@@ -142,6 +154,30 @@ impl Client {
         self.start(py, metadata(self.open()?, model), |py, value| value.into_py_any(py))
     }
 
+    fn models(&self, py: Python<'_>) -> PyResult<Vec<State>> {
+        self.wait(py, models(self.open()?))
+    }
+
+    fn models_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.start(py, models(self.open()?), |py, value| value.into_py_any(py))
+    }
+
+    fn load(&self, py: Python<'_>, name: String) -> PyResult<()> {
+        self.wait(py, load(self.open()?, name))
+    }
+
+    fn load_async<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        self.start(py, load(self.open()?, name), |py, value| value.into_py_any(py))
+    }
+
+    fn unload(&self, py: Python<'_>, name: String) -> PyResult<()> {
+        self.wait(py, unload(self.open()?, name))
+    }
+
+    fn unload_async<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        self.start(py, unload(self.open()?, name), |py, value| value.into_py_any(py))
+    }
+
     fn provision_model_key(
         &self,
         py: Python<'_>,
@@ -162,6 +198,11 @@ impl Client {
     ) -> PyResult<Bound<'py, PyAny>> {
         let keys = keys(key, owner_key)?;
         self.start(py, provision(self.open()?, keys, model), |py, value| value.into_py_any(py))
+    }
+
+    /// The proof on which the current key rests; no network.
+    fn proof(&self) -> PyResult<Option<Proof>> {
+        Ok(self.open()?.proof().map(|trusted| Proof::of(&trusted)))
     }
 
     /// Drops connections and keys once calls that are under way have ended; may be called twice.
@@ -267,6 +308,10 @@ impl Drop for Threads {
         let Some(runtime) = self.runtime.take() else { return };
         if self.process == process::id() {
             let Some(runtime) = Arc::into_inner(runtime) else { return };
+            if Handle::try_current().is_ok() {
+                // A client's thread collects the garbage that this one is part of: it must not wait, for itself perhaps.
+                return runtime.shutdown_background();
+            }
             // Without the GIL, which whoever drops a client holds: its thread may need it to end a call. And not for ever:
             // a name may be being looked up.
             let wait = || runtime.shutdown_timeout(SHUTDOWN);

@@ -57,6 +57,10 @@ pub(crate) fn client(error: ClientError) -> PyErr {
         | ClientError::Inputs(_)
         | ClientError::NotEncrypted { .. }
         | ClientError::Model(ModelRefused::Unnamed { .. }) => PyValueError::new_err(message),
+        // The only one that an option names.
+        ClientError::File { .. } => argument("ca_file", message),
+        // As the server itself would say it.
+        ClientError::RequestTooLarge { .. } => refused(message, 413, Some("request-too-large".into()), None),
         ClientError::Token { source } => match source.downcast::<PyErr>() {
             Ok(raised) => *raised,
             Err(_) => ConfonnxError::new_err(message),

@@ -29,7 +29,7 @@ mod _confonnx {
     #[pymodule_export]
     use crate::tensor::Returned;
     #[pymodule_export]
-    use crate::values::{Described, Metadata, Proof};
+    use crate::values::{Described, Metadata, Proof, State};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

@@ -28,6 +28,8 @@ pub(crate) struct Options {
     sessions: bool,
     relay: Option<String>,
     chunked: bool,
+    retries: u32,
+    ca_file: Option<PathBuf>,
 }
 
 impl Options {
@@ -36,6 +38,7 @@ impl Options {
         let policy = self.policy()?;
         let mut options = confonnx_client::Options::default();
         (options.sessions, options.relay, options.chunked) = (self.sessions, self.relay, self.chunked);
+        (options.retries, options.ca_file) = (self.retries, self.ca_file);
         match self.auth_key {
             Some(_) if self.auth_key_outside && self.basic.is_some() => {
                 return Err(PyValueError::new_err(

@@ -1,6 +1,6 @@
 //! What crosses to Python: frozen classes, read by attribute.
 
-use confonnx_client::{ModelMetadata, TensorMetadata, Trusted};
+use confonnx_client::{ModelMetadata, ModelState, TensorMetadata, Trusted};
 use pyo3::prelude::*;
 
 use crate::error::{self, PyCheck};
@@ -64,5 +64,20 @@ impl From<ModelMetadata> for Metadata {
             inputs: described(model.inputs),
             outputs: described(model.outputs),
         }
+    }
+}
+
+/// A version of a model, and whether it is served.
+#[pyclass(frozen, get_all, module = "confonnx._confonnx")]
+pub(crate) struct State {
+    name: String,
+    version: Option<String>,
+    state: String,
+    reason: String,
+}
+
+impl From<ModelState> for State {
+    fn from(model: ModelState) -> Self {
+        Self { name: model.name, version: model.version, state: model.state, reason: model.reason }
     }
 }

@@ -15,6 +15,8 @@ import digits
 import pytest
 from conftest import Server, free_port
 
+from confonnx.client import Client
+
 pytestmark = pytest.mark.e2e
 
 USER, PASSWORD = "ingress-user", "ingress-password"
@@ -122,6 +124,21 @@ def test_predicts_through_tls_and_basic_authentication(ingress: Ingress) -> None
     assert done.stdout.strip() == "right 0", done.stdout + done.stderr
     log = ingress.access_log.read_text()
     assert "POST /.well-known/ohttp-gateway" in log and f" {USER} " in log
+
+
+def test_a_file_of_certificates_takes_the_place_of_the_machines(ingress: Ingress, server: Server, tmp_path: Path) -> None:
+    auth = {"user": USER, "pass": PASSWORD}
+    client = Client(ingress.url, auth=auth, enclave_allow_debug=True, ca_file=ingress.certificate)
+    assert client.ready()
+    (tmp_path / "pass").write_text(PASSWORD)
+    done = subprocess.run(
+        [str(server.executable.with_name("confonnx")), "models", "--url", ingress.url, "--enclave-allow-debug"]
+        + ["--auth-user", USER, "--auth-pass-file", str(tmp_path / "pass"), "--ca-file", str(ingress.certificate)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and "READY" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_wrong_password_is_an_error_that_does_not_show_it(ingress: Ingress) -> None:

@@ -8,7 +8,7 @@
 
 from confonnx._confonnx import __version__
 from confonnx.annotate import annotate
-from confonnx.client import AsyncClient, Attestation, Client
+from confonnx.client import AsyncClient, Attestation, Client, ModelState
 from confonnx.exceptions import (
     AttestationError,
     AuthError,
@@ -30,6 +30,7 @@ __all__ = [
     "AuthError",
     "Check",
     "ConfonnxError",
+    "ModelState",
     "PolicyError",
     "ReplyError",
     "RequestError",

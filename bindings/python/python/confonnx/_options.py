@@ -28,6 +28,8 @@ class Options:
     sessions: bool = True
     relay: str | None = None
     chunked: bool = False
+    retries: int = 0
+    ca_file: str | None = None
 
 
 def options(
@@ -38,6 +40,8 @@ def options(
     enclave_hash: Hashes | None,
     enclave_model_hash: str | Sequence[str] | None,
     policy: str | os.PathLike[str] | None,
+    retries: int,
+    ca_file: str | os.PathLike[str] | None,
     **rest: Any,
 ) -> Options:
     """Raises `TypeError` or `ValueError` that names the argument."""
@@ -57,6 +61,8 @@ def options(
         enclave_hashes=_several("enclave_hash", enclave_hash, paths=True),
         enclave_model_hashes=_several("enclave_model_hash", enclave_model_hash),
         policy=_path("policy", policy),
+        retries=_count("retries", retries),
+        ca_file=_path("ca_file", ca_file),
         **rest,
     )
 
@@ -68,11 +74,28 @@ def text(name: str, value: object) -> str | None:
     raise TypeError(f"{name}: expected str, found {type(value).__name__}")
 
 
+def name(argument: str, value: object) -> str:
+    """`value`, if it is a `str` with anything in it."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected str, found {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{argument}: expected a model's name, found an empty string")
+    return value
+
+
 def version(name: str, value: object) -> str | None:
     """A model's version; numbers will do."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return text(name, value)
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number, found {type(value).__name__}")
+    if not 0 <= value < 2**32:
+        raise ValueError(f"{name}: expected 0 or more, below 2**32, found {value}")
+    return value
 
 
 def names(name: str, value: object) -> list[str]:

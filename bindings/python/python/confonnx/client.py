@@ -41,6 +41,7 @@ __all__ = [
     "Check",
     "Client",
     "ConfonnxError",
+    "ModelState",
     "PolicyError",
     "ReplyError",
     "RequestError",
@@ -75,6 +76,24 @@ class Attestation:
         return _html.verdict(self.tee, self.checks)
 
 
+@dataclass(frozen=True)
+class ModelState:
+    """A version of a model in a server's repository, and whether it is served."""
+
+    name: str
+    version: str | None
+    """`None` where no version is found."""
+    state: str
+    """`READY`, `LOADING` or `UNAVAILABLE`."""
+    reason: str
+    """Why it is not ready; empty when it is."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is served."""
+        return self.state == "READY"
+
+
 INPUT_INVALID = "input-invalid"
 """The server's code for inputs that do not fit the model."""
 
@@ -105,6 +124,8 @@ class _Base:
         sessions: bool = True,
         relay: str | None = None,
         chunked: bool = False,
+        retries: int = 0,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(url, str):
             raise TypeError(f"url: expected str, found {type(url).__name__}")
@@ -123,21 +144,22 @@ class _Base:
             sessions=sessions,
             relay=relay,
             chunked=chunked,
+            retries=retries,
+            ca_file=ca_file,
         )
         self._model, self._version = _options.text("model", model), _options.version("model_version", model_version)
         self._client = _confonnx.Client(url, options)
         self._types: dict[_Called, _tensor.Types] = {}
-        self._proof: Attestation | None = None
 
     def _called(self, model: object, version: object) -> _Called:
         name, number = _options.text("model", model), _options.version("model_version", version)
         # The client's version is one of the client's model.
         return name or self._model, number or (self._version if name in (None, self._model) else None)
 
-    def _attested(self, proof: _confonnx.Proof) -> Attestation:
-        checks = [Check(check.name, check.expected, check.found, check.outcome) for check in proof.checks]
-        self._proof = Attestation(proof.tee, json.loads(proof.claims), checks, proof.table)
-        return self._proof
+    def _verified(self) -> Attestation | None:
+        """What the next call rests on; `None` before the first one, after `load` or `unload`, and once closed."""
+        proof = None if self._client.closed else self._client.proof()
+        return None if proof is None else _attested(proof)
 
     def _learned(self, called: _Called, metadata: _confonnx.Metadata) -> _tensor.Types:
         types = {tensor.name: tensor.datatype for tensor in metadata.inputs}
@@ -148,10 +170,12 @@ class _Base:
         name = type(self).__name__
         if self._client.closed:
             return f"<{name}: closed>"
-        return f"<{name} {self._client.url}: {'nothing verified yet' if self._proof is None else repr(self._proof)}>"
+        verified = self._verified()
+        return f"<{name} {self._client.url}: {'nothing verified yet' if verified is None else repr(verified)}>"
 
     def _repr_html_(self) -> str:
-        return f"<code>{html.escape(repr(self))}</code>" if self._proof is None else self._proof._repr_html_()
+        verified = self._verified()
+        return f"<code>{html.escape(repr(self))}</code>" if verified is None else verified._repr_html_()
 
     @property
     def url(self) -> str:
@@ -208,6 +232,9 @@ class Client(_Base):
             are; never with sessions. Proofs still come from the server itself.
         chunked: Seal requests chunk by chunk as they are sent, and open replies as they arrive, so that sealing, sending
             and opening of large tensors overlap; without sessions.
+        retries: How often a call is repeated, after a pause that grows, when the server was too busy to run it or it did not
+            reach the server. What may have run is not run twice. `timeout` is for all tries together.
+        ca_file: Certificates (PEM) that https is checked against, in place of this machine's.
 
     Raises:
         PolicyError: No expectation was given, or one is malformed.
@@ -264,7 +291,7 @@ class Client(_Base):
 
         Raises as `predict`.
         """
-        return self._attested(self._client.attest())
+        return _attested(self._client.attest())
 
     def ready(self) -> bool:
         """Whether the server, once proved, says that it is ready to run its models. Raises as `predict`."""
@@ -305,6 +332,27 @@ class Client(_Base):
         `{"name", "datatype", "shape"}` with -1 where any size will do. Raises as `predict`.
         """
         return _described(self._client.metadata(self._called(model, model_version)))
+
+    def models(self) -> list[ModelState]:
+        """The models of the server that the caller may use, in all their versions. Raises as `predict`."""
+        return _listed(self._client.models())
+
+    def load(self, name: str) -> None:
+        """Loads the model `name` of the server's repository, or what of it has changed.
+
+        The server needs `--model-control explicit`, the caller the right to `manage`. The models are part of what the server
+        proves: it is proved anew before the next call.
+
+        Raises:
+            AuthError: The caller may not.
+            RequestError: There is no such model.
+            ServerError: It does not load (`code` is `model-unusable`).
+        """
+        self._client.load(_options.name("name", name))
+
+    def unload(self, name: str) -> None:
+        """Unloads the model `name`, until it is loaded again; requests under way are still answered. Raises as `load`."""
+        self._client.unload(_options.name("name", name))
 
     def close(self) -> None:
         """Drops keys and connections. Later calls raise `ValueError`; closing again does nothing."""
@@ -353,7 +401,7 @@ class AsyncClient(_Base):
 
     async def attest(self) -> Attestation:
         """See `Client.attest`."""
-        return self._attested(await self._client.attest_async())
+        return _attested(await self._client.attest_async())
 
     async def ready(self) -> bool:
         """See `Client.ready`."""
@@ -375,6 +423,18 @@ class AsyncClient(_Base):
         """See `Client.metadata`."""
         return _described(await self._client.metadata_async(self._called(model, model_version)))
 
+    async def models(self) -> list[ModelState]:
+        """See `Client.models`."""
+        return _listed(await self._client.models_async())
+
+    async def load(self, name: str) -> None:
+        """See `Client.load`."""
+        await self._client.load_async(_options.name("name", name))
+
+    async def unload(self, name: str) -> None:
+        """See `Client.unload`."""
+        await self._client.unload_async(_options.name("name", name))
+
     async def close(self) -> None:
         """See `Client.close`."""
         self._client.close()
@@ -394,6 +454,15 @@ def _mended(error: RequestError, line: str | None) -> NoReturn:
         raise error
     message = f"{error}; to convert it: {line}"
     raise type(error)(message, error.status, error.code, error.retry_after) from error
+
+
+def _attested(proof: _confonnx.Proof) -> Attestation:
+    checks = [Check(check.name, check.expected, check.found, check.outcome) for check in proof.checks]
+    return Attestation(proof.tee, json.loads(proof.claims), checks, proof.table)
+
+
+def _listed(models: Sequence[_confonnx.State]) -> list[ModelState]:
+    return [ModelState(model.name, model.version, model.state, model.reason) for model in models]
 
 
 def _described(metadata: _confonnx.Metadata) -> dict[str, Any]:
