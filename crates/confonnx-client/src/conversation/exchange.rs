@@ -249,7 +249,8 @@ impl<'a> Exchange<'a> {
     pub fn failed(&mut self, source: BoxError, sent: bool, _now: Now) {
         self.incoming = None;
         // Who did not answer may have been the relay, which gets what is sealed.
-        let relay = self.conversation.options.relay.clone().filter(|_| matches!(self.state, State::Sealed(_)));
+        let relay =
+            self.conversation.options.relay.clone().filter(|_| matches!(self.state, State::Sealed(_)));
         let url = relay.unwrap_or_else(|| self.conversation.url());
         self.settle(Err(ClientError::Transport { url, source, sent }));
     }
