@@ -18,7 +18,7 @@ import warnings
 
 import numpy as np
 import onnx
-from live import Live, bare
+from live import Live, Trial, bare
 from onnx import TensorProto as T
 from onnx import defs, helper
 
@@ -158,10 +158,11 @@ def caller(live: Live, pairs: list, stop: threading.Event, faults: list[str]) ->
 def round_of(seed: int, until: float, flags: list[str], counts: dict[str, int]) -> None:
     chosen, numbers = random.Random(seed), np.random.default_rng(seed)
     models: dict[str, bytes] = {}
-    while len(models) < MODELS:
-        made = model(chosen)
-        if made is not None and loads(made):
-            models[f"m{len(models)}"] = made
+    with Trial() as trial:
+        while len(models) < MODELS:
+            made = model(chosen)
+            if made is not None and trial.loads(made):
+                models[f"m{len(models)}"] = made
     held, pairs = innocent()
     # Known by name, should the server end.
     with Live({**models, "innocent": held}, "--num-sessions", "1", "--inference-timeout", str(DEADLINE), *flags) as live:
@@ -202,15 +203,6 @@ def round_of(seed: int, until: float, flags: list[str], counts: dict[str, int]) 
                 other.join()
 
 
-def loads(made: bytes) -> bool:
-    """Whether ONNX Runtime takes the model at all; asked in this process, so that a round is not of refusals."""
-    try:
-        bare(made)
-        return True
-    except Exception:
-        return False
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=600, help="how long")
@@ -231,4 +223,5 @@ def main() -> None:
 
 SCHEMAS = [schema for schema in defs.get_all_schemas() if schema.domain in ("", "ai.onnx.ml") and not schema.deprecated]
 
-main()
+if __name__ == "__main__":
+    main()

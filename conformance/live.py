@@ -8,6 +8,9 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 
 import onnxruntime
@@ -31,6 +34,39 @@ def bare(model: bytes) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _loads(model: bytes) -> bool:
+    try:
+        bare(model)
+    except Exception:
+        return False
+    return True
+
+
+class Trial:
+    """Says whether ONNX Runtime takes a model at all, so that a round is not of refusals. It runs in a process of its own:
+    some models end it."""
+
+    def __init__(self) -> None:
+        self.pool = self._fresh()
+
+    def loads(self, model: bytes) -> bool:
+        try:
+            return self.pool.submit(_loads, model).result()
+        except BrokenProcessPool:
+            self.pool = self._fresh()
+            return False
+
+    @staticmethod
+    def _fresh() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown()
 
 
 class Live:
