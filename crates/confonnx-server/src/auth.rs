@@ -298,6 +298,11 @@ impl Caller {
         Self { name: None, via, grant: Arc::new(Grant::usual()) }
     }
 
+    /// A server that proves by evidence what it is, and not by a token who it is.
+    pub(crate) fn peer() -> Self {
+        Self::unnamed(Via::Nothing)
+    }
+
     /// The name to log.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()

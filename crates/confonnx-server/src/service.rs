@@ -2,6 +2,7 @@
 
 mod error;
 mod inner;
+mod plan;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,11 +26,13 @@ use crate::{
     group::Group,
     keys::Keys,
     metrics::Metrics,
-    models::{Models, Set, UnlockError},
+    models::{Models, UnlockError},
     random::rng,
 };
 use error::InnerError;
 use inner::{Answer, Notes};
+
+pub use plan::Plan;
 
 /// Opens requests, answers them, seals the answers.
 pub struct Service {
@@ -63,8 +66,7 @@ pub struct Received {
     opened: Opened,
     reply: ReplyTo,
     received: usize,
-    /// What was served when it was opened.
-    set: Arc<Set>,
+    plan: Plan,
 }
 
 /// A request that was answered. Dropping erases it, for which its caller need not wait.
@@ -151,13 +153,13 @@ impl Service {
     ) -> Result<Received, Code> {
         let (start, received) = (Instant::now(), sealed.len());
         self.metrics.received_bytes.fetch_add(received as u64, Relaxed);
-        let received = {
+        let ((opened, reply), set) = {
             let _steady = self.keys.steady();
-            let (opened, reply) = open(self.keys.ring(), sealed).map_err(|err| err.code())?;
-            Received { opened, reply: ReplyTo::Whole(reply), received, set: self.models.current() }
+            (open(self.keys.ring(), sealed).map_err(|err| err.code())?, self.models.current())
         };
         self.metrics.open.record(start.elapsed());
-        Ok(received)
+        let plan = Plan::of(self, opened.plaintext.expose(), set);
+        Ok(Received { opened, reply: ReplyTo::Whole(reply), received, plan })
     }
 
     /// Begins a chunked request of at most `limit` bytes, sealed.
@@ -165,17 +167,12 @@ impl Service {
         Receiving { opener: self.keys.ring().chunked_opener(limit), received: 0, service: self }
     }
 
-    /// Whether answering is likely to be brief, and waits for no other request.
-    pub fn is_brief(&self, received: &Received) -> bool {
-        inner::is_brief(&received.opened, &received.set)
-    }
-
     /// The sealed reply to a request, called `id` in the audit log, and what is left of the request. Blocks for as long as the
     /// model runs. There is an error only if the improbable happens: the reply carries every other.
     pub fn answer(&self, received: Received, id: &str) -> (Result<Sealed, Code>, Spent) {
-        let Received { opened, reply, received, set } = received;
+        let Received { opened, reply, received, plan } = received;
         let (start, mut trail) = (Instant::now(), Trail::default());
-        let answer = guarded(Notes::of(&opened), || inner::answer(self, &opened, &set, &mut trail));
+        let answer = guarded(Notes::of(&opened), || inner::answer(self, &opened, &plan, &mut trail));
         self.metrics.infer.record(start.elapsed());
         let sealed = self.seal(answer.outcome, || match reply {
             ReplyTo::Whole(reply) => Ok(Bytes::from(reply.seal(answer.message, &mut rng())?).into()),
@@ -219,6 +216,11 @@ impl Received {
     pub fn bytes(&self) -> usize {
         self.received
     }
+
+    /// What it asks.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
 }
 
 impl Receiving<'_> {
@@ -240,10 +242,13 @@ impl Receiving<'_> {
     /// # Errors
     /// The code of the answer when the last chunk is missing, or the request came before.
     pub fn finish(self) -> Result<Received, Code> {
-        let _steady = self.service.keys.steady();
-        let (opened, reply) = self.opener.finish(clock::now()).map_err(|err| err.code())?;
-        let (reply, set) = (ReplyTo::Chunked(reply), self.service.models.current());
-        Ok(Received { opened, reply, received: self.received, set })
+        let ((opened, reply), set) = {
+            let _steady = self.service.keys.steady();
+            let finished = self.opener.finish(clock::now()).map_err(|err| err.code())?;
+            (finished, self.service.models.current())
+        };
+        let plan = Plan::of(self.service, opened.plaintext.expose(), set);
+        Ok(Received { opened, reply: ReplyTo::Chunked(reply), received: self.received, plan })
     }
 }
 

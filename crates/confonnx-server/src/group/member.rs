@@ -9,7 +9,7 @@ use confonnx_attest::{Document, DocumentError, Nonce, PolicyError, UnixTime, Ver
 use confonnx_protocol::{Aead, Kem, KeyConfig, client::SealingKey};
 use tracing::info;
 
-use super::{CHALLENGE_PATH, Disagree, Group, JOIN_PATH};
+use super::{Disagree, Group};
 use crate::random::rng;
 
 /// What was asked of a member.
@@ -56,40 +56,6 @@ pub enum JoinRefusal {
     /// The system gives no randomness.
     #[error("no random bytes from the system: {0}")]
     Random(#[from] getrandom::Error),
-}
-
-impl JoinRequest {
-    /// What a request inside the seal asks, if it is one of a joiner.
-    pub fn of(method: &str, path: &str) -> Option<Self> {
-        match (method, path) {
-            ("POST", CHALLENGE_PATH) => Some(Self::Challenge),
-            ("POST", JOIN_PATH) => Some(Self::Join),
-            _ => None,
-        }
-    }
-
-    /// For the audit log.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Challenge => "peer-challenge",
-            Self::Join => "peer-join",
-        }
-    }
-}
-
-impl JoinRefusal {
-    /// HTTP status and the body's `code`.
-    pub(crate) fn wire(&self) -> (u16, &'static str) {
-        match self {
-            Self::NotJoined => (503, "keys-unavailable"),
-            Self::Short | Self::Document(_) => (400, "join-invalid"),
-            Self::Challenge => (409, "challenge-unknown"),
-            Self::NotGenuine(_) | Self::NotTrusted(_) | Self::Disagree(_) | Self::Serving | Self::Key(_) => {
-                (403, "peer-refused")
-            }
-            Self::Random(_) => (500, "internal"),
-        }
-    }
 }
 
 /// Challenges that were given and not used. The oldest makes room.

@@ -95,7 +95,7 @@ where
         (open(app)?, permit, share)
     };
     drop(receiving);
-    let is_brief = opened.bytes() <= SHORT && app.service.is_brief(&opened);
+    let is_brief = opened.bytes() <= SHORT && opened.plan().is_brief();
     let in_place = if is_brief { app.in_place.try_acquire().ok() } else { None };
     let work = move |app: &App| {
         let (sealed, spent) = app.service.answer(opened, text(&id));

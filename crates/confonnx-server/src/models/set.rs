@@ -68,32 +68,37 @@ impl Set {
     }
 
     /// The model of that name; without a version the highest one that is not locked.
+    pub fn look(&self, name: &str, version: Option<&str>) -> Option<&Arc<Slot>> {
+        let versions = self.slots.get(name)?;
+        let Some(version) = version else {
+            let served = versions.values().rev().find(|slot| slot.served().is_some());
+            return served.or_else(|| versions.values().next_back());
+        };
+        versions.get(&number(version)?)
+    }
+
+    /// The same.
     ///
     /// # Errors
-    /// [`Absent`]
+    /// [`Absent`], with what is there.
     pub fn find(&self, name: &str, version: Option<&str>) -> Result<&Arc<Slot>, Absent> {
-        let slot = match (self.slots.get(name), version) {
-            (None, _) => None,
-            (Some(versions), None) => {
-                let served = versions.values().rev().find(|slot| slot.served().is_some());
-                served.or_else(|| versions.values().next_back())
-            }
-            (Some(versions), Some(version)) => number(version).and_then(|number| versions.get(&number)),
-        };
-        slot.ok_or_else(|| self.absent(name, version))
+        self.look(name, version).ok_or_else(|| self.absent(name, version))
     }
 
     /// The locked model of that name; without a version the highest one that is locked, or that there is.
+    pub fn look_locked(&self, name: &str, version: Option<&str>) -> Option<&Arc<Slot>> {
+        let versions = self.slots.get(name).filter(|_| version.is_none());
+        let locked =
+            versions.and_then(|versions| versions.values().rev().find(|slot| slot.served().is_none()));
+        locked.or_else(|| self.look(name, version))
+    }
+
+    /// The same.
     ///
     /// # Errors
-    /// [`Absent`]
+    /// [`Absent`], with what is there.
     pub fn find_locked(&self, name: &str, version: Option<&str>) -> Result<&Arc<Slot>, Absent> {
-        let locked = self
-            .slots
-            .get(name)
-            .filter(|_| version.is_none())
-            .and_then(|versions| versions.values().rev().find(|slot| slot.served().is_none()));
-        locked.map_or_else(|| self.find(name, version), Ok)
+        self.look_locked(name, version).ok_or_else(|| self.absent(name, version))
     }
 
     /// Whether the index has that name.

@@ -1,18 +1,20 @@
 //! Errors after opening: they travel inside the seal, where only the client reads them.
 
+use std::error::Error;
+
 use confonnx_attest::UnixTime;
-use confonnx_engine::InferError;
-use confonnx_model::encrypted::{DecryptError, KeyError, OpenModelError};
-use confonnx_protocol::{
-    bhttp::BhttpError,
-    oip::{HEADER_LENGTH, OipError},
-};
+use confonnx_protocol::bhttp::BhttpError;
 
 use crate::{
     auth::{Forbidden, Refused},
-    group::JoinRefusal,
-    models::{Absent, ControlError, UnlockError},
+    models::Absent,
 };
+
+/// An error of one resource, which says itself how it travels.
+pub(super) trait WireError: Error + Send + Sync {
+    /// HTTP status and the body's `code`.
+    fn wire(&self) -> (u16, &'static str);
+}
 
 /// Why an opened request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -29,37 +31,26 @@ pub(super) enum InnerError {
     Refused(#[from] Refused),
     #[error("there is no resource {path}; see GET /v2 and POST /v2/repository/index")]
     NotFound { path: String },
-    #[error("not everything is served that should be")]
-    NotReady,
-    #[error(transparent)]
-    Absent(#[from] Absent),
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    #[error("the body is not what {path} takes: expected {expected}")]
-    Body { path: String, expected: &'static str },
-    #[error(transparent)]
-    ModelKey(#[from] KeyError),
-    #[error(transparent)]
-    Unlock(#[from] UnlockError),
     #[error("{path} takes {expected}, not {found}")]
     Method { path: String, expected: &'static str, found: String },
-    #[error("{HEADER_LENGTH} is not a number of bytes")]
-    HeaderLength,
-    #[error(transparent)]
-    Request(OipError),
-    #[error(transparent)]
-    Answer(OipError),
-    #[error(transparent)]
-    Infer(#[from] InferError),
+    #[error("the body is not what {path} takes: expected {expected}")]
+    Body { path: String, expected: &'static str },
+    #[error("not everything is served that should be")]
+    NotReady,
     #[error("the answer cannot be sent as binary HTTP: {0}")]
     Unsendable(BhttpError),
-    #[error(transparent)]
-    Join(#[from] JoinRefusal),
     #[error("the server failed on this request; it keeps serving")]
     Panicked,
+    #[error("{0}")]
+    Resource(Box<dyn WireError>),
 }
 
 impl InnerError {
+    /// The body of a request to `path` should have been something else.
+    pub(super) fn body(path: &str, expected: &'static str) -> Self {
+        Self::Body { path: path.into(), expected }
+    }
+
     /// HTTP status and the body's `code`.
     pub(super) fn wire(&self) -> (u16, &'static str) {
         match self {
@@ -68,41 +59,28 @@ impl InnerError {
             Self::DateOutOfWindow { .. } => (400, "date-out-of-window"),
             Self::Refused(refused) => refused.wire(),
             Self::NotFound { .. } => (404, "not-found"),
-            Self::Absent(absent) | Self::Unlock(UnlockError::Absent(absent)) => match absent {
-                Absent::Unknown { .. } => (404, "model-not-found"),
-                Absent::Locked { .. } => (503, "model-locked"),
-                Absent::Unavailable { .. } => (503, "model-unavailable"),
-            },
-            Self::NotReady => (503, "model-unavailable"),
-            Self::Control(ControlError::Off) => (403, "model-control-off"),
-            Self::Control(ControlError::Unknown { .. }) => (404, "model-not-found"),
-            Self::Control(ControlError::Busy) | Self::Unlock(UnlockError::Busy) => {
-                (409, "model-control-busy")
-            }
-            Self::Control(ControlError::Repository(_) | ControlError::Failed { .. }) => {
-                (500, "model-unusable")
-            }
-            Self::Body { .. } => (400, "request-body-invalid"),
-            Self::ModelKey(_)
-            | Self::Unlock(UnlockError::Open(OpenModelError::Decrypt(DecryptError::WrongKey))) => {
-                (400, "model-key-invalid")
-            }
-            Self::Unlock(UnlockError::Owner(_)) => (403, "owner-signature-invalid"),
-            Self::Unlock(UnlockError::NotLocked { .. }) => (409, "model-not-locked"),
-            Self::Unlock(_) => (500, "model-unusable"),
             Self::Method { .. } => (405, "method-not-allowed"),
-            Self::HeaderLength | Self::Request(_) => (400, "inference-invalid"),
-            Self::Answer(_) => (400, "answer-not-json"),
-            Self::Infer(InferError::Runtime(_) | InferError::BoxedRun(_) | InferError::OutputType { .. }) => {
-                (500, "inference-failed")
-            }
-            Self::Infer(InferError::Crashed) => (500, "inference-crashed"),
-            Self::Infer(InferError::Timeout { .. }) => (504, "inference-timeout"),
-            Self::Infer(InferError::Restarting) => (503, "model-unavailable"),
-            Self::Infer(_) => (400, "input-invalid"),
-            Self::Join(refusal) => refusal.wire(),
+            Self::Body { .. } => (400, "request-body-invalid"),
+            Self::NotReady => (503, "model-unavailable"),
             Self::Unsendable(_) | Self::Panicked => (500, "internal"),
+            Self::Resource(error) => error.wire(),
         }
+    }
+}
+
+impl WireError for Absent {
+    fn wire(&self) -> (u16, &'static str) {
+        match self {
+            Self::Unknown { .. } => (404, "model-not-found"),
+            Self::Locked { .. } => (503, "model-locked"),
+            Self::Unavailable { .. } => (503, "model-unavailable"),
+        }
+    }
+}
+
+impl<E: WireError + 'static> From<E> for InnerError {
+    fn from(error: E) -> Self {
+        Self::Resource(Box::new(error))
     }
 }
 

@@ -1,35 +1,109 @@
-//! The inner API: Open Inference Protocol v2, as `docs/protocol.md` section 5 says.
+//! The inner API (`docs/protocol.md`, section 5): resources are rows of one table, each with what it takes to be let in.
+//!
+//! A family of resources is a file or folder of this one: its rows, what they do, and how their errors travel. To add one
+//! is to write it and to name its rows in [`FAMILIES`].
+
+mod group;
+mod oip;
+mod repository;
+mod unlock;
 
 use std::{
-    borrow::Cow,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use base64ct::{Base64UrlUnpadded, Encoding};
-use confonnx_attest::{ModelClaim, UnixTime};
-use confonnx_engine::LoadedModel;
-use confonnx_model::encrypted::KeyError;
+use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     Draft,
-    bhttp::{self, Fields, ResponseHead},
-    oip::{ErrorBody, HEADER_LENGTH, InferRequest, InferResponse, ServerMetadata},
+    bhttp::{Fields, RequestHead, ResponseHead},
+    oip::ErrorBody,
     resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER, ResumptionGrant},
     server::Opened,
 };
-use confonnx_tensor::Tensor;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use zeroize::Zeroize;
+use serde::Serialize;
 
-use super::{Service, error::InnerError};
+use super::{
+    Service,
+    error::InnerError,
+    plan::{Asked, Plan},
+};
 use crate::{
     audit::Trail,
     auth::{Action, Caller},
-    group::JoinRequest,
-    models::{Absent, Entry, Served, Set, UnlockError},
+    models::{Absent, Served, Set},
     random::rng,
 };
+
+/// Every resource, the most wanted first.
+const FAMILIES: [&[Row]; 4] = [oip::ROWS, repository::ROWS, unlock::ROWS, group::ROWS];
+
+/// A resource: where it is, who may use it, what it is about and what it does.
+pub(super) struct Row {
+    /// A fixed word: the action in the audit log.
+    name: &'static str,
+    method: &'static str,
+    /// `{model}` and `{version}` stand for one segment each.
+    paths: &'static [&'static str],
+    lets_in: LetsIn,
+    pub(super) subject: Subject,
+    pub(super) runs: Runs,
+    answer: fn(&Call<'_>) -> Result<Answer, InnerError>,
+}
+
+/// Whom a resource is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LetsIn {
+    /// Every caller, known by a token where that is demanded.
+    Callers,
+    /// Those who may do this, with the model that is named. Asked before looking whether the model is there: who may not
+    /// use it does not learn that.
+    Those(Action),
+    /// Other servers of a group, which prove by evidence what they are and have no token. There only where a group is.
+    Peers,
+}
+
+/// Which model a resource is about.
+#[derive(Clone, Copy)]
+pub(super) enum Subject {
+    /// None.
+    Nothing,
+    /// The path names one that may be there or not.
+    Name,
+    /// The one that the path names and that is served.
+    Served,
+    /// The one that the path names and that is locked.
+    Locked,
+    /// The one that the body names.
+    #[expect(dead_code, reason = "no resource yet")]
+    InBody(fn(&[u8]) -> Option<String>),
+}
+
+/// How long answering takes, for whoever has to find a thread for it.
+#[derive(Clone, Copy)]
+pub(super) enum Runs {
+    /// Not worth a thread of its own.
+    Briefly,
+    /// As long as its model does.
+    Model,
+    /// Long, or waits for others.
+    Long,
+}
+
+/// A request that was let in, and what is there to answer it with.
+struct Call<'c> {
+    service: &'c Service,
+    set: &'c Set,
+    caller: &'c Caller,
+    fields: &'c Fields,
+    /// Without a query.
+    path: &'c str,
+    body: &'c [u8],
+    model: &'c Asked,
+    /// The model, if it is there and runs.
+    served: Option<&'c Served>,
+    notes: Notes,
+}
 
 /// A padded binary HTTP response, and how to count it.
 pub(super) struct Answer {
@@ -41,33 +115,153 @@ pub(super) struct Answer {
 #[derive(Clone, Copy)]
 pub(super) struct Notes {
     outdated: bool,
-    session: Option<ResumptionGrant>,
+    resumption: Option<ResumptionGrant>,
 }
 
 impl Notes {
     pub(super) fn of(opened: &Opened) -> Self {
-        Self { outdated: opened.outdated, session: None }
+        Self { outdated: opened.outdated, resumption: None }
     }
 
     #[cfg(test)]
     pub(super) fn outdated() -> Self {
-        Self { outdated: true, session: None }
+        Self { outdated: true, resumption: None }
     }
 
-    /// Opens the session that the request offers, if it does.
-    fn and_session(self, service: &Service, opened: &Opened, fields: &Fields) -> Self {
+    /// Opens the resumption that the request offers, if it does.
+    fn and_resumption(self, service: &Service, opened: &Opened, fields: &Fields) -> Self {
         if fields.get(RESUMPTION_FIELD) != Some(RESUMPTION_OFFER.as_bytes()) {
             return self;
         }
-        let session = opened.grant_resumption(&mut rng());
-        service.metrics.sessions.fetch_add(u64::from(session.is_some()), Relaxed);
-        Self { session, ..self }
+        let resumption = opened.grant_resumption(&mut rng());
+        service.metrics.sessions.fetch_add(u64::from(resumption.is_some()), Relaxed);
+        Self { resumption, ..self }
     }
 }
 
-/// Answers the request in `message`; errors are answers too. What may be written of it is left in `trail`.
-pub(super) fn answer(service: &Service, opened: &Opened, set: &Set, trail: &mut Trail) -> Answer {
-    respond(service, opened, set, trail).unwrap_or_else(|err| failure(&err, Notes::of(opened)))
+/// The row for a request, and the model that its path names.
+pub(super) fn route(service: &Service, head: &RequestHead) -> Option<(&'static Row, Asked)> {
+    let path = without_query(&head.path);
+    let mut other = None;
+    for row in FAMILIES.iter().copied().flatten() {
+        let Some(asked) = row.paths.iter().find_map(|pattern| matched(pattern, path)) else { continue };
+        if row.method == head.method {
+            return (row.lets_in != LetsIn::Peers || service.group.is_some()).then_some((row, asked));
+        }
+        // What is only for peers is not there for others.
+        if row.lets_in != LetsIn::Peers {
+            other.get_or_insert((row, asked));
+        }
+    }
+    other
+}
+
+fn without_query(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
+}
+
+fn matched(pattern: &str, path: &str) -> Option<Asked> {
+    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
+    let mut asked = Asked::default();
+    loop {
+        match (pattern.next(), path.next()) {
+            (None, None) => return Some(asked),
+            (Some("{model}"), Some(name)) if !name.is_empty() => asked.name = name.into(),
+            (Some("{version}"), Some(version)) => asked.version = Some(version.into()),
+            (Some(wanted), Some(found)) if wanted == found => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Answers the request that `plan` is of; errors are answers too. What may be written of it is left in `trail`.
+pub(super) fn answer(service: &Service, opened: &Opened, plan: &Plan, trail: &mut Trail) -> Answer {
+    respond(service, opened, plan, trail).unwrap_or_else(|err| failure(&err, Notes::of(opened)))
+}
+
+fn respond(service: &Service, opened: &Opened, plan: &Plan, trail: &mut Trail) -> Result<Answer, InnerError> {
+    let asks = plan.asks.as_ref().map_err(|err| InnerError::Message(err.clone()))?;
+    let (head, path) = (&asks.head, without_query(&asks.head.path));
+    check_date(opened, &head.fields)?;
+    let lets_in = asks.row.map(|row| row.lets_in);
+    let mut notes = Notes::of(opened);
+    let caller = if lets_in == Some(LetsIn::Peers) {
+        &*trail.caller.insert(Caller::peer())
+    } else {
+        let caller = service.auth.identify(head.fields.get("authorization"), opened.received())?;
+        let caller = &*trail.caller.insert(caller);
+        service.auth.admit(caller, Instant::now())?;
+        notes = notes.and_resumption(service, opened, &head.fields);
+        caller
+    };
+    let row = asks.row.ok_or_else(|| InnerError::NotFound { path: path.into() })?;
+    if let LetsIn::Those(action) = row.lets_in {
+        caller.permit(action, &asks.model.name)?;
+    }
+    if head.method != row.method {
+        let (expected, found) = (row.method, head.method.clone());
+        return Err(InnerError::Method { path: path.into(), expected, found });
+    }
+    trail.action = Some(row.name);
+    trail.model = match row.subject {
+        Subject::Nothing => None,
+        Subject::Name => plan.set.knows(&asks.model.name).then(|| (asks.model.name.clone(), String::new())),
+        _ => asks.slot.as_ref().map(|slot| slot.claim()).map(|claim| (claim.name, claim.version)),
+    };
+    (row.answer)(&Call {
+        service,
+        set: &plan.set,
+        caller,
+        fields: &head.fields,
+        path,
+        body: asks.body.bytes(opened.plaintext.expose()),
+        model: &asks.model,
+        served: asks.slot.as_ref().and_then(|slot| slot.served()),
+        notes,
+    })
+}
+
+fn check_date(opened: &Opened, fields: &Fields) -> Result<(), InnerError> {
+    let date = fields
+        .get("date")
+        .and_then(|value| std::str::from_utf8(value).ok())
+        .and_then(|text| httpdate::parse_http_date(text).ok())
+        .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
+        .ok_or(InnerError::DateMissing)?;
+    opened
+        .check_date(UnixTime(date.as_secs()))
+        .map_err(|refused| InnerError::DateOutOfWindow { window_s: refused.window, now: refused.now })
+}
+
+impl<'c> Call<'c> {
+    /// The model to run.
+    ///
+    /// # Errors
+    /// [`Absent`], which names no models that the caller may not see.
+    fn served(&self) -> Result<&'c Served, InnerError> {
+        self.served.ok_or_else(|| {
+            let absent = match self.set.find(&self.model.name, self.model.version.as_deref()) {
+                Err(absent) => absent.among(|name| self.caller.may_see(name)),
+                Ok(locked) => {
+                    let claim = locked.claim();
+                    Absent::Locked { model: claim.name, version: claim.version }
+                }
+            };
+            absent.into()
+        })
+    }
+
+    /// An answer of JSON.
+    fn json(&self, body: &impl Serialize) -> Result<Answer, InnerError> {
+        // Strings, numbers and string-keyed maps only: serializing them cannot fail.
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        self.reply(ResponseHead::new(200), "application/json", &[&body])
+    }
+
+    /// An answer of any type, its body joined from `parts`.
+    fn reply(&self, head: ResponseHead, content_type: &str, parts: &[&[u8]]) -> Result<Answer, InnerError> {
+        Ok(Answer { message: encode(head, content_type, parts, self.notes)?, outcome: "ok" })
+    }
 }
 
 /// The answer for `error`.
@@ -96,315 +290,6 @@ pub(super) fn failure(error: &InnerError, notes: Notes) -> Answer {
     Answer { message, outcome: code }
 }
 
-fn respond(service: &Service, opened: &Opened, set: &Set, trail: &mut Trail) -> Result<Answer, InnerError> {
-    let message = opened.plaintext.expose();
-    let (head, body) = bhttp::decode_request(message)?;
-    check_date(opened, &head.fields)?;
-    if let (Some(group), Some(asked)) = (&service.group, JoinRequest::of(&head.method, &head.path)) {
-        // Whoever asks proves what it is by evidence, not by a token.
-        trail.action = Some(asked.name());
-        let answer = group.answer(asked, body.bytes(message))?;
-        let head = ResponseHead::new(200);
-        let message = encode(head, "application/octet-stream", &[&answer], Notes::of(opened))?;
-        return Ok(Answer { message, outcome: "ok" });
-    }
-    let caller = service.auth.identify(head.fields.get("authorization"), opened.received())?;
-    let caller = &*trail.caller.insert(caller);
-    service.auth.admit(caller, Instant::now())?;
-    let notes = Notes::of(opened).and_session(service, opened, &head.fields);
-    let path = head.path.split('?').next().unwrap_or_default();
-    let body = body.bytes(message);
-    let resource = route(caller, path, &head.method)?;
-    trail.action = Some(resource.name());
-    trail.model = resource.model(set);
-    let message = match resource {
-        Resource::Server => json_answer(&server_metadata(), notes),
-        Resource::Live => json_answer(&json!({ "live": true }), notes),
-        Resource::Ready => match set.lacking() {
-            Some(absent) if caller.may_see(absent.model()) => return Err(absent.clone().into()),
-            Some(_) => return Err(InnerError::NotReady),
-            None => json_answer(&json!({ "ready": true }), notes),
-        },
-        Resource::Index => json_answer(&index(set, caller, path, body)?, notes),
-        Resource::Load(name) => {
-            no_parameters(path, body, &[])?;
-            service.models.load(name)?;
-            json_answer(&json!({}), notes)
-        }
-        Resource::Unload(name) => {
-            no_parameters(path, body, &["unload_dependents"])?;
-            service.models.unload(name)?;
-            json_answer(&json!({}), notes)
-        }
-        Resource::Model(asked) => {
-            let mut metadata = served(set, caller, asked)?.metadata.clone();
-            metadata.versions = set.versions(asked.name);
-            json_answer(&metadata, notes)
-        }
-        Resource::ModelReady(asked) => {
-            json_answer(&json!({ "name": served(set, caller, asked)?.metadata.name, "ready": true }), notes)
-        }
-        Resource::Infer(asked) => infer(service, served(set, caller, asked)?, &head.fields, body, notes),
-        Resource::ModelKey(asked) => json_answer(&unlock(service, caller, asked, &head.fields, body)?, notes),
-    }?;
-    Ok(Answer { message, outcome: "ok" })
-}
-
-fn check_date(opened: &Opened, fields: &Fields) -> Result<(), InnerError> {
-    let date = fields
-        .get("date")
-        .and_then(|value| std::str::from_utf8(value).ok())
-        .and_then(|text| httpdate::parse_http_date(text).ok())
-        .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
-        .ok_or(InnerError::DateMissing)?;
-    opened
-        .check_date(UnixTime(date.as_secs()))
-        .map_err(|refused| InnerError::DateOutOfWindow { window_s: refused.window, now: refused.now })
-}
-
-enum Resource<'p> {
-    Server,
-    Live,
-    Ready,
-    Index,
-    Load(&'p str),
-    Unload(&'p str),
-    Model(Asked<'p>),
-    ModelReady(Asked<'p>),
-    Infer(Asked<'p>),
-    ModelKey(Asked<'p>),
-}
-
-impl Resource<'_> {
-    /// A fixed word for the log.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Live => "live",
-            Self::Ready => "ready",
-            Self::Index => "index",
-            Self::Load(_) => "load",
-            Self::Unload(_) => "unload",
-            Self::Model(_) => "metadata",
-            Self::ModelReady(_) => "model-ready",
-            Self::Infer(_) => "infer",
-            Self::ModelKey(_) => "unlock",
-        }
-    }
-
-    /// Name and version of the model it is about, if that is there.
-    fn model(&self, set: &Set) -> Option<(String, String)> {
-        match *self {
-            Self::Server | Self::Live | Self::Ready | Self::Index => None,
-            Self::Load(name) | Self::Unload(name) => set.knows(name).then(|| (name.into(), String::new())),
-            Self::Model(asked) | Self::ModelReady(asked) | Self::Infer(asked) => {
-                let claim = set.find(asked.name, asked.version).ok()?.claim();
-                Some((claim.name, claim.version))
-            }
-            Self::ModelKey(asked) => {
-                let claim = set.find_locked(asked.name, asked.version).ok()?.claim();
-                Some((claim.name, claim.version))
-            }
-        }
-    }
-}
-
-/// The model that a path names.
-#[derive(Clone, Copy)]
-struct Asked<'p> {
-    name: &'p str,
-    version: Option<&'p str>,
-}
-
-/// Whether answering the request is likely to be brief, and waits for no other request.
-pub(super) fn is_brief(opened: &Opened, set: &Set) -> bool {
-    let Ok((head, _)) = bhttp::decode_request(opened.plaintext.expose()) else { return true };
-    match resource(&head.path) {
-        Some((Resource::Infer(asked), _)) => {
-            match set.find(asked.name, asked.version).map(|slot| slot.served()) {
-                Ok(Some(served)) => served.model.is_brief() && !served.puts_together(),
-                _ => true,
-            }
-        }
-        Some((Resource::Load(_) | Resource::Unload(_) | Resource::ModelKey(_), _)) => false,
-        Some(_) => true,
-        // Other servers join by paths that are no resources, with evidence to verify.
-        None => false,
-    }
-}
-
-fn route<'p>(caller: &Caller, path: &'p str, found: &str) -> Result<Resource<'p>, InnerError> {
-    let (resource, method) = resource(path).ok_or_else(|| InnerError::NotFound { path: path.into() })?;
-    // Before looking whether it is there: who may not use it does not learn that.
-    match resource {
-        Resource::Model(asked) | Resource::ModelReady(asked) | Resource::Infer(asked) => {
-            caller.permit(Action::Infer, asked.name)?;
-        }
-        Resource::ModelKey(asked) => caller.permit(Action::Unlock, asked.name)?,
-        Resource::Load(name) | Resource::Unload(name) => caller.permit(Action::Manage, name)?,
-        Resource::Server | Resource::Live | Resource::Ready | Resource::Index => {}
-    }
-    if found != method {
-        return Err(InnerError::Method { path: path.into(), expected: method, found: found.into() });
-    }
-    Ok(resource)
-}
-
-/// What is at `path`, and the method it takes.
-fn resource(path: &str) -> Option<(Resource<'_>, &'static str)> {
-    let path = path.split('?').next().unwrap_or_default();
-    let mut segments: Vec<&str> = path.split('/').skip(1).collect();
-    let mut asked = Asked { name: "", version: None };
-    if let ["v2", "models", name, ..] = *segments.as_slice() {
-        asked.name = name;
-        segments.remove(2);
-        if let ["v2", "models", "versions", version, ..] = *segments.as_slice() {
-            asked.version = Some(version);
-            segments.drain(2..4);
-        }
-    }
-    Some(match segments.as_slice() {
-        ["v2"] => (Resource::Server, "GET"),
-        ["v2", "health", "live"] => (Resource::Live, "GET"),
-        ["v2", "health", "ready"] => (Resource::Ready, "GET"),
-        ["v2", "repository", "index"] => (Resource::Index, "POST"),
-        ["v2", "repository", "models", name, "load"] => (Resource::Load(name), "POST"),
-        ["v2", "repository", "models", name, "unload"] => (Resource::Unload(name), "POST"),
-        ["v2", "models"] if !asked.name.is_empty() => (Resource::Model(asked), "GET"),
-        ["v2", "models", "ready"] => (Resource::ModelReady(asked), "GET"),
-        ["v2", "models", "infer"] => (Resource::Infer(asked), "POST"),
-        ["v2", "models", "key"] => (Resource::ModelKey(asked), "POST"),
-        _ => return None,
-    })
-}
-
-fn served<'s>(set: &'s Set, caller: &Caller, asked: Asked<'_>) -> Result<&'s Served, InnerError> {
-    let slot =
-        set.find(asked.name, asked.version).map_err(|absent| absent.among(|name| caller.may_see(name)))?;
-    slot.served().ok_or_else(|| {
-        let ModelClaim { name: model, version, .. } = slot.claim();
-        Absent::Locked { model, version }.into()
-    })
-}
-
-/// Whether only what runs is to be listed.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Filter {
-    ready: bool,
-}
-
-fn index<'s>(set: &'s Set, caller: &Caller, path: &str, body: &[u8]) -> Result<Vec<&'s Entry>, InnerError> {
-    let filter: Filter = match body {
-        [] => Filter::default(),
-        body => serde_json::from_slice(body)
-            .map_err(|_| InnerError::Body { path: path.into(), expected: "{\"ready\": true or false}" })?,
-    };
-    let listed = |entry: &&Entry| caller.may_see(&entry.name) && (entry.is_ready() || !filter.ready);
-    Ok(set.index().iter().filter(listed).collect())
-}
-
-/// Parameters change nothing here, so none may be given but those that are `harmless`.
-fn no_parameters(path: &str, body: &[u8], harmless: &[&str]) -> Result<(), InnerError> {
-    let wrong = |expected| InnerError::Body { path: path.into(), expected };
-    if body.is_empty() {
-        return Ok(());
-    }
-    let body: Map<String, Value> = serde_json::from_slice(body).map_err(|_| wrong("a JSON object"))?;
-    match body.get("parameters") {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::Object(given)) if given.keys().all(|name| harmless.contains(&name.as_str())) => Ok(()),
-        Some(_) => Err(wrong("no parameters: a model is loaded as it is in the repository")),
-    }
-}
-
-fn infer(
-    service: &Service,
-    served: &Served,
-    fields: &Fields,
-    body: &[u8],
-    notes: Notes,
-) -> Result<Draft, InnerError> {
-    let json_len = match fields.get(HEADER_LENGTH) {
-        None => None,
-        Some(value) => {
-            let digits =
-                std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-            Some(digits.and_then(|text| text.parse().ok()).ok_or(InnerError::HeaderLength)?)
-        }
-    };
-    let mut request = InferRequest::decode(body, json_len).map_err(InnerError::Request)?;
-    let inputs = Scrubbed(std::mem::take(&mut request.inputs));
-    let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
-    let run = if service.metrics.at_once() > 1 { LoadedModel::run } else { LoadedModel::run_alone };
-    let outputs = run(&served.model, &inputs.0, &wanted)?;
-    drop(inputs);
-    let response = InferResponse {
-        model_name: served.metadata.name.clone(),
-        model_version: Some(served.claim.version.clone()),
-        id: request.id.take(),
-        outputs,
-    };
-    let message = {
-        let encoded = response.encode(|name| request.wants_binary(name)).map_err(InnerError::Answer)?;
-        let mut head = ResponseHead::new(200);
-        if let Some(len) = encoded.json_len() {
-            head.fields.push(HEADER_LENGTH, len.to_string());
-        }
-        encode(head, encoded.content_type(), &encoded.parts(), notes)
-    };
-    drop(Scrubbed(response.outputs));
-    message
-}
-
-/// Opens the model with the key in `body`, as a key file holds it; the claim it then has.
-fn unlock(
-    service: &Service,
-    caller: &Caller,
-    asked: Asked<'_>,
-    fields: &Fields,
-    body: &[u8],
-) -> Result<ModelClaim, InnerError> {
-    let key = std::str::from_utf8(body).map_err(|_| KeyError::NoKey).and_then(str::parse)?;
-    let signature = fields.get(OWNER_SIGNATURE).and_then(|value| std::str::from_utf8(value).ok());
-    // What is no signature verifies as none.
-    let signature = signature.and_then(|text| Base64UrlUnpadded::decode_vec(text).ok()).unwrap_or_default();
-    service.models.unlock(asked.name, asked.version, &key, &signature).map_err(|err| match err {
-        UnlockError::Absent(absent) => absent.among(|name| caller.may_see(name)).into(),
-        err => err.into(),
-    })
-}
-
-/// Tensors whose values are erased on drop, where they are not views of a buffer that is.
-struct Scrubbed<'a>(Vec<(String, Tensor<'a>)>);
-
-impl Drop for Scrubbed<'_> {
-    fn drop(&mut self) {
-        for (_, tensor) in self.0.drain(..) {
-            if let Cow::Owned(mut data) = tensor.into_data() {
-                data.as_mut_slice().zeroize();
-            }
-        }
-    }
-}
-
-/// Carries the signature of the model's owner, base64url.
-const OWNER_SIGNATURE: &str = "confonnx-owner-signature";
-
-fn server_metadata() -> ServerMetadata {
-    ServerMetadata {
-        name: "confonnx".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        extensions: vec!["binary_tensor_data".into(), "model_repository".into()],
-    }
-}
-
-fn json_answer(body: &impl Serialize, notes: Notes) -> Result<Draft, InnerError> {
-    // Strings, numbers and string-keyed maps only: serializing them cannot fail.
-    let body = serde_json::to_vec(body).unwrap_or_default();
-    encode(ResponseHead::new(200), "application/json", &[&body], notes)
-}
-
 fn encode(
     mut head: ResponseHead,
     content_type: &str,
@@ -412,9 +297,45 @@ fn encode(
     notes: Notes,
 ) -> Result<Draft, InnerError> {
     head.fields.push("confonnx-key", if notes.outdated { "outdated" } else { "current" });
-    if let Some(grant) = notes.session {
+    if let Some(grant) = notes.resumption {
         head.fields.push(RESUMPTION_FIELD, grant.to_string());
     }
     head.fields.push("content-type", content_type);
     Draft::response(&head, parts).map_err(InnerError::Unsendable)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn asked(name: &str, version: Option<&str>) -> Asked {
+        Asked { name: name.into(), version: version.map(Into::into) }
+    }
+
+    #[test]
+    fn patterns_stand_for_whole_segments() {
+        let with_version = "/v2/models/{model}/versions/{version}/infer";
+        assert_eq!(matched(with_version, "/v2/models/a/versions/3/infer"), Some(asked("a", Some("3"))));
+        assert_eq!(matched("/v2/models/{model}", "/v2/models/versions"), Some(asked("versions", None)));
+        assert_eq!(matched("/v2", "/v2"), Some(asked("", None)));
+        for path in
+            ["/v2/models/", "/v2/models/a/", "/v2/models/a/b", "v2/models/a", "/v2/models", "//v2", ""]
+        {
+            assert_eq!(matched("/v2/models/{model}", path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn no_two_rows_have_a_name_or_a_place_in_common() {
+        let (mut names, mut places) = (BTreeSet::new(), BTreeSet::new());
+        for row in FAMILIES.iter().copied().flatten() {
+            assert!(names.insert(row.name), "{}", row.name);
+            assert!(!row.paths.is_empty(), "{}", row.name);
+            for path in row.paths {
+                assert!(places.insert((row.method, *path)), "{path}");
+            }
+        }
+    }
 }

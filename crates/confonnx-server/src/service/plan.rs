@@ -1,0 +1,81 @@
+//! What a request asks: decoded, routed, and its model looked up once, for whoever receives, schedules and runs it.
+
+use std::sync::Arc;
+
+use confonnx_protocol::bhttp::{self, BhttpError, Body, RequestHead};
+
+use super::{
+    Service,
+    inner::{self, Row, Runs, Subject},
+};
+use crate::models::{Served, Set, Slot};
+
+/// A request's way, known as soon as it is opened. Whether its caller may go it is for the inner API to say.
+pub struct Plan {
+    pub(super) asks: Result<Asks, BhttpError>,
+    /// What was served when the request was opened.
+    pub(super) set: Arc<Set>,
+}
+
+/// What a request that is binary HTTP asks.
+pub(super) struct Asks {
+    pub(super) head: RequestHead,
+    /// Where it is in the opened message.
+    pub(super) body: Body,
+    /// Who answers; none if nothing is at its path.
+    pub(super) row: Option<&'static Row>,
+    pub(super) model: Asked,
+    /// The model, if the row is about one and it is there.
+    pub(super) slot: Option<Arc<Slot>>,
+}
+
+/// The model that a request names; empty if it names none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) name: String,
+    pub(super) version: Option<String>,
+}
+
+impl Plan {
+    /// The plan for `message`, by the models of `set`.
+    pub(super) fn of(service: &Service, message: &[u8], set: Arc<Set>) -> Self {
+        let asks = bhttp::decode_request(message).map(|(head, body)| {
+            let routed = inner::route(service, &head);
+            let (row, mut model) = routed.map_or((None, Asked::default()), |(row, model)| (Some(row), model));
+            let slot = match row.map(|row| row.subject) {
+                None | Some(Subject::Nothing | Subject::Name) => None,
+                Some(Subject::Served) => set.look(&model.name, model.version.as_deref()).cloned(),
+                Some(Subject::Locked) => set.look_locked(&model.name, model.version.as_deref()).cloned(),
+                Some(Subject::InBody(name)) => {
+                    model.name = name(body.bytes(message)).unwrap_or_default();
+                    set.look(&model.name, None).cloned()
+                }
+            };
+            Asks { head, body, row, model, slot }
+        });
+        Self { asks, set }
+    }
+
+    /// The model that will run, if one will.
+    pub fn model(&self) -> Option<&Served> {
+        let asks = self.asks.as_ref().ok()?;
+        match asks.row?.runs {
+            Runs::Model => asks.slot.as_ref()?.served(),
+            Runs::Briefly | Runs::Long => None,
+        }
+    }
+
+    /// Whether answering is likely to be brief, and waits for no other request.
+    pub fn is_brief(&self) -> bool {
+        let runs = self.asks.as_ref().ok().and_then(|asks| asks.row).map(|row| row.runs);
+        match runs {
+            // Errors.
+            None => true,
+            Some(Runs::Briefly) => true,
+            Some(Runs::Long) => false,
+            Some(Runs::Model) => {
+                self.model().is_none_or(|served| served.model.is_brief() && !served.puts_together())
+            }
+        }
+    }
+}
