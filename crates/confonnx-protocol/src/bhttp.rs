@@ -1,6 +1,7 @@
 //! Binary HTTP (RFC 9292): what is inside a sealed message.
 //!
-//! Both framings are read, known-length and indeterminate-length; known-length is written. Informational responses and
+//! Both framings are read, known-length and indeterminate-length; known-length is written, and indeterminate-length by
+//! [`ResponseWriter`] while an answer is made. Informational responses and
 //! trailers are checked and dropped. Bodies are not copied unless they came in several chunks: [`Body`] names a
 //! range of the message.
 //!
@@ -45,6 +46,7 @@ mod error;
 mod fields;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::{fmt, ops::Range};
 
@@ -53,6 +55,7 @@ pub use decode::{ResponseReader, decode_request, decode_response};
 pub use encode::{encode_request, encode_response, request_body_offset};
 pub use error::{BhttpError, Part};
 pub use fields::Fields;
+pub use writer::ResponseWriter;
 use zeroize::Zeroizing;
 
 /// Most bytes of control data and header fields, informational responses included; trailers may have as many again.

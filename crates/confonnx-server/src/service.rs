@@ -3,6 +3,8 @@
 mod error;
 mod inner;
 mod plan;
+#[cfg_attr(not(test), allow(dead_code, reason = "no resource makes its answer piece by piece yet"))]
+mod stream;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,10 +13,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use confonnx_attest::ModelClaim;
+use confonnx_attest::{ModelClaim, UnixTime};
 use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::{
-    Code, Incoming, SealError,
+    Code, Draft, Incoming,
+    bhttp::ResponseHead,
     server::{ChunkedOpener, ChunkedReply, KeyRing, OpenError, Opened, Reply},
 };
 
@@ -30,7 +33,8 @@ use crate::{
     random::rng,
 };
 use error::InnerError;
-use inner::{Answer, Notes};
+use inner::{Answer, Content, Notes};
+use stream::{NotTaken, Stream};
 
 pub use plan::Plan;
 
@@ -72,6 +76,15 @@ pub struct Received {
 /// A request that was answered. Dropping erases it, for which its caller need not wait.
 pub struct Spent {
     _opened: Opened,
+}
+
+/// What is to be written down of a request, once its answer is there.
+struct Record {
+    audit: Arc<Audit>,
+    trail: Trail,
+    id: String,
+    received: usize,
+    time: UnixTime,
 }
 
 enum ReplyTo {
@@ -172,42 +185,71 @@ impl Service {
     pub fn answer(&self, received: Received, id: &str) -> (Result<Sealed, Code>, Spent) {
         let Received { opened, reply, received, plan } = received;
         let (start, mut trail) = (Instant::now(), Trail::default());
-        let answer = guarded(Notes::of(&opened), || inner::answer(self, &opened, &plan, &mut trail));
+        let Answer { content, outcome } =
+            guarded(Notes::of(&opened), || inner::answer(self, &opened, &plan, &mut trail));
         self.metrics.infer.record(start.elapsed());
-        let sealed = self.seal(answer.outcome, || match reply {
-            ReplyTo::Whole(reply) => Ok(Bytes::from(reply.seal(answer.message, &mut rng())?).into()),
-            ReplyTo::Chunked(reply) => Ok(reply.pieces(answer.message, &mut rng())?.into()),
+        let record = self.audit.as_ref().map(|audit| Record {
+            audit: Arc::clone(audit),
+            trail,
+            id: id.into(),
+            received,
+            time: opened.received(),
         });
-        (self.record(&trail, &opened, received, id, sealed), Spent { _opened: opened })
-    }
-
-    /// Writes the request down, if that is wanted, and hands its reply on.
-    fn record(
-        &self,
-        trail: &Trail,
-        opened: &Opened,
-        received: usize,
-        id: &str,
-        sealed: Result<Sealed, Code>,
-    ) -> Result<Sealed, Code> {
-        if let (Some(audit), Ok(sealed)) = (&self.audit, &sealed) {
-            let sent = sealed.reply.len();
-            audit.record(trail, sealed.outcome, Wire { request: id, received, sent }, opened.received());
-        }
-        sealed
+        // An answer of 64 GiB cannot be sealed, and so cannot be explained in a sealed one either.
+        let sealed = match content {
+            Content::Whole(message) => self.seal(reply, message, outcome, record),
+            Content::Made(head, make) => self.stream(reply, head, record).map(|(stream, body)| {
+                make(stream);
+                body
+            }),
+        };
+        let sealed = sealed.map(|reply| Sealed { reply, outcome }).map_err(|_| Code::RequestInvalid);
+        (sealed, Spent { _opened: opened })
     }
 
     fn seal(
         &self,
+        reply: ReplyTo,
+        message: Draft,
         outcome: &'static str,
-        seal: impl FnOnce() -> Result<Body, SealError>,
-    ) -> Result<Sealed, Code> {
+        record: Option<Record>,
+    ) -> Result<Body, NotTaken> {
         let start = Instant::now();
-        // An answer of 64 GiB cannot be sealed, and so cannot be explained in a sealed one either.
-        let reply = seal().map_err(|_| Code::RequestInvalid)?;
+        let body = match reply {
+            ReplyTo::Whole(reply) => Body::from(Bytes::from(reply.seal(message, &mut rng())?)),
+            ReplyTo::Chunked(reply) => reply.pieces(message, &mut rng())?.into(),
+        };
         self.metrics.seal.record(start.elapsed());
-        self.metrics.sent_bytes.fetch_add(reply.len() as u64, Relaxed);
-        Ok(Sealed { reply, outcome })
+        let sent = body.held();
+        self.metrics.sent_bytes.fetch_add(sent as u64, Relaxed);
+        if let Some(record) = record {
+            record.write(outcome, sent);
+        }
+        Ok(body)
+    }
+
+    /// An answer that is yet to be made: counted and written down when it ends.
+    fn stream(
+        &self,
+        reply: ReplyTo,
+        head: ResponseHead,
+        record: Option<Record>,
+    ) -> Result<(Stream, Body), NotTaken> {
+        let metrics = Arc::clone(&self.metrics);
+        let ended = move |outcome, sent: usize| {
+            metrics.sent_bytes.fetch_add(sent as u64, Relaxed);
+            if let Some(record) = record {
+                record.write(outcome, sent);
+            }
+        };
+        Stream::new(reply, head, Box::new(ended))
+    }
+}
+
+impl Record {
+    fn write(self, outcome: &'static str, sent: usize) {
+        let Self { audit, trail, id, received, time } = self;
+        audit.record(&trail, outcome, Wire { request: &id, received, sent }, time);
     }
 }
 
@@ -268,8 +310,9 @@ mod tests {
     fn a_panic_is_an_answer_without_its_message() {
         let answer = guarded(Notes::outdated(), || panic!("with a tensor value: 7654321"));
         assert_eq!(answer.outcome, "internal");
-        let (head, body) = bhttp::decode_response(answer.message.message()).unwrap();
+        let Content::Whole(message) = answer.content else { panic!("no message") };
+        let (head, body) = bhttp::decode_response(message.message()).unwrap();
         assert_eq!((head.status, head.fields.get("confonnx-key")), (500, Some(&b"outdated"[..])));
-        assert!(!String::from_utf8_lossy(body.bytes(answer.message.message())).contains("7654321"));
+        assert!(!String::from_utf8_lossy(body.bytes(message.message())).contains("7654321"));
     }
 }

@@ -47,10 +47,7 @@ pub fn encode_response(
     body_parts: &[&[u8]],
     out: &mut Vec<u8>,
 ) -> Result<(), BhttpError> {
-    if !(200..600).contains(&head.status) {
-        return Err(BhttpError::Status { found: head.status.into() });
-    }
-    let fields_len = checked_fields_len(&head.fields, 0)?;
+    let fields_len = status_and_fields(head)?;
 
     let body_len = reserve(out, varint_len(usize::from(head.status)), fields_len, body_parts);
     push_varint(out, RESPONSE);
@@ -61,6 +58,14 @@ pub fn encode_response(
 
 const REQUEST: usize = 0;
 const RESPONSE: usize = 1;
+
+/// Checks the head of a response; returns the length of its fields.
+pub(super) fn status_and_fields(head: &ResponseHead) -> Result<usize, BhttpError> {
+    if !(200..600).contains(&head.status) {
+        return Err(BhttpError::Status { found: head.status.into() });
+    }
+    checked_fields_len(&head.fields, 0)
+}
 
 fn checked_fields_len(fields: &Fields, control_len: usize) -> Result<usize, BhttpError> {
     if fields.len() > MAX_FIELDS {
@@ -108,7 +113,7 @@ fn push_fields_and_body(
     push_varint(out, no_trailer);
 }
 
-fn push_prefixed(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn push_prefixed(out: &mut Vec<u8>, bytes: &[u8]) {
     push_varint(out, bytes.len());
     out.extend_from_slice(bytes);
 }
@@ -118,7 +123,7 @@ fn prefixed_len(len: usize) -> usize {
 }
 
 /// RFC 9000, section 16. A slice is never longer than 2^62 bytes, so every length has an encoding.
-fn push_varint(out: &mut Vec<u8>, value: usize) {
+pub(super) fn push_varint(out: &mut Vec<u8>, value: usize) {
     let value = value as u64;
     match varint_len_u64(value) {
         1 => out.push(value as u8),

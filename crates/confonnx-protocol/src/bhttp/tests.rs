@@ -413,3 +413,29 @@ fn reason(error: &BhttpError) -> &'static str {
         BhttpError::Padding { .. } => "padding",
     }
 }
+
+#[test]
+fn a_response_that_is_written_piece_by_piece_reads_as_one() {
+    let mut head = ResponseHead::new(200);
+    head.fields.push("content-type", "text/event-stream");
+    let (mut message, mut piece) = (Vec::new(), Vec::new());
+    let mut writer = ResponseWriter::start(&head, &mut message).unwrap();
+    for content in ["data: 1\n\n", "", "data: two\n\n"] {
+        // Each into a buffer of its own, as for sealing.
+        piece.clear();
+        writer.content(content.as_bytes(), &mut piece);
+        message.extend_from_slice(&piece);
+    }
+    let theirs = |message: &[u8]| Message::read_bhttp(&mut Cursor::new(message));
+    let mut unfinished = message.clone();
+    unfinished.truncate(message.len() - 1);
+    assert!(decode_response(&unfinished).is_err());
+    writer.finish(&mut message);
+    assert_eq!(message.len(), padding::padded_len(message.len()));
+    let (read, body) = decode_response(&message).unwrap();
+    assert_eq!((read, body.bytes(&message)), (head, &b"data: 1\n\ndata: two\n\n"[..]));
+    let read = theirs(&message).unwrap();
+    assert_eq!(read.content(), b"data: 1\n\ndata: two\n\n");
+    let not_final = ResponseHead::new(100);
+    assert!(ResponseWriter::start(&not_final, &mut Vec::new()).is_err());
+}

@@ -233,7 +233,7 @@ impl Drop for Queued {
 
 /// The answer, held until it is written; there may be no room for it.
 fn reply(app: &App, sealed: Sealed, kind: Kind, purse: &Purse) -> Result<Answered, Code> {
-    let share = purse.reply(sealed.reply.len()).map_err(|_| Code::QueueFull)?;
+    let share = purse.reply(sealed.reply.held()).map_err(|_| Code::QueueFull)?;
     let mut response = Response::new(sealed.reply.holding(share));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.reply_type()));

@@ -27,6 +27,7 @@ use super::{
     Service,
     error::InnerError,
     plan::{Asked, Plan},
+    stream::Stream,
 };
 use crate::{
     audit::Trail,
@@ -105,10 +106,18 @@ struct Call<'c> {
     notes: Notes,
 }
 
-/// A padded binary HTTP response, and how to count it.
+/// An answer, and how to count it.
 pub(super) struct Answer {
-    pub(super) message: Draft,
+    pub(super) content: Content,
     pub(super) outcome: &'static str,
+}
+
+/// What is to be sealed.
+pub(super) enum Content {
+    /// Padded binary HTTP.
+    Whole(Draft),
+    /// Its content is made by what is called with the stream that takes it, and that may hand it to another thread.
+    Made(ResponseHead, Box<dyn FnOnce(Stream) + Send>),
 }
 
 /// What an answer says of keys beside its content.
@@ -260,7 +269,15 @@ impl<'c> Call<'c> {
 
     /// An answer of any type, its body joined from `parts`.
     fn reply(&self, head: ResponseHead, content_type: &str, parts: &[&[u8]]) -> Result<Answer, InnerError> {
-        Ok(Answer { message: encode(head, content_type, parts, self.notes)?, outcome: "ok" })
+        let content = Content::Whole(encode(head, content_type, parts, self.notes)?);
+        Ok(Answer { content, outcome: "ok" })
+    }
+
+    /// An answer that `make` makes piece by piece, once this has returned: it gets the stream to keep and to finish.
+    #[expect(dead_code, reason = "no resource yet")]
+    fn stream(&self, content_type: &str, make: impl FnOnce(Stream) + Send + 'static) -> Answer {
+        let head = with_notes(ResponseHead::new(200), content_type, self.notes);
+        Answer { content: Content::Made(head, Box::new(make)), outcome: "ok" }
     }
 }
 
@@ -287,21 +304,25 @@ pub(super) fn failure(error: &InnerError, notes: Notes) -> Answer {
         serde_json::to_vec(&ErrorBody { error: error.to_string(), code: code.into() }).unwrap_or_default();
     // What is encoded here is all ours and always valid.
     let message = encode(head, "application/json", &[&body], notes).unwrap_or_else(|_| Draft::from(b""));
-    Answer { message, outcome: code }
+    Answer { content: Content::Whole(message), outcome: code }
 }
 
 fn encode(
-    mut head: ResponseHead,
+    head: ResponseHead,
     content_type: &str,
     parts: &[&[u8]],
     notes: Notes,
 ) -> Result<Draft, InnerError> {
+    Draft::response(&with_notes(head, content_type, notes), parts).map_err(InnerError::Unsendable)
+}
+
+fn with_notes(mut head: ResponseHead, content_type: &str, notes: Notes) -> ResponseHead {
     head.fields.push("confonnx-key", if notes.outdated { "outdated" } else { "current" });
     if let Some(grant) = notes.resumption {
         head.fields.push(RESUMPTION_FIELD, grant.to_string());
     }
     head.fields.push("content-type", content_type);
-    Draft::response(&head, parts).map_err(InnerError::Unsendable)
+    head
 }
 
 #[cfg(test)]

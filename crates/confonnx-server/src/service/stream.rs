@@ -1,0 +1,149 @@
+//! An answer that is made piece by piece, each sealed as soon as it is there.
+
+use bytes::Bytes;
+use confonnx_protocol::{
+    ChunkSealer, Draft, SealError,
+    bhttp::{BhttpError, ResponseHead, ResponseWriter},
+    server::Reply,
+};
+use zeroize::Zeroizing;
+
+use super::ReplyTo;
+use crate::{
+    body::{Body, Refused, Source},
+    random::rng,
+};
+
+/// Takes the content of one answer, from any thread, and never waits. Dropped before its end, the client sees that the answer
+/// is cut short.
+///
+/// Where the request came in chunks, the number and sizes of the pieces are seen by whoever sees the connection: what is
+/// secret of them is for the sender to pad. Other requests get the whole in one piece at its end.
+pub(super) struct Stream {
+    sealing: Option<Sealing>,
+    pieces: Source,
+    /// Bytes so far: sealed, or to be sealed at the end.
+    len: usize,
+    ended: Option<Ended>,
+}
+
+/// Is told how an answer ended, and how many bytes it had.
+pub(super) type Ended = Box<dyn FnOnce(&'static str, usize) + Send>;
+
+enum Sealing {
+    Chunks { sealer: ChunkSealer, writer: ResponseWriter },
+    Whole { reply: Reply, head: ResponseHead, content: Vec<Zeroizing<Vec<u8>>> },
+}
+
+/// Why no more of an answer is taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotTaken {
+    /// The client is gone, or too slow.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It is too long.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Its head cannot be sent.
+    #[error("the answer cannot be sent as binary HTTP: {0}")]
+    Head(#[from] BhttpError),
+}
+
+impl Stream {
+    /// A stream that answers `reply`, and the body that it comes out of.
+    pub(super) fn new(reply: ReplyTo, head: ResponseHead, ended: Ended) -> Result<(Self, Body), NotTaken> {
+        let (pieces, body) = Source::new(MAX_BEHIND);
+        let (sealing, start) = match reply {
+            ReplyTo::Whole(reply) => (Sealing::Whole { reply, head, content: Vec::new() }, Vec::new()),
+            ReplyTo::Chunked(reply) => {
+                let (mut start, mut message) = (Vec::new(), Vec::new());
+                let mut sealer = reply.start(&mut rng(), &mut start)?;
+                let writer = ResponseWriter::start(&head, &mut message)?;
+                sealer.chunk(&message, &mut start)?;
+                (Sealing::Chunks { sealer, writer }, start)
+            }
+        };
+        let len = start.len();
+        if len > 0 {
+            pieces.send(start.into())?;
+        }
+        Ok((Self { sealing: Some(sealing), pieces, len, ended: Some(ended) }, body))
+    }
+
+    /// Sends `content`.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: nothing more will be.
+    pub(super) fn send(&mut self, content: &[u8]) -> Result<(), NotTaken> {
+        match &mut self.sealing {
+            None => Err(Refused::Gone.into()),
+            Some(Sealing::Whole { content: parts, .. }) => {
+                self.pieces.is_wanted()?;
+                self.len = self.len.saturating_add(content.len());
+                if self.len > MAX_BEHIND {
+                    return Err(Refused::Behind { limit: MAX_BEHIND }.into());
+                }
+                parts.push(Zeroizing::new(content.to_vec()));
+                Ok(())
+            }
+            Some(Sealing::Chunks { sealer, writer }) => {
+                let mut message =
+                    Zeroizing::new(Vec::with_capacity(content.len().saturating_add(LONGEST_LENGTH)));
+                writer.content(content, &mut message);
+                let mut sealed = Vec::with_capacity(ChunkSealer::sealed_len(message.len()));
+                sealer.chunk(&message, &mut sealed)?;
+                self.len = self.len.saturating_add(sealed.len());
+                Ok(self.pieces.send(sealed.into())?)
+            }
+        }
+    }
+
+    /// Ends the answer; `outcome` is a fixed word for the audit log.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: the client sees an answer cut short.
+    pub(super) fn finish(mut self, outcome: &'static str) -> Result<(), NotTaken> {
+        let sealed = match self.sealing.take() {
+            None => return Err(Refused::Gone.into()),
+            Some(Sealing::Whole { reply, head, content }) => {
+                let parts: Vec<&[u8]> = content.iter().map(|part| part.as_slice()).collect();
+                let sealed = reply.seal(Draft::response(&head, &parts)?, &mut rng())?;
+                self.len = sealed.len();
+                sealed
+            }
+            Some(Sealing::Chunks { sealer, writer }) => {
+                let (mut message, mut sealed) = (Vec::new(), Vec::new());
+                writer.finish(&mut message);
+                sealer.finish(&message, &mut sealed)?;
+                self.len = self.len.saturating_add(sealed.len());
+                sealed
+            }
+        };
+        self.pieces.send(Bytes::from(sealed))?;
+        self.pieces.finish();
+        self.end(outcome);
+        Ok(())
+    }
+
+    fn end(&mut self, outcome: &'static str) {
+        if let Some(ended) = self.ended.take() {
+            ended(outcome, self.len);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.end(CUT);
+    }
+}
+
+/// The outcome of an answer whose end was never made or never wanted.
+const CUT: &str = "cut";
+/// Bytes that may wait to be sent, or make up an answer that is sent whole.
+const MAX_BEHIND: usize = 1 << 20;
+/// Bytes of the length of the longest content.
+const LONGEST_LENGTH: usize = 8;
+
+#[cfg(test)]
+mod tests;
