@@ -2,7 +2,6 @@
 
 mod error;
 mod inner;
-mod plan;
 #[cfg_attr(not(test), allow(dead_code, reason = "no resource makes its answer piece by piece yet"))]
 mod stream;
 
@@ -36,7 +35,7 @@ use error::InnerError;
 use inner::{Answer, Content, Notes};
 use stream::{NotTaken, Stream};
 
-pub use plan::Plan;
+pub use inner::Plan;
 
 /// Opens requests, answers them, seals the answers.
 pub struct Service {

@@ -5,6 +5,7 @@
 
 mod group;
 mod oip;
+mod plan;
 mod repository;
 mod unlock;
 
@@ -23,18 +24,16 @@ use confonnx_protocol::{
 };
 use serde::Serialize;
 
-use super::{
-    Service,
-    error::InnerError,
-    plan::{Asked, Plan},
-    stream::Stream,
-};
+use super::{Service, error::InnerError, stream::Stream};
 use crate::{
     audit::Trail,
     auth::{Action, Caller},
     models::{Absent, Served, Set},
     random::rng,
 };
+use plan::Asked;
+
+pub use plan::Plan;
 
 /// Every resource, the most wanted first.
 const FAMILIES: [&[Row]; 4] = [oip::ROWS, repository::ROWS, unlock::ROWS, group::ROWS];

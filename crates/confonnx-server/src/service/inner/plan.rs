@@ -4,43 +4,43 @@ use std::sync::Arc;
 
 use confonnx_protocol::bhttp::{self, BhttpError, Body, RequestHead};
 
-use super::{
-    Service,
-    inner::{self, Row, Runs, Subject},
+use super::{Row, Runs, Subject, route};
+use crate::{
+    models::{Served, Set, Slot},
+    service::Service,
 };
-use crate::models::{Served, Set, Slot};
 
 /// A request's way, known as soon as it is opened. Whether its caller may go it is for the inner API to say.
 pub struct Plan {
-    pub(super) asks: Result<Asks, BhttpError>,
+    pub(in crate::service) asks: Result<Asks, BhttpError>,
     /// What was served when the request was opened.
-    pub(super) set: Arc<Set>,
+    pub(in crate::service) set: Arc<Set>,
 }
 
 /// What a request that is binary HTTP asks.
-pub(super) struct Asks {
-    pub(super) head: RequestHead,
+pub(in crate::service) struct Asks {
+    pub(in crate::service) head: RequestHead,
     /// Where it is in the opened message.
-    pub(super) body: Body,
+    pub(in crate::service) body: Body,
     /// Who answers; none if nothing is at its path.
-    pub(super) row: Option<&'static Row>,
-    pub(super) model: Asked,
+    pub(in crate::service) row: Option<&'static Row>,
+    pub(in crate::service) model: Asked,
     /// The model, if the row is about one and it is there.
-    pub(super) slot: Option<Arc<Slot>>,
+    pub(in crate::service) slot: Option<Arc<Slot>>,
 }
 
 /// The model that a request names; empty if it names none.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) name: String,
-    pub(super) version: Option<String>,
+pub(in crate::service) struct Asked {
+    pub(in crate::service) name: String,
+    pub(in crate::service) version: Option<String>,
 }
 
 impl Plan {
     /// The plan for `message`, by the models of `set`.
-    pub(super) fn of(service: &Service, message: &[u8], set: Arc<Set>) -> Self {
+    pub(in crate::service) fn of(service: &Service, message: &[u8], set: Arc<Set>) -> Self {
         let asks = bhttp::decode_request(message).map(|(head, body)| {
-            let routed = inner::route(service, &head);
+            let routed = route(service, &head);
             let (row, mut model) = routed.map_or((None, Asked::default()), |(row, model)| (Some(row), model));
             let slot = match row.map(|row| row.subject) {
                 None | Some(Subject::Nothing | Subject::Name) => None,
