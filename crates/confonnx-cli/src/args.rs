@@ -70,8 +70,8 @@ pub(crate) struct Connection {
     /// Longest time for a call, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
-    /// How often to repeat, after a pause, a call that the server was too busy for or that did not reach it
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    /// How often to repeat, after a pause, a call that the server was too busy for or whose connection broke
+    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
     retries: u32,
     /// Certificates (PEM) that https is checked against, in place of this machine's
     #[arg(long, value_name = "FILE")]

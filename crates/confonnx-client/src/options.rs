@@ -43,8 +43,9 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Longest reply to read, in bytes.
     pub max_reply: usize,
-    /// How often a call is repeated, after a pause, that the server was too busy to run or that did not reach it. A
-    /// POST whose fate is not known is never repeated. No pause is begun that `timeout` would cut short.
+    /// How often a call is repeated, after a pause, that the server was too busy to run or that did not reach it; 2 by
+    /// default. When the connection ends without an answer, only what reads or infers is repeated, because running it
+    /// twice changes nothing. Each try is sealed anew. No pause is begun that `timeout` would cut short.
     pub retries: u32,
     /// PEM file with the certificates that https is checked against, in place of this machine's. (Confidentiality does not
     /// rest on them.)
@@ -67,7 +68,7 @@ impl Default for Options {
             timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             max_reply: 1 << 30,
-            retries: 0,
+            retries: 2,
             ca_file: None,
         }
     }

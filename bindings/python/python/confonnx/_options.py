@@ -28,7 +28,7 @@ class Options:
     sessions: bool = True
     relay: str | None = None
     chunked: bool = False
-    retries: int = 0
+    retries: int = 2
     ca_file: str | None = None
 
 

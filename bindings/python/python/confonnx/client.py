@@ -124,7 +124,7 @@ class _Base:
         sessions: bool = True,
         relay: str | None = None,
         chunked: bool = False,
-        retries: int = 0,
+        retries: int = 2,
         ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(url, str):
@@ -232,8 +232,9 @@ class Client(_Base):
             are; never with sessions. Proofs still come from the server itself.
         chunked: Seal requests chunk by chunk as they are sent, and open replies as they arrive, so that sealing, sending
             and opening of large tensors overlap; without sessions.
-        retries: How often a call is repeated, after a pause that grows, when the server was too busy to run it or it did not
-            reach the server. What may have run is not run twice. `timeout` is for all tries together.
+        retries: How often a call is repeated, after a pause that grows, when the server was too busy to run it or the
+            connection broke; what may have run is run again only if that changes nothing, as for inference. `timeout` is
+            for all tries together.
         ca_file: Certificates (PEM) that https is checked against, in place of this machine's.
 
     Raises:

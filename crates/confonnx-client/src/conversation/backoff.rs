@@ -6,9 +6,9 @@ use rand_core::CryptoRng;
 
 use crate::ClientError;
 
-/// Whether the call was not run, or asks for nothing that running twice could change, so that it is safe to repeat it; and
-/// whether a while later it may succeed.
-pub(super) fn may_retry(err: &ClientError, reads: bool) -> bool {
+/// Whether the call was not run, or is `repeatable`: running it twice changes nothing; and whether a while later it may
+/// succeed.
+pub(super) fn may_retry(err: &ClientError, repeatable: bool) -> bool {
     match err {
         ClientError::Refused { code, .. } => matches!(
             code.as_str(),
@@ -22,7 +22,7 @@ pub(super) fn may_retry(err: &ClientError, reads: bool) -> bool {
         ClientError::Inner { status: 429 | 503, code, .. } => {
             matches!(code.as_str(), "rate-limited" | "auth-unavailable")
         }
-        ClientError::Transport { sent, .. } => !sent || reads,
+        ClientError::Transport { sent, .. } => !sent || repeatable,
         _ => false,
     }
 }

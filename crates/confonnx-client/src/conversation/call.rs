@@ -50,9 +50,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether it asks for nothing that running twice could change.
-    pub(crate) fn reads(&self) -> bool {
-        matches!(&*self.method, "GET" | "HEAD")
+    /// Whether running it twice changes nothing: it reads, or infers, which gives the same answer each time.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        match &*self.method {
+            "GET" | "HEAD" => true,
+            _ => self.path.ends_with("/infer"),
+        }
     }
 
     /// The binary HTTP message, padded, with `room` for a seal; whether it offers a resumption. Erased on drop.

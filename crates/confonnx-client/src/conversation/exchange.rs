@@ -261,12 +261,12 @@ impl<'a> Exchange<'a> {
             Ok(Some(outcome)) => State::Done(Ok(outcome)),
             Ok(None) => State::Ready,
             Err(err) => {
-                let reads = match &self.want {
-                    Want::Call(call) => call.reads(),
+                let repeatable = match &self.want {
+                    Want::Call(call) => call.is_repeatable(),
                     Want::Proof | Want::Document(_) => true,
                 };
                 let more = self.tries < self.conversation.options.retries && self.streamed.head.is_none();
-                if more && backoff::may_retry(&err, reads) {
+                if more && backoff::may_retry(&err, repeatable) {
                     self.pausing = Some(err);
                     State::Ready
                 } else {

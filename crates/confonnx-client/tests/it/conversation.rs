@@ -27,6 +27,8 @@ struct World {
     max_request_bytes: Option<u64>,
     /// Answered in place of opening the next requests.
     refusals: Vec<&'static str>,
+    /// So many of the next requests get no answer: the connection ends.
+    broken: usize,
     /// Media types of requests, `GET` for documents.
     seen: Vec<&'static str>,
     waited: Vec<Duration>,
@@ -47,6 +49,7 @@ impl World {
             time,
             max_request_bytes: None,
             refusals: Vec::new(),
+            broken: 0,
             seen: Vec::new(),
             waited: Vec::new(),
         };
@@ -130,6 +133,11 @@ impl World {
                     self.time += time.as_secs() + 1;
                 }
                 Step::Wait(Wait::Attestation) => panic!("nobody else attests"),
+                Step::Post { content_type, .. } if self.broken > 0 => {
+                    self.seen.push(content_type);
+                    self.broken -= 1;
+                    exchange.failed("connection reset".into(), true, self.now());
+                }
                 step => self.answer(exchange, step, piece),
             }
         }
@@ -228,6 +236,26 @@ fn what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow() {
     world.seen.clear();
     world.call(&conversation).unwrap_err();
     assert_eq!(world.seen.len(), 1);
+}
+
+#[test]
+fn a_connection_that_breaks_costs_no_inference() {
+    let (mut world, conversation) = (World::new(), conversation(Options::default()));
+    let infer = |world: &mut World, path: &str| {
+        let request = Request::post(path).body("hello");
+        let mut exchange = Exchange::new(Arc::clone(&conversation), Want::Call(request.into()), None);
+        world.run(&mut exchange, usize::MAX)
+    };
+    world.broken = 2;
+    infer(&mut world, "/v2/models/m/infer").unwrap();
+    assert_eq!(world.seen, ["GET", FULL, FULL, FULL]);
+    world.broken = 3;
+    let err = infer(&mut world, "/v2/models/m/infer").err().unwrap();
+    assert!(matches!(err, ClientError::Transport { sent: true, .. }), "{err}");
+    // What may have changed something is not run twice.
+    world.broken = 1;
+    let err = infer(&mut world, "/v2/repository/models/m/load").err().unwrap();
+    assert!(matches!(err, ClientError::Transport { sent: true, .. }), "{err}");
 }
 
 #[test]
