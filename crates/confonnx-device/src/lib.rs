@@ -15,6 +15,8 @@ mod nsm;
 mod own_process;
 #[cfg(target_os = "linux")]
 mod sev_guest;
+#[cfg(target_os = "linux")]
+mod window;
 
 #[cfg(feature = "ort")]
 mod strings;
@@ -29,3 +31,5 @@ pub use own_process::{close_all_from, ignore_terminal_signals};
 pub use sev_guest::{SevGuestError, SevGuestReport, sev_guest_extended_report};
 #[cfg(feature = "ort")]
 pub use strings::{strings_from_bytes, strings_to_bytes};
+#[cfg(target_os = "linux")]
+pub use window::Window;

@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, IoSlice},
+    ops::Range,
     os::fd::{AsFd, OwnedFd},
 };
 
 use rustix::{
     buffer::spare_capacity,
-    fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create},
+    fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create},
     io::{Errno, pread, pwritev},
 };
 
@@ -23,9 +24,10 @@ pub(crate) fn sealed(name: &str, parts: &[&[u8]]) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// A memory file that can only grow: whoever reads it meets no end where there was none before.
-pub(crate) fn growing(name: &str) -> io::Result<OwnedFd> {
+/// A memory file of `len` zeros that can only grow: whoever reads it meets no end where there was none before.
+pub(crate) fn growing(name: &str, len: u64) -> io::Result<OwnedFd> {
     let file = memory(name)?;
+    ftruncate(&file, len)?;
     fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK)?;
     Ok(file)
 }
@@ -69,15 +71,16 @@ pub(crate) fn read(file: impl AsFd, len: usize, at: u64) -> io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// Erases the first `len` bytes, and gives the memory back if it is much.
-pub(crate) fn erase(file: impl AsFd, len: u64) -> io::Result<()> {
+/// Erases the bytes in `range`, and gives the memory back if it is much.
+pub(crate) fn erase(file: impl AsFd, range: Range<u64>) -> io::Result<()> {
+    let Range { start: mut at, end } = range;
+    let len = end.saturating_sub(at);
     if len > KEPT {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        return Ok(fallocate(&file, flags, 0, len)?);
+        return Ok(fallocate(&file, flags, at, len)?);
     }
-    let mut at = 0;
-    while at < len {
-        let now = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(ZEROS.len());
+    while at < end {
+        let now = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(ZEROS.len());
         write_all(&file, &[ZEROS.get(..now).unwrap_or_default()], at)?;
         at = at.saturating_add(now as u64);
     }
@@ -107,14 +110,15 @@ mod tests {
 
     #[test]
     fn what_grows_cannot_be_cut_off() {
-        let file = growing("test").unwrap();
+        let file = growing("test", 5).unwrap();
+        assert_eq!(read(&file, 5, 0).unwrap(), [0; 5]);
         write_all(&file, &[b"abc"], 10).unwrap();
         assert!(rustix::fs::ftruncate(&file, 1).is_err());
         assert_eq!(read(&file, 2, 11).unwrap(), b"bc");
         assert_eq!(read(&file, 4, 10).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         for len in [12, KEPT + 1] {
             write_all(&file, &[b"abc"], 10).unwrap();
-            erase(&file, len).unwrap();
+            erase(&file, 0..len).unwrap();
             assert_eq!(read(&file, 3, 10).unwrap(), if len == 12 { *b"\0\0c" } else { [0; 3] });
         }
     }

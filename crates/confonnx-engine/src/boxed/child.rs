@@ -8,14 +8,17 @@ use std::{
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Instant,
 };
 
 use confonnx_device::Mapping;
 use confonnx_tensor::Tensor;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::{
-    channel::{self, Message},
-    message::{Control, Said},
+    channel,
+    exchange::{ANSWERS, Exchange, START, Side, WINDOW},
+    message::{ANYWHERE, Answered, Asked, Control, Kind, Said},
     sandbox,
     wire::{self, Answer, Facts, Failure, Garbled, Job, Order, Part},
 };
@@ -136,9 +139,11 @@ fn obey(control: &OwnedFd, model: Arc<Model>) -> io::Result<()> {
             heard => heard?,
         };
         let mut fds = fds.into_iter();
-        match (Control::of(message), fds.next(), fds.next()) {
-            (Some(Control::Lane { index }), Some(socket), Some(memory)) => {
-                lanes.push(Lane { index, socket, memory, mapping: None, running: Arc::clone(&running) });
+        match (Control::of(message), fds.next()) {
+            (Some(Control::Lane { index }), Some(file)) => {
+                let exchange = Exchange::of(file)?;
+                let running = Arc::clone(&running);
+                lanes.push(Lane { index, exchange, mapping: None, running, core: ANYWHERE, cores: None });
             }
             (Some(Control::Begin), ..) => {
                 sandbox::before_requests().map_err(io::Error::other)?;
@@ -169,41 +174,62 @@ fn obey(control: &OwnedFd, model: Arc<Model>) -> io::Result<()> {
 /// Where requests come from, one at a time.
 struct Lane {
     index: u64,
-    socket: OwnedFd,
-    memory: OwnedFd,
+    exchange: Exchange,
     mapping: Option<Mapping>,
     running: Running,
+    /// The one core that this thread is on, or [`ANYWHERE`].
+    core: u64,
+    /// All that it may be on.
+    cores: Option<CpuSet>,
 }
 
 impl Lane {
     fn serve(&mut self, model: &Model) -> io::Result<()> {
+        self.cores = sched_getaffinity(None).ok();
+        let mut last = 0;
         loop {
-            let [job, header_len, end, alone, _] = channel::hear(&self.socket)?;
-            let reply = self.answer(model, (self.index, job), header_len, end, alone != 0)?;
-            let (at, len) = reply;
-            let said: Message = [job, at, len, model.batched_requests(), 0];
-            channel::tell(&self.socket, said)?;
+            let Ok((job, note)) = self.exchange.hear(Side::Holder, last, None, || false)? else { continue };
+            last = job;
+            let asked = Asked::of(note).ok_or(io::ErrorKind::InvalidData)?;
+            self.go_to(asked.core);
+            let start = Instant::now();
+            let (at, len) = self.answer(model, u64::from(job), &asked)?;
+            let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let answered = Answered { at, len, batched: model.batched_requests(), micros };
+            self.exchange.say(Side::Box, job, answered.note())?;
         }
     }
 
-    /// Runs the request whose head is the first bytes of the memory, and whose tensors end at `end`. Where the answer is.
-    fn answer(
-        &mut self,
-        model: &Model,
-        id: (u64, u64),
-        header_len: u64,
-        end: u64,
-        alone: bool,
-    ) -> io::Result<(u64, u64)> {
-        let end_here = usize::try_from(end).map_err(io::Error::other)?;
+    /// Has the next requests find this thread on `core`. Where the system does not let it, they only take longer.
+    fn go_to(&mut self, core: u64) {
+        if core == self.core {
+            return;
+        }
+        let there = usize::try_from(core).ok().filter(|core| *core < CpuSet::MAX_CPU).map(|core| {
+            let mut set = CpuSet::new();
+            set.set(core);
+            set
+        });
+        if let Some(set) = there.or(self.cores) {
+            let _ = sched_setaffinity(None, &set);
+        }
+        self.core = core;
+    }
+
+    /// Runs the request that is in the memory. Where the answer is.
+    fn answer(&mut self, model: &Model, job: u64, asked: &Asked) -> io::Result<(u64, u64)> {
+        let id = (self.index, job);
+        let end_here = usize::try_from(asked.end).map_err(io::Error::other)?;
         if self.mapping.as_ref().is_none_or(|mapping| mapping.bytes().len() < end_here) {
             self.mapping = None;
-            let len = end_here.max(SMALLEST_MAPPING).checked_next_power_of_two().unwrap_or(end_here);
-            self.mapping = Some(Mapping::new(&self.memory, len)?);
+            let len = end_here.max(WINDOW).checked_next_power_of_two().unwrap_or(end_here);
+            self.mapping = Some(Mapping::new(self.exchange.file(), len)?);
         }
         let mapped = self.mapping.as_ref().and_then(|mapping| mapping.bytes().get(..end_here));
         let memory = mapped.unwrap_or_default();
-        let header = slice(memory, &(0..header_len)).ok_or(io::ErrorKind::InvalidData)?;
+        let start = START as u64;
+        let header = slice(memory, &(start..start.saturating_add(asked.header)));
+        let header = header.ok_or(io::ErrorKind::InvalidData)?;
         let job = Job::decode(header).map_err(io::Error::other)?;
         let inputs = job.inputs.into_iter().map(|(name, part)| {
             let bytes = slice(memory, &part.bytes).ok_or(io::ErrorKind::InvalidData)?;
@@ -217,12 +243,14 @@ impl Lane {
             running.retain(|(lane, job), _| (*lane, *job) == id || *lane != id.0);
             running.entry(id).or_default().clone()
         };
-        let run = if alone { Model::run_alone } else { Model::run };
+        let run = match asked.kind {
+            Kind::Run => Model::run,
+            Kind::RunAlone => Model::run_alone,
+        };
         let outcome = stop.during(|| run(model, &inputs, &job.outputs));
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        let at = wire::aligned(end).ok_or(io::ErrorKind::InvalidData)?;
         match outcome {
-            Ok(outputs) => self.write(at, &outputs),
+            Ok(outputs) => self.write(asked.end, &outputs),
             Err(error) => {
                 let failure = match &error {
                     _ if stop.is_stopped() => Failure::Stopped,
@@ -230,22 +258,28 @@ impl Lane {
                     _ => Failure::Input,
                 };
                 let said = Answer::Failed(failure, error.to_string()).encode();
-                memory::write_all(&self.memory, &[&said], at)?;
-                Ok((at, said.len() as u64))
+                let len = said.len() as u64;
+                let at = after(asked.end, len).ok_or(io::ErrorKind::InvalidData)?;
+                self.exchange.write(&[&said], at)?;
+                Ok((at, len))
             }
         }
     }
 
-    /// Writes the answer from `at` on: what there is, then the tensors.
-    fn write(&self, at: u64, outputs: &[(String, Tensor<'_>)]) -> io::Result<(u64, u64)> {
+    /// Writes the answer to a request that ends at `end`: what there is, then the tensors.
+    fn write(&self, end: u64, outputs: &[(String, Tensor<'_>)]) -> io::Result<(u64, u64)> {
         let lay_out = |start| {
             let mut end = start;
             let parts = outputs.iter().map(|(_, tensor)| Part::after(&mut end, tensor));
-            parts.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)
+            let parts = parts.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+            Ok::<_, io::Error>((parts, end))
         };
         // A part has the same length wherever it says its tensor is.
-        let len = Answer::Done(lay_out(at)?).encode().len() as u64;
-        let parts = lay_out(at.saturating_add(len))?;
+        let (parts, whole) = lay_out(0)?;
+        let len = Answer::Done(parts).encode().len() as u64;
+        let most = whole.saturating_add(len).saturating_add(wire::ALIGNMENT);
+        let at = after(end, most).ok_or(io::ErrorKind::InvalidData)?;
+        let (parts, _) = lay_out(at.saturating_add(len))?;
         let head = Answer::Done(parts.clone()).encode();
         let mut slices: Vec<&[u8]> = vec![&head];
         let mut end = at.saturating_add(len);
@@ -255,7 +289,7 @@ impl Lane {
             slices.push(tensor.data());
             end = part.bytes.end;
         }
-        memory::write_all(&self.memory, &slices, at)?;
+        self.exchange.write(&slices, at)?;
         Ok((at, len))
     }
 }
@@ -264,4 +298,12 @@ fn slice<'b>(bytes: &'b [u8], range: &std::ops::Range<u64>) -> Option<&'b [u8]> 
     bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }
 
-const SMALLEST_MAPPING: usize = 1 << 16;
+/// Where an answer of `len` bytes begins whose request ends at `end`: in the window, if there is room.
+fn after(end: u64, len: u64) -> Option<u64> {
+    let (answers, window) = (ANSWERS as u64, WINDOW as u64);
+    let fits = len <= window.saturating_sub(answers);
+    if fits && end <= answers {
+        return Some(answers);
+    }
+    wire::aligned(end)
+}

@@ -16,7 +16,8 @@ use confonnx_tensor::{DataType, Tensor};
 use tracing::{error, info, warn};
 
 use super::{
-    lane::{Broken, Lane},
+    lane::{self, Broken, Ended, Lane, Outcome, Where},
+    message::Kind,
     process::{Cargo, Process, Setup},
     wire::Facts,
 };
@@ -70,6 +71,14 @@ struct State {
     closed: bool,
 }
 
+/// Why there is no lane.
+enum Absent {
+    /// All run others' requests.
+    Busy,
+    /// There is no box.
+    Restarting,
+}
+
 impl Boxes {
     /// For boxes of `program`, which runs [`run`](super::run) when its first argument is [`ARGUMENT`](super::ARGUMENT),
     /// each with at most `memory` bytes of its own if that is not 0. Sees whether one can be made.
@@ -112,7 +121,6 @@ impl Boxes {
             setup: Arc::clone(&self.setup),
             cargo,
             sessions: options.sessions.max(1),
-            timeout,
             shared: Arc::clone(&shared),
         };
         // A box ends with the thread that starts it: this one is there for as long as the model is.
@@ -181,24 +189,32 @@ impl BoxedModel {
         alone: bool,
     ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
         let wanted = self.wanted(outputs)?;
-        let (process, mut lane) = self.shared.take(self.timeout)?;
+        let late = || InferError::Timeout { seconds: self.timeout.as_secs() };
         let start = Instant::now();
-        let asked = lane.ask(&process, (inputs, outputs), &wanted, alone, self.timeout);
-        self.recent.record(start.elapsed());
-        match asked {
-            Ok((result, batched)) => {
+        let due = start.checked_add(self.timeout).unwrap_or(start);
+        let core = lane::core(if self.recent.is_brief() { Where::Here } else { Where::Anywhere });
+        let kind = if alone { Kind::RunAlone } else { Kind::Run };
+        let (process, mut lane) = self.shared.take((start, due), core).map_err(|absent| match absent {
+            Absent::Busy => late(),
+            Absent::Restarting => InferError::Restarting,
+        })?;
+        match lane.ask(&process, (inputs, outputs), &wanted, (kind, core), due) {
+            Ok(Outcome { result, batched, took }) => {
+                self.recent.record(took.min(start.elapsed()));
                 // Requests end in another order than they are counted.
                 self.batched.fetch_max(batched, Relaxed);
                 self.shared.give_back(&process, lane);
-                result
+                result.map_err(|ended| match ended {
+                    Ended::Input(text) => InferError::BoxedInput(text),
+                    Ended::Model(text) => InferError::BoxedRun(text),
+                    Ended::Late => late(),
+                })
             }
             Err(broken) => {
+                self.recent.record(start.elapsed());
                 let (counter, error) = match broken {
                     Broken::Crashed => (&self.shared.crashes, InferError::Crashed),
-                    Broken::Timeout => {
-                        let seconds = self.timeout.as_secs();
-                        (&self.shared.timeouts, InferError::Timeout { seconds })
-                    }
+                    Broken::Timeout => (&self.shared.timeouts, late()),
                 };
                 // Once for each box, whoever of its requests is the first to see.
                 if self.shared.forget(&process) {
@@ -251,27 +267,27 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a lane of the box that runs.
-    fn take(&self, timeout: Duration) -> Result<(Arc<Process>, Lane), InferError> {
-        let start = Instant::now();
+    /// Waits for a lane of the box that runs, until its run would be `due`: one that was last asked from `core`, if there is
+    /// one.
+    fn take(&self, (start, due): (Instant, Instant), core: u64) -> Result<(Arc<Process>, Lane), Absent> {
+        let restarted = start.checked_add(RESTART_PATIENCE).map_or(due, |at| at.min(due));
         let mut state = self.lock();
         loop {
-            let patience = match &state.process {
+            let (until, absent) = match &state.process {
                 Some(process) => {
                     let process = Arc::clone(process);
-                    if let Some(lane) = state.idle.pop() {
+                    let there = state.idle.iter().rposition(|lane| lane.is_on(core));
+                    let lane = there.map(|index| state.idle.remove(index)).or_else(|| state.idle.pop());
+                    if let Some(lane) = lane {
                         return Ok((process, lane));
                     }
-                    timeout
+                    (due, Absent::Busy)
                 }
-                None => timeout.min(RESTART_PATIENCE),
+                None => (restarted, Absent::Restarting),
             };
-            let left = patience.saturating_sub(start.elapsed());
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(match &state.process {
-                    Some(_) => InferError::Timeout { seconds: timeout.as_secs() },
-                    None => InferError::Restarting,
-                });
+                return Err(absent);
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -304,7 +320,6 @@ struct Keeper {
     setup: Arc<Setup>,
     cargo: Cargo,
     sessions: usize,
-    timeout: Duration,
     shared: Arc<Shared>,
 }
 
@@ -363,23 +378,15 @@ impl Keeper {
         let failed = |error: io::Error| EngineError::NoBox(error.to_string());
         let (process, facts) = Process::load(&self.setup, &self.cargo)?;
         let together = facts.largest_batch.as_ref().map_or(1, |rows| *rows).clamp(1, MOST_TOGETHER);
-        let (mut lanes, mut ends) = (Vec::new(), Vec::new());
         // As many as run at once, and those that wait while they are batched.
-        for index in 0..self.sessions.saturating_add(together).saturating_sub(1) {
-            let (lane, end) = Lane::new(index as u64, self.timeout).map_err(failed)?;
-            lanes.push(lane);
-            ends.push(end);
-        }
-        let sent = lanes.iter().zip(&ends).map(|(lane, end)| {
-            let (socket, memory) = end.fds();
-            (lane.index, socket, memory)
-        });
-        process.begin(sent).map_err(failed)?;
+        let lanes = self.sessions.saturating_add(together).saturating_sub(1);
+        let exchanges = process.begin(lanes).map_err(failed)?;
+        let lanes = exchanges.into_iter().zip(0..).map(|(exchange, index)| Lane::new(index, exchange));
         let process = Arc::new(process);
         let mut state = self.shared.lock();
         if !state.closed {
             state.process = Some(Arc::clone(&process));
-            state.idle = lanes;
+            state.idle = lanes.collect();
         }
         drop(state);
         self.shared.changed.notify_all();

@@ -2,40 +2,60 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use confonnx_tensor::{DataType, Tensor};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::thread::sched_getcpu;
 
 use super::{
     channel,
-    message::Control,
+    exchange::{Exchange, START, Side, TimedOut},
+    message::{ANYWHERE, Answered, Asked, Control, Kind, next},
     process::Process,
     wire::{self, Answer, Failure, Garbled, Job},
 };
-use crate::{error::InferError, memory, stop};
+use crate::stop;
 
-/// The key holder's end: a socket that wakes the other side, and memory for tensors. It maps none of it: what it reads
-/// are copies that nobody changes any more.
+/// The key holder's end.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) index: u64,
-    socket: OwnedFd,
-    memory: OwnedFd,
-    jobs: u64,
+    index: u64,
+    exchange: Arc<Exchange>,
+    jobs: u32,
+    /// Where it was last asked from, so that its thread is there.
+    core: u64,
 }
 
-/// The box's end, to be sent.
-pub(super) struct FarEnd {
-    socket: OwnedFd,
-    memory: OwnedFd,
+/// Where a run is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Where {
+    /// On the core that asks, which has nothing else to do meanwhile: waking up another takes longer than a brief run.
+    Here,
+    /// Wherever there is room.
+    Anywhere,
 }
 
-/// Named tensors of an answer, and how many requests the box says it has batched so far.
-pub(super) type Outcome = (Result<Vec<(String, Tensor<'static>)>, InferError>, u64);
+/// What came of a request.
+pub(super) struct Outcome {
+    /// Named tensors of the answer.
+    pub(super) result: Result<Vec<(String, Tensor<'static>)>, Ended>,
+    /// How many requests the box says it has batched so far.
+    pub(super) batched: u64,
+    /// How long the run took, as the box says.
+    pub(super) took: Duration,
+}
+
+/// Why there is no answer, as the box says.
+pub(super) enum Ended {
+    /// The request does not fit the model.
+    Input(String),
+    /// The model failed.
+    Model(String),
+    /// It was told to stop, as it took too long.
+    Late,
+}
 
 /// Why a lane, and the box with it, is of no use any more.
 #[derive(Debug)]
@@ -58,93 +78,98 @@ impl From<io::Error> for Broken {
     }
 }
 
-impl FarEnd {
-    pub(super) fn fds(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
-        (self.socket.as_fd(), self.memory.as_fd())
-    }
-}
-
 impl Lane {
-    pub(super) fn new(index: u64, timeout: Duration) -> io::Result<(Self, FarEnd)> {
-        let (socket, theirs) = channel::pair()?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(timeout))?;
-        let memory = memory::growing("tensors")?;
-        let far = FarEnd { socket: theirs, memory: memory.try_clone()? };
-        Ok((Self { index, socket, memory, jobs: 0 }, far))
+    pub(super) fn new(index: u64, exchange: Arc<Exchange>) -> Self {
+        Self { index, exchange, jobs: 0, core: ANYWHERE }
     }
 
-    /// Asks for the outputs `wanted`, which are all of the model's if `outputs` is empty, and waits.
+    /// Whether it was last asked from `core`.
+    pub(super) fn is_on(&self, core: u64) -> bool {
+        self.core == core
+    }
+
+    /// Asks for the outputs `wanted`, which are all of the model's if `outputs` is empty, and waits until the run is `due`.
     pub(super) fn ask(
         &mut self,
         process: &Arc<Process>,
         (inputs, outputs): (&[(String, Tensor<'_>)], &[String]),
         wanted: &[(&str, DataType)],
-        alone: bool,
-        timeout: Duration,
+        (kind, core): (Kind, u64),
+        due: Instant,
     ) -> Result<Outcome, Broken> {
-        let end = self.write(inputs, outputs)?;
-        self.jobs = self.jobs.wrapping_add(1);
-        let (header, end) = end;
-        channel::tell(&self.socket, [self.jobs, header, end, u64::from(alone), 0])?;
-        let stop = Control::Stop { lane: self.index, job: self.jobs }.message();
+        let (header, end) = self.write(inputs, outputs)?;
+        let last = self.jobs;
+        self.jobs = next(last);
+        self.core = core;
+        let note = Asked { header, end, kind, core }.note();
+        self.exchange.say(Side::Holder, self.jobs, note)?;
+        let stop = Control::Stop { lane: self.index, job: u64::from(self.jobs) }.message();
         let stopping = Arc::clone(process);
         // A box that is gone needs no telling.
         let _stoppable = stop::stoppable(move || drop(channel::tell(&stopping.control, stop)));
-        let (heard, late) = match channel::hear(&self.socket) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+        let hear = |due| self.exchange.hear(Side::Box, last, Some(due), || process.is_gone());
+        let (heard, late) = match hear(due)? {
+            Ok(heard) => (heard, false),
+            Err(TimedOut) => {
                 channel::tell(&process.control, stop)?;
-                set_socket_timeout(&self.socket, Timeout::Recv, Some(GRACE)).map_err(io::Error::from)?;
-                let heard = channel::hear(&self.socket).map_err(|_| Broken::Timeout)?;
-                set_socket_timeout(&self.socket, Timeout::Recv, Some(timeout)).map_err(io::Error::from)?;
-                (heard, true)
+                let heard = hear(Instant::now().checked_add(GRACE).unwrap_or(due))?;
+                (heard.map_err(|TimedOut| Broken::Timeout)?, true)
             }
-            heard => (heard?, false),
         };
-        let [job, at, len, batched, _] = heard;
+        let (job, note) = heard;
+        let Answered { at, len, batched, micros } = Answered::of(note);
         let len = usize::try_from(len).ok().filter(|len| *len <= LONGEST_HEADER).ok_or(Broken::Crashed)?;
         if job != self.jobs {
             return Err(Broken::Crashed);
         }
         let types: Vec<DataType> = wanted.iter().map(|(_, dtype)| *dtype).collect();
-        let answer = Answer::decode(&memory::read(&self.memory, len, at)?, &types, LARGEST_ANSWER)?;
-        let mut used = end.max(at.saturating_add(len as u64));
+        let answer = Answer::decode(&self.exchange.read(len, at)?, &types, LARGEST_ANSWER)?;
+        let mut used = at.saturating_add(len as u64);
         let result = match answer {
             Answer::Done(parts) => {
                 let mut tensors = Vec::with_capacity(parts.len());
                 for (part, (name, _)) in parts.into_iter().zip(wanted) {
                     let len = usize::try_from(part.len()).map_err(|_| Broken::Crashed)?;
-                    let bytes = memory::read(&self.memory, len, part.bytes.start)?;
+                    let bytes = self.exchange.read(len, part.bytes.start)?;
                     used = used.max(part.bytes.end);
                     let tensor = Tensor::new(part.dtype, part.shape, bytes).map_err(|_| Broken::Crashed)?;
                     tensors.push(((*name).to_owned(), tensor));
                 }
                 Ok(tensors)
             }
-            Answer::Failed(Failure::Stopped, _) if late => {
-                Err(InferError::Timeout { seconds: timeout.as_secs() })
-            }
-            Answer::Failed(Failure::Input, text) => Err(InferError::BoxedInput(text)),
-            Answer::Failed(Failure::Model | Failure::Stopped, text) => Err(InferError::BoxedRun(text)),
+            Answer::Failed(Failure::Stopped, _) if late => Err(Ended::Late),
+            Answer::Failed(Failure::Input, text) => Err(Ended::Input(text)),
+            Answer::Failed(Failure::Model | Failure::Stopped, text) => Err(Ended::Model(text)),
         };
-        memory::erase(&self.memory, used)?;
-        Ok((result, batched))
+        self.exchange.erase(START as u64..end)?;
+        self.exchange.erase(at.max(START as u64)..used)?;
+        Ok(Outcome { result, batched, took: Duration::from_micros(micros) })
     }
 
     /// Puts a request into the memory; how long its head is, and where it ends.
     fn write(&self, inputs: &[(String, Tensor<'_>)], outputs: &[String]) -> Result<(u64, u64), Broken> {
+        let start = START as u64;
         // It is as long wherever it says its tensors are.
         let len = Job::lay_out(inputs, outputs, 0)?.encode().len() as u64;
-        let job = Job::lay_out(inputs, outputs, len)?;
+        let job = Job::lay_out(inputs, outputs, start.saturating_add(len))?;
         let header = job.encode();
-        let (mut slices, mut end) = (vec![&header[..]], len);
+        let (mut slices, mut end) = (vec![&header[..]], start.saturating_add(len));
         for ((_, part), (_, tensor)) in job.inputs.iter().zip(inputs) {
             let gap = usize::try_from(part.bytes.start.saturating_sub(end)).unwrap_or_default();
             slices.push(wire::gap(gap));
             slices.push(tensor.data());
             end = part.bytes.end;
         }
-        memory::write_all(&self.memory, &slices, 0)?;
+        self.exchange.write(&slices, start)?;
         Ok((len, end))
+    }
+}
+
+/// The core that asks, if the run is to be there.
+pub(super) fn core(place: Where) -> u64 {
+    match place {
+        Where::Here => sched_getcpu() as u64,
+        Where::Anywhere => ANYWHERE,
     }
 }
 

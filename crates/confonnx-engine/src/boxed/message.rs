@@ -1,6 +1,6 @@
-//! What key holder and box say to each other on the control channel.
+//! What key holder and box say to each other in a few numbers: on the control channel, and beside the words of a lane.
 
-use super::channel::Message;
+use super::{channel::Message, exchange::Note};
 
 /// What the key holder says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub(super) enum Control {
     Probe,
     /// With the library, a file for reports, the order, the model and its data: to load it. Memory 0 has no limit.
     Load { order_len: u64, model_len: u64, data_len: u64, memory: u64 },
-    /// With a socket and a memory file: where requests come from.
+    /// With a memory file: where requests come from.
     Lane { index: u64 },
     /// That there are no more lanes; the box gives up what it needed until now.
     Begin,
@@ -72,4 +72,74 @@ impl Said {
             _ => None,
         }
     }
+}
+
+/// Of a request, beside its number.
+pub(super) struct Asked {
+    /// How long its head is.
+    pub(super) header: u64,
+    /// Where its tensors end.
+    pub(super) end: u64,
+    /// What is to be done.
+    pub(super) kind: Kind,
+    /// The core that the run is to be on, or [`ANYWHERE`].
+    pub(super) core: u64,
+}
+
+/// Of an answer, beside its number.
+pub(super) struct Answered {
+    /// Where its head is.
+    pub(super) at: u64,
+    /// How long its head is.
+    pub(super) len: u64,
+    /// How many requests were batched so far.
+    pub(super) batched: u64,
+    /// How long the run took.
+    pub(super) micros: u64,
+}
+
+/// What a box does with tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It runs the model.
+    Run,
+    /// It runs the model on all cores: there is no other request.
+    RunAlone,
+}
+
+impl Asked {
+    pub(super) fn note(self) -> Note {
+        let kind = match self.kind {
+            Kind::Run => 0,
+            Kind::RunAlone => 1,
+        };
+        [self.header, self.end, kind, self.core]
+    }
+
+    pub(super) fn of([header, end, kind, core]: Note) -> Option<Self> {
+        let kind = match kind {
+            0 => Kind::Run,
+            1 => Kind::RunAlone,
+            _ => return None,
+        };
+        Some(Self { header, end, kind, core })
+    }
+}
+
+impl Answered {
+    pub(super) fn note(self) -> Note {
+        [self.at, self.len, self.batched, self.micros]
+    }
+
+    pub(super) fn of([at, len, batched, micros]: Note) -> Self {
+        Self { at, len, batched, micros }
+    }
+}
+
+/// No core in particular.
+pub(super) const ANYWHERE: u64 = u64::MAX;
+
+/// The number of the job after `job`: the top bit is for who startles others.
+pub(super) fn next(job: u32) -> u32 {
+    job.wrapping_add(1) & (u32::MAX >> 1)
 }

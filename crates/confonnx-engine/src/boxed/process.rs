@@ -8,7 +8,13 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     time::Duration,
 };
 
@@ -19,6 +25,7 @@ use rustix::{
 
 use super::{
     channel,
+    exchange::{Exchange, Side},
     message::{Control, Said},
     wire::{self, Facts, Order},
 };
@@ -50,6 +57,9 @@ pub(super) struct Cargo {
 pub(super) struct Process {
     pub(super) control: OwnedFd,
     child: Mutex<Child>,
+    /// Where requests may wait for its answers.
+    exchanges: OnceLock<Vec<Arc<Exchange>>>,
+    gone: AtomicBool,
 }
 
 impl Cargo {
@@ -90,14 +100,19 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self { control, child: Mutex::new(child) })
+        Ok(Self {
+            control,
+            child: Mutex::new(child),
+            exchanges: OnceLock::new(),
+            gone: AtomicBool::new(false),
+        })
     }
 
     /// Sees whether a box can be made: whether the library loads in it, and the sandbox holds. Whether Landlock does.
     pub(super) fn probe(setup: &Setup) -> Result<bool, EngineError> {
         let failed = |error: io::Error| EngineError::NoBox(error.to_string());
         let process = Self::start(setup).map_err(failed)?;
-        let report = memory::growing("report").map_err(failed)?;
+        let report = memory::growing("report", 0).map_err(failed)?;
         process.tell(setup, Control::Probe, &report, &[]).map_err(failed)?;
         match process.hear(&report).map_err(failed)? {
             Ok(Said::Held { landlocked }) => Ok(landlocked),
@@ -113,7 +128,7 @@ impl Process {
         let ended =
             |error: io::Error| EngineError::Boxed(format!("the process that loads it ended: {error}"));
         let process = Self::start(setup).map_err(failed)?;
-        let report = memory::growing("report").map_err(failed)?;
+        let report = memory::growing("report", 0).map_err(failed)?;
         let Cargo { order, model, data } = cargo;
         let len = |file: &OwnedFd| fstat(file).map(|stat| u64::try_from(stat.st_size).unwrap_or_default());
         let lens = || Ok::<_, io::Error>((len(order)?, len(model)?, len(data)?));
@@ -130,19 +145,25 @@ impl Process {
         Ok((process, facts.map_err(ended)?))
     }
 
-    /// Has it take requests from `lanes`, once it has given up what it needed to load.
-    pub(super) fn begin<'f>(
-        &self,
-        lanes: impl Iterator<Item = (u64, BorrowedFd<'f>, BorrowedFd<'f>)>,
-    ) -> io::Result<()> {
-        for (index, socket, memory) in lanes {
-            channel::tell_with(&self.control, Control::Lane { index }.message(), &[socket, memory])?;
-        }
+    /// Has it take requests by as many memories, once it has given up what it needed to load.
+    pub(super) fn begin(&self, lanes: usize) -> io::Result<Vec<Arc<Exchange>>> {
+        let exchange = |index| {
+            let (exchange, theirs) = Exchange::new()?;
+            channel::tell_with(&self.control, Control::Lane { index }.message(), &[theirs.as_fd()])?;
+            Ok(Arc::new(exchange))
+        };
+        let exchanges = (0..lanes as u64).map(exchange).collect::<io::Result<Vec<_>>>()?;
         channel::tell(&self.control, Control::Begin.message())?;
-        match Said::of(channel::hear(&self.control)?) {
-            Some(Said::Held { .. }) => Ok(()),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
+        let Some(Said::Held { .. }) = Said::of(channel::hear(&self.control)?) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let _ = self.exchanges.set(exchanges.clone());
+        Ok(exchanges)
+    }
+
+    /// Whether it has ended, and will not answer any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Acquire)
     }
 
     fn tell(
@@ -180,7 +201,10 @@ impl Process {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has ended and was waited for is not sent anything.
         let _ = child.kill();
-        child.wait().ok()
+        let status = child.wait().ok();
+        self.gone.store(true, Release);
+        self.exchanges.get().into_iter().flatten().for_each(|exchange| exchange.startle(Side::Box));
+        status
     }
 }
 

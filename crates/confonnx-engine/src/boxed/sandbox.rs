@@ -138,6 +138,8 @@ fn conditional(reading: bool) -> Result<Vec<(i64, Vec<Condition>)>, seccompiler:
         // Giving up more takes both.
         (libc::SYS_prctl, vec![word(0, Op::Eq, u64::from(libc::PR_SET_NO_NEW_PRIVS.unsigned_abs()))?]),
         (libc::SYS_prlimit64, vec![Condition::new(2, Len::Qword, Op::Eq, 0)?]),
+        // Each thread for itself.
+        (libc::SYS_sched_setaffinity, vec![word(0, Op::Eq, 0)?]),
     ];
     rules.extend(read);
     Ok(rules)

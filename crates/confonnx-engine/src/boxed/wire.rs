@@ -260,7 +260,7 @@ pub(super) fn aligned(at: u64) -> Option<u64> {
     at.checked_next_multiple_of(ALIGNMENT)
 }
 
-const ALIGNMENT: u64 = 64;
+pub(super) const ALIGNMENT: u64 = 64;
 
 /// `len` bytes, less than the alignment, between two tensors.
 pub(super) fn gap(len: usize) -> &'static [u8] {

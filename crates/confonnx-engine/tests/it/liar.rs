@@ -1,0 +1,344 @@
+//! Boxes that lie, to the key holder that asks them.
+//!
+//! The box is this program, which speaks the whole protocol and at one place says something else: the model says where. The
+//! protocol is written down here a second time, as whoever has taken over a box would.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    time::Duration,
+};
+
+use confonnx_device::Window;
+use confonnx_engine::{BoxedModel, Boxes, Deaths, EngineError, InferError, Library, ModelOptions};
+use confonnx_tensor::{DataType, Shape, Tensor};
+use rustix::{
+    io::{pread, pwrite},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg,
+        sendmsg,
+    },
+    thread::futex,
+};
+
+use super::{named, options};
+
+/// Where and how a box lies.
+const LIES: [&str; 16] = [
+    "honest",
+    "another job",
+    "no head there",
+    "a head of 2^60 bytes",
+    "an endless list",
+    "no tensor there",
+    "a tensor of 2^62 elements",
+    "more bytes than its shape",
+    "another type",
+    "two tensors",
+    "no tensor",
+    "cut off",
+    "ends",
+    "hangs up",
+    "floods the control channel",
+    "an unknown outcome",
+];
+
+#[test]
+fn whatever_a_box_says_costs_its_request_and_no_more() {
+    for lie in LIES {
+        let model = boxed(lie, Duration::from_secs(20)).unwrap();
+        let answer = ask(&model);
+        if lie == "honest" {
+            let [(name, y)] = &answer.unwrap()[..] else { panic!("one output") };
+            assert_eq!(
+                (name.as_str(), y.shape().dims(), y.data()),
+                ("y", &[2][..], &[1, 2, 3, 4, 5, 6, 7, 8][..])
+            );
+            assert_eq!(model.deaths(), Deaths::default());
+            continue;
+        }
+        assert_eq!(answer.unwrap_err(), InferError::Crashed, "{lie}");
+        assert_eq!(model.deaths().timeouts, 0, "{lie}");
+        assert!(model.deaths().crashes > 0, "{lie}");
+        // Another one is started, and lies again.
+        assert!(matches!(ask(&model), Err(InferError::Crashed | InferError::Restarting)), "{lie}");
+    }
+}
+
+#[test]
+fn a_box_that_says_nothing_is_ended_in_time() {
+    for lie in ["says nothing", "wakes and says nothing", "says nothing and hangs up"] {
+        let model = boxed(lie, Duration::from_millis(200)).unwrap();
+        let error = ask(&model).unwrap_err();
+        let expected = if lie == "says nothing and hangs up" {
+            InferError::Crashed
+        } else {
+            InferError::Timeout { seconds: 0 }
+        };
+        assert_eq!(error, expected, "{lie}");
+    }
+}
+
+/// The head says one and another thing while it is read: what it said when it was read counts, all of it.
+#[test]
+fn a_box_that_changes_its_mind_is_taken_at_its_word() {
+    let model = boxed("changes its mind", Duration::from_secs(20)).unwrap();
+    let (mut long, mut short) = (0, 0);
+    for _ in 0..2000 {
+        match ask(&model) {
+            Ok(outputs) => {
+                let [(_, y)] = &outputs[..] else { panic!("one output") };
+                assert_eq!(y.data().len() as u64, y.shape().dims()[0] * 4);
+                if y.data().len() == 8 { long += 1 } else { short += 1 }
+            }
+            Err(error) => assert!(matches!(error, InferError::Crashed | InferError::Restarting), "{error}"),
+        }
+        if long > 0 && short > 0 {
+            return;
+        }
+    }
+    panic!("it said {long} times one thing and {short} times another");
+}
+
+#[test]
+fn a_model_whose_box_lies_about_it_is_not_loaded() {
+    for lie in
+        ["facts of 2^60 bytes", "garbled facts", "no facts", "refuses with 2^60 bytes", "loads and ends"]
+    {
+        let error = boxed(lie, Duration::from_secs(20)).unwrap_err();
+        assert!(matches!(error, EngineError::Boxed(_)), "{lie}: {error:?}");
+    }
+}
+
+fn ask(model: &BoxedModel) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+    let x = Tensor::new(DataType::Fp32, Shape::new([2]).unwrap(), vec![0; 8]).unwrap();
+    model.run(&[named("x", x)], &[], false)
+}
+
+fn boxed(lie: &str, timeout: Duration) -> Result<BoxedModel, EngineError> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    // A box has no environment: this gives it one.
+    let program = file("liar");
+    let own = std::env::current_exe().unwrap();
+    let script = format!("#!/bin/sh\nexec env LIAR=1 '{}' --exact --ignored liar::the_box\n", own.display());
+    write_program(&program, &script);
+    let library = file("libonnxruntime.so");
+    std::fs::write(&library, b"\x7fELF\0VERS_1.31.1\0").unwrap();
+    let boxes = Boxes::new(program, Library::read(&library).unwrap(), 0)?;
+    let model = boxes.load(lie, lie.as_bytes(), &ModelOptions { ..options() }, timeout);
+    // It may be started again.
+    std::mem::forget(folder);
+    model
+}
+
+fn write_program(path: &Path, script: &str) {
+    std::fs::write(path, script).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The box.
+#[test]
+#[ignore = "the other side of the tests here"]
+fn the_box() {
+    assert!(std::env::var_os("LIAR").is_some(), "the tests here start it");
+    let control = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let ([kind, _order, model_len, ..], fds) = hear(&control);
+    let report = &fds[1];
+    if kind == PROBE {
+        return tell(&control, [HELD, 0, 0, 0, 0]);
+    }
+    let mut lie = vec![0; usize::try_from(model_len).unwrap()];
+    pread(&fds[3], &mut lie, 0).unwrap();
+    let lie = String::from_utf8(lie).unwrap();
+    let facts = facts();
+    pwrite(report, &facts, 0).unwrap();
+    let len = facts.len() as u64;
+    match lie.as_str() {
+        "facts of 2^60 bytes" => tell(&control, [LOADED, 1 << 60, 0, 0, 0]),
+        "garbled facts" => tell(&control, [LOADED, len - 1, 0, 0, 0]),
+        "no facts" => tell(&control, [9, len, 0, 0, 0]),
+        "refuses with 2^60 bytes" => tell(&control, [REFUSED, 1 << 60, 0, 0, 0]),
+        "loads and ends" => return,
+        _ => tell(&control, [LOADED, len, 0, 0, 0]),
+    }
+    let ([kind, ..], fds) = hear(&control);
+    assert_eq!(kind, LANE);
+    let lane =
+        Lane { window: Window::new(&fds[0], 64 << 10).unwrap(), file: fds.into_iter().next().unwrap() };
+    let ([kind, ..], _) = hear(&control);
+    assert_eq!(kind, BEGIN);
+    tell(&control, [HELD, 0, 0, 0, 0]);
+    let mut last = 0;
+    loop {
+        let job = lane.wait(last);
+        last = job;
+        lane.answer(&lie, job, &control);
+    }
+}
+
+struct Lane {
+    window: Window,
+    file: OwnedFd,
+}
+
+impl Lane {
+    fn wait(&self, last: u32) -> u32 {
+        let word = self.window.word(0).unwrap();
+        while word.load(SeqCst) == last {
+            let _ = futex::wait(word, futex::Flags::empty(), last, None);
+        }
+        word.load(SeqCst)
+    }
+
+    fn say(&self, job: u32, at: u64, len: u64) {
+        assert!(self.window.set_numbers(72, [at, len, 0, 0]));
+        let word = self.said();
+        word.store(job, SeqCst);
+        let _ = futex::wake(word, futex::Flags::empty(), 1);
+    }
+
+    fn said(&self) -> &AtomicU32 {
+        self.window.word(64).unwrap()
+    }
+
+    fn put(&self, at: u64, bytes: &[u8]) {
+        assert_eq!(pwrite(&self.file, bytes, at).unwrap(), bytes.len());
+    }
+
+    fn answer(&self, lie: &str, job: u32, control: &OwnedFd) {
+        let honest = head(FP32, &[2], AT + 512..AT + 520);
+        let mut said = honest.clone();
+        let (mut number, mut at, mut len) = (job, AT, None);
+        self.put(AT + 512, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        match lie {
+            "another job" => number += 1,
+            "no head there" => at = 1 << 50,
+            "a head of 2^60 bytes" => len = Some(1 << 60),
+            "an endless list" => said = [&[0][..], &u64::MAX.to_le_bytes()].concat(),
+            "no tensor there" => said = head(FP32, &[2], 1 << 40..(1 << 40) + 8),
+            "a tensor of 2^62 elements" => said = head(FP32, &[1 << 62], 0..u64::MAX),
+            "more bytes than its shape" => said = head(FP32, &[2], AT + 512..AT + 524),
+            "another type" => said = head(FP32 + 1, &[2], AT + 512..AT + 528),
+            "two tensors" => said = [&[0][..], &2_u64.to_le_bytes(), &honest[9..], &honest[9..]].concat(),
+            "no tensor" => said = [&[0][..], &0_u64.to_le_bytes()].concat(),
+            "cut off" => len = Some(honest.len() as u64 - 1),
+            "ends" => std::process::exit(0),
+            "hangs up" => {
+                rustix::net::shutdown(control, rustix::net::Shutdown::Both).unwrap();
+                wait_for_the_end();
+            }
+            "floods the control channel" => loop {
+                tell(control, [7; 5]);
+            },
+            "an unknown outcome" => said[0] = 77,
+            "says nothing" => wait_for_the_end(),
+            "says nothing and hangs up" => {
+                rustix::net::shutdown(control, rustix::net::Shutdown::Write).unwrap();
+                wait_for_the_end();
+            }
+            "wakes and says nothing" => loop {
+                let _ = futex::wake(self.said(), futex::Flags::empty(), 1);
+            },
+            "changes its mind" => {
+                let other = head(FP32, &[1], AT + 512..AT + 516);
+                self.put(AT, &honest);
+                self.say(job, AT, honest.len() as u64);
+                while self.window.word(0).unwrap().load(SeqCst) == job {
+                    self.put(AT, &other);
+                    self.put(AT, &honest);
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.put(AT, &said);
+        self.say(number, at, len.unwrap_or(said.len() as u64));
+    }
+}
+
+fn wait_for_the_end() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Where the answer is, in the window.
+const AT: u64 = 32 << 10;
+
+const FP32: u8 = 11;
+
+fn head(dtype: u8, dims: &[u64], bytes: std::ops::Range<u64>) -> Vec<u8> {
+    let mut head = vec![0];
+    let number = |number: u64, head: &mut Vec<u8>| head.extend(number.to_le_bytes());
+    number(1, &mut head);
+    head.push(dtype);
+    number(dims.len() as u64, &mut head);
+    dims.iter().for_each(|dim| number(*dim, &mut head));
+    number(bytes.start, &mut head);
+    number(bytes.end, &mut head);
+    head
+}
+
+/// Of a model with one input and one output, `x` and `y`: vectors of any length.
+fn facts() -> Vec<u8> {
+    let mut facts = Vec::new();
+    let number = |number: u64, facts: &mut Vec<u8>| facts.extend(number.to_le_bytes());
+    for name in ["x", "", "y"] {
+        if name.is_empty() {
+            number(0, &mut facts);
+            continue;
+        }
+        number(1, &mut facts);
+        number(1, &mut facts);
+        facts.extend(name.bytes());
+        facts.push(FP32);
+        number(1, &mut facts);
+        facts.extend((-1_i64).to_le_bytes());
+    }
+    number(0, &mut facts);
+    facts.push(0);
+    number(1, &mut facts);
+    facts
+}
+
+const PROBE: u64 = 1;
+const LANE: u64 = 3;
+const BEGIN: u64 = 4;
+const LOADED: u64 = 1;
+const REFUSED: u64 = 2;
+const HELD: u64 = 3;
+
+fn tell(socket: &OwnedFd, message: [u64; 5]) {
+    let bytes = message.map(u64::to_le_bytes).concat();
+    let sent =
+        sendmsg(socket, &[IoSlice::new(&bytes)], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
+    if sent.is_err() {
+        std::process::exit(0);
+    }
+}
+
+fn hear(socket: &OwnedFd) -> ([u64; 5], Vec<OwnedFd>) {
+    let mut bytes = [0; 40];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got =
+        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    if got.bytes == 0 {
+        std::process::exit(0);
+    }
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    let words = std::array::from_fn(|index| u64::from_le_bytes(bytes[index * 8..][..8].try_into().unwrap()));
+    (words, fds)
+}
