@@ -1,0 +1,289 @@
+//! Whose turn it is: several answers are made at once by one model, token by token. A state machine without IO: it says what
+//! the model is to be fed next, takes what the model answers, and tells what became of each answer.
+
+mod sequence;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use self::sequence::Sequence;
+use crate::{
+    sample::{Choices, Logprobs},
+    text::Text,
+};
+
+/// The name of an answer that is being made, and of what the model remembers for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub u64);
+
+/// How much can be done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most tokens of one prompt and its answer.
+    pub context: usize,
+    /// Tokens that may be remembered at once, prompts and what is still to be answered: memory for them is there.
+    pub budget: usize,
+    /// Answers that may wait for room.
+    pub waiting: usize,
+    /// The most tokens of a prompt in one step.
+    pub prefill: usize,
+    /// The same while others are being answered, who wait meanwhile.
+    pub prefill_beside: usize,
+    /// Answers that go on in one step; 1 where the model's rows are not independent.
+    pub batch: usize,
+}
+
+/// An answer that is asked for.
+#[derive(Debug)]
+pub struct Order {
+    /// What comes before it.
+    pub prompt: Vec<u32>,
+    /// The most tokens of it; none is as many as there is room for.
+    pub max_tokens: Option<usize>,
+    /// How to choose tokens.
+    pub choices: Choices,
+    /// Of the numbers for that.
+    pub seed: u64,
+    /// Texts that end it.
+    pub stop: Vec<String>,
+}
+
+/// Why an answer is not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is nothing to go on with.
+    #[error("the prompt is empty; expected one token at least")]
+    Empty,
+    /// It is too long for the model, or for the memory that is set apart.
+    #[error(
+        "the prompt has {prompt} tokens and {wanted} are to be answered; expected {most} together at most: send less, or ask for \
+         fewer with max_tokens"
+    )]
+    TooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens asked for, one at least.
+        wanted: usize,
+        /// Tokens allowed.
+        most: usize,
+    },
+    /// Too many wait.
+    #[error("{waiting} answers wait for room already; try again later")]
+    Busy {
+        /// How many.
+        waiting: usize,
+    },
+}
+
+/// What the model is to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// One for each answer that goes on. More than one have one token each.
+    pub feeds: Vec<Feed>,
+}
+
+/// Tokens of one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// Whose.
+    pub id: Id,
+    /// The tokens.
+    pub tokens: Vec<u32>,
+    /// How many came before them.
+    pub past: usize,
+    /// Whether the next token is to be chosen by what the model answers.
+    pub wanted: bool,
+}
+
+/// What became of an answer in a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Whose.
+    pub id: Id,
+    /// The text that was added: none if it could still become something else.
+    pub text: String,
+    /// The token that was chosen, and how likely it was, if that was asked for.
+    pub chosen: Option<(u32, Logprobs)>,
+    /// If it is the last one.
+    pub end: Option<End>,
+}
+
+/// The end of an answer. What the model remembers for it is of no use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub finish: Finish,
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Tokens of the answer.
+    pub answer: usize,
+}
+
+/// Why an answer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended it, or a text that was given.
+    Stop,
+    /// It is as long as it may be.
+    Length,
+    /// The model fails.
+    Failed,
+}
+
+/// Answers that are being made.
+#[derive(Debug)]
+pub struct Scheduler {
+    text: Arc<Text>,
+    limits: Limits,
+    next: u64,
+    waiting: VecDeque<Sequence>,
+    running: VecDeque<Sequence>,
+    /// Tokens that there is room for, and that those which run may come to.
+    reserved: usize,
+    /// Whether the last step was of a prompt.
+    prefilled: bool,
+}
+
+impl Scheduler {
+    /// For the model of `text`.
+    pub fn new(text: Arc<Text>, limits: Limits) -> Self {
+        Self {
+            text,
+            limits,
+            next: 0,
+            waiting: VecDeque::new(),
+            running: VecDeque::new(),
+            reserved: 0,
+            prefilled: false,
+        }
+    }
+
+    /// Begins an answer, once there is room for it.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub fn add(&mut self, order: Order) -> Result<Id, Refused> {
+        let prompt = order.prompt.len();
+        if prompt == 0 {
+            return Err(Refused::Empty);
+        }
+        let most = self.limits.context.min(self.limits.budget);
+        let wanted = order.max_tokens.unwrap_or_else(|| most.saturating_sub(prompt)).max(1);
+        let all = prompt.saturating_add(wanted);
+        if all > most {
+            return Err(Refused::TooLong { prompt, wanted, most });
+        }
+        if self.waiting.len() >= self.limits.waiting {
+            return Err(Refused::Busy { waiting: self.waiting.len() });
+        }
+        let id = Id(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.waiting.push_back(Sequence::new(id, order, wanted, Arc::clone(&self.text)));
+        Ok(id)
+    }
+
+    /// Ends an answer that nobody wants any more; whether there was one.
+    pub fn cancel(&mut self, id: Id) -> bool {
+        let before = self.len();
+        self.waiting.retain(|sequence| sequence.id() != id);
+        self.remove(id);
+        self.len() < before
+    }
+
+    /// How many answers are being made or wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len().saturating_add(self.running.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next step, if there is anything to do. What the model says of it is for [`done`](Self::done).
+    pub fn step(&mut self) -> Option<Step> {
+        while let Some(first) = self.waiting.front() {
+            let all = self.reserved.saturating_add(first.reserved());
+            if all > self.limits.budget {
+                break;
+            }
+            self.reserved = all;
+            self.running.extend(self.waiting.pop_front());
+        }
+        let decoding = self.running.iter().any(Sequence::is_decoding);
+        let prompt = self.running.iter().find(|sequence| !sequence.is_decoding());
+        // In turns: neither waits for the other's end.
+        let feeds = match prompt {
+            Some(sequence) if !decoding || !self.prefilled => {
+                self.prefilled = true;
+                let most = if decoding { self.limits.prefill_beside } else { self.limits.prefill };
+                vec![sequence.feed(most.max(1))]
+            }
+            _ => {
+                self.prefilled = false;
+                let batch = self.limits.batch.max(1);
+                let feeds: Vec<Feed> =
+                    self.running.iter().filter(|s| s.is_decoding()).take(batch).map(|s| s.feed(1)).collect();
+                // Who went on is the last to go on again.
+                for feed in &feeds {
+                    if let Some(at) = self.running.iter().position(|sequence| sequence.id() == feed.id) {
+                        let sequence = self.running.remove(at);
+                        self.running.extend(sequence);
+                    }
+                }
+                feeds
+            }
+        };
+        if feeds.is_empty() {
+            return None;
+        }
+        Some(Step { feeds })
+    }
+
+    /// Takes what the model answered to `step`: for each feed that wanted them, the logits of the next token.
+    pub fn done(&mut self, step: &Step, logits: Vec<Option<Vec<f32>>>) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (feed, logits) in step.feeds.iter().zip(logits.into_iter().chain(std::iter::repeat(None))) {
+            // It may have been cancelled meanwhile.
+            let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id() == feed.id) else {
+                continue;
+            };
+            let event = sequence.fed(feed, logits);
+            events.extend(event);
+        }
+        self.end(&events);
+        events
+    }
+
+    /// Ends the answers of `step`, on which the model failed.
+    pub fn failed(&mut self, step: &Step) -> Vec<Event> {
+        let of_step = |sequence: &&Sequence| step.feeds.iter().any(|feed| feed.id == sequence.id());
+        let events: Vec<Event> = self.running.iter().filter(of_step).map(Sequence::failed).collect();
+        self.end(&events);
+        events
+    }
+
+    /// Ends all answers: what the model remembered is lost.
+    pub fn lost(&mut self) -> Vec<Event> {
+        let events: Vec<Event> = self.running.iter().chain(&self.waiting).map(Sequence::failed).collect();
+        self.end(&events);
+        self.waiting.clear();
+        events
+    }
+
+    fn end(&mut self, events: &[Event]) {
+        for event in events.iter().filter(|event| event.end.is_some()) {
+            self.remove(event.id);
+        }
+    }
+
+    fn remove(&mut self, id: Id) {
+        if let Some(at) = self.running.iter().position(|sequence| sequence.id() == id)
+            && let Some(sequence) = self.running.remove(at)
+        {
+            self.reserved = self.reserved.saturating_sub(sequence.reserved());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

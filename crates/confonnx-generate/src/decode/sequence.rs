@@ -1,0 +1,131 @@
+//! One answer.
+
+use std::sync::Arc;
+
+use zeroize::Zeroize;
+
+use super::{End, Event, Feed, Finish, Id, Order};
+use crate::{
+    sample::Sampler,
+    text::{Detokenizer, StopStrings, Text},
+};
+
+/// An answer that is being made.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    id: Id,
+    /// Prompt, then answer.
+    tokens: Vec<u32>,
+    prompt: usize,
+    /// The model remembers as many.
+    fed: usize,
+    /// Tokens of the answer at most.
+    most: usize,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stop: StopStrings,
+    text: Arc<Text>,
+}
+
+impl Sequence {
+    pub(super) fn new(id: Id, order: Order, most: usize, text: Arc<Text>) -> Self {
+        let Order { prompt: tokens, choices, seed, stop, .. } = order;
+        Self {
+            id,
+            prompt: tokens.len(),
+            sampler: Sampler::new(choices, seed, &tokens),
+            tokens,
+            fed: 0,
+            most,
+            detokenizer: Detokenizer::new(Arc::clone(&text)),
+            stop: StopStrings::new(stop),
+            text,
+        }
+    }
+
+    pub(super) fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Tokens that it may come to.
+    pub(super) fn reserved(&self) -> usize {
+        self.prompt.saturating_add(self.most)
+    }
+
+    /// Whether its prompt is remembered.
+    pub(super) fn is_decoding(&self) -> bool {
+        self.tokens.len() > self.prompt
+    }
+
+    /// The next tokens for the model, `most` at most.
+    pub(super) fn feed(&self, most: usize) -> Feed {
+        let end = self.fed.saturating_add(most).min(self.tokens.len());
+        let tokens = self.tokens.get(self.fed..end).unwrap_or_default().to_vec();
+        Feed { id: self.id, tokens, past: self.fed, wanted: end == self.tokens.len() }
+    }
+
+    /// The model remembers `feed`, and says the logits of the next token if they were wanted.
+    pub(super) fn fed(&mut self, feed: &Feed, logits: Option<Vec<f32>>) -> Option<Event> {
+        self.fed = feed.past.saturating_add(feed.tokens.len());
+        if !feed.wanted {
+            return None;
+        }
+        let chosen = logits.and_then(|mut logits| {
+            let chosen = self.sampler.choose(&mut logits, None).ok();
+            logits.zeroize();
+            chosen
+        });
+        let Some(chosen) = chosen else { return Some(self.failed()) };
+        let token = chosen.token;
+        let mut event = Event {
+            id: self.id,
+            text: String::new(),
+            chosen: chosen.logprobs.map(|p| (token, p)),
+            end: None,
+        };
+        if self.text.facts().ends.contains(&token) {
+            self.tokens.push(token);
+            event.text = self.rest();
+            event.end = Some(self.end(Finish::Stop));
+            return Some(event);
+        }
+        self.tokens.push(token);
+        event.text = self.stop.push(&self.detokenizer.push(token));
+        if self.stop.found() {
+            event.end = Some(self.end(Finish::Stop));
+        } else if self.answered() >= self.most {
+            let rest = self.rest();
+            event.text.push_str(&rest);
+            event.end = Some(self.end(if self.stop.found() { Finish::Stop } else { Finish::Length }));
+        }
+        Some(event)
+    }
+
+    pub(super) fn failed(&self) -> Event {
+        Event { id: self.id, text: String::new(), chosen: None, end: Some(self.end(Finish::Failed)) }
+    }
+
+    /// What was held back.
+    fn rest(&mut self) -> String {
+        let tail = self.detokenizer.finish();
+        let mut rest = self.stop.push(&tail);
+        if !self.stop.found() {
+            rest.push_str(&self.stop.finish());
+        }
+        rest
+    }
+
+    fn answered(&self) -> usize {
+        self.tokens.len().saturating_sub(self.prompt)
+    }
+
+    fn end(&self, finish: Finish) -> End {
+        End { finish, prompt: self.prompt, answer: self.answered() }
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        self.tokens.zeroize();
+    }
+}

@@ -1,0 +1,109 @@
+use serde_json::json;
+
+use super::*;
+
+fn chat(extra: Value) -> Result<Request, RequestError> {
+    let mut body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] });
+    for (key, value) in extra.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    Request::read(Kind::Chat, body.to_string().as_bytes())
+}
+
+fn completion(extra: Value) -> Result<Request, RequestError> {
+    let mut body = json!({ "model": "m", "prompt": "once" });
+    for (key, value) in extra.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    Request::read(Kind::Completion, body.to_string().as_bytes())
+}
+
+#[test]
+fn what_clients_send_is_read() {
+    let request = chat(json!({
+        "messages": [
+            { "role": "developer", "content": "be brief", "name": "x" },
+            { "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] },
+            { "role": "assistant", "content": null, "tool_calls": [] },
+        ],
+        "max_tokens": 7, "max_completion_tokens": 9, "temperature": 0.5, "top_p": 1, "n": 2, "seed": -1, "stop": "x",
+        "stream": true, "stream_options": { "include_usage": true }, "logit_bias": { "5": -100, "05": 3 },
+        "logprobs": true, "top_logprobs": 3, "presence_penalty": -2, "top_k": 40, "min_p": 0.1, "user": "u", "tools": [],
+        "tool_choice": "auto", "response_format": { "type": "json_schema", "json_schema": { "name": "n", "schema": {} } },
+        "parallel_tool_calls": true, "metadata": {}, "frequency_penalty": null,
+    }))
+    .unwrap();
+    let Prompt::Chat(messages) = &request.prompt else { panic!() };
+    assert_eq!(messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>(), ["be brief", "ab", ""]);
+    assert_eq!((request.max_tokens, request.answers, request.seed), (Some(9), 2, Some(u64::MAX)));
+    assert_eq!((request.stream, request.stream_usage, request.stop), (true, true, vec!["x".to_owned()]));
+    assert_eq!(request.overrides.logit_bias, [(5, -100.0)]);
+    assert_eq!(request.format, Format::Schema(json!({})));
+    let owner = Defaults {
+        temperature: Some(0.2),
+        top_p: Some(0.9),
+        repetition_penalty: Some(1.1),
+        ..Defaults::default()
+    };
+    let choices = request.overrides.over(&owner);
+    assert_eq!(
+        (choices.temperature, choices.top_p, choices.repetition_penalty, choices.logprobs),
+        (0.5, 1.0, 1.1, Some(3))
+    );
+}
+
+#[test]
+fn completions_take_texts_and_tokens() {
+    assert_eq!(completion(json!({})).unwrap().max_tokens, Some(16));
+    for (prompt, read) in [
+        (json!("a"), Prompt::Texts(vec!["a".into()])),
+        (json!(["a", "b"]), Prompt::Texts(vec!["a".into(), "b".into()])),
+        (json!([1, 2]), Prompt::Tokens(vec![vec![1, 2]])),
+        (json!([[1], [2, 3]]), Prompt::Tokens(vec![vec![1], vec![2, 3]])),
+    ] {
+        assert_eq!(completion(json!({ "prompt": prompt })).unwrap().prompt, read);
+    }
+    for wrong in [json!([]), json!([1, "a"]), json!(["a", 1]), json!({}), json!([-1]), json!([[1], "a"])] {
+        assert_eq!(completion(json!({ "prompt": wrong })).unwrap_err().code, "invalid_value", "{wrong}");
+    }
+}
+
+#[test]
+fn errors_say_where_and_what_and_quote_no_text() {
+    let many: serde_json::Map<String, Value> = (0..2000).map(|token| (token.to_string(), json!(1))).collect();
+    for (extra, param, code) in [
+        (json!({ "temperature": 3 }), "temperature", "invalid_value"),
+        (json!({ "temperature": "secret" }), "temperature", "invalid_value"),
+        (json!({ "max_tokens": 0 }), "max_tokens", "invalid_value"),
+        (json!({ "max_tokens": 1.5 }), "max_tokens", "invalid_value"),
+        (json!({ "n": 9 }), "n", "invalid_value"),
+        (json!({ "seed": 0.5 }), "seed", "invalid_value"),
+        (json!({ "stop": ["a", "b", "c", "d", "e"] }), "stop", "invalid_value"),
+        (json!({ "stop": "" }), "stop", "invalid_value"),
+        (json!({ "logit_bias": { "x": 1 } }), "logit_bias", "invalid_value"),
+        (json!({ "logit_bias": { "1": 101 } }), "logit_bias", "invalid_value"),
+        (json!({ "logit_bias": many }), "logit_bias", "invalid_value"),
+        (json!({ "top_logprobs": 2 }), "top_logprobs", "invalid_value"),
+        (json!({ "tools": [{}] }), "tools", "unsupported_parameter"),
+        (json!({ "store": true }), "store", "unsupported_parameter"),
+        (json!({ "response_format": { "type": "xml" } }), "response_format.type", "invalid_value"),
+        (json!({ "messages": [] }), "messages", "invalid_value"),
+        (json!({ "messages": [{ "role": "secret", "content": "" }] }), "messages[0].role", "invalid_value"),
+        (json!({ "messages": [{ "role": "user" }] }), "messages[0].content", "missing_parameter"),
+        (
+            json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }),
+            "messages[0].content[0].type",
+            "unsupported_parameter",
+        ),
+        (json!({ "temprature": 1 }), "temprature", "unknown_parameter"),
+    ] {
+        let error = chat(extra.clone()).unwrap_err();
+        assert_eq!((error.param.as_deref(), error.code), (Some(param), code), "{extra}");
+        assert!(error.message.contains(param) && !error.message.contains("secret"), "{}", error.message);
+    }
+    let error = Request::read(Kind::Chat, b"{\"model\": \"m\",\n x").unwrap_err();
+    assert_eq!(error.message, "the body is not JSON (line 2, column 2)");
+    assert_eq!(Request::read(Kind::Chat, b"[]").unwrap_err().code, "invalid_json");
+    assert_eq!(Request::read(Kind::Chat, b"{}").unwrap_err().code, "missing_parameter");
+    assert_eq!(error.body("invalid_request_error")["error"]["type"], "invalid_request_error");
+}

@@ -1,0 +1,263 @@
+//! Answers, whole and in pieces.
+
+use serde_json::{Value, json};
+
+use crate::{decode::Finish, sample::Logprobs};
+
+/// Which of the API's forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completion,
+}
+
+/// How many tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt: usize,
+    /// Of all answers.
+    pub answer: usize,
+}
+
+/// Writes the answer to one request.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    kind: Kind,
+    id: String,
+    created: u64,
+    model: String,
+    fingerprint: String,
+}
+
+/// A token that was chosen, its text and those of the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// Text and logarithm of its probability.
+    pub chosen: (String, f32),
+    /// The same of the most likely ones.
+    pub top: Vec<(String, f32)>,
+}
+
+impl Told {
+    /// What `logprobs` tell of `token`, with the texts of tokens by `text`.
+    pub fn new(token: u32, logprobs: &Logprobs, text: impl Fn(u32) -> String) -> Self {
+        let top = logprobs.top.iter().map(|(token, logprob)| (text(*token), *logprob)).collect();
+        Self { chosen: (text(token), logprobs.chosen), top }
+    }
+}
+
+/// One of the answers, as far as it is made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Choice {
+    /// Its text.
+    pub text: String,
+    /// Its tokens, if they are to be told.
+    pub told: Option<Vec<Told>>,
+    /// Its end.
+    pub finish: Option<Finish>,
+}
+
+impl Usage {
+    fn body(self) -> Value {
+        let total = self.prompt.saturating_add(self.answer);
+        json!({ "prompt_tokens": self.prompt, "completion_tokens": self.answer, "total_tokens": total })
+    }
+}
+
+impl Writer {
+    /// For the request `id` to `model`, whose hash is `fingerprint`, received at `created` (Unix time).
+    pub fn new(kind: Kind, id: &str, created: u64, model: &str, fingerprint: &str) -> Self {
+        let prefix = match kind {
+            Kind::Chat => "chatcmpl",
+            Kind::Completion => "cmpl",
+        };
+        Self {
+            kind,
+            id: format!("{prefix}-{id}"),
+            created,
+            model: model.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+        }
+    }
+
+    /// The whole answer.
+    pub fn whole(&self, choices: &[Choice], usage: Usage) -> Value {
+        let choices = choices.iter().enumerate().map(|(index, choice)| {
+            let logprobs = self.logprobs(choice);
+            match self.kind {
+                Kind::Chat => json!({
+                    "index": index,
+                    "message": { "role": "assistant", "content": choice.text, "refusal": null },
+                    "logprobs": logprobs,
+                    "finish_reason": choice.finish.map(finish),
+                }),
+                Kind::Completion => json!({
+                    "index": index,
+                    "text": choice.text,
+                    "logprobs": logprobs,
+                    "finish_reason": choice.finish.map(finish),
+                }),
+            }
+        });
+        let object = match self.kind {
+            Kind::Chat => "chat.completion",
+            Kind::Completion => "text_completion",
+        };
+        let mut body = self.head(object, choices.collect());
+        body["usage"] = usage.body();
+        body
+    }
+
+    /// The first piece of the answer number `index`, of a chat alone.
+    pub fn first(&self, index: usize) -> Option<Value> {
+        (self.kind == Kind::Chat).then(|| {
+            let delta = json!({ "role": "assistant", "content": "", "refusal": null });
+            let choice = json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
+            self.head(CHUNK, vec![choice])
+        })
+    }
+
+    /// The next piece of the answer number `index`.
+    pub fn piece(&self, index: usize, choice: &Choice) -> Value {
+        let logprobs = self.logprobs(choice);
+        let finish = choice.finish.map(finish);
+        match self.kind {
+            Kind::Chat => {
+                let delta =
+                    if choice.text.is_empty() { json!({}) } else { json!({ "content": choice.text }) };
+                let choice =
+                    json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish });
+                self.head(CHUNK, vec![choice])
+            }
+            Kind::Completion => {
+                let choice = json!({ "index": index, "text": choice.text, "logprobs": logprobs, "finish_reason": finish });
+                self.head("text_completion", vec![choice])
+            }
+        }
+    }
+
+    /// The last piece, which says how many tokens it took.
+    pub fn usage(&self, usage: Usage) -> Value {
+        let object = match self.kind {
+            Kind::Chat => CHUNK,
+            Kind::Completion => "text_completion",
+        };
+        let mut body = self.head(object, Vec::new());
+        body["usage"] = usage.body();
+        body
+    }
+
+    fn head(&self, object: &str, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+        })
+    }
+
+    fn logprobs(&self, choice: &Choice) -> Value {
+        let Some(told) = &choice.told else { return Value::Null };
+        match self.kind {
+            Kind::Chat => {
+                let one = |(text, logprob): &(String, f32)| json!({ "token": text, "logprob": number(*logprob), "bytes": text.as_bytes() });
+                let content = told.iter().map(|token| {
+                    let mut body = one(&token.chosen);
+                    body["top_logprobs"] = token.top.iter().map(one).collect();
+                    body
+                });
+                json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
+            }
+            Kind::Completion => {
+                let tokens: Vec<&str> = told.iter().map(|token| token.chosen.0.as_str()).collect();
+                let logprobs: Vec<f64> = told.iter().map(|token| number(token.chosen.1)).collect();
+                let top = told.iter().map(|token| {
+                    let of = token.top.iter().map(|(text, logprob)| (text.clone(), number(*logprob).into()));
+                    Value::Object(of.collect())
+                });
+                json!({ "tokens": tokens, "token_logprobs": logprobs, "top_logprobs": top.collect::<Vec<_>>(), "text_offset": [] })
+            }
+        }
+    }
+}
+
+/// An infinite number has no JSON.
+fn number(logprob: f32) -> f64 {
+    f64::from(logprob.max(-9999.0))
+}
+
+fn finish(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+        // Whoever reads it finds an error instead.
+        Finish::Failed => "error",
+    }
+}
+
+/// The list of models: names, and when each was loaded (Unix time).
+pub fn models<'n>(models: impl Iterator<Item = (&'n str, u64)>) -> Value {
+    let one =
+        |(id, created)| json!({ "id": id, "object": "model", "created": created, "owned_by": "confonnx" });
+    json!({ "object": "list", "data": models.map(one).collect::<Vec<_>>() })
+}
+
+const CHUNK: &str = "chat.completion.chunk";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer(kind: Kind) -> Writer {
+        Writer::new(kind, "1", 2, "m", "f")
+    }
+
+    #[test]
+    fn a_chat_is_written_as_the_api_has_it() {
+        let told = Told { chosen: ("é".into(), f32::NEG_INFINITY), top: vec![("a".into(), -0.5)] };
+        let choice = Choice { text: "hi".into(), told: Some(vec![told]), finish: Some(Finish::Length) };
+        let body = writer(Kind::Chat).whole(std::slice::from_ref(&choice), Usage { prompt: 3, answer: 4 });
+        assert_eq!(body["id"], "chatcmpl-1");
+        assert_eq!(
+            body["choices"][0]["message"],
+            json!({ "role": "assistant", "content": "hi", "refusal": null })
+        );
+        assert_eq!(body["choices"][0]["finish_reason"], "length");
+        let token = json!({ "token": "é", "logprob": -9999.0, "bytes": [195, 169],
+            "top_logprobs": [{ "token": "a", "logprob": -0.5, "bytes": [97] }] });
+        assert_eq!(body["choices"][0]["logprobs"]["content"], json!([token]));
+        assert_eq!(body["usage"], json!({ "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7 }));
+        let piece = writer(Kind::Chat).piece(1, &Choice { text: "hi".into(), ..Choice::default() });
+        assert_eq!(
+            piece["choices"][0],
+            json!({ "index": 1, "delta": { "content": "hi" }, "logprobs": null, "finish_reason": null })
+        );
+        let last = writer(Kind::Chat).piece(0, &Choice { finish: Some(Finish::Stop), ..Choice::default() });
+        assert_eq!(last["choices"][0]["delta"], json!({}));
+        assert_eq!(writer(Kind::Chat).usage(Usage::default())["choices"], json!([]));
+    }
+
+    #[test]
+    fn a_completion_has_texts() {
+        let told = Told { chosen: ("x".into(), -1.0), top: vec![("y".into(), -0.5)] };
+        let choice = Choice { text: "hi".into(), told: Some(vec![told]), finish: None };
+        let body = writer(Kind::Completion).piece(0, &choice);
+        assert_eq!((&body["object"], &body["choices"][0]["text"]), (&json!("text_completion"), &json!("hi")));
+        assert_eq!(body["choices"][0]["logprobs"]["top_logprobs"], json!([{ "y": -0.5 }]));
+        assert!(writer(Kind::Completion).first(0).is_none());
+    }
+
+    #[test]
+    fn models_are_listed() {
+        let list = models([("a", 1)].into_iter());
+        assert_eq!(
+            list["data"][0],
+            json!({ "id": "a", "object": "model", "created": 1, "owned_by": "confonnx" })
+        );
+    }
+}

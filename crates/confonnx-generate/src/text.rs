@@ -1,0 +1,329 @@
+//! Text to tokens and back, as the model's owner says.
+
+mod guard;
+mod stop;
+mod stream;
+mod template;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use self::{guard::Guard, template::Template};
+pub use self::{
+    stop::StopStrings,
+    stream::Detokenizer,
+    template::{Message, Role},
+};
+
+/// The files that say how a model's text is made, as they lie beside it where it was published.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Files<'f> {
+    /// `tokenizer.json`
+    pub tokenizer: &'f str,
+    /// `tokenizer_config.json`
+    pub tokenizer_config: Option<&'f str>,
+    /// `chat_template.jinja`, instead of the one in `tokenizer_config.json`.
+    pub chat_template: Option<&'f str>,
+    /// `generation_config.json`
+    pub generation_config: Option<&'f str>,
+    /// `config.json`
+    pub config: Option<&'f str>,
+}
+
+/// How a model's text is made.
+pub struct Text {
+    tokenizer: Tokenizer,
+    template: Option<Template>,
+    guard: Guard,
+    /// Tokens that text does not become.
+    controls: BTreeSet<u32>,
+    /// Before a text that is no chat.
+    bos: Option<u32>,
+    facts: Facts,
+}
+
+/// What the owner says of generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Tokens that end a text.
+    pub ends: BTreeSet<u32>,
+    /// The most tokens, prompt and answer together; none if it is not said.
+    pub context: Option<usize>,
+    /// Choices for who makes none.
+    pub defaults: Defaults,
+}
+
+/// The owner's choices for requests that make none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Defaults {
+    /// See [`Choices`](crate::sample::Choices).
+    pub temperature: Option<f32>,
+    /// The same.
+    pub top_p: Option<f32>,
+    /// The same.
+    pub top_k: Option<usize>,
+    /// The same.
+    pub min_p: Option<f32>,
+    /// The same.
+    pub repetition_penalty: Option<f32>,
+}
+
+/// Why files do not say how text is made.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// `tokenizer.json` is none.
+    #[error(
+        "tokenizer.json cannot be used: {0}; expected the file of a fast tokenizer (the `tokenizers` library)"
+    )]
+    Tokenizer(String),
+    /// Another file is no JSON object.
+    #[error("{file} is not a JSON object (line {line})")]
+    Json {
+        /// Its name.
+        file: &'static str,
+        /// Where.
+        line: usize,
+    },
+    /// The template is no template.
+    #[error("the chat template cannot be used: {0}")]
+    Template(String),
+    /// A value is of another kind.
+    #[error("{key:?} of {file} is no {expected}")]
+    Value {
+        /// The file.
+        file: &'static str,
+        /// The key.
+        key: &'static str,
+        /// What it can be.
+        expected: &'static str,
+    },
+    /// A text that ends nowhere.
+    #[error(
+        "no file says which token ends a text; expected \"eos_token_id\" in generation_config.json or config.json"
+    )]
+    NoEnd,
+}
+
+/// Why a text has no tokens.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// The model has no chat template.
+    #[error("the model has no chat template; expected a prompt (POST /v1/completions)")]
+    NoTemplate,
+    /// The template refuses.
+    #[error("the model's chat template takes no such conversation: {0}")]
+    Refused(String),
+    /// The template works too long.
+    #[error("the model's chat template takes too long for this conversation; send fewer or shorter messages")]
+    TooLong,
+    /// What the template makes is too much.
+    #[error("the conversation becomes more than {limit} bytes of prompt; send fewer or shorter messages")]
+    TooLarge {
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// There is no way to keep text apart from control tokens.
+    #[error("a message has a character that is one of the model's control tokens; leave it out")]
+    Control,
+    /// The tokenizer fails.
+    #[error("the text cannot be made into tokens")]
+    Tokenizer,
+}
+
+impl Text {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`FilesError`]
+    pub fn new(files: &Files<'_>) -> Result<Self, FilesError> {
+        let mut tokenizer: Tokenizer = files
+            .tokenizer
+            .parse()
+            .map_err(|error: tokenizers::Error| FilesError::Tokenizer(error.to_string()))?;
+        tokenizer.with_truncation(None).map_err(|error| FilesError::Tokenizer(error.to_string()))?;
+        tokenizer.with_padding(None);
+        let object = |file: &'static str, text: Option<&str>| match text {
+            None => Ok(Value::Object(serde_json::Map::new())),
+            Some(text) => serde_json::from_str::<Value>(text)
+                .ok()
+                .filter(Value::is_object)
+                .ok_or_else(|| FilesError::Json { file, line: line_of_error(text) }),
+        };
+        let tokenizer_config = object(TOKENIZER_CONFIG, files.tokenizer_config)?;
+        let generation = object(GENERATION_CONFIG, files.generation_config)?;
+        let config = object(CONFIG, files.config)?;
+
+        let mut words = Vec::new();
+        let mut controls = BTreeSet::new();
+        for (id, token) in tokenizer.get_added_tokens_decoder() {
+            // Runs of spaces are text.
+            if !token.content.trim().is_empty() {
+                controls.insert(id);
+                words.push(token.content);
+            }
+        }
+        let named = |key: &str| token_name(&tokenizer_config, key);
+        let mut ends = ids(&generation, GENERATION_CONFIG, "eos_token_id")?;
+        if ends.is_empty() {
+            ends = ids(&config, CONFIG, "eos_token_id")?;
+        }
+        if let Some(id) = named("eos_token").and_then(|name| tokenizer.token_to_id(&name)) {
+            ends.insert(id);
+        }
+        if ends.is_empty() {
+            return Err(FilesError::NoEnd);
+        }
+        let source =
+            files.chat_template.map(str::to_owned).or_else(|| template::of_config(&tokenizer_config));
+        let specials = ["bos_token", "eos_token", "unk_token", "pad_token"]
+            .into_iter()
+            .filter_map(|key| Some((key, named(key)?)))
+            .collect();
+        let template = source.map(|source| Template::new(&source, specials)).transpose()?;
+        let bos = tokenizer.encode("", true).ok().and_then(|added| added.get_ids().first().copied());
+        let bos = bos.filter(|id| {
+            !ends.contains(id)
+                || named("bos_token").and_then(|name| tokenizer.token_to_id(&name)) == Some(*id)
+        });
+        let facts = Facts { ends, context: context(&config), defaults: defaults(&generation)? };
+        Ok(Self { tokenizer, template, guard: Guard::new(words), controls, bos, facts })
+    }
+
+    /// What the owner says of generation.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Whether there is a chat template.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// How many tokens there are, those that were added too.
+    pub fn tokens(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The tokens of a conversation, up to where the answer begins. `now` is the Unix time for templates that tell the
+    /// date. What `messages` say never becomes a control token.
+    ///
+    /// # Errors
+    /// [`TextError`]
+    pub fn chat(&self, messages: &[Message], now: u64) -> Result<Vec<u32>, TextError> {
+        let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
+        let mark = guard::mark(messages.iter().map(|message| message.content.as_str()))?;
+        let mut guarded = Vec::with_capacity(messages.len());
+        for message in messages {
+            let content = self.guard.apart(&message.content, mark)?;
+            self.check(&content, mark)?;
+            guarded.push(Message { role: message.role, content });
+        }
+        self.encode(&template.render(&guarded, now)?, mark)
+    }
+
+    /// The tokens of a text that the model is to go on with. None of it becomes a control token.
+    ///
+    /// # Errors
+    /// [`TextError`]
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let mark = guard::mark([text].into_iter())?;
+        let guarded = self.guard.apart(text, mark)?;
+        self.check(&guarded, mark)?;
+        let mut tokens: Vec<u32> = self.bos.into_iter().collect();
+        tokens.extend(self.encode(&guarded, mark)?);
+        Ok(tokens)
+    }
+
+    /// The text of one token by itself, for lists of probabilities.
+    pub fn token(&self, id: u32) -> String {
+        self.tokenizer.decode(&[id], false).unwrap_or_default()
+    }
+
+    /// What was kept apart is no control token, whatever the tokenizer makes of characters before it looks.
+    fn check(&self, guarded: &str, mark: char) -> Result<(), TextError> {
+        let tokens = self.encode(guarded, mark)?;
+        if tokens.iter().any(|token| self.controls.contains(token)) {
+            Err(TextError::Control)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn encode(&self, text: &str, mark: char) -> Result<Vec<u32>, TextError> {
+        let mut tokens = Vec::new();
+        for piece in text.split(mark).filter(|piece| !piece.is_empty()) {
+            let encoded = self.tokenizer.encode_fast(piece, false).map_err(|_| TextError::Tokenizer)?;
+            tokens.extend_from_slice(encoded.get_ids());
+        }
+        Ok(tokens)
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Text").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+fn line_of_error(text: &str) -> usize {
+    serde_json::from_str::<Value>(text).err().map_or(1, |error| error.line())
+}
+
+/// A token that is named by its text, or by an object that has it.
+fn token_name(config: &Value, key: &str) -> Option<String> {
+    let value = config.get(key)?;
+    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+}
+
+/// One number or a list of them.
+fn ids(config: &Value, file: &'static str, key: &'static str) -> Result<BTreeSet<u32>, FilesError> {
+    let id = |value: &Value| {
+        value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or(FilesError::Value {
+            file,
+            key,
+            expected: "token number or list of them",
+        })
+    };
+    match config.get(key) {
+        None | Some(Value::Null) => Ok(BTreeSet::new()),
+        Some(Value::Array(all)) => all.iter().map(id).collect(),
+        Some(one) => Ok([id(one)?].into()),
+    }
+}
+
+fn context(config: &Value) -> Option<usize> {
+    let said = ["max_position_embeddings", "n_positions", "n_ctx"]
+        .into_iter()
+        .find_map(|key| config.get(key)?.as_u64());
+    said.and_then(|tokens| usize::try_from(tokens).ok()).filter(|tokens| *tokens > 0)
+}
+
+fn defaults(generation: &Value) -> Result<Defaults, FilesError> {
+    let number = |key: &'static str| match generation.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        // Between the extremes of the type, as every choice is.
+        #[allow(clippy::cast_possible_truncation)]
+        Some(value) => match value.as_f64().map(|number| number as f32).filter(|number| number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(FilesError::Value { file: GENERATION_CONFIG, key, expected: "number" }),
+        },
+    };
+    let greedy = generation.get("do_sample").and_then(Value::as_bool) == Some(false);
+    Ok(Defaults {
+        temperature: if greedy { Some(0.0) } else { number("temperature")? },
+        top_p: number("top_p")?,
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        top_k: number("top_k")?.filter(|k| *k >= 1.0).map(|k| k as usize),
+        min_p: number("min_p")?,
+        repetition_penalty: number("repetition_penalty")?.filter(|penalty| *penalty > 0.0),
+    })
+}
+
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const CONFIG: &str = "config.json";
+
+#[cfg(test)]
+pub(crate) mod tests;
