@@ -13,6 +13,7 @@ mod batch;
 mod boxed;
 mod check;
 mod convert;
+mod decoder;
 mod engine;
 mod error;
 mod memory;
@@ -31,6 +32,7 @@ pub use batch::{Batching, NotBatched};
 pub use boxed::{
     ARGUMENT, Answer as BoxAnswer, BoxedModel, Boxes, Deaths, Failure, Garbled, Part, run as run_box,
 };
+pub use decoder::{Decoder, Feed, names_a_decoder};
 pub use engine::{Engine, LoadedModel};
 pub use error::{Category, EngineError, InferError, ValueFault};
 pub use model::{Model, ModelOptions};

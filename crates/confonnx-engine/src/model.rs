@@ -7,6 +7,7 @@ use confonnx_tensor::Tensor;
 use crate::{
     batch::{Batcher, Batching, NotBatched},
     check,
+    decoder::{Decoder, Memories, Order},
     error::{EngineError, InferError},
     port::{Ports, TensorInfo},
     recent::Recent,
@@ -38,6 +39,8 @@ pub struct Model {
     runs: Runs,
     batcher: Option<Batcher>,
     not_batched: Option<NotBatched>,
+    decoder: Option<Decoder>,
+    memories: Memories,
 }
 
 impl Model {
@@ -70,7 +73,8 @@ impl Model {
             Some(Ok(batcher)) => (Some(batcher), None),
             Some(Err(reason)) => (None, Some(reason)),
         };
-        Ok(Self { runs, batcher, not_batched })
+        let decoder = Decoder::of(&runs.ports.inputs, &runs.ports.outputs);
+        Ok(Self { runs, batcher, not_batched, decoder, memories: Memories::default() })
     }
 
     /// How the cores are shared out.
@@ -104,6 +108,20 @@ impl Model {
     /// The outputs a request can ask for.
     pub fn outputs(&self) -> &[TensorInfo] {
         &self.runs.ports.outputs
+    }
+
+    /// How it goes on with a text, if it does.
+    pub fn decoder(&self) -> Option<&Decoder> {
+        self.decoder.as_ref()
+    }
+
+    /// Goes on with sequences, as the tensors of a step say; the logits that are wanted.
+    pub(crate) fn step(&self, inputs: &[(String, Tensor<'_>)]) -> Result<Answer, InferError> {
+        let refused =
+            || InferError::BoxedInput("this is no step of a model that goes on with a text".to_owned());
+        let decoder = self.decoder.as_ref().ok_or_else(refused)?;
+        let order = Order::read(inputs).ok_or_else(refused)?;
+        self.memories.step(decoder, &mut self.runs.sessions.take(), &order)
     }
 
     /// Whether the next run is likely to take no more than 500 µs, by those of late.

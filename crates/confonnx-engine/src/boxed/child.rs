@@ -243,11 +243,11 @@ impl Lane {
             running.retain(|(lane, job), _| (*lane, *job) == id || *lane != id.0);
             running.entry(id).or_default().clone()
         };
-        let run = match asked.kind {
-            Kind::Run => Model::run,
-            Kind::RunAlone => Model::run_alone,
-        };
-        let outcome = stop.during(|| run(model, &inputs, &job.outputs));
+        let outcome = stop.during(|| match asked.kind {
+            Kind::Run => model.run(&inputs, &job.outputs),
+            Kind::RunAlone => model.run_alone(&inputs, &job.outputs),
+            Kind::Step => model.step(&inputs),
+        });
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         match outcome {
             Ok(outputs) => self.write(asked.end, &outputs),

@@ -22,6 +22,7 @@ use super::{
     wire::Facts,
 };
 use crate::{
+    decoder::Decoder,
     error::{EngineError, InferError},
     model::ModelOptions,
     port::TensorInfo,
@@ -39,6 +40,7 @@ pub struct Boxes {
 /// A model in a box of its own, which ends when this is dropped.
 pub struct BoxedModel {
     facts: Facts,
+    decoder: Option<Decoder>,
     shared: Arc<Shared>,
     timeout: Duration,
     recent: Recent,
@@ -130,7 +132,15 @@ impl Boxes {
             .map_err(failed)?;
         let lost = || EngineError::NoBox("the thread that keeps it ended".into());
         let facts = result.recv().map_err(|_| lost())??;
-        Ok(BoxedModel { facts, shared, timeout, recent: Recent::default(), batched: AtomicU64::new(0) })
+        let decoder = Decoder::of(&facts.inputs, &facts.outputs);
+        Ok(BoxedModel {
+            facts,
+            decoder,
+            shared,
+            timeout,
+            recent: Recent::default(),
+            batched: AtomicU64::new(0),
+        })
     }
 }
 
@@ -189,16 +199,39 @@ impl BoxedModel {
         alone: bool,
     ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
         let wanted = self.wanted(outputs)?;
+        let place = if self.recent.is_brief() { Where::Here } else { Where::Anywhere };
+        self.ask((inputs, outputs), &wanted, if alone { Kind::RunAlone } else { Kind::Run }, place)
+    }
+
+    /// How it goes on with a text, if it does.
+    pub fn decoder(&self) -> Option<&Decoder> {
+        self.decoder.as_ref()
+    }
+
+    /// Has the box go on with sequences, as `inputs` say.
+    pub(crate) fn step(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+        self.ask((inputs, &[]), &[("logits", DataType::Fp32)], Kind::Step, Where::Anywhere)
+    }
+
+    fn ask(
+        &self,
+        (inputs, outputs): (&[(String, Tensor<'_>)], &[String]),
+        wanted: &[(&str, DataType)],
+        kind: Kind,
+        place: Where,
+    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
         let late = || InferError::Timeout { seconds: self.timeout.as_secs() };
         let start = Instant::now();
         let due = start.checked_add(self.timeout).unwrap_or(start);
-        let core = lane::core(if self.recent.is_brief() { Where::Here } else { Where::Anywhere });
-        let kind = if alone { Kind::RunAlone } else { Kind::Run };
+        let core = lane::core(place);
         let (process, mut lane) = self.shared.take((start, due), core).map_err(|absent| match absent {
             Absent::Busy => late(),
             Absent::Restarting => InferError::Restarting,
         })?;
-        match lane.ask(&process, (inputs, outputs), &wanted, (kind, core), due) {
+        match lane.ask(&process, (inputs, outputs), wanted, (kind, core), due) {
             Ok(Outcome { result, batched, took }) => {
                 self.recent.record(took.min(start.elapsed()));
                 // Requests end in another order than they are counted.

@@ -105,6 +105,8 @@ pub(super) enum Kind {
     Run,
     /// It runs the model on all cores: there is no other request.
     RunAlone,
+    /// To go on with sequences that the model remembers.
+    Step,
 }
 
 impl Asked {
@@ -112,6 +114,7 @@ impl Asked {
         let kind = match self.kind {
             Kind::Run => 0,
             Kind::RunAlone => 1,
+            Kind::Step => 2,
         };
         [self.header, self.end, kind, self.core]
     }
@@ -120,6 +123,7 @@ impl Asked {
         let kind = match kind {
             0 => Kind::Run,
             1 => Kind::RunAlone,
+            2 => Kind::Step,
             _ => return None,
         };
         Some(Self { header, end, kind, core })

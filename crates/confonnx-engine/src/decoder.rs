@@ -1,0 +1,181 @@
+//! Models that go on with a text token by token, and remember what they read: the keys and values of attention.
+//!
+//! They are known by their inputs and outputs, as Hugging Face optimum, transformers.js and onnxruntime-genai export them:
+//! `input_ids`, `past_key_values.N.key` and `.value`, `present.N.key` and `.value`, `logits`, and what else of
+//! `attention_mask`, `position_ids`, `num_logits_to_keep` and `use_cache_branch` they declare. What a sequence has made the
+//! model remember stays in the process that runs it; it is erased when the sequence is closed.
+
+mod memory;
+mod step;
+
+use confonnx_tensor::DataType;
+
+pub(crate) use self::{memory::Memories, step::Order};
+use crate::port::TensorInfo;
+
+/// Tokens of one sequence that a model is to read next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// Which.
+    pub sequence: u64,
+    /// How many tokens of it the model remembers; with none it is a new one.
+    pub past: usize,
+    /// The tokens.
+    pub tokens: Vec<i64>,
+    /// Whether the logits of the next token are wanted.
+    pub wanted: bool,
+}
+
+/// What is remembered of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remembered {
+    pub(crate) past: String,
+    pub(crate) present: String,
+    pub(crate) dtype: DataType,
+    pub(crate) heads: usize,
+    pub(crate) size: usize,
+}
+
+/// How such a model is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoder {
+    pub(crate) layers: Vec<Remembered>,
+    pub(crate) mask: bool,
+    pub(crate) positions: bool,
+    pub(crate) keep: bool,
+    pub(crate) branch: bool,
+    vocabulary: usize,
+}
+
+impl Decoder {
+    /// How the model with these inputs and outputs is asked, if it is such a one.
+    pub fn of(inputs: &[TensorInfo], outputs: &[TensorInfo]) -> Option<Self> {
+        let (mut layers, mut ids) = (Vec::new(), false);
+        let [mut mask, mut positions, mut keep, mut branch] = [false; 4];
+        for input in inputs {
+            let is = |dtype, rank| input.dtype == dtype && input.shape.len() == rank;
+            match input.name.as_str() {
+                "input_ids" if is(DataType::Int64, 2) => ids = true,
+                "attention_mask" if is(DataType::Int64, 2) => mask = true,
+                "position_ids" if is(DataType::Int64, 2) => positions = true,
+                "num_logits_to_keep" if input.dtype == DataType::Int64 && input.shape.len() <= 1 => {
+                    keep = true
+                }
+                "use_cache_branch" if is(DataType::Bool, 1) => branch = true,
+                past => {
+                    let present = format!("present{}", past.strip_prefix("past_key_values")?);
+                    let output = outputs.iter().find(|output| output.name == present)?;
+                    let [_, heads, _, size] = *input.shape.as_slice() else { return None };
+                    if output.dtype != input.dtype || !matches!(input.dtype, DataType::Fp32 | DataType::Fp16)
+                    {
+                        return None;
+                    }
+                    layers.push(Remembered {
+                        past: past.to_owned(),
+                        present,
+                        dtype: input.dtype,
+                        heads: usize::try_from(heads).ok()?,
+                        size: usize::try_from(size).ok()?,
+                    });
+                }
+            }
+        }
+        let logits = outputs.iter().find(|output| output.name == LOGITS && output.dtype == DataType::Fp32)?;
+        let vocabulary = logits.shape.get(2).and_then(|size| usize::try_from(*size).ok())?;
+        let all = outputs.len() == layers.len().saturating_add(1);
+        (ids && all && !layers.is_empty()).then_some(Self {
+            layers,
+            mask,
+            positions,
+            keep,
+            branch,
+            vocabulary,
+        })
+    }
+
+    /// How many tokens there are.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// Bytes that are remembered for a token.
+    pub fn bytes_per_token(&self) -> usize {
+        let of = |layer: &Remembered| {
+            let element = if layer.dtype == DataType::Fp16 { 2 } else { 4_usize };
+            layer.heads.saturating_mul(layer.size).saturating_mul(element)
+        };
+        self.layers.iter().map(of).fold(0, usize::saturating_add)
+    }
+}
+
+/// Whether a model with inputs of these names goes on with a text: it then needs one session alone.
+pub fn names_a_decoder<'n>(mut inputs: impl Iterator<Item = &'n str>) -> bool {
+    inputs.any(|name| name.starts_with("past_key_values."))
+}
+
+const LOGITS: &str = "logits";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(name: &str, dtype: DataType, shape: &[i64]) -> TensorInfo {
+        TensorInfo { name: name.into(), dtype, shape: shape.into() }
+    }
+
+    fn exported() -> (Vec<TensorInfo>, Vec<TensorInfo>) {
+        let memory = |name: &str| info(name, DataType::Fp32, &[-1, 3, -1, 64]);
+        let inputs = vec![
+            info("input_ids", DataType::Int64, &[-1, -1]),
+            info("attention_mask", DataType::Int64, &[-1, -1]),
+            memory("past_key_values.0.key"),
+            memory("past_key_values.0.value"),
+        ];
+        let outputs = vec![
+            info("logits", DataType::Fp32, &[-1, -1, 100]),
+            memory("present.0.key"),
+            memory("present.0.value"),
+        ];
+        (inputs, outputs)
+    }
+
+    #[test]
+    fn decoders_are_known_by_their_names() {
+        let (mut inputs, outputs) = exported();
+        let decoder = Decoder::of(&inputs, &outputs).unwrap();
+        assert_eq!((decoder.vocabulary(), decoder.bytes_per_token()), (100, 2 * 3 * 64 * 4));
+        assert_eq!(
+            (decoder.mask, decoder.positions, decoder.keep, decoder.branch),
+            (true, false, false, false)
+        );
+        inputs.extend([
+            info("position_ids", DataType::Int64, &[-1, -1]),
+            info("num_logits_to_keep", DataType::Int64, &[]),
+            info("use_cache_branch", DataType::Bool, &[1]),
+        ]);
+        let decoder = Decoder::of(&inputs, &outputs).unwrap();
+        assert_eq!((decoder.mask, decoder.positions, decoder.keep, decoder.branch), (true, true, true, true));
+        assert!(names_a_decoder(inputs.iter().map(|input| input.name.as_str())));
+    }
+
+    #[test]
+    fn what_needs_more_than_that_is_none() {
+        let (inputs, outputs) = exported();
+        let with = |input: TensorInfo| [inputs.clone(), vec![input]].concat();
+        assert_eq!(
+            Decoder::of(&with(info("encoder_hidden_states", DataType::Fp32, &[-1, -1, 8])), &outputs),
+            None
+        );
+        assert_eq!(
+            Decoder::of(&with(info("past_key_values.1.key", DataType::Fp32, &[-1, 3, -1, 64])), &outputs),
+            None
+        );
+        assert_eq!(Decoder::of(&inputs[1..], &outputs), None);
+        assert_eq!(Decoder::of(&inputs[..2], &outputs[..1]), None);
+        assert_eq!(Decoder::of(&inputs[..3], &outputs), None);
+        let mut symbolic = inputs.clone();
+        symbolic[2].shape[1] = -1;
+        assert_eq!(Decoder::of(&symbolic, &outputs), None);
+        assert!(!names_a_decoder(["input_ids", "attention_mask"].into_iter()));
+    }
+}
