@@ -9,6 +9,7 @@ use confonnx_engine::{EngineError, InferError, Model, ModelOptions, Runtime, Val
 use confonnx_tensor::{DataType, Shape, Tensor};
 
 mod batch;
+mod decode;
 mod liar;
 mod reject;
 mod run;

@@ -1,0 +1,129 @@
+//! Models that go on with a text: what they say is what ONNX Runtime says to who keeps keys and values himself.
+
+use std::time::Duration;
+
+use confonnx_engine::{Engine, Feed, LoadedModel};
+
+use super::*;
+
+fn decoder(name: &str) -> LoadedModel {
+    let engine = Engine::InProcess(runtime().clone());
+    engine.load(name, &onnx(&format!("{name}.onnx")), &options(), Duration::from_secs(60)).unwrap()
+}
+
+fn feed(sequence: u64, past: usize, tokens: &[i64]) -> Feed {
+    Feed { sequence, past, tokens: tokens.to_vec(), wanted: true }
+}
+
+fn ints(dims: &[u64], values: &[i64]) -> Tensor<'static> {
+    Tensor::new(
+        DataType::Int64,
+        shape(dims),
+        values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>(),
+    )
+    .unwrap()
+}
+
+fn best(logits: &[f32]) -> i64 {
+    let best = logits.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1)).unwrap();
+    best.0.try_into().unwrap()
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// Logits after each of some steps, with keys and values handed on by this test.
+fn bare(model: &LoadedModel, steps: &[&[i64]]) -> Vec<Vec<u32>> {
+    let mut memory: Vec<(String, Tensor<'static>)> = Vec::new();
+    for input in model.inputs().iter().filter(|input| input.name.starts_with("past")) {
+        memory.push((input.name.clone(), fp32(&[1, 1, 0, 16], &[])));
+    }
+    let mut past = 0;
+    let mut all = Vec::new();
+    for tokens in steps {
+        let total = past + tokens.len();
+        let mut inputs = memory.clone();
+        inputs.push(named("input_ids", ints(&[1, tokens.len() as u64], tokens)));
+        inputs.push(named("attention_mask", ints(&[1, total as u64], &vec![1; total])));
+        inputs.push(named("num_logits_to_keep", ints(&[], &[1])));
+        if model.inputs().iter().any(|input| input.name == "position_ids") {
+            let positions: Vec<i64> = (past as i64..total as i64).collect();
+            inputs.push(named("position_ids", ints(&[1, tokens.len() as u64], &positions)));
+        }
+        let outputs = model.run(&inputs, &[]).unwrap();
+        all.push(bits(&floats(&outputs[0].1)));
+        memory = outputs
+            .into_iter()
+            .skip(1)
+            .map(|(name, tensor)| (name.replace("present", "past_key_values"), tensor))
+            .collect();
+        past = total;
+    }
+    all
+}
+
+#[test]
+fn steps_say_what_a_bare_loop_says_to_the_bit() {
+    for name in ["decoder", "decoder_plain", "decoder_q8"] {
+        let model = decoder(name);
+        let steps: [&[i64]; 4] = [&[104, 101, 108], &[108, 111], &[7], &[9]];
+        let mut past = 0;
+        let mut found = Vec::new();
+        for tokens in steps {
+            let logits = model.step(&[], &[feed(1, past, tokens)]).unwrap().remove(0).unwrap();
+            assert_eq!(logits.len(), 304);
+            found.push(bits(&logits));
+            past += tokens.len();
+        }
+        assert_eq!(found, bare(&model, &steps), "{name}");
+    }
+}
+
+#[test]
+fn sequences_do_not_know_of_each_other() {
+    let model = decoder("decoder");
+    let alone = |tokens: &[i64]| bare(&model, &[tokens, &[5]]).pop().unwrap();
+    model.step(&[], &[feed(1, 0, &[1, 2, 3])]).unwrap();
+    model.step(&[], &[feed(2, 0, &[4, 5, 6, 7])]).unwrap();
+    let both = model.step(&[], &[feed(2, 4, &[5]), feed(1, 3, &[5])]).unwrap();
+    assert_eq!(bits(both[0].as_ref().unwrap()), alone(&[4, 5, 6, 7]));
+    assert_eq!(bits(both[1].as_ref().unwrap()), alone(&[1, 2, 3]));
+}
+
+#[test]
+fn what_the_model_answers_is_what_it_always_answered() {
+    // By onnxruntime's Python package.
+    let expected = [255, 114, 156, 182, 152, 199, 12, 12, 12, 12, 12, 12];
+    for name in ["decoder", "decoder_plain", "decoder_q8"] {
+        let model = decoder(name);
+        let (mut tokens, mut past, mut said) = (b"hello".map(i64::from).to_vec(), 0, Vec::new());
+        for _ in 0..expected.len() {
+            let next = best(model.step(&[], &[feed(1, past, &tokens)]).unwrap()[0].as_ref().unwrap());
+            past += tokens.len();
+            tokens = vec![next];
+            said.push(next);
+        }
+        assert_eq!(said, expected, "{name}");
+    }
+}
+
+#[test]
+fn what_is_closed_or_was_never_there_is_not_remembered() {
+    let model = decoder("decoder");
+    model.step(&[], &[feed(1, 0, &[1, 2])]).unwrap();
+    assert!(model.step(&[], &[feed(2, 2, &[3])]).is_err(), "another");
+    assert!(model.step(&[], &[feed(1, 1, &[3])]).is_err(), "of another length");
+    model.step(&[], &[feed(1, 0, &[1, 2])]).unwrap();
+    model.step(&[1], &[]).unwrap();
+    assert!(model.step(&[], &[feed(1, 2, &[3])]).is_err(), "closed");
+    assert!(model.step(&[], &[feed(1, 0, &[])]).is_err(), "nothing to read");
+    assert!(model.step(&[], &[feed(1, 0, &[400])]).is_err(), "no token");
+    let silent = model.step(&[], &[Feed { wanted: false, ..feed(3, 0, &[1]) }]).unwrap();
+    assert_eq!(silent, [None]);
+    assert!(decoder("decoder").decoder().is_some());
+    let other = Engine::InProcess(runtime().clone())
+        .load("mlp", &onnx("mlp.onnx"), &options(), Duration::from_secs(9))
+        .unwrap();
+    assert!(other.decoder().is_none() && other.step(&[], &[feed(1, 0, &[1])]).is_err());
+}
