@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 NAME = "localhost/confonnx-server:test"
+NEXT = "localhost/confonnx-server:test-next"
 
 
 def build(server: Path, onnxruntime: Path, folder: Path) -> str:
@@ -41,3 +42,16 @@ def buildah(*arguments: str) -> str:
     done = subprocess.run(["buildah", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, f"buildah {' '.join(arguments)}: {done.stderr}"
     return done.stdout.strip()
+
+
+def another(folder: Path) -> str:
+    """The same with another program: a byte after its end changes what it does in nothing, and what is measured."""
+    server = folder / "root" / "confonnx" / "confonnx-server"
+    changed = folder / "next"
+    changed.write_bytes(server.read_bytes() + b"\n")
+    changed.chmod(0o755)
+    container = buildah("from", "--pull-never", NAME)
+    buildah("copy", "--quiet", container, str(changed), "/confonnx/confonnx-server")
+    buildah("commit", "--quiet", container, NEXT)
+    buildah("rm", container)
+    return NEXT

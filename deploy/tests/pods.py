@@ -20,8 +20,8 @@ import yaml
 from chart import Object, one
 
 HERE = Path(__file__).resolve().parent
-PATIENCE = 60.0
-SUBNET = "10.89.213"
+# Of a machine that has much else to do; nothing is slower for it where all is well.
+PATIENCE = 120.0
 
 
 def podman(*arguments: str, check: bool = True, stdin: bytes | None = None) -> str:
@@ -30,6 +30,13 @@ def podman(*arguments: str, check: bool = True, stdin: bytes | None = None) -> s
     if check and done.returncode:
         raise AssertionError(f"podman {' '.join(arguments)}: {done.stderr.decode()}")
     return done.stdout.decode().strip()
+
+
+def make_volume(name: str, folder: Path, *files: str) -> None:
+    podman("volume", "rm", "--force", name, check=False)
+    podman("volume", "create", name)
+    packed = subprocess.run(["tar", "-C", str(folder), "-c", *files], check=True, capture_output=True)
+    podman("volume", "import", name, "-", stdin=packed.stdout)
 
 
 def status(url: str, timeout: float = 2) -> int | None:
@@ -47,8 +54,10 @@ def status(url: str, timeout: float = 2) -> int | None:
 class StatefulSet:
     """The pods of one release on a network of its own."""
 
-    def __init__(self, found: list[Object], folder: Path) -> None:
+    def __init__(self, found: list[Object], folder: Path, subnet: str = "10.89.213") -> None:
         self.object = one(found, "StatefulSet")
+        self.subnet = subnet
+        self._given = [x for x in found if x["kind"] == "ConfigMap"]
         self.name: str = self.object["metadata"]["name"]
         self.peers: str = self.object["spec"]["serviceName"]
         self.replicas: int = self.object["spec"]["replicas"]
@@ -58,18 +67,24 @@ class StatefulSet:
         self.folder = folder
         self.ending: set[int] = set()
         self.network = f"{self.name}-test"
-        podman("network", "create", "--subnet", f"{SUBNET}.0/24", self.network)
+        podman("network", "create", "--subnet", f"{subnet}.0/24", self.network)
 
     @property
     def ordinals(self) -> range:
         return range(self.replicas)
 
     def address(self, ordinal: int) -> str:
-        return f"{SUBNET}.{10 + ordinal}"
+        return f"{self.subnet}.{10 + ordinal}"
 
     def port(self, name: str) -> int:
         ports = self._container()["ports"]
         return next(int(port["containerPort"]) for port in ports if port["name"] == name)
+
+    def start_all(self) -> None:
+        for ordinal in self.ordinals:
+            self.start(ordinal)
+        for ordinal in self.ordinals:
+            self.wait_ready(ordinal)
 
     def start(self, ordinal: int) -> None:
         """Makes the pod from the template as it is now."""
@@ -86,6 +101,10 @@ class StatefulSet:
         for entry in [*spec["volumes"], *(mount for c in spec["containers"] for mount in c["volumeMounts"])]:
             if entry["name"] in empty:
                 entry["name"] = f"{name}-{entry['name']}"
+        for volume in spec["volumes"]:
+            # podman 4 reads Secrets in a form of its own: here a volume of the Secret's name has its files.
+            if secret := volume.pop("secret", None):
+                volume["persistentVolumeClaim"] = {"claimName": secret["secretName"]}
         pod: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -93,7 +112,7 @@ class StatefulSet:
             "spec": {**spec, "hostname": name, "subdomain": self.peers, "restartPolicy": "Always"},
         }
         file = self.folder / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(pod))
+        file.write_text(yaml.safe_dump_all([*self._given, pod]))
         network = f"{self.network}:alias={self.peers},ip={self.address(ordinal)}"
         podman("kube", "play", "--network", network, str(file))
 
@@ -133,6 +152,12 @@ class StatefulSet:
             time.sleep(0.2)
         assert self.probe(ordinal, "livenessProbe") and self.probe(ordinal, "startupProbe")
 
+    def wait_said(self, ordinal: int, words: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while words not in (log := self.log(ordinal)):
+            assert time.monotonic() < deadline, f"{self.name}-{ordinal} does not say {words!r}: {log}"
+            time.sleep(0.2)
+
     def wait_restarted(self, ordinal: int, restarts: int) -> None:
         deadline = time.monotonic() + PATIENCE
         while self.inspect(ordinal)["RestartCount"] <= restarts:
@@ -148,9 +173,8 @@ class StatefulSet:
             self.wait_ready(ordinal)
 
     def log(self, ordinal: int) -> str:
-        return podman("logs", self._container_name(ordinal), check=False) + subprocess.run(
-            ["podman", "logs", self._container_name(ordinal)], capture_output=True, text=True
-        ).stderr
+        done = subprocess.run(["podman", "logs", self._container_name(ordinal)], capture_output=True, text=True)
+        return done.stdout + done.stderr
 
     def inspect(self, ordinal: int) -> Object:
         [found] = json.loads(podman("inspect", self._container_name(ordinal)))

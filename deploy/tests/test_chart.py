@@ -210,6 +210,12 @@ def test_peers_find_each_other_before_they_are_ready() -> None:
     assert env({})["CONFONNX_PEERS"] == "dns:confonnx-peers:8888" and env({})["CONFONNX_PEER_BOOTSTRAP"] == "ordinal"
 
 
+def test_a_balancer_of_ones_own_can_ask_dns_for_ready_pods() -> None:
+    service = one(objects({"service": {"headless": True}}), "Service", "confonnx")["spec"]
+    assert service["clusterIP"] == "None" and not service.get("publishNotReadyAddresses")
+    assert "clusterIP" not in one(objects({}), "Service", "confonnx")["spec"]
+
+
 def test_values_of_2020_keep_their_meaning() -> None:
     found = objects(OLD_2020)
     assert one(found, "StatefulSet")["spec"]["replicas"] == 2 and server(OLD_2020)["image"] == OLD_2020["image"]

@@ -78,6 +78,7 @@ def test_the_runtimes_container_is_one_that_kubernetes_takes() -> None:
         ("kserve", "kserve/runtime.yaml"),
         ("kserve", "kserve/inference-service.yaml"),
         ("kubernetes", "ingress/nginx.conf"),
+        ("kubernetes", "ingress/envoy.yaml"),
     ],
 )
 def test_the_guide_shows_the_file(guide: str, file: str) -> None:

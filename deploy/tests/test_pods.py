@@ -1,5 +1,5 @@
-"""The rendered chart, really run: three pods with keys of their own behind nginx, which die, are updated and renew their keys
-under load. No answer is wrong; what is lost is at most what was under way when a server was killed."""
+"""The rendered chart, really run: pods with keys of their own behind nginx and Envoy, which die, are updated and renew their
+keys under load. No answer is wrong; what is lost is at most what was under way when a server was killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Iterator
@@ -18,9 +17,11 @@ import image
 import ingress
 import numpy as np
 import pytest
-from chart import DEPLOY, Values, merged, objects, preset, texts
+from chart import DEPLOY, Object, Values, merged, objects, preset, texts
 from confonnx.client import Client
-from pods import StatefulSet, podman
+from confonnx.exceptions import AttestationError, AuthError, ServerError
+from load import CLIENTS, Load
+from pods import PATIENCE, StatefulSet, make_volume, podman
 
 ROOT = DEPLOY.parent
 sys.path.insert(0, str(ROOT / "examples" / "digits"))
@@ -28,16 +29,17 @@ sys.path.insert(0, str(ROOT / "examples" / "digits"))
 import digits  # noqa: E402
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
-CLIENTS = 4
 ROLLOVER = 10
 VOLUME = "confonnx-test-models"
 
 
-def values(reference: str) -> Values:
-    command = [str(TARGET / "confonnx"), "hash-model", str(digits.MODEL)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.search(r"[0-9a-f]{64}", output)
-    assert found, output
+def command(*arguments: str) -> str:
+    return subprocess.run([TARGET / "confonnx", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def values(reference: str, **more: object) -> Values:
+    found = re.search(r"[0-9a-f]{64}", command("hash-model", str(digits.MODEL)))
+    assert found
     chosen: Values = {
         "image": reference,
         "imagePullPolicy": "Never",
@@ -45,108 +47,46 @@ def values(reference: str) -> Values:
         "keys": {"rollover": ROLLOVER, "grace": ROLLOVER - 1},
         "settings": {"CONFONNX_KEY_SYNC_INTERVAL": 5, "CONFONNX_KEY_ERROR_RETRY_INTERVAL": 1},
         "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
-        "drain": 1,
+        "drain": 3,
     }
-    return merged(preset("plain"), chosen)
+    return merged(preset("plain"), chosen, more)
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Values]:
-    """The chart's values, with an image and a volume that exist. `CONFONNX_IMAGE` names another image."""
-    reference = os.environ.get("CONFONNX_IMAGE")
-    if not reference:
-        [runtime] = (ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*")
-        reference = image.build(TARGET / "confonnx-server", runtime, tmp_path_factory.mktemp("image"))
-    podman("volume", "rm", "--force", VOLUME, check=False)
-    podman("volume", "create", VOLUME)
-    packed = subprocess.run(["tar", "-C", str(digits.HERE), "-c", digits.MODEL.name], check=True, capture_output=True)
-    podman("volume", "import", VOLUME, "-", stdin=packed.stdout)
-    yield values(reference)
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """An image, one of another program, and a volume with the model."""
+    folder = tmp_path_factory.mktemp("image")
+    [runtime] = (ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*")
+    references = image.build(TARGET / "confonnx-server", runtime, folder), image.another(folder)
+    make_volume(VOLUME, digits.HERE, digits.MODEL.name)
+    yield references
     podman("volume", "rm", "--force", VOLUME, check=False)
 
 
-@pytest.fixture
-def pods(release: Values, tmp_path: Path) -> Iterator[StatefulSet]:
-    found = StatefulSet(objects(release), tmp_path)
+@pytest.fixture(scope="module")
+def release(built: tuple[str, str]) -> Values:
+    return values(built[0])
+
+
+@pytest.fixture(scope="module")
+def pods(release: Values, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StatefulSet]:
+    """One release for all tests here: each leaves it whole."""
+    found = StatefulSet(objects(release), tmp_path_factory.mktemp("pods"))
     try:
-        for ordinal in found.ordinals:
-            found.start(ordinal)
-        for ordinal in found.ordinals:
-            found.wait_ready(ordinal)
+        found.start_all()
         yield found
     finally:
         found.remove()
 
 
-class Load:
-    """Clients that ask without pause, each with one request under way."""
-
-    def __init__(self, url: str, model_hash: str) -> None:
-        self.url, self.hash = url, model_hash
-        self.images = digits.images()[:50]
-        self.right = self.wrong = 0
-        self.lost: list[str] = []
-        self.rollovers = 0
-        self._done = threading.Event()
-        self._lock = threading.Lock()
-        client = self.client()
-        # One answer a sample, by one server: all others give the same bits.
-        self.expected = [client.predict({"image": sample[None]})["probabilities"] for sample in self.images]
-        right = sum(int(answer.argmax()) == label for answer, label in zip(self.expected, digits.labels()))
-        assert right >= 45
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(CLIENTS)]
-
-    def client(self) -> Client:
-        return Client(self.url, enclave_allow_debug=True, enclave_model_hash=self.hash)
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join()
-
-    def until(self, more: int) -> None:
-        """Until so many more were answered: the group still works."""
-        wanted, deadline = self.right + more, time.monotonic() + 60
-        while self.right < wanted:
-            assert time.monotonic() < deadline, f"{self.right} of {wanted}; lost {self.lost[-3:]}"
-            time.sleep(0.05)
-
-    def _ask(self, first: int) -> None:
-        client, at = self.client(), first
-        while not self._done.is_set():
-            at = (at + CLIENTS) % len(self.images)
-            try:
-                answer = client.predict({"image": self.images[at][None]})["probabilities"]
-            except Exception as error:  # noqa: BLE001
-                with self._lock:
-                    self.lost.append(f"{type(error).__name__}: {error}")
-                continue
-            with self._lock:
-                if np.array_equal(answer, self.expected[at]):
-                    self.right += 1
-                else:
-                    self.wrong += 1
-        with self._lock:
-            self.rollovers = max(self.rollovers, client.key_rollover_count)
-
-
-def report(what: str, load: Load, kills: int) -> None:
-    print(
-        f"\n{what}: {load.right} answered rightly, {load.wrong} wrongly, {len(load.lost)} lost through {kills} kills;"
-        f" a client renewed its key {load.rollovers} times {load.lost[:3]}"
-    )
-
-
-def updated(pods: StatefulSet) -> dict[str, object]:
-    """The template of an update: another log level is enough for new pods."""
-    template = copy.deepcopy(pods.object["spec"]["template"])
-    template["spec"]["containers"][0]["env"].append({"name": "CONFONNX_LOG_LEVEL", "value": "warning"})
-    return dict(template)
+def changed(pods: StatefulSet, *, reference: str | None = None, level: str | None = None) -> Object:
+    """The template of an update: another image, or just another log level."""
+    template: Object = copy.deepcopy(pods.object["spec"]["template"])
+    [container] = template["spec"]["containers"]
+    container["image"] = reference or container["image"]
+    container["env"] = [entry for entry in container["env"] if entry["name"] != "CONFONNX_LOG_LEVEL"]
+    container["env"] += [{"name": "CONFONNX_LOG_LEVEL", "value": level}] if level else []
+    return template
 
 
 def test_the_pod_is_what_was_rendered(pods: StatefulSet) -> None:
@@ -160,19 +100,38 @@ def test_the_pod_is_what_was_rendered(pods: StatefulSet) -> None:
     assert not [line for n in pods.ordinals for line in pods.log(n).splitlines() if "no setting has that name" in line]
 
 
-def test_no_request_is_lost_but_those_of_killed_servers(pods: StatefulSet, release: Values, tmp_path: Path) -> None:
-    before = ingress.nginx(pods, tmp_path)
+def test_the_commands_of_notes_work(pods: StatefulSet, release: Values, tmp_path: Path) -> None:
+    (tmp_path / "input.json").write_text((digits.HERE / "samples" / "digit_7.json").read_text())
+    notes = next(text for path, text in texts(release).items() if path.endswith("NOTES.txt"))
+    commands = re.findall(r"^    (confonnx (?:verify|predict) .*)$", notes, re.M)
+    assert len(commands) == 2
+    outputs = []
+    for line in commands:
+        # `kubectl port-forward` is not here.
+        words = shlex.split(line.replace("http://127.0.0.1:8888", f"http://{pods.address(1)}:8888"))
+        done = subprocess.run([TARGET / words[0], *words[1:]], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        outputs.append(done.stdout)
+    assert "probabilities" in outputs[1]
+
+
+@pytest.mark.parametrize("kind", [ingress.Nginx, ingress.Envoy])
+def test_no_request_is_lost_but_those_of_killed_servers(
+    kind: type[ingress.Ingress], pods: StatefulSet, release: Values, tmp_path: Path
+) -> None:
+    before = kind(pods, tmp_path)
     try:
-        with Load(before.url, release["model"]["hash"]) as load:
-            # A rolling update and a rollover: nothing is lost.
-            load.until(100)
-            pods.roll(updated(pods))
-            load.until(100)
-            time.sleep(ROLLOVER)
-            load.until(100)
+        with Load(before.url, enclave_model_hash=release["model"]["hash"]) as load:
+            # A rolling update and rollovers in it: nothing is lost.
+            load.until(50)
+            pods.roll(changed(pods, level="warning" if kind is ingress.Nginx else "info"))
+            load.until_rollovers(2 if kind is ingress.Nginx else 1)
+            load.until(50)
+            load.report(f"{kind.__name__}, a rolling update")
             assert load.lost == [] and load.wrong == 0, load.lost
             # Killed servers cost what they had under way, at most one request a client.
-            for ordinal in pods.ordinals:
+            killed = pods.ordinals if kind is ingress.Nginx else [1]
+            for ordinal in killed:
                 restarts = pods.inspect(ordinal)["RestartCount"]
                 pods.kill(ordinal)
                 load.until(50)
@@ -183,48 +142,113 @@ def test_no_request_is_lost_but_those_of_killed_servers(pods: StatefulSet, relea
             load.until(50)
             pods.start(0)
             pods.wait_ready(0)
-            load.until(100)
-        kills = pods.replicas + 1
-        report("nginx", load, kills)
-        assert load.wrong == 0 and len(load.lost) <= kills * CLIENTS
-        # Two rollovers at least, unseen by clients.
-        assert load.rollovers >= 2
+            before.wait_told()
+            load.until(50)
+        kills = len(killed) + 1
+        load.report(f"{kind.__name__}, then killed servers", kills)
+        assert load.wrong == 0 and len(load.lost) <= kills * CLIENTS, load.lost
     finally:
         before.stop()
 
 
+def measurement(client: Client) -> str:
+    return next(check.found for check in client.attest().checks if check.name == "enclave hash")
+
+
+def test_another_measurement(pods: StatefulSet, release: Values, built: tuple[str, str], tmp_path: Path) -> None:
+    """The group does not let another program in; a second release takes over while clients accept both, then one."""
+    model = release["model"]["hash"]
+    with Client(f"http://{pods.address(0)}:8888", enclave_allow_debug=True, enclave_model_hash=model) as client:
+        old = measurement(client)
+    before = ingress.Envoy(pods, tmp_path)
+    second = StatefulSet(objects(values(built[1], replicas=1), "next"), tmp_path, "10.89.214")
+    try:
+        second.start_all()
+        with Client(f"http://{second.address(0)}:8888", enclave_allow_debug=True, enclave_model_hash=model) as client:
+            new = measurement(client)
+        assert new != old
+        with Load(before.url, enclave_hash=[old, new], enclave_model_hash=model) as load:
+            load.until(50)
+            # An update in place stops at its first pod, and the others go on.
+            template = pods.object["spec"]["template"]
+            pods.stop(2)
+            pods.object["spec"]["template"] = changed(pods, reference=built[1])
+            pods.start(2)
+            pods.wait_said(2, "enclave hash")
+            assert 2 not in pods.endpoints()
+            load.until(50)
+            # Taken back.
+            pods.lose(2)
+            pods.object["spec"]["template"] = template
+            pods.start(2)
+            pods.wait_ready(2)
+            # All traffic moves to the other release.
+            before.pods = second
+            deadline = time.monotonic() + PATIENCE
+            while measurement(load.client()) != new:
+                assert time.monotonic() < deadline
+            load.until(50)
+        load.report("Envoy, another measurement")
+        assert load.lost == [] and load.wrong == 0, load.lost
+        # Then one.
+        sample = digits.images()[:1]
+        Client(before.url, enclave_allow_debug=True, enclave_hash=new).predict({"image": sample})
+        with pytest.raises(AttestationError, match="enclave hash"):
+            Client(before.url, enclave_allow_debug=True, enclave_hash=old).predict({"image": sample})
+    finally:
+        before.stop()
+        second.remove()
+
+
+def test_a_caller_who_asks_too_often_is_refused_alone(built: tuple[str, str], tmp_path: Path) -> None:
+    tokens = {name: dict(re.findall(r"^(\w+) +(\S+)", command("create-token"), re.M)) for name in ("busy", "calm")}
+    policy = "".join(
+        f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{token["token_sha256"]}"\n'
+        + ("requests_per_minute = 1\nburst = 3\n" if name == "busy" else "")
+        for name, token in tokens.items()
+    )
+    (tmp_path / "auth.toml").write_text(policy)
+    make_volume("callers", tmp_path, "auth.toml")
+    chosen = values(built[0], replicas=1, auth={"fileSecret": "callers", "audit": True})
+    chosen["keys"]["provider"] = "local"
+    pods = StatefulSet(objects(chosen, "limits"), tmp_path, "10.89.215")
+    try:
+        pods.start_all()
+        url, sample = f"http://{pods.address(0)}:8888", digits.images()[:1]
+
+        def asking(name: str) -> Client:
+            return Client(url, auth_key=tokens[name]["token"], enclave_allow_debug=True, retries=0)
+
+        busy, calm = asking("busy"), asking("calm")
+        answered = 0
+        with pytest.raises(ServerError) as refused:
+            for _ in range(4):
+                busy.predict({"image": sample})
+                answered += 1
+        assert refused.value.code == "rate-limited" and refused.value.retry_after and 1 <= answered <= 3
+        for _ in range(10):
+            calm.predict({"image": sample})
+        with pytest.raises(AuthError):
+            Client(url, auth_key="cfx_wrong", enclave_allow_debug=True).predict({"image": sample})
+        # The operator sees who was refused and why.
+        pods.wait_said(0, '"outcome":"rate-limited"')
+        assert '"caller":"busy"' in pods.log(0)
+    finally:
+        pods.remove()
+        podman("volume", "rm", "--force", "callers", check=False)
+
+
 def test_after_all_died_clients_go_on_by_themselves(pods: StatefulSet, release: Values, tmp_path: Path) -> None:
-    before = ingress.nginx(pods, tmp_path)
+    before = ingress.Envoy(pods, tmp_path)
     try:
         client = Client(before.url, enclave_allow_debug=True, enclave_model_hash=release["model"]["hash"])
         sample = digits.images()[:1]
         expected = client.predict({"image": sample})["probabilities"]
         for ordinal in pods.ordinals:
             pods.lose(ordinal)
-        for ordinal in pods.ordinals:
-            pods.start(ordinal)
-        for ordinal in pods.ordinals:
-            pods.wait_ready(ordinal)
+        pods.start_all()
+        before.wait_told()
         # Another group with other keys: the client attests it and asks again.
         assert np.array_equal(client.predict({"image": sample})["probabilities"], expected)
-    finally:
-        before.stop()
-
-
-def test_the_commands_of_notes_work(pods: StatefulSet, release: Values, tmp_path: Path) -> None:
-    before = ingress.nginx(pods, tmp_path)
-    try:
-        (tmp_path / "input.json").write_text((digits.HERE / "samples" / "digit_7.json").read_text())
-        notes = next(text for path, text in texts(release).items() if path.endswith("NOTES.txt"))
-        commands = re.findall(r"^    (confonnx (?:verify|predict) .*)$", notes, re.M)
-        assert len(commands) == 2
-        outputs = []
-        for command in commands:
-            # `kubectl port-forward` is not here.
-            words = shlex.split(command.replace("http://127.0.0.1:8888", before.url))
-            done = subprocess.run([TARGET / words[0], *words[1:]], capture_output=True, text=True, cwd=tmp_path)
-            assert done.returncode == 0, done.stdout + done.stderr
-            outputs.append(done.stdout)
-        assert "probabilities" in outputs[1]
     finally:
         before.stop()
