@@ -1,10 +1,14 @@
 //! What can go wrong in a call.
 
+mod kind;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use confonnx_attest::{DocumentError, ModelRefused, PolicyError, Verdict, VerifyError};
 use confonnx_protocol::oip::OipError;
+
+pub use self::kind::ErrorKind;
 
 /// Causes that come from below, for [`std::error::Error::source`].
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -33,7 +33,7 @@ mod options;
 mod repository;
 mod request;
 
-pub use error::{BoxError, ClientError};
+pub use error::{BoxError, ClientError, ErrorKind};
 pub use model_ref::ModelRef;
 #[cfg(feature = "native")]
 pub use native::{Client, LoadError, Stream, blocking, load_enclave_hash, load_policy};
@@ -45,9 +45,10 @@ pub use confonnx_attest::Genuine;
 pub use confonnx_attest::measure;
 pub use confonnx_attest::{
     Check, Claims, Digest, Document, DocumentError, EnclaveHash, EnclaveInfo, Expectations, Hex, ModelClaim,
-    ModelPin, ModelRefused, Nonce, Outcome, Policy, PolicyBuildError, PolicyError, PolicyFileError,
+    ModelPin, ModelRefused, Nonce, Outcome, Policy, PolicyBuildError, PolicyError, PolicyFileError, Preset,
     SigningKey, Step, Tee, TimeError, Trusted, UnixTime, Verdict, VerifyError,
 };
+#[cfg(feature = "native")]
 pub use confonnx_model::encrypted::{ModelKey, OwnerKey};
 pub use confonnx_protocol::bhttp::Fields;
 pub use confonnx_protocol::oip::{ModelMetadata, ServerMetadata, TensorMetadata};

@@ -12,8 +12,7 @@ use thiserror::Error;
 
 use crate::{
     backend::{
-        Aes128Gcm, Aes256Gcm, ChaCha20Poly1305, Cipher, CipherFailure, DhKem, HpkeAead, P256, X25519, XWing,
-        XWingPrivateKey,
+        Aes128Gcm, Aes256Gcm, ChaCha20Poly1305, Cipher, CipherFailure, DhP256, DhX25519, HpkeAead, XWing,
     },
     suite::{Aead, KDF_ID, Kem, TAG_LEN},
 };
@@ -68,8 +67,8 @@ impl<T: Open + Export> Receiver for T {}
 /// A parsed public key.
 pub(crate) enum PublicKey {
     XWing(<XWing as HpkeKem>::PublicKey),
-    X25519(<DhKem<X25519> as HpkeKem>::PublicKey),
-    P256(<DhKem<P256> as HpkeKem>::PublicKey),
+    X25519(<DhX25519 as HpkeKem>::PublicKey),
+    P256(<DhP256 as HpkeKem>::PublicKey),
 }
 
 impl PublicKey {
@@ -98,8 +97,8 @@ impl PublicKey {
     ) -> Result<(Vec<u8>, Box<dyn Sender>), SealError> {
         match self {
             Self::XWing(key) => sender::<XWing>(key, aead, info, rng),
-            Self::X25519(key) => sender::<DhKem<X25519>>(key, aead, info, rng),
-            Self::P256(key) => sender::<DhKem<P256>>(key, aead, info, rng),
+            Self::X25519(key) => sender::<DhX25519>(key, aead, info, rng),
+            Self::P256(key) => sender::<DhP256>(key, aead, info, rng),
         }
         .map_err(|_| SealError::Encapsulate(self.kem()))
     }
@@ -107,9 +106,9 @@ impl PublicKey {
 
 /// A private key, erased on drop.
 pub(crate) enum PrivateKey {
-    XWing(XWingPrivateKey),
-    X25519(<DhKem<X25519> as HpkeKem>::PrivateKey),
-    P256(<DhKem<P256> as HpkeKem>::PrivateKey),
+    XWing(<XWing as HpkeKem>::PrivateKey),
+    X25519(<DhX25519 as HpkeKem>::PrivateKey),
+    P256(<DhP256 as HpkeKem>::PrivateKey),
 }
 
 impl PrivateKey {
@@ -121,11 +120,11 @@ impl PrivateKey {
                 (Self::XWing(private), public.to_bytes().to_vec())
             }
             Kem::X25519 => {
-                let (private, public) = DhKem::<X25519>::derive_keypair(ikm);
+                let (private, public) = DhX25519::derive_keypair(ikm);
                 (Self::X25519(private), public.to_bytes().to_vec())
             }
             Kem::P256 => {
-                let (private, public) = DhKem::<P256>::derive_keypair(ikm);
+                let (private, public) = DhP256::derive_keypair(ikm);
                 (Self::P256(private), public.to_bytes().to_vec())
             }
         }
@@ -140,8 +139,8 @@ impl PrivateKey {
     ) -> Result<Box<dyn Receiver>, CipherFailure> {
         match self {
             Self::XWing(key) => receiver::<XWing>(key, aead, encapsulated, info),
-            Self::X25519(key) => receiver::<DhKem<X25519>>(key, aead, encapsulated, info),
-            Self::P256(key) => receiver::<DhKem<P256>>(key, aead, encapsulated, info),
+            Self::X25519(key) => receiver::<DhX25519>(key, aead, encapsulated, info),
+            Self::P256(key) => receiver::<DhP256>(key, aead, encapsulated, info),
         }
         .map_err(|_| CipherFailure)
     }

@@ -24,7 +24,7 @@ pub mod client;
 pub mod code;
 mod context;
 pub mod key_config;
-#[cfg(feature = "server")]
+#[cfg(all(feature = "server", feature = "aws-lc"))]
 pub mod key_service;
 pub mod oip;
 pub mod padding;

@@ -5,6 +5,7 @@
 
 mod collateral;
 mod file;
+mod origins;
 mod peers;
 mod services;
 mod settings;
@@ -26,6 +27,7 @@ use confonnx_model::triton::{DynamicBatching, ModelConfig};
 
 pub use collateral::{Bases, CollateralConfig};
 pub use file::TomlError;
+pub use origins::Origins;
 pub use peers::{Address, PeerConfig, Peers, PeersError};
 pub use services::{AkvConfig, KbsConfig, SecretConfig, Service};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Threads that serve HTTP.
     pub http_threads: usize,
+    /// Pages that may ask from a browser.
+    pub origins: Origins,
     /// What is logged.
     pub log_level: LogLevel,
     /// File with bearer tokens, one a line.
@@ -356,6 +360,7 @@ impl Config {
                 "num-http-threads",
                 settings.num_http_threads.unwrap_or(cores.saturating_add(1)),
             )?,
+            origins: Origins::parse(settings.cors_origin.as_deref().unwrap_or_default())?,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             auth_key_file: settings.auth_key_file,
             auth_file: settings.auth_file,

@@ -1,5 +1,6 @@
 //! The public port: attestation and sealed messages. Sees only bytes that are sealed or public.
 
+mod cors;
 mod gateway;
 mod problem;
 mod serve;
@@ -28,7 +29,7 @@ use crate::{
     attestation::Attestation,
     body::Body,
     budget::{Budget, Purse},
-    config::Limits,
+    config::{Limits, Origins},
     metrics::Metrics,
     service::Service,
     workers::Workers,
@@ -47,6 +48,7 @@ pub struct App {
     /// A permit for each HTTP thread but one, which goes on serving whatever the others run.
     in_place: Semaphore,
     limits: Limits,
+    origins: Origins,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
 }
@@ -64,6 +66,7 @@ impl App {
         attestation: Arc<Attestation>,
         workers: Workers,
         limits: Limits,
+        origins: Origins,
         http_threads: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -80,6 +83,7 @@ impl App {
             budget,
             in_place,
             limits,
+            origins,
             metrics,
             draining: AtomicBool::new(false),
         }
@@ -137,26 +141,44 @@ impl App {
         let id = request_id();
         let echo = request.headers().get(CLIENT_REQUEST_ID).filter(|value| is_token(value)).cloned();
         let received = http_body::Body::size_hint(request.body()).exact();
+        let origin = cors::origin(&request, &self.origins);
         let purse = request.extensions().get::<Purse>().cloned().unwrap_or_else(|| self.budget.purse());
-        let Answered { mut response, outcome } = self.route(request, &id, &purse).await;
+        let Answered { mut response, outcome } = self.route(request, &id, &purse, origin.is_some()).await;
         self.metrics.count(outcome);
         let (id_text, sent) =
             (id.to_str().unwrap_or_default(), http_body::Body::size_hint(response.body()).exact());
         debug!(id = id_text, outcome, received, sent, micros = start.elapsed().as_micros(), "request");
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, id);
+        if let Some(origin) = origin {
+            cors::grant(headers, origin);
+        }
         if let Some(echo) = echo {
             headers.insert(CLIENT_REQUEST_ID, echo);
         }
         response
     }
 
-    async fn route<B>(self: &Arc<Self>, request: Request<B>, id: &HeaderValue, purse: &Purse) -> Answered
+    async fn route<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        id: &HeaderValue,
+        purse: &Purse,
+        from_page: bool,
+    ) -> Answered
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: Send,
     {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        let taken = match request.uri().path() {
+            ATTESTATION => Some(Method::GET),
+            GATEWAY => Some(Method::POST),
+            _ => None,
+        };
+        if from_page && let Some(response) = taken.and_then(|method| cors::preflight(&request, method)) {
+            return Answered { response, outcome: "ok" };
+        }
         match request.uri().path() {
             "/" if get => ok(Bytes::from_static(b"Healthy"), "text/plain"),
             ATTESTATION if get => self.attest(request.uri().query(), purse).await,

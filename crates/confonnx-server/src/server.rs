@@ -268,6 +268,7 @@ impl Server {
             attestation,
             workers,
             config.limits,
+            config.origins.clone(),
             config.http_threads,
             metrics,
         ));

@@ -5,7 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use confonnx_attest::{MAX_DOCUMENT_BYTES, ModelClaim, Nonce, Trusted};
+#[cfg(feature = "native")]
+use confonnx_attest::ModelClaim;
+use confonnx_attest::{MAX_DOCUMENT_BYTES, Nonce, Trusted};
+#[cfg(feature = "native")]
 use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use confonnx_protocol::bhttp::{Fields, ResponseReader};
 use confonnx_protocol::client::{ChunkedReplyOpener, ReplyOpener};
@@ -19,7 +22,9 @@ use super::call::{Answer, Call};
 use super::incoming::{Head, Incoming};
 use super::resuming::{self, Offering, Resumed, Way};
 use super::{Attesting, Conversation, Key, Now};
-use crate::{BoxError, ClientError, ModelRef, Secret};
+#[cfg(feature = "native")]
+use crate::ModelRef;
+use crate::{BoxError, ClientError, Secret};
 
 /// What a call is for.
 pub enum Want<'a> {
@@ -463,6 +468,7 @@ impl<'a> Exchange<'a> {
         Ok(None)
     }
 
+    #[cfg(feature = "native")]
     /// The signature by which `owner` gives the `model` its key, for a server that was told whose the model is. After
     /// [`Outcome::Proof`].
     pub(crate) fn owner_signature(

@@ -98,3 +98,21 @@ impl fmt::Display for Part {
         })
     }
 }
+
+impl BhttpError {
+    /// What is wrong, in a word or two, as `vectors/` names it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Truncated { .. } => "truncated",
+            Self::Framing { .. } => "framing",
+            Self::HeadTooLarge => "head-too-large",
+            Self::TooManyFields => "too-many-fields",
+            Self::TooManyInformational => "too-many-informational",
+            Self::Status { .. } => "status",
+            Self::Control { .. } => "control",
+            Self::FieldName { .. } => "field-name",
+            Self::FieldValue { .. } => "field-value",
+            Self::Padding { .. } => "padding",
+        }
+    }
+}

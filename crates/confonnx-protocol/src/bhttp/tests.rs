@@ -391,27 +391,12 @@ fn vectors_are_accepted_or_refused_as_they_say() {
             "response" => decode_response(&message).map(|_| ()),
             kind => panic!("{kind}"),
         };
-        let found = result.as_ref().map_or_else(reason, |()| "accepted");
+        let found = result.as_ref().map_or_else(BhttpError::reason, |()| "accepted");
         assert_eq!(found, case.expected, "{}: {result:?}", path.display());
         seen.insert(found);
     }
     // One for each reason.
     assert_eq!(seen.len(), 11, "{seen:?}");
-}
-
-fn reason(error: &BhttpError) -> &'static str {
-    match error {
-        BhttpError::Truncated { .. } => "truncated",
-        BhttpError::Framing { .. } => "framing",
-        BhttpError::HeadTooLarge => "head-too-large",
-        BhttpError::TooManyFields => "too-many-fields",
-        BhttpError::TooManyInformational => "too-many-informational",
-        BhttpError::Status { .. } => "status",
-        BhttpError::Control { .. } => "control",
-        BhttpError::FieldName { .. } => "field-name",
-        BhttpError::FieldValue { .. } => "field-value",
-        BhttpError::Padding { .. } => "padding",
-    }
 }
 
 #[test]

@@ -164,3 +164,29 @@ impl OipError {
         Self::Json { what, line: error.line(), column: error.column() }
     }
 }
+
+impl OipError {
+    /// What is wrong, in a word or two, as `vectors/` names it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Json { .. } => "json",
+            Self::HeaderLength { .. } => "header-length",
+            Self::NoHeader => "no-header",
+            Self::HeaderMissing { .. } => "header-missing",
+            Self::BinaryTruncated { .. } => "binary-truncated",
+            Self::BinarySurplus { .. } => "binary-surplus",
+            Self::TooMany { .. } => "too-many",
+            Self::NameLength { .. } => "name-length",
+            Self::Duplicate { .. } => "duplicate",
+            Self::DataType { .. } => "data-type",
+            Self::Dimension { .. } => "dimension",
+            Self::NoData { .. } => "no-data",
+            Self::TwoData { .. } => "two-data",
+            Self::Nesting { .. } => "nesting",
+            Self::Element { .. } => "element",
+            Self::Count { .. } => "count",
+            Self::Tensor { .. } => "tensor",
+            Self::NotJson { .. } => "not-json",
+        }
+    }
+}

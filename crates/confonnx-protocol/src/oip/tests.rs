@@ -451,33 +451,10 @@ fn vectors_are_accepted_or_refused_as_they_say() {
             "response" => InferResponse::decode(&body, case.header).map(|_| ()),
             kind => panic!("{kind}"),
         };
-        let found = result.as_ref().map_or_else(reason, |()| "accepted");
+        let found = result.as_ref().map_or_else(OipError::reason, |()| "accepted");
         assert_eq!(found, case.expected, "{}: {result:?}", path.display());
         seen.insert(found);
     }
     // One for each reason of a decoder.
     assert_eq!(seen.len(), 18, "{seen:?}");
-}
-
-fn reason(error: &OipError) -> &'static str {
-    match error {
-        OipError::Json { .. } => "json",
-        OipError::HeaderLength { .. } => "header-length",
-        OipError::NoHeader => "no-header",
-        OipError::HeaderMissing { .. } => "header-missing",
-        OipError::BinaryTruncated { .. } => "binary-truncated",
-        OipError::BinarySurplus { .. } => "binary-surplus",
-        OipError::TooMany { .. } => "too-many",
-        OipError::NameLength { .. } => "name-length",
-        OipError::Duplicate { .. } => "duplicate",
-        OipError::DataType { .. } => "data-type",
-        OipError::Dimension { .. } => "dimension",
-        OipError::NoData { .. } => "no-data",
-        OipError::TwoData { .. } => "two-data",
-        OipError::Nesting { .. } => "nesting",
-        OipError::Element { .. } => "element",
-        OipError::Count { .. } => "count",
-        OipError::Tensor { .. } => "tensor",
-        OipError::NotJson { .. } => "not-json",
-    }
 }

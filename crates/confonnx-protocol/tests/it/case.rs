@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use confonnx_attest::UnixTime;
 use confonnx_protocol::server::KeyRing;
-use getrandom::rand_core::{TryCryptoRng, TryRng, utils};
+use rand_core::{TryCryptoRng, TryRng, utils};
 use serde::{Deserialize, Serialize};
 
 use crate::support;

@@ -188,6 +188,10 @@ pub struct Settings {
     /// [default: false].
     #[arg(long, env = "CONFONNX_REQUEST_METRICS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub request_metrics: Option<bool>,
+    /// Pages that may ask this server from a browser: their origins, such as https://app.example, with commas between; or `*`
+    /// [default: none].
+    #[arg(long, env = "CONFONNX_CORS_ORIGIN", value_name = "ORIGINS")]
+    pub cors_origin: Option<String>,
     /// Connections at once [default: 1024].
     #[arg(long, env = "CONFONNX_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
@@ -368,6 +372,7 @@ impl Settings {
             max_request_bytes,
             max_held_bytes,
             request_metrics,
+            cors_origin,
             max_connections,
             max_queue,
             request_timeout,

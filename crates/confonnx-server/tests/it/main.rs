@@ -7,6 +7,7 @@ mod auth;
 mod azure_vault;
 mod batching;
 mod boxes;
+mod cors;
 mod harness;
 mod inner;
 mod kbs;

@@ -76,7 +76,7 @@ impl XWingPrivateKey {
     }
 
     /// Decapsulate of the draft. An X25519 share of small order is refused.
-    pub(super) fn decapsulate(&self, encapsulated: &[u8]) -> Result<[u8; 32], HpkeError> {
+    fn decapsulate(&self, encapsulated: &[u8]) -> Result<[u8; 32], HpkeError> {
         let key = &*self.0;
         let (ct_m, ct_x) =
             encapsulated.split_at_checked(ML_KEM_CIPHERTEXT_LEN).ok_or(HpkeError::DecapError)?;
