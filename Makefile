@@ -25,7 +25,7 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888; K
 
 ci: lint test fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
 
-test: test-rust test-python test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands
+test: test-rust test-python test-proxy test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands
 	@scripts/system-parts --end test
 
 .PHONY: system
@@ -44,6 +44,16 @@ test-python: need-cargo system ## Python: unit, end to end against a real server
 	cd bindings/python && ../../$(VENV)/python -m mypy.stubtest confonnx
 	cd bindings/python && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server ../../$(VENV)/python -m pytest
 	cd bench && ../$(VENV)/python -m pytest -p no:cacheprovider tests
+
+FOREIGN := .cache/foreign
+
+.PHONY: test-proxy
+test-proxy: need-cargo ## The proxy: clients of others, as published, through it to a real server
+	@VENV=$(FOREIGN) scripts/venv foreign
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
+	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider
 
 test-docs: need-cargo ## Run every command and snippet of README and docs/, and compare what they show
 	@scripts/venv runtime

@@ -6,6 +6,7 @@ mod measure;
 mod model;
 mod predict;
 mod protect;
+mod proxy;
 mod repository;
 mod shell;
 mod test_inputs;
@@ -30,6 +31,7 @@ struct Cli {
 enum Command {
     Predict(predict::Predict),
     Verify(verify::Verify),
+    Proxy(Box<proxy::Proxy>),
     Measure(measure::Measure),
     Models(repository::Models),
     Load(repository::Load),
@@ -52,6 +54,10 @@ fn main() -> ExitCode {
         Command::Verify(command) => match command.run() {
             Ok(code) => return ExitCode::from(code),
             Err(err) => return exit(Err(err), UNDECIDED),
+        },
+        Command::Proxy(command) => match command.run() {
+            Ok(code) => return code,
+            Err(err) => Err(err),
         },
         Command::Measure(command) => command.run(),
         Command::Models(command) => command.run(),

@@ -49,6 +49,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use confonnx_attest::{Policy, Trusted, UnixTime};
 
 use self::attested_key::AttestedKey;
+pub(crate) use self::call::Asked;
 use self::call::ClockOffset;
 pub use self::call::{Answer, Call};
 #[cfg(feature = "native")]

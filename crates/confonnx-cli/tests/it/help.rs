@@ -11,6 +11,7 @@ fn help_is_as_recorded() {
         "",
         "predict",
         "verify",
+        "proxy",
         "measure",
         "measure snp",
         "measure tdx",

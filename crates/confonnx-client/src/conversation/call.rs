@@ -14,8 +14,8 @@ use crate::{ClientError, ModelRef, Options, Secret};
 /// What to ask of the inner API; the same for every try.
 pub struct Call<'a> {
     pub(crate) method: Cow<'static, str>,
-    /// The model it is about.
-    pub(crate) model: Option<ModelRef<'a>>,
+    /// The model it is about: what the policy says of it decides whether anything is sent.
+    pub(crate) model: Option<Asked<'a>>,
     /// With a model, what follows its own path.
     pub(crate) path: String,
     pub(crate) fields: Vec<(Cow<'static, str>, String)>,
@@ -24,6 +24,20 @@ pub struct Call<'a> {
     pub(crate) json_len: Option<usize>,
     /// Content of the answer is wanted as it comes.
     pub(crate) streamed: bool,
+}
+
+/// The model that a call is about, and where it is named.
+pub(crate) struct Asked<'a> {
+    pub(crate) name: Option<Cow<'a, str>>,
+    pub(crate) version: Option<Cow<'a, str>>,
+    /// The path is whole, and does not begin with the model's: its name is in the body.
+    pub(crate) in_body: bool,
+}
+
+impl<'a> From<ModelRef<'a>> for Asked<'a> {
+    fn from(model: ModelRef<'a>) -> Self {
+        Self { name: model.name.map(Into::into), version: model.version.map(Into::into), in_body: false }
+    }
 }
 
 /// An opened reply. Erased on drop.

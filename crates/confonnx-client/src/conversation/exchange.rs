@@ -323,8 +323,12 @@ impl<'a> Exchange<'a> {
 
     /// The path of the call, with that of its model if it is about one.
     fn address(&self, call: &Call<'_>, key: &AttestedKey) -> Result<String, ClientError> {
-        let Some(model) = call.model else { return Ok(call.path.clone()) };
-        let called = self.conversation.policy.model(key.trusted.claims(), model.name, model.version)?;
+        let Some(model) = &call.model else { return Ok(call.path.clone()) };
+        let (name, version) = (model.name.as_deref(), model.version.as_deref());
+        let called = self.conversation.policy.model(key.trusted.claims(), name, version)?;
+        if model.in_body {
+            return Ok(call.path.clone());
+        }
         let mut path = format!("/v2/models/{}", percent_encode(&called.name));
         if let Some(version) = called.version {
             path += &format!("/versions/{}", percent_encode(&version));

@@ -67,6 +67,11 @@ impl Client {
         }
     }
 
+    /// Forgets the key: the next call attests first.
+    pub fn forget(&self) {
+        self.0.conversation.forget();
+    }
+
     /// The server's attestation document as sent, not verified: for `nonce`, or its latest one.
     pub async fn fetch_document(&self, nonce: Option<&Nonce>) -> Result<Vec<u8>, ClientError> {
         match self.run(Want::Document(nonce.copied()), None).await? {
@@ -142,7 +147,7 @@ impl Client {
         let request = InferRequest { id: None, inputs, outputs, binary_default: true };
         let encoded = request.encode().map_err(ClientError::Inputs)?;
         let call = Call {
-            model: Some(model.into()),
+            model: Some(model.into().into()),
             fields: vec![("content-type".into(), encoded.content_type().into())],
             body: encoded.parts().into_iter().map(Into::into).collect(),
             json_len: encoded.json_len(),
@@ -160,7 +165,7 @@ impl Client {
 
     /// Inputs and outputs of `model`, which may be `None` when the server has exactly one.
     pub async fn metadata(&self, model: impl Into<ModelRef<'_>>) -> Result<ModelMetadata, ClientError> {
-        self.json(Call { model: Some(model.into()), ..Call::get("") }).await
+        self.json(Call { model: Some(model.into().into()), ..Call::get("") }).await
     }
 
     /// Name, version and extensions of the server.
@@ -197,7 +202,7 @@ impl Client {
         }
         let text = key.expose();
         let body = vec![text.as_bytes().into()];
-        let call = Call { model: Some(model), fields, body, ..Call::new("POST", "/key") };
+        let call = Call { model: Some(model.into()), fields, body, ..Call::new("POST", "/key") };
         let answer = self.call(call).await?;
         // The claims have changed with the model: whoever calls next looks at them again.
         self.0.conversation.forget();

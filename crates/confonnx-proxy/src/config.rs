@@ -1,0 +1,146 @@
+//! Several servers in one file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use confonnx_client::{Client, Options, Policy, load_policy};
+use serde::Deserialize;
+
+use crate::Upstream;
+
+/// A file with `[[upstream]]` tables.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The servers; the first that has a model is asked for it.
+    pub upstream: Vec<UpstreamConfig>,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamConfig {
+    /// For people: in metrics and on the page.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// What it has to be: a policy file, found beside this one, or a preset.
+    pub policy: String,
+    /// The models that it is asked for: names, or how they start with `*` at the end. All when left out.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// What paths start with that go here whatever model they name, such as `/team-a`.
+    pub path: Option<String>,
+    /// The token for the server, in a file found beside this one. It travels sealed.
+    pub auth_key_file: Option<PathBuf>,
+    /// Longest time for a call, in seconds.
+    pub timeout: Option<f64>,
+    /// Certificates that https is checked against, in place of this machine's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It says something else.
+    #[error("{}: {reason}", .path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let invalid = |reason: String| ConfigError::Invalid { path: path.into(), reason };
+        let config: Self = toml::from_str(&text(path)?).map_err(|err| invalid(err.to_string()))?;
+        if config.upstream.is_empty() {
+            return Err(invalid("expected at least one [[upstream]], found none".into()));
+        }
+        for (place, upstream) in config.upstream.iter().enumerate() {
+            upstream.check().map_err(&invalid)?;
+            if config.upstream.iter().take(place).any(|other| other.name == upstream.name) {
+                return Err(invalid(format!(
+                    "two upstreams have the name `{}`: give each its own",
+                    upstream.name
+                )));
+            }
+        }
+        Ok(config)
+    }
+
+    /// The servers, each with `options` where its table says nothing else. Files are looked for in `folder`.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn open(self, folder: &Path, options: &Options) -> Result<Vec<Upstream>, ConfigError> {
+        self.upstream.into_iter().map(|upstream| upstream.open(folder, options.clone())).collect()
+    }
+}
+
+impl UpstreamConfig {
+    fn check(&self) -> Result<(), String> {
+        if let Some(path) = &self.path
+            && (!path.starts_with('/') || path.trim_end_matches('/').is_empty())
+        {
+            return Err(format!("upstream `{}`: expected a path such as /team-a, found `{path}`", self.name));
+        }
+        match self.timeout {
+            Some(seconds) if !(0.001..=86_400.0).contains(&seconds) => Err(format!(
+                "upstream `{}`: expected a timeout from 0.001 to 86400 seconds, found {seconds}",
+                self.name
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(self, folder: &Path, mut options: Options) -> Result<Upstream, ConfigError> {
+        let said = format!("upstream `{}`", self.name);
+        let invalid = |reason: String| ConfigError::Invalid { path: said.clone().into(), reason };
+        let beside = folder.join(&self.policy);
+        let source = if beside.is_file() { beside.display().to_string() } else { self.policy.clone() };
+        let expected = load_policy(&source).map_err(|err| invalid(err.to_string()))?;
+        let policy = Policy::new(expected).map_err(|err| invalid(err.to_string()))?;
+        if let Some(path) = &self.auth_key_file {
+            let path = folder.join(path);
+            let token = text(&path)?;
+            if token.trim().is_empty() {
+                return Err(ConfigError::Invalid {
+                    path,
+                    reason: "expected a secret, found an empty file".into(),
+                });
+            }
+            options = options.auth_key(token.trim());
+        }
+        if let Some(seconds) = self.timeout {
+            options.timeout = Duration::from_secs_f64(seconds);
+        }
+        if let Some(path) = &self.ca_file {
+            options.ca_file = Some(folder.join(path));
+        }
+        let passes_token = options.auth_key.is_none();
+        let client = Client::new(&self.url, policy, options).map_err(|err| invalid(err.to_string()))?;
+        Ok(Upstream::new(self.name, client).models(self.models).path(self.path).passes_token(passes_token))
+    }
+}
+
+fn text(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
+}

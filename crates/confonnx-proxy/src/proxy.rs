@@ -1,0 +1,106 @@
+//! What all requests share: the servers, and what is counted.
+
+use std::time::SystemTime;
+
+use confonnx_client::ModelRef;
+use http::{HeaderMap, StatusCode};
+
+use crate::{
+    Upstream,
+    answer::{Answer, refusal},
+    guard::Guard,
+    stats::{Key, Stats},
+};
+
+/// What is the same for all upstreams.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Longest request of a program, in bytes.
+    pub max_request_bytes: usize,
+    /// Names beside localhost by which programs may call the proxy.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_request_bytes: 256 << 20, allowed_hosts: Vec::new() }
+    }
+}
+
+/// Answers what programs ask.
+#[derive(Debug)]
+pub struct Proxy {
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) settings: Settings,
+    pub(crate) stats: Stats,
+    pub(crate) started: SystemTime,
+    pub(crate) guard: Guard,
+}
+
+impl Proxy {
+    /// The first of `upstreams` that has a model is asked for it.
+    pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Self {
+        let guard = Guard { names: settings.allowed_hosts.clone() };
+        Self { upstreams, settings, stats: Stats::default(), started: SystemTime::now(), guard }
+    }
+
+    /// Verifies every server now; names those that are not what their policy wants, and why.
+    pub async fn verify(&self) -> Vec<(String, String)> {
+        let mut refused = Vec::new();
+        for upstream in &self.upstreams {
+            if let Err(fault) = upstream.attested().await {
+                refused.push((upstream.name.clone(), fault.text));
+            }
+        }
+        refused
+    }
+
+    /// Those that a path may mean, and the path for them: one with a prefix of its own, or all that have none.
+    pub(crate) fn reached<'p>(&self, path: &'p str) -> (Vec<usize>, &'p str) {
+        let below = |upstream: &Upstream| {
+            let rest = path.strip_prefix(upstream.path.as_deref()?)?;
+            rest.starts_with('/').then_some(rest)
+        };
+        let found = self.upstreams.iter().enumerate().find_map(|(place, one)| Some((place, below(one)?)));
+        if let Some((place, rest)) = found {
+            return (vec![place], rest);
+        }
+        let all = self.upstreams.iter().enumerate().filter(|(_, one)| one.path.is_none());
+        (all.map(|(place, _)| place).collect(), path)
+    }
+
+    /// The one of `among` that is for a model.
+    pub(crate) fn upstream_for(&self, among: &[usize], model: &str) -> Option<&Upstream> {
+        self.among(among).find(|upstream| upstream.has(model))
+    }
+
+    pub(crate) fn among(&self, among: &[usize]) -> impl Iterator<Item = &Upstream> {
+        among.iter().filter_map(|place| self.upstreams.get(*place))
+    }
+}
+
+impl Upstream {
+    /// By what name the numbers of a model are kept: without one unless the server has proven to have it.
+    pub(crate) fn counted(&self, model: ModelRef<'_>) -> Key {
+        let unknown = || (String::new(), String::new());
+        let (Some(proof), Some(name)) = (self.client.proof(), model.name) else { return unknown() };
+        let claimed = proof.claims().models.iter().filter(|claim| claim.name == name);
+        let version = match model.version {
+            Some(version) => claimed.map(|claim| &claim.version).find(|claimed| *claimed == version),
+            None => claimed.map(|claim| &claim.version).max_by_key(|version| version.parse::<u64>().ok()),
+        };
+        version.map_or_else(unknown, |version| (name.to_owned(), version.clone()))
+    }
+}
+
+/// The program's own token, if it is to be sent on.
+pub(crate) fn token(upstream: &Upstream, fields: &HeaderMap) -> Option<String> {
+    let value = fields.get(http::header::AUTHORIZATION).filter(|_| upstream.passes_token)?;
+    Some(value.to_str().ok()?.to_owned())
+}
+
+/// Nothing here is for that model.
+pub(crate) fn no_upstream(model: &str) -> Answer {
+    refusal(StatusCode::NOT_FOUND, &format!("no server of this proxy is for model {model}"))
+}

@@ -1,0 +1,228 @@
+"""Real servers and real proxies for clients that know nothing of either: their own code, as published, unmodified."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterator
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+ROOT = Path(__file__).resolve().parents[4]
+DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
+START_SECONDS = 60
+
+# OIP's name, ONNX's type, NumPy's type of what tritonclient takes.
+TYPES = {
+    "BOOL": (TensorProto.BOOL, np.bool_),
+    "UINT8": (TensorProto.UINT8, np.uint8),
+    "UINT16": (TensorProto.UINT16, np.uint16),
+    "UINT32": (TensorProto.UINT32, np.uint32),
+    "UINT64": (TensorProto.UINT64, np.uint64),
+    "INT8": (TensorProto.INT8, np.int8),
+    "INT16": (TensorProto.INT16, np.int16),
+    "INT32": (TensorProto.INT32, np.int32),
+    "INT64": (TensorProto.INT64, np.int64),
+    "FP16": (TensorProto.FLOAT16, np.float16),
+    "BF16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
+    "FP32": (TensorProto.FLOAT, np.float32),
+    "FP64": (TensorProto.DOUBLE, np.float64),
+    "BYTES": (TensorProto.STRING, np.object_),
+}
+
+
+def sample(name: str) -> np.ndarray:
+    """Two values of a type, extreme ones where there are."""
+    dtype = TYPES[name][1]
+    if name == "BOOL":
+        return np.array([[True, False]])
+    if name == "BYTES":
+        return np.array([["é".encode(), b""]], dtype=np.object_)
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        return np.array([[limits.min, limits.max]], dtype=dtype)
+    return np.array([[-1.5, 0.25]], dtype=dtype)
+
+
+def write_identity(folder: Path) -> None:
+    """A model that gives back one input of each type."""
+    inputs = [helper.make_tensor_value_info(f"in_{name}", kind, ["n", 2]) for name, (kind, _) in TYPES.items()]
+    outputs = [helper.make_tensor_value_info(f"out_{name}", kind, ["n", 2]) for name, (kind, _) in TYPES.items()]
+    nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in TYPES]
+    write(folder, nodes, inputs, outputs)
+
+
+def write_add(folder: Path) -> None:
+    """A model that adds two vectors."""
+    take = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "ab"]
+    give = [helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["n"])]
+    write(folder, [helper.make_node("Add", ["a", "b"], ["sum"])], take, give)
+
+
+def write(folder: Path, nodes: list, inputs: list, outputs: list) -> None:
+    graph = helper.make_graph(nodes, folder.name, inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "1").mkdir(parents=True)
+    onnx.save(model, folder / "1" / "model.onnx")
+
+
+@dataclass
+class Server:
+    """A running confonnx-server."""
+
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+
+@dataclass
+class Proxy:
+    """A running `confonnx proxy`."""
+
+    url: str
+    grpc: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def address(self) -> str:
+        """Without http://."""
+        return self.url.removeprefix("http://")
+
+
+def executable(name: str) -> Path:
+    """The newest build, or the one beside `CONFONNX_SERVER`."""
+    if given := os.environ.get("CONFONNX_SERVER"):
+        return Path(given).with_name(name)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    built = [path for profile in ("debug", "release") if (path := target / profile / name).exists()]
+    if not built:
+        pytest.fail(f"{name} is not built: run `make test-proxy`")
+    return max(built, key=lambda path: path.stat().st_mtime)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"it stopped with status {process.returncode}:\n{log.read_text()}")
+        with contextlib.suppress(OSError):
+            if what():
+                return
+        time.sleep(0.05)
+    pytest.fail(f"it was not there within {START_SECONDS} s:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_identity(folder / "identity")
+    write_add(folder / "add")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Starts a server with a model or a repository of them; all are killed at the end."""
+    logs = tmp_path_factory.mktemp("servers")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(models: Path, *flags: str, port: int | None = None, program: Path | None = None) -> Server:
+        port = port or free_port()
+        log = logs / f"server{len(started)}.log"
+        kind = "--model-repository" if models.is_dir() else "--model-path"
+        command = [str(program or executable("confonnx-server")), kind, str(models), "--address", "127.0.0.1"]
+        command += ["--http-port", str(port), "--admin-port", "0", "--debug", *flags]
+        if library := next((ROOT / ".cache" / "onnxruntime").glob("**/libonnxruntime.so*"), None):
+            command += ["--onnxruntime-library", str(library)]
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
+        started.append(process)
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: urllib.request.urlopen(url, timeout=5).read() == b"Healthy", process, log)
+        return Server(url, port, process)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Proxy]]:
+    """Starts a proxy with further flags; all are killed at the end."""
+    logs = tmp_path_factory.mktemp("proxies")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*flags: str | Path) -> Proxy:
+        log = logs / f"proxy{len(started)}.log"
+        command = [str(executable("confonnx")), "proxy", *map(str, flags)]
+        command += ["--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"]
+        with log.open("w") as file:
+            process = subprocess.Popen(command, stderr=file, text=True)
+        started.append(process)
+        where = re.compile(r"proxy on (http://\S+) and http://(\S+)")
+        wait_for(lambda: where.search(log.read_text()) is not None, process, log)
+        found = where.search(log.read_text())
+        assert found
+        return Proxy(found[1], found[2], process, log)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+OPERATOR, USER = "operator-of-the-test", "user-of-the-test"
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[..., Server], repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """One server for all tests; an operator may load and unload its models, a user may use one of them."""
+
+    def caller(name: str, token: str, rights: str) -> str:
+        return f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"\n{rights}\n'
+
+    auth = tmp_path_factory.mktemp("auth") / "auth.toml"
+    auth.write_text(caller("operator", OPERATOR, 'may = ["infer", "manage"]') + caller("user", USER, 'models = ["add"]'))
+    return start_server(repository, "--model-control", "explicit", "--auth-file", str(auth))
+
+
+@pytest.fixture(scope="session")
+def proxy(start_proxy: Callable[..., Proxy], server: Server, tmp_path_factory: pytest.TempPathFactory) -> Proxy:
+    """One proxy before it, with the operator's token."""
+    token = tmp_path_factory.mktemp("token") / "operator"
+    token.write_text(OPERATOR)
+    return start_proxy("--url", server.url, "--enclave-allow-debug", "--auth-key-file", token)
+
+
+@pytest.fixture(scope="session")
+def open_proxy(start_proxy: Callable[..., Proxy], server: Server) -> Proxy:
+    """One without a token: programs bring theirs."""
+    return start_proxy("--url", server.url, "--enclave-allow-debug")
+
+
+def stop(process: subprocess.Popen) -> int:
+    """SIGTERM; the exit status."""
+    process.send_signal(signal.SIGTERM)
+    return process.wait(30)
