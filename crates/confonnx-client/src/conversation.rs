@@ -51,9 +51,9 @@ use confonnx_attest::{Policy, Trusted, UnixTime};
 use self::attested_key::AttestedKey;
 pub(crate) use self::call::Asked;
 use self::call::ClockOffset;
-pub use self::call::{Answer, Call};
 #[cfg(feature = "native")]
-pub(crate) use self::exchange::percent_encode;
+pub(crate) use self::call::percent_encode;
+pub use self::call::{Answer, Call};
 pub use self::exchange::{Body, Exchange, Outcome, Step, Wait, Want};
 pub use self::incoming::Head;
 use crate::base::Base;

@@ -213,6 +213,19 @@ impl ClockOffset {
     }
 }
 
+/// A path segment (RFC 3986 section 2.1).
+pub(crate) fn percent_encode(segment: &str) -> String {
+    segment
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
 fn text<'f>(fields: &'f Fields, name: &str) -> Option<&'f str> {
     fields.get(name).and_then(|value| std::str::from_utf8(value).ok())
 }

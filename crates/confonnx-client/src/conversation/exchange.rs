@@ -18,7 +18,7 @@ use rand_core::CryptoRng;
 
 use super::attested_key::AttestedKey;
 use super::backoff;
-use super::call::{Answer, Call};
+use super::call::{Answer, Call, percent_encode};
 use super::incoming::{Head, Incoming};
 use super::resuming::{self, Offering, Resumed, Way};
 use super::{Attesting, Conversation, Key, Now};
@@ -582,19 +582,6 @@ fn seal_failed(err: SealError) -> ClientError {
 /// the same KEM or another.
 fn may_be_the_key(code: &str) -> bool {
     matches!(code, "key-unknown" | "request-invalid" | "suite-unsupported")
-}
-
-/// A path segment (RFC 3986 section 2.1).
-pub(crate) fn percent_encode(segment: &str) -> String {
-    segment
-        .bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }
 
 const DOCUMENT: &str = "application/json";
