@@ -71,7 +71,7 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	$(VENV)/typos
 
 .PHONY: test-chart test-deploy chart-ready
-ci: test-chart
+ci: test-chart test-dist
 chart-ready:
 	@scripts/venv runtime deploy
 	@$(VENV)/python -m pip download --quiet --no-deps --require-hashes -r requirements/kserve.txt -d .cache/kserve
@@ -197,6 +197,30 @@ test-vm: vm ## Boot the virtual machine image in QEMU with a TPM in software, an
 .PHONY: image test-image vm test-vm reproduce image-system
 image-system:
 	@scripts/system-parts image
+
+DIST ?= $(TARGET)/dist
+.PHONY: dist dist-build dist-files test-dist
+dist: dist-build ## A release in target/dist: programs, images, bill of materials, provenance, manifest (KEY=P-256.pem signs it)
+	@$(MAKE) --no-print-directory dist-files
+
+# Apart, so that no key is there while others' code is built.
+dist-build: image vm wheel
+	@scripts/venv dist
+	deploy/image/build-binary confonnx-cli release $(TARGET)/image/out/release/confonnx
+
+dist-files:
+	$(VENV)/python deploy/dist/make_dist.py $(DIST) --image $(TARGET)/image/out/release --vm $(TARGET)/image/out/vm \
+	  --program confonnx-server=$(TARGET)/image/out/release/confonnx-server --program confonnx=$(TARGET)/image/out/release/confonnx \
+	  $(addprefix --wheel ,$(wildcard target/wheels/*.whl)) $(addprefix --enclave-info ,$(ENCLAVE_INFO)) \
+	  $(if $(KEY),--key $(KEY)) $(if $(BUILDER),--builder $(BUILDER))
+
+test-dist: need-cargo system ## A release of what is built, read by others' tools; each broken link of it is named
+	@scripts/venv dist
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	cd deploy/dist && ../../$(VENV)/python -m mypy .
+	cd deploy/dist && CARGO_TARGET_DIR=$(abspath $(TARGET)) ../../$(VENV)/python -m pytest -p no:cacheprovider
+	if [ -x $(VENV)/zizmor ]; then $(VENV)/zizmor --offline --quiet .github/workflows; fi
 
 wheel: need-cargo ## Build the Python wheel into target/wheels
 	@scripts/venv wheel

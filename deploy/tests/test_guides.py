@@ -6,7 +6,6 @@ import base64
 import gzip
 import hashlib
 import re
-import tomllib
 from pathlib import Path
 
 import kubernetes_validate
@@ -61,9 +60,8 @@ def test_init_data_arrives_as_it_is() -> None:
     annotation = stateful["spec"]["template"]["metadata"]["annotations"]["io.katacontainers.config.hypervisor.cc_init_data"]
     unpacked = gzip.decompress(base64.b64decode(annotation))
     assert hashlib.sha256(unpacked).digest() == hashlib.sha256(file.read_bytes()).digest()
-    data = tomllib.loads(unpacked.decode())
+    text = unpacked.decode()
     # SNP's HOST_DATA has room for just this digest.
-    assert data["algorithm"] == "sha256" and data["version"] == "0.1.0"
-    policy = data["data"]["policy.rego"]
-    assert "default CreateContainerRequest := false" in policy and "default ExecProcessRequest := false" in policy
-    assert "@sha256:" in policy
+    assert 'algorithm = "sha256"' in text and 'version = "0.1.0"' in text
+    assert "default CreateContainerRequest := false" in text and "default ExecProcessRequest := false" in text
+    assert "@sha256:" in text
