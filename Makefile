@@ -222,6 +222,14 @@ test-dist: need-cargo system ## A release of what is built, read by others' tool
 	cd deploy/dist && CARGO_TARGET_DIR=$(abspath $(TARGET)) ../../$(VENV)/python -m pytest -p no:cacheprovider
 	if [ -x $(VENV)/zizmor ]; then $(VENV)/zizmor --offline --quiet .github/workflows; fi
 
+.PHONY: test-notebooks
+ci: test-notebooks
+test-notebooks: need-cargo ## The notebooks of examples/notebooks, from first to last cell, against a real server
+	@scripts/venv runtime notebooks
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	cd examples/notebooks && CARGO_TARGET_DIR=$(abspath $(TARGET)) ../../$(VENV)/python -m pytest -q -p no:cacheprovider .
+
 wheel: need-cargo ## Build the Python wheel into target/wheels
 	@scripts/venv wheel
 	cd bindings/python && ../../$(VENV)/python -m maturin build --locked --release --interpreter ../../$(VENV)/python --out ../../target/wheels
