@@ -230,6 +230,12 @@ test-notebooks: need-cargo ## The notebooks of examples/notebooks, from first to
 	scripts/build-python debug confonnx-server confonnx-cli
 	cd examples/notebooks && CARGO_TARGET_DIR=$(abspath $(TARGET)) ../../$(VENV)/python -m pytest -q -p no:cacheprovider .
 
+.PHONY: docs
+ci: docs
+docs: ## The documents as a site that is searched offline, every link checked: target/docs/index.html
+	@scripts/venv docs
+	$(VENV)/python scripts/build-docs $(TARGET)/docs
+
 wheel: need-cargo ## Build the Python wheel into target/wheels
 	@scripts/venv wheel
 	cd bindings/python && ../../$(VENV)/python -m maturin build --locked --release --interpreter ../../$(VENV)/python --out ../../target/wheels
