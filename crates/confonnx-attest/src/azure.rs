@@ -148,7 +148,7 @@ impl Attested for Evidence {
     type Facts = Facts;
 
     fn parse(report: &[u8], endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        let wire: Wire = serde_json::from_slice(report)?;
+        let wire: Wire = crate::json::from_slice(report)?;
         let report = base64("hardware_report", &wire.hardware_report)?;
         let hardware = match wire.hardware {
             Kind::Snp => snp::Evidence::parse(&report, endorsements)

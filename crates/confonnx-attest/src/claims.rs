@@ -166,7 +166,7 @@ impl fmt::Display for ClientAuth {
 impl Claims {
     /// Reads claims; members it does not know are ignored.
     pub fn parse(bytes: &[u8]) -> Result<Self, ClaimsError> {
-        Ok(serde_json::from_slice(bytes)?)
+        Ok(crate::json::from_slice(bytes)?)
     }
 
     /// The JSON bytes to hash and to send.

@@ -117,7 +117,7 @@ impl Answer {
         if let Ok(der) = digest::decode(text) {
             return Crl::from_der(&der).ok()?.next_update();
         }
-        match serde_json::from_str(text) {
+        match crate::json::from_str(text) {
             Ok(Value::Object(members)) => members.values().filter_map(member_expires).min(),
             _ => pem_expires(text),
         }

@@ -94,11 +94,11 @@ impl Document {
             return Err(DocumentError::TooLong { found: bytes.len() });
         }
         // The version first: other members may look different in another one.
-        let Versioned { version } = serde_json::from_slice(bytes)?;
+        let Versioned { version } = crate::json::from_slice(bytes)?;
         if version != VERSION {
             return Err(DocumentError::Version { found: version });
         }
-        let wire: Wire = serde_json::from_slice(bytes)?;
+        let wire: Wire = crate::json::from_slice(bytes)?;
         let report = base64("evidence.report", &wire.evidence.report)?;
         Ok(Self {
             key_configs: base64("key_configs", &wire.key_configs)?,

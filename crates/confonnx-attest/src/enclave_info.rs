@@ -43,7 +43,7 @@ pub enum EnclaveInfoError {
 impl EnclaveInfo {
     /// Reads such a file; members it does not know are ignored, and `mrenclave` alone will do.
     pub fn parse(json: &str) -> Result<Self, EnclaveInfoError> {
-        let Received { tee, enclave_hash, mrenclave, details } = serde_json::from_str(json)?;
+        let Received { tee, enclave_hash, mrenclave, details } = crate::json::from_str(json)?;
         let enclave_hash = match (enclave_hash, mrenclave) {
             (Some(enclave_hash), Some(mrenclave)) if enclave_hash != mrenclave.into() => {
                 return Err(EnclaveInfoError::Differ { enclave_hash, mrenclave });

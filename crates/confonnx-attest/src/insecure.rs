@@ -33,7 +33,7 @@ impl Attested for Report {
     type Facts = ();
 
     fn parse(bytes: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ReportError> {
-        let wire: Received = serde_json::from_slice(bytes)?;
+        let wire: Received = crate::json::from_slice(bytes)?;
         let report_data = digest::decode_array(&wire.report_data)?;
         Ok(Self { report_data, measurement: wire.measurement })
     }

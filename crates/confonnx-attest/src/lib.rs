@@ -56,6 +56,7 @@ mod evidence;
 mod image;
 #[cfg(feature = "insecure-dev")]
 pub mod insecure;
+pub mod json;
 mod list;
 pub mod measure;
 mod measured;

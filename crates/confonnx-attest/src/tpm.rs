@@ -125,7 +125,7 @@ impl Attested for Evidence {
     type Facts = Facts;
 
     fn parse(report: &[u8], _endorsements: &Map<String, Value>) -> Result<Self, ParseError> {
-        let wire: Wire = serde_json::from_slice(report)?;
+        let wire: Wire = crate::json::from_slice(report)?;
         let ak = AkPublic::from_tpmt(&base64("ak_public", &wire.ak_public)?)?;
         let quote = Quote::parse(&base64("quote", &wire.quote)?, &base64("signature", &wire.signature)?)?;
         let pcrs = Pcrs::parse(quote.selection(), &wire.pcrs)?;

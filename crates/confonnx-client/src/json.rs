@@ -62,7 +62,7 @@ pub enum JsonError {
 
 /// Reads named tensors, in the order of the names.
 pub fn read(json: &[u8]) -> Result<Vec<(String, Tensor<'static>)>, JsonError> {
-    let tensors: std::collections::BTreeMap<String, Wire> = serde_json::from_slice(json)?;
+    let tensors: std::collections::BTreeMap<String, Wire> = confonnx_attest::json::from_slice(json)?;
     tensors.into_iter().map(|(name, wire)| read_one(&name, &wire).map(|tensor| (name, tensor))).collect()
 }
 

@@ -8,7 +8,7 @@ mod ring;
 
 pub use self::{
     epoch::Epoch,
-    open::{ChunkedOpener, ChunkedReply, DateOutOfWindow, OpenError, Opened, Reply},
+    open::{Authentic, ChunkedOpener, ChunkedReply, DateOutOfWindow, OpenError, Opened, Reply},
     ratchet::{Ratchet, StateError, TooFar},
     ring::{EpochInfo, KeyInfo, KeyRing, ResumptionLimits, RingConfig, RingError},
 };

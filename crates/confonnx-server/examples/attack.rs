@@ -22,7 +22,7 @@ use harness::*;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    runtime::Builder,
+    runtime::{Builder, Handle},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -56,7 +56,9 @@ struct Noticed {
 fn main() -> ExitCode {
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(5);
     let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    // Honest and hostile callers each have threads of their own: what is measured is the server, not this program.
     let calling = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let attacking = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let mut config = config("mlp", |settings| {
         settings.max_request_bytes = Some(1 << 20);
         settings.max_held_bytes = Some(16 << 20);
@@ -71,7 +73,8 @@ fn main() -> ExitCode {
         "attack", "calls", "p99", "ratio", "held of budget", "lost"
     );
     for attack in ATTACKS {
-        let (noticed, held) = calling.block_on(phase(&server, attack, Duration::from_secs(seconds)));
+        let (noticed, held) =
+            calling.block_on(phase(&server, attack, Duration::from_secs(seconds), attacking.handle()));
         let mut took = noticed.took;
         took.sort_unstable();
         let p99 = took.get(took.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default();
@@ -89,14 +92,20 @@ fn main() -> ExitCode {
     server.stop.send_replace(true);
     serving.shutdown_background();
     calling.shutdown_background();
+    attacking.shutdown_background();
     if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-async fn phase(server: &Arc<Running>, attack: Attack, length: Duration) -> (Noticed, usize) {
+async fn phase(
+    server: &Arc<Running>,
+    attack: Attack,
+    length: Duration,
+    attacking: &Handle,
+) -> (Noticed, usize) {
     let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut hostile = JoinSet::new();
     for _ in 0..16 {
-        hostile.spawn(attacker(Arc::clone(server), attack));
+        hostile.spawn_on(attacker(Arc::clone(server), attack), attacking);
     }
     let mut honest = JoinSet::new();
     for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! The keys: what they are bound to, where they come from, and the ring that opens requests with them.
+//! What is served, and the keys that are bound to it: where they come from, and the ring that opens requests with them.
 //!
 //! Models change the claims, claims change the keys, both go into the documents: that is the only direction.
 
@@ -8,11 +8,12 @@ pub mod provider;
 pub mod released;
 
 use std::{
+    mem,
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use confonnx_attest::{Claims, KeyClaim, KeySource, ModelClaim, UnixTime};
+use confonnx_attest::{Claims, KeyClaim, KeySource, UnixTime};
 use confonnx_protocol::server::{Epoch, KeyInfo, KeyRing, RingConfig, RingError};
 use tokio::{
     sync::{Notify, watch},
@@ -20,16 +21,16 @@ use tokio::{
 };
 use tracing::info;
 
-use crate::{clock, config::Config, metrics::Metrics};
+use crate::{clock, config::Config, metrics::Metrics, models::Set};
 
 /// How far the `date` of a request may be from the server's clock (`docs/protocol.md`, section 4).
 pub const DATE_WINDOW: Duration = Duration::from_secs(300);
 
-/// The ring, and the claims that its keys are bound to.
+/// The ring, and what its keys are bound to.
 pub struct Keys {
     ring: KeyRing,
-    /// Without time and keys. Changes together with the ring, while this is held.
-    claims: RwLock<Claims>,
+    /// Changes together with the ring, while this is held.
+    serving: RwLock<Serving>,
     metrics: Arc<Metrics>,
     /// Why there are no new keys, if the last attempt failed.
     trouble: Mutex<Option<String>>,
@@ -37,6 +38,20 @@ pub struct Keys {
     wanted: Notify,
     /// How often that was looked after.
     caught_up: watch::Sender<u64>,
+}
+
+/// What is served, and what is said of it: one value, which is swapped whole.
+struct Serving {
+    set: Arc<Set>,
+    /// Without time and keys; their models are those of the set.
+    claims: Claims,
+}
+
+impl Serving {
+    fn new(set: Arc<Set>, claims: Claims) -> Self {
+        let claims = Claims { models: set.claims(), ..claims };
+        Self { set, claims }
+    }
 }
 
 /// What a document says; all parts of one state.
@@ -47,25 +62,38 @@ pub struct Published {
     pub claims: Claims,
 }
 
-/// While it is held, neither claims nor keys change.
-pub struct Steady<'k>(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'k, Claims>);
+/// While it is held, neither what is served nor claims nor keys change.
+pub struct Steady<'k>(RwLockReadGuard<'k, Serving>);
+
+impl Steady<'_> {
+    /// What is served.
+    pub fn set(&self) -> Arc<Set> {
+        Arc::clone(&self.0.set)
+    }
+}
 
 impl Keys {
-    /// No keys yet; those to come are for `claims`, whose time and keys do not count.
+    /// No keys yet; those to come are for `set` and `claims`, whose time, models and keys do not count.
     ///
     /// # Errors
     /// Settings that leave no keys.
-    pub fn new(config: &Config, claims: Claims, metrics: Arc<Metrics>) -> Result<Self, RingError> {
+    pub fn new(
+        config: &Config,
+        set: Arc<Set>,
+        claims: Claims,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, RingError> {
+        let serving = Serving::new(set, claims);
         let ring_config = RingConfig {
             grace: config.keys.grace,
             date_window: DATE_WINDOW,
             replay_capacity: config.replay_capacity,
             resumption: config.resumption,
         };
-        let ring = KeyRing::new(ring_config, claims.binding(), clock::now())?;
+        let ring = KeyRing::new(ring_config, serving.claims.binding(), clock::now())?;
         Ok(Self {
             ring,
-            claims: RwLock::new(claims),
+            serving: RwLock::new(serving),
             metrics,
             trouble: Mutex::new(None),
             wanted: Notify::new(),
@@ -95,7 +123,7 @@ impl Keys {
 
     /// The keys that can be sealed to now, none at first, and the claims they are bound to.
     pub fn published(&self) -> Published {
-        let claims = self.claims.read().unwrap_or_else(PoisonError::into_inner);
+        let serving = self.serving();
         let claim = |key: KeyInfo| KeyClaim {
             key_id: key.key_id,
             kem: key.kem.name().into(),
@@ -106,7 +134,7 @@ impl Keys {
         // By one look at the clock: an epoch may begin between two.
         let (configs, keys) = self.ring.published();
         let keys = keys.into_iter().map(claim).collect();
-        Published { configs, claims: Claims { keys, ..claims.clone() } }
+        Published { configs, claims: Claims { keys, ..serving.claims.clone() } }
     }
 
     /// Takes an epoch of a source that says of itself what `source` does.
@@ -114,10 +142,10 @@ impl Keys {
     /// # Errors
     /// [`RingError`]; nothing changed but the source in the claims.
     pub fn install(&self, epoch: Epoch, source: KeySource, now: UnixTime) -> Result<(), RingError> {
-        let mut claims = self.claims.write().unwrap_or_else(PoisonError::into_inner);
-        if claims.key_source != source {
-            claims.key_source = source;
-            self.ring.rebind(claims.binding());
+        let mut serving = self.serving.write().unwrap_or_else(PoisonError::into_inner);
+        if serving.claims.key_source != source {
+            serving.claims.key_source = source;
+            self.ring.rebind(serving.claims.binding());
         }
         let (number, before) = (epoch.number, self.ring.newest());
         self.ring.install(epoch, now)?;
@@ -128,17 +156,29 @@ impl Keys {
         Ok(())
     }
 
-    /// Changes what is served by `change`, which returns the models' claims from then on. Claims and keys change with it:
-    /// the old keys are gone, and whatever was sealed to them and is not opened yet never will be.
-    pub fn rebind(&self, change: impl FnOnce() -> Vec<ModelClaim>) {
-        let mut claims = self.claims.write().unwrap_or_else(PoisonError::into_inner);
-        claims.models = change();
-        self.ring.rebind(claims.binding());
+    /// From now on `set` is served; what was before is returned. Claims and keys change with it: the old keys are gone, and
+    /// whatever was sealed to them and is not opened yet never will be.
+    pub fn serve(&self, set: Arc<Set>) -> Arc<Set> {
+        let claims = set.claims();
+        let mut serving = self.serving.write().unwrap_or_else(PoisonError::into_inner);
+        serving.claims.models = claims;
+        let before = mem::replace(&mut serving.set, set);
+        self.ring.rebind(serving.claims.binding());
+        before
     }
 
-    /// Holds off [`rebind`](Self::rebind): what is opened and looked up meanwhile is of one state. Not for long.
+    /// What is served now.
+    pub fn set(&self) -> Arc<Set> {
+        Arc::clone(&self.serving().set)
+    }
+
+    /// Holds off [`serve`](Self::serve): what is opened and looked up meanwhile is of one state. Not for long.
     pub fn steady(&self) -> Steady<'_> {
-        Steady(self.claims.read().unwrap_or_else(PoisonError::into_inner))
+        Steady(self.serving())
+    }
+
+    fn serving(&self) -> RwLockReadGuard<'_, Serving> {
+        self.serving.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client has a key that is not known here: waits until the source was looked at again, which happens once in a
@@ -156,7 +196,7 @@ impl Keys {
 
     /// Returns what was there before.
     fn set_trouble(&self, trouble: Option<String>) -> Option<String> {
-        std::mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), trouble)
+        mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), trouble)
     }
 }
 

@@ -16,7 +16,7 @@ mod slot;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError},
 };
 
 use confonnx_attest::{Digest, ModelClaim};
@@ -48,11 +48,57 @@ pub struct Models {
     loader: Loader,
     source: ModelSource,
     control: ModelControl,
-    current: RwLock<Arc<Set>>,
-    /// What changes with them.
-    keys: OnceLock<Arc<Keys>>,
+    shelf: Shelf,
     /// Held while models are loaded or unlocked, so that one change ends before the next begins.
     known: Mutex<Known>,
+}
+
+/// Models that are loaded and not served yet: there are no keys for them.
+pub struct Unserved(Models);
+
+/// Where the models are that are served.
+enum Shelf {
+    /// Nobody is served by them yet.
+    Unserved(RwLock<Arc<Set>>),
+    /// Beside the keys and claims that change with them.
+    Served(Arc<Keys>),
+}
+
+impl Unserved {
+    /// What was loaded.
+    pub fn set(&self) -> Arc<Set> {
+        self.0.current()
+    }
+
+    /// SHA-256 of the public key of who may unlock models, as SubjectPublicKeyInfo, if that is limited.
+    pub fn owner(&self) -> Option<Digest> {
+        self.0.loader.owner.as_ref().map(|owner| Digest(owner.fingerprint()))
+    }
+
+    /// From now on they are those of `keys`: whoever is opened by them is served by these models.
+    #[must_use]
+    pub fn serve(self, keys: &Arc<Keys>) -> Models {
+        Models { shelf: Shelf::Served(Arc::clone(keys)), ..self.0 }
+    }
+}
+
+impl Shelf {
+    fn current(&self) -> Arc<Set> {
+        match self {
+            Self::Unserved(set) => Arc::clone(&set.read().unwrap_or_else(PoisonError::into_inner)),
+            Self::Served(keys) => keys.set(),
+        }
+    }
+
+    /// Puts `set` there; what was before is returned.
+    fn put(&self, set: Arc<Set>) -> Arc<Set> {
+        match self {
+            Self::Unserved(place) => {
+                std::mem::replace(&mut *place.write().unwrap_or_else(PoisonError::into_inner), set)
+            }
+            Self::Served(keys) => keys.serve(set),
+        }
+    }
 }
 
 impl Models {
@@ -61,14 +107,13 @@ impl Models {
     ///
     /// # Errors
     /// [`OpenError`]
-    pub fn open(config: &Config, engine: &Engine) -> Result<Self, OpenError> {
+    pub fn open(config: &Config, engine: &Engine) -> Result<Unserved, OpenError> {
         let owner = owner(config)?;
         let models = Self {
             loader: Loader::new(config, engine, owner),
             source: config.models.clone(),
             control: config.model_control,
-            current: RwLock::default(),
-            keys: OnceLock::new(),
+            shelf: Shelf::Unserved(RwLock::default()),
             known: Mutex::default(),
         };
         match &config.models {
@@ -84,7 +129,7 @@ impl Models {
                 }
             }
         }
-        Ok(models)
+        Ok(Unserved(models))
     }
 
     fn open_file(&self, path: &Path, name: &str, config: &ModelConfig) -> Result<(), OpenError> {
@@ -101,25 +146,14 @@ impl Models {
         Ok(())
     }
 
-    /// From now on `keys` change together with the models: whoever is opened by them is served by these models.
-    pub fn bind(&self, keys: &Arc<Keys>) {
-        // Once: a server has one ring.
-        let _ = self.keys.set(Arc::clone(keys));
-    }
-
     /// The models served now.
     pub fn current(&self) -> Arc<Set> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        self.shelf.current()
     }
 
     /// What changes them.
     pub fn control(&self) -> ModelControl {
         self.control
-    }
-
-    /// SHA-256 of the public key of who may unlock models, as SubjectPublicKeyInfo, if that is limited.
-    pub fn owner(&self) -> Option<Digest> {
-        self.loader.owner.as_ref().map(|owner| Digest(owner.fingerprint()))
     }
 
     /// Looks at the repository, and serves what is there from now on. A version whose files did not change is not tried
@@ -333,22 +367,8 @@ impl Models {
     fn publish(&self, known: &Known, change: impl FnOnce(&mut Slots)) {
         let mut slots = self.current().slots.clone();
         change(&mut slots);
-        let set = Arc::new(Set::new(slots, known));
-        let claims = set.claims();
-        let mut before = None;
-        let swap = || {
-            before = Some(std::mem::replace(
-                &mut *self.current.write().unwrap_or_else(PoisonError::into_inner),
-                Arc::clone(&set),
-            ));
-            claims
-        };
-        match self.keys.get() {
-            Some(keys) => keys.rebind(swap),
-            None => drop(swap()),
-        }
         // Models that nobody uses any more end here, where no request waits for it.
-        drop(before);
+        drop(self.shelf.put(Arc::new(Set::new(slots, known))));
     }
 }
 
@@ -403,7 +423,7 @@ mod tests {
             model_control: Some(ModelControl::Poll),
             ..Settings::default()
         };
-        let models = Models::open(&Config::resolve(settings).unwrap(), &runtime).unwrap();
+        let models = Models::open(&Config::resolve(settings).unwrap(), &runtime).unwrap().0;
         let key = ModelKey::from_bytes(&[7; 32]).unwrap();
         let held = models.lock();
         std::thread::scope(|scope| {

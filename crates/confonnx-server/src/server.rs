@@ -41,7 +41,7 @@ use crate::{
         released::Released,
     },
     metrics::Metrics,
-    models::{self, Absent, Models, OpenError, RuntimeError},
+    models::{self, Absent, Models, OpenError, RuntimeError, Unserved},
     service::Service,
     tee::{self, TeeError},
     workers::Workers,
@@ -132,7 +132,7 @@ pub struct Parts {
     /// What attests it.
     pub source: Source,
     /// The models.
-    pub models: Models,
+    pub models: Unserved,
     /// For the claims: ONNX Runtime.
     pub runtime: RuntimeClaim,
     /// For the claims: this program.
@@ -186,7 +186,6 @@ impl Server {
         if let KeySource::Peer(PeerConfig { policy: Some(path), .. }) = &config.key_source {
             PeerPolicy::from_file(path)?;
         }
-        let models = Arc::new(models);
         let metrics = Arc::new(Metrics::default());
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
         let claims = Claims {
@@ -194,14 +193,14 @@ impl Server {
             issued_at: UnixTime(0),
             build,
             runtime: runtime.clone(),
-            models: models.current().claims(),
+            models: Vec::new(),
             keys: Vec::new(),
             key_source: confonnx_attest::KeySource::default(),
             client_auth: auth.claim(),
-            settings: settings(&config, &models, model_key.as_ref()),
+            settings: settings(&config, models.owner(), model_key.as_ref()),
         };
-        let keys = Arc::new(Keys::new(&config, claims, Arc::clone(&metrics))?);
-        models.bind(&keys);
+        let keys = Arc::new(Keys::new(&config, models.set(), claims, Arc::clone(&metrics))?);
+        let models = Arc::new(models.serve(&keys));
         let drive = |provider: Arc<dyn KeyProvider>| {
             Driver::new(Arc::clone(&keys), provider, config.keys, Arc::clone(&metrics))
         };
@@ -416,7 +415,7 @@ fn workers(config: &Config) -> usize {
 const LIKELY_BATCH: usize = 32;
 
 /// Every host setting that touches trust, for the claims.
-fn settings(config: &Config, models: &Models, model_key: Option<&Secret>) -> Map<String, Value> {
+fn settings(config: &Config, owner: Option<Digest>, model_key: Option<&Secret>) -> Map<String, Value> {
     let settings = json!({
         "date_window_s": DATE_WINDOW.as_secs(),
         "key_rollover_interval_s": config.keys.rollover.as_secs(),
@@ -430,7 +429,7 @@ fn settings(config: &Config, models: &Models, model_key: Option<&Secret>) -> Map
         "audit_log": config.audit_log.is_some(),
         "request_metrics": config.limits.request_metrics,
         "use_model_key_provisioning": config.use_model_key_provisioning,
-        "model_owner_sha256": models.owner(),
+        "model_owner_sha256": owner,
         "model_key_source": model_key.map(|secret| json!({ "kind": secret.kind(), "service": secret.service() })),
         "model_control": format!("{:?}", config.model_control).to_lowercase(),
     });

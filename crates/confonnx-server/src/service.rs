@@ -17,18 +17,18 @@ use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::{
     Code, Draft, Incoming,
     bhttp::ResponseHead,
-    server::{ChunkedOpener, ChunkedReply, KeyRing, OpenError, Opened, Reply},
+    server::{Authentic, ChunkedOpener, ChunkedReply, KeyRing, OpenError, Opened, Reply},
 };
 
 use crate::{
     audit::{Audit, Trail, Wire},
-    auth::Auth,
+    auth::{Auth, Caller},
     body::Body,
     clock,
     group::Group,
     keys::Keys,
     metrics::Metrics,
-    models::{Models, UnlockError},
+    models::{Models, Set, UnlockError},
     random::rng,
 };
 use error::InnerError;
@@ -66,15 +66,25 @@ pub struct Receiving<'s> {
 
 /// A request that was received whole, and opened.
 pub struct Received {
-    opened: Opened,
+    asked: Asked,
     reply: ReplyTo,
     received: usize,
     plan: Plan,
 }
 
+/// By whom something was asked.
+enum Asked {
+    /// By a caller who was let in; the request is remembered.
+    By(Caller, Opened),
+    /// By somebody who was not. It takes no place that a caller's could have.
+    ByNobody(InnerError, Authentic),
+    /// The same, in a resumption.
+    ByNobodyAgain(InnerError, Opened),
+}
+
 /// A request that was answered. Dropping erases it, for which its caller need not wait.
 pub struct Spent {
-    _opened: Opened,
+    _asked: Asked,
 }
 
 /// What is to be written down of a request, once its answer is there.
@@ -145,7 +155,12 @@ impl Service {
     /// # Errors
     /// The code of the answer when it cannot be opened.
     pub fn open(&self, sealed: Incoming) -> Result<Received, Code> {
-        self.open_by(sealed, |ring, sealed| ring.open(sealed, clock::now()))
+        self.open_by(sealed, |ring, sealed, set| {
+            let now = clock::now();
+            let (authentic, reply) = ring.open_unremembered(sealed, now)?;
+            let (plan, asked) = self.let_in(authentic, set, now)?;
+            Ok((plan, asked, reply))
+        })
     }
 
     /// Opens a request in a session.
@@ -153,7 +168,15 @@ impl Service {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_resumed(&self, sealed: Incoming) -> Result<Received, Code> {
-        let received = self.open_by(sealed, |ring, sealed| ring.open_resumed(sealed, clock::now()))?;
+        let received = self.open_by(sealed, |ring, sealed, set| {
+            let (opened, reply) = ring.open_resumed(sealed, clock::now())?;
+            let plan = Plan::of(self, opened.plaintext.expose(), set);
+            let asked = match inner::let_in(self, &plan, opened.received(), |date| opened.check_date(date)) {
+                Ok(caller) => Asked::By(caller, opened),
+                Err(why) => Asked::ByNobodyAgain(why, opened),
+            };
+            Ok((plan, asked, reply))
+        })?;
         self.metrics.resumed.fetch_add(1, Relaxed);
         Ok(received)
     }
@@ -161,17 +184,27 @@ impl Service {
     fn open_by(
         &self,
         sealed: Incoming,
-        open: impl FnOnce(&KeyRing, Incoming) -> Result<(Opened, Reply), OpenError>,
+        open: impl FnOnce(&KeyRing, Incoming, Arc<Set>) -> Result<(Plan, Asked, Reply), OpenError>,
     ) -> Result<Received, Code> {
         let (start, received) = (Instant::now(), sealed.len());
         self.metrics.received_bytes.fetch_add(received as u64, Relaxed);
-        let ((opened, reply), set) = {
-            let _steady = self.keys.steady();
-            (open(self.keys.ring(), sealed).map_err(|err| err.code())?, self.models.current())
-        };
+        let steady = self.keys.steady();
+        let (plan, asked, reply) = open(self.keys.ring(), sealed, steady.set()).map_err(|err| err.code())?;
+        drop(steady);
         self.metrics.open.record(start.elapsed());
-        let plan = Plan::of(self, opened.plaintext.expose(), set);
-        Ok(Received { opened, reply: ReplyTo::Whole(reply), received, plan })
+        Ok(Received { asked, reply: ReplyTo::Whole(reply), received, plan })
+    }
+
+    /// What an authentic request asks and who does. It is remembered if that is a caller: else nothing will come of it,
+    /// however often it is sent.
+    fn let_in(&self, authentic: Authentic, set: Arc<Set>, now: UnixTime) -> Result<(Plan, Asked), OpenError> {
+        let plan = Plan::of(self, authentic.plaintext().expose(), set);
+        let caller = inner::let_in(self, &plan, authentic.received(), |date| authentic.check_date(date));
+        let asked = match caller {
+            Ok(caller) => Asked::By(caller, authentic.remember(self.keys.ring(), now)?),
+            Err(why) => Asked::ByNobody(why, authentic),
+        };
+        Ok((plan, asked))
     }
 
     /// Begins a chunked request of at most `limit` bytes, sealed.
@@ -182,17 +215,22 @@ impl Service {
     /// The sealed reply to a request, called `id` in the audit log, and what is left of the request. Blocks for as long as the
     /// model runs. There is an error only if the improbable happens: the reply carries every other.
     pub fn answer(&self, received: Received, id: &str) -> (Result<Sealed, Code>, Spent) {
-        let Received { opened, reply, received, plan } = received;
+        let Received { asked, reply, received, plan } = received;
         let (start, mut trail) = (Instant::now(), Trail::default());
-        let Answer { content, outcome } =
-            guarded(Notes::of(&opened), || inner::answer(self, &opened, &plan, &mut trail));
+        let notes = Notes::of(asked.is_outdated());
+        let Answer { content, outcome } = match &asked {
+            Asked::By(caller, opened) => {
+                guarded(notes, || inner::answer(self, caller, opened, &plan, &mut trail))
+            }
+            Asked::ByNobody(why, _) | Asked::ByNobodyAgain(why, _) => inner::failure(why, notes),
+        };
         self.metrics.infer.record(start.elapsed());
         let record = self.audit.as_ref().map(|audit| Record {
             audit: Arc::clone(audit),
             trail,
             id: id.into(),
             received,
-            time: opened.received(),
+            time: asked.received(),
         });
         // An answer of 64 GiB cannot be sealed, and so cannot be explained in a sealed one either.
         let sealed = match content {
@@ -203,7 +241,7 @@ impl Service {
             }),
         };
         let sealed = sealed.map(|reply| Sealed { reply, outcome }).map_err(|_| Code::RequestInvalid);
-        (sealed, Spent { _opened: opened })
+        (sealed, Spent { _asked: asked })
     }
 
     fn seal(
@@ -245,6 +283,22 @@ impl Service {
     }
 }
 
+impl Asked {
+    fn is_outdated(&self) -> bool {
+        match self {
+            Self::By(_, opened) | Self::ByNobodyAgain(_, opened) => opened.outdated,
+            Self::ByNobody(_, authentic) => authentic.is_outdated(),
+        }
+    }
+
+    fn received(&self) -> UnixTime {
+        match self {
+            Self::By(_, opened) | Self::ByNobodyAgain(_, opened) => opened.received(),
+            Self::ByNobody(_, authentic) => authentic.received(),
+        }
+    }
+}
+
 impl Record {
     fn write(self, outcome: &'static str, sent: usize) {
         let Self { audit, trail, id, received, time } = self;
@@ -283,13 +337,12 @@ impl Receiving<'_> {
     /// # Errors
     /// The code of the answer when the last chunk is missing, or the request came before.
     pub fn finish(self) -> Result<Received, Code> {
-        let ((opened, reply), set) = {
-            let _steady = self.service.keys.steady();
-            let finished = self.opener.finish(clock::now()).map_err(|err| err.code())?;
-            (finished, self.service.models.current())
-        };
-        let plan = Plan::of(self.service, opened.plaintext.expose(), set);
-        Ok(Received { opened, reply: ReplyTo::Chunked(reply), received: self.received, plan })
+        let (service, now) = (self.service, clock::now());
+        let steady = service.keys.steady();
+        let opened = self.opener.finish_unremembered(now);
+        let (authentic, reply) = opened.map_err(|err| err.code())?;
+        let (plan, asked) = service.let_in(authentic, steady.set(), now).map_err(|err| err.code())?;
+        Ok(Received { asked, reply: ReplyTo::Chunked(reply), received: self.received, plan })
     }
 }
 
@@ -307,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_answer_without_its_message() {
-        let answer = guarded(Notes::outdated(), || panic!("with a tensor value: 7654321"));
+        let answer = guarded(Notes::of(true), || panic!("with a tensor value: 7654321"));
         assert_eq!(answer.outcome, "internal");
         let Content::Whole(message) = answer.content else { panic!("no message") };
         let (head, body) = bhttp::decode_response(message.message()).unwrap();

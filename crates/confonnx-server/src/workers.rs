@@ -25,10 +25,23 @@ struct Queue(Mutex<State>);
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Those that nobody is known to have asked for yet.
+    sealed: VecDeque<Job>,
+    /// How many others went on since the last of these.
+    passed: usize,
     /// Threads that wait for work. The last one to finish is the first to go on: it is where its core and the threads of
     /// its session are, while another may be put on a core that those have, with the first one's idle.
     idle: Vec<Thread>,
     closed: bool,
+}
+
+/// Which jobs go on first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// For a request that is open: somebody sealed it, and may be known by a token.
+    Opened,
+    /// For one that is sealed, and may be anybody's garbage: while there are others, one of these to each few of them.
+    Sealed,
 }
 
 /// The job did not finish: it panicked.
@@ -61,18 +74,23 @@ impl Workers {
     ///
     /// # Errors
     /// [`Lost`]
-    pub async fn run<T, R>(&self, work: impl FnOnce() -> (T, R) + Send + 'static) -> Result<T, Lost>
+    pub async fn run<T, R>(
+        &self,
+        turn: Turn,
+        work: impl FnOnce() -> (T, R) + Send + 'static,
+    ) -> Result<T, Lost>
     where
         T: Send + 'static,
     {
         let (done, result) = oneshot::channel();
         let stop = Stop::default();
         let unwanted = Unwanted(Some(stop.clone()));
-        self.0.0.add(Box::new(move || {
+        let job = move || {
             let (result, _rest) = stop.during(work);
             // Nobody may be waiting any more.
             let _ = done.send(result);
-        }));
+        };
+        self.0.0.add(turn, Box::new(job));
         let result = result.await;
         unwanted.finished();
         result.map_err(|_| Lost)
@@ -97,9 +115,12 @@ impl Drop for Unwanted {
 }
 
 impl Queue {
-    fn add(&self, job: Job) {
+    fn add(&self, turn: Turn, job: Job) {
         let mut state = self.state();
-        state.jobs.push_back(job);
+        match turn {
+            Turn::Opened => state.jobs.push_back(job),
+            Turn::Sealed => state.sealed.push_back(job),
+        }
         let idle = state.idle.pop();
         drop(state);
         if let Some(thread) = idle {
@@ -112,7 +133,7 @@ impl Queue {
         let own = thread::current();
         loop {
             let mut state = self.state();
-            if let Some(job) = state.jobs.pop_front() {
+            if let Some(job) = state.next() {
                 return Some(job);
             }
             if state.closed {
@@ -132,6 +153,22 @@ impl Queue {
     }
 }
 
+impl State {
+    fn next(&mut self) -> Option<Job> {
+        let sealed_first = self.passed >= PASSING || self.jobs.is_empty();
+        if let Some(job) = self.sealed.pop_front_if(|_| sealed_first) {
+            self.passed = 0;
+            return Some(job);
+        }
+        let job = self.jobs.pop_front()?;
+        self.passed = if self.sealed.is_empty() { 0 } else { self.passed.saturating_add(1) };
+        Some(job)
+    }
+}
+
+/// Jobs of opened requests that may pass one of a sealed request.
+const PASSING: usize = 8;
+
 impl Drop for Hand {
     fn drop(&mut self) {
         let mut state = self.0.state();
@@ -149,15 +186,18 @@ mod tests {
     #[tokio::test]
     async fn a_panic_costs_only_its_own_job() {
         let workers = Workers::start(1).unwrap();
-        assert_eq!(workers.run(|| -> ((), ()) { panic!("as the test wants") }).await, Err(Lost));
-        assert_eq!(workers.run(|| (7, ())).await, Ok(7));
+        assert_eq!(
+            workers.run(Turn::Opened, || -> ((), ()) { panic!("as the test wants") }).await,
+            Err(Lost)
+        );
+        assert_eq!(workers.run(Turn::Opened, || (7, ())).await, Ok(7));
     }
 
     #[tokio::test]
     async fn a_job_nobody_waits_for_still_runs() {
         let workers = Workers::start(1).unwrap();
         let (started, ran) = oneshot::channel();
-        let waiting = workers.run(move || (started.send(()), ()));
+        let waiting = workers.run(Turn::Opened, move || (started.send(()), ()));
         drop(tokio::time::timeout(Duration::ZERO, waiting).await);
         ran.await.unwrap();
     }
@@ -169,10 +209,10 @@ mod tests {
         // Each answers before it waits for work again.
         let all_wait = || workers.0.0.state().idle.len() == 3;
         until(all_wait).await;
-        let first = workers.run(thread).await.unwrap();
+        let first = workers.run(Turn::Opened, thread).await.unwrap();
         for _ in 0..20 {
             until(all_wait).await;
-            assert_eq!(workers.run(thread).await, Ok(first));
+            assert_eq!(workers.run(Turn::Opened, thread).await, Ok(first));
         }
     }
 
@@ -182,13 +222,41 @@ mod tests {
         let (done, count) = mpsc::channel();
         for _ in 0..50 {
             let done = done.clone();
-            let asked = workers.run(move || (done.send(()), ()));
+            let asked = workers.run(Turn::Opened, move || (done.send(()), ()));
             let _ = tokio::time::timeout(Duration::ZERO, asked).await;
         }
         let queue = Arc::downgrade(&workers.0.0);
         drop((workers, done));
         until(|| queue.upgrade().is_none()).await;
         assert_eq!(count.iter().count(), 50);
+    }
+
+    #[tokio::test]
+    async fn what_is_open_goes_first_and_what_is_sealed_is_not_forgotten() {
+        let workers = Workers::start(1).unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let (done, order) = mpsc::channel();
+        let run = |turn, name: usize| {
+            let (workers, done) = (workers.clone(), done.clone());
+            tokio::spawn(async move { workers.run(turn, move || (done.send(name).unwrap(), ())).await })
+        };
+        let waiting = {
+            let workers = workers.clone();
+            tokio::spawn(async move { workers.run(Turn::Opened, move || (held.recv().unwrap(), ())).await })
+        };
+        until(|| workers.0.0.state().idle.is_empty() && workers.0.0.state().jobs.is_empty()).await;
+        for name in [100, 101] {
+            run(Turn::Sealed, name);
+        }
+        until(|| workers.0.0.state().sealed.len() == 2).await;
+        for name in 0..12 {
+            run(Turn::Opened, name);
+            until(|| workers.0.0.state().jobs.len() == name + 1).await;
+        }
+        release.send(()).unwrap();
+        waiting.await.unwrap().unwrap();
+        let order: Vec<_> = (0..14).map(|_| order.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+        assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 7, 100, 8, 9, 10, 11, 101]);
     }
 
     async fn until(condition: impl Fn() -> bool) {

@@ -47,7 +47,7 @@ pub(super) fn td_quote(address: SocketAddr, tdreport: &[u8]) -> Result<Vec<u8>, 
     if status.split(' ').nth(1) != Some("200") {
         return Err(ImdsError::Status { found: crate::shown::shown(status) });
     }
-    let quote: Answer = serde_json::from_str(body).map_err(|_| ImdsError::Malformed)?;
+    let quote: Answer = crate::json::from_str(body).map_err(|_| ImdsError::Malformed)?;
     Base64UrlUnpadded::decode_vec(quote.quote.trim_end_matches('=')).map_err(|_| ImdsError::Malformed)
 }
 

@@ -62,7 +62,7 @@ pub enum RuntimeDataError {
 
 impl RuntimeData {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, RuntimeDataError> {
-        let claims: Claims = serde_json::from_slice(bytes)?;
+        let claims: Claims = crate::json::from_slice(bytes)?;
         let mut aks = claims.keys.iter().filter(|key| key.kid == AK);
         let (Some(ak), None) = (aks.next(), aks.next()) else {
             let found = claims.keys.iter().filter(|key| key.kid == AK).count();

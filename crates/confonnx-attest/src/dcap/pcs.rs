@@ -51,8 +51,8 @@ pub(crate) fn staple(quote: &Quote, answers: &[Option<&Answer>]) -> Result<Optio
     let malformed =
         |request: &Request, expected| StapleError::Malformed { path: request.path.clone(), expected };
     let info: TcbInfoAnswer<'_> =
-        serde_json::from_slice(&tcb.body).map_err(|_| malformed(tcb_path, "signed TCB info"))?;
-    let qe: QeIdentityAnswer<'_> = serde_json::from_slice(&identity.body)
+        crate::json::from_slice(&tcb.body).map_err(|_| malformed(tcb_path, "signed TCB info"))?;
+    let qe: QeIdentityAnswer<'_> = crate::json::from_slice(&identity.body)
         .map_err(|_| malformed(identity_path, "a signed QE identity"))?;
     let signature = |text: &str| digest::decode_array::<64>(text).map(|bytes| bytes.to_vec());
     Ok(Some(Collateral::new(QuoteCollateralV3 {

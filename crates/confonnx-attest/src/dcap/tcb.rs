@@ -71,7 +71,7 @@ impl Signed<'_> {
         let signer = self.signer(root);
         let signed = signer.as_ref().map_err(String::clone);
         let signed = signed.and_then(|signer| signed_by(signer, self.json.as_bytes(), self.signature));
-        let parsed = serde_json::from_str::<T>(self.json);
+        let parsed = crate::json::from_str::<T>(self.json);
         let readable = parsed.as_ref().map(drop).map_err(|err| err.to_string());
         checks::passed(name, "signed by Intel", signed.and(readable), verdict);
         let period = parsed.as_ref().ok().and_then(|parsed| {

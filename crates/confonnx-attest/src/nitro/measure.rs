@@ -16,7 +16,7 @@ pub fn enclave_info(output: &str) -> Result<EnclaveInfo, MeasureError> {
         found,
     };
     let json = output.find('{').and_then(|start| output.get(start..)).unwrap_or_default();
-    let built: Built = serde_json::from_str(json).map_err(|err| malformed(err.to_string()))?;
+    let built: Built = crate::json::from_str(json).map_err(|err| malformed(err.to_string()))?;
     let Measurements { pcr0, pcr1, pcr2, pcr8 } = built.measurements;
     if pcr0.0 == [0; 48] {
         return Err(malformed("PCR0 of zeros, which is what debug mode reports".into()));

@@ -52,7 +52,7 @@ fn from_sigstruct(bytes: &[u8]) -> Result<Signed, MeasureError> {
 
 fn from_json(text: &[u8]) -> Result<Signed, MeasureError> {
     let expected = "a SIGSTRUCT of 1808 bytes, or the JSON of gramine-sgx-sigstruct-view";
-    serde_json::from_slice(text)
+    crate::json::from_slice(text)
         .map_err(|err| malformed("content", expected, format!("{} bytes: {err}", text.len())))
 }
 

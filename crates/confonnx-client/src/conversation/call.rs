@@ -184,7 +184,7 @@ impl Answer {
     }
 
     fn error(&self) -> ErrorBody {
-        serde_json::from_slice(self.body())
+        confonnx_attest::json::from_slice(self.body())
             .unwrap_or_else(|_| ErrorBody { error: "the server gave no reason".into(), code: "none".into() })
     }
 }

@@ -92,7 +92,7 @@ impl Incoming {
             return if self.too_large { Err(ClientError::TooLarge { limit }) } else { Ok(self.bytes) };
         }
         let is_problem = !self.too_large && found == "application/problem+json";
-        let problem = serde_json::from_slice::<Problem>(&self.bytes).ok().filter(|_| is_problem);
+        let problem = confonnx_attest::json::from_slice::<Problem>(&self.bytes).ok().filter(|_| is_problem);
         Err(match problem {
             Some(problem) => {
                 let is_plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';

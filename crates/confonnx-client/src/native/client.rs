@@ -206,11 +206,11 @@ impl Client {
         let answer = self.call(call).await?;
         // The claims have changed with the model: whoever calls next looks at them again.
         self.0.conversation.forget();
-        serde_json::from_slice(answer.body()).map_err(ClientError::reply)
+        confonnx_attest::json::from_slice(answer.body()).map_err(ClientError::reply)
     }
 
     async fn json<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, ClientError> {
-        serde_json::from_slice(self.call(call).await?.body()).map_err(ClientError::reply)
+        confonnx_attest::json::from_slice(self.call(call).await?.body()).map_err(ClientError::reply)
     }
 
     /// The answer, if its status is 200.

@@ -95,9 +95,9 @@ impl KbsKey {
     /// # Errors
     /// See [`JweError`].
     pub fn open(&self, jwe: &[u8]) -> Result<Zeroizing<Vec<u8>>, JweError> {
-        let jwe: Flattened<'_> = serde_json::from_slice(jwe).map_err(JweError::Json)?;
+        let jwe: Flattened<'_> = confonnx_attest::json::from_slice(jwe).map_err(JweError::Json)?;
         let header = Base64Member("protected").decode(&jwe.protected)?;
-        let header: Header = serde_json::from_slice(&header).map_err(JweError::Header)?;
+        let header: Header = confonnx_attest::json::from_slice(&header).map_err(JweError::Header)?;
         let ephemeral = header.check()?;
         let encrypted_key = Base64Member("encrypted_key").decode(&jwe.encrypted_key)?;
         let (iv, tag) = (Base64Member("iv").decode(&jwe.iv)?, Base64Member("tag").decode(&jwe.tag)?);

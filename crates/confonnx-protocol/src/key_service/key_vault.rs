@@ -123,7 +123,8 @@ impl AkvKey {
     /// See [`AkvError`].
     pub fn open(&self, answer: &[u8]) -> Result<Released, AkvError> {
         let json = |part| move |source| AkvError::Json { part, source };
-        let Answer { value } = serde_json::from_slice(answer).map_err(json("the vault's answer"))?;
+        let Answer { value } =
+            confonnx_attest::json::from_slice(answer).map_err(json("the vault's answer"))?;
         let mut parts = value.split('.');
         let (Some(_), Some(payload), Some(_), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -132,13 +133,13 @@ impl AkvKey {
         };
         let payload = decode(payload).ok_or(AkvError::Jws)?;
         let Payload { request, response } =
-            serde_json::from_slice(&payload).map_err(json("the payload of the vault's JWS"))?;
+            confonnx_attest::json::from_slice(&payload).map_err(json("the payload of the vault's JWS"))?;
         if request.enc != ENC {
             return Err(AkvError::Enc(shown(&request.enc)));
         }
         let Key { key_hsm, kty } = response.key.key;
         let key_hsm = decode(&key_hsm).ok_or(AkvError::Base64("key_hsm"))?;
-        let KeyHsm { ciphertext } = serde_json::from_slice(&key_hsm).map_err(json("`key_hsm`"))?;
+        let KeyHsm { ciphertext } = confonnx_attest::json::from_slice(&key_hsm).map_err(json("`key_hsm`"))?;
         let ciphertext = decode(&ciphertext).ok_or(AkvError::Base64("ciphertext"))?;
         let key = self.unwrap(&ciphertext).ok_or(AkvError::Unwrap)?;
         match kty.as_str() {
@@ -229,7 +230,7 @@ pub fn access_token(answer: &[u8]) -> Option<Zeroizing<String>> {
     struct Token {
         access_token: String,
     }
-    let Token { access_token } = serde_json::from_slice(answer).ok()?;
+    let Token { access_token } = confonnx_attest::json::from_slice(answer).ok()?;
     let access_token = Zeroizing::new(access_token);
     let usable = !access_token.is_empty() && access_token.bytes().all(|byte| byte.is_ascii_graphic());
     usable.then_some(access_token)
@@ -237,7 +238,7 @@ pub fn access_token(answer: &[u8]) -> Option<Zeroizing<String>> {
 
 /// What Azure's services say went wrong, for people; empty when they say nothing.
 pub fn problem(answer: &[u8]) -> String {
-    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let answer: Value = confonnx_attest::json::from_slice(answer).unwrap_or_default();
     let text = |pointer| answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     match (text("/error/code"), text("/error/message")) {
         ("", message) => shown(message),

@@ -50,7 +50,7 @@ impl Challenge {
     /// # Errors
     /// See [`ChallengeError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ChallengeError> {
-        let Received { nonce, extra_params } = serde_json::from_slice(bytes)?;
+        let Received { nonce, extra_params } = confonnx_attest::json::from_slice(bytes)?;
         let plain = nonce.bytes().all(|byte| byte.is_ascii_graphic());
         if !plain || !(1..=MAX_NONCE).contains(&nonce.len()) {
             return Err(ChallengeError::Nonce(nonce.len()));
@@ -97,14 +97,14 @@ pub fn auth(tee: &str) -> Vec<u8> {
 
 /// The token in the answer to the attestation, if there is one.
 pub fn token(bytes: &[u8]) -> Option<String> {
-    let Answer { token } = serde_json::from_slice(bytes).ok()?;
+    let Answer { token } = confonnx_attest::json::from_slice(bytes).ok()?;
     let is_jwt = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     token.chars().all(is_jwt).then_some(token)
 }
 
 /// What a service says went wrong, for people; empty when it says nothing.
 pub fn problem(bytes: &[u8]) -> String {
-    let Problem { r#type, detail } = serde_json::from_slice(bytes).unwrap_or_default();
+    let Problem { r#type, detail } = confonnx_attest::json::from_slice(bytes).unwrap_or_default();
     let name = r#type.rsplit('/').next().unwrap_or_default();
     match (name, detail.as_str()) {
         ("", detail) => shown(detail),

@@ -35,7 +35,8 @@ impl<'a> InferRequest<'a> {
     /// borrow from the body.
     pub fn decode(body: &'a [u8], header_len: Option<usize>) -> Result<Self, OipError> {
         let (json, binary) = wire::split(body, header_len)?;
-        let message: RequestIn<'a> = serde_json::from_slice(json).map_err(|e| OipError::json(&e))?;
+        let message: RequestIn<'a> =
+            confonnx_attest::json::from_slice(json).map_err(|e| OipError::json(&e))?;
         let outputs = message.outputs.unwrap_or_default();
         OUTPUTS.check(outputs.more, outputs.items.iter().map(|output| output.name.as_ref()))?;
         let outputs = outputs.items.into_iter().map(|output| RequestedOutput {

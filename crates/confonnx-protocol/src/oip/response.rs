@@ -24,7 +24,8 @@ impl<'a> InferResponse<'a> {
     /// borrow from the body.
     pub fn decode(body: &'a [u8], header_len: Option<usize>) -> Result<Self, OipError> {
         let (json, binary) = wire::split(body, header_len)?;
-        let message: ResponseIn<'a> = serde_json::from_slice(json).map_err(|e| OipError::json(&e))?;
+        let message: ResponseIn<'a> =
+            confonnx_attest::json::from_slice(json).map_err(|e| OipError::json(&e))?;
         Ok(Self {
             model_name: message.model_name,
             model_version: message.model_version,

@@ -34,7 +34,20 @@ impl KeyRing {
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, message: impl Into<Incoming>, now: UnixTime) -> Result<(Opened, Reply), OpenError> {
-        open_whole(self, message.into(), now)
+        let (authentic, reply) = open_authentic(self, message.into(), now)?;
+        Ok((authentic.remember(self, now)?, reply))
+    }
+
+    /// The same, but it is not remembered yet: for whoever wants to know first whether it will be served.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_unremembered(
+        &self,
+        message: impl Into<Incoming>,
+        now: UnixTime,
+    ) -> Result<(Authentic, Reply), OpenError> {
+        open_authentic(self, message.into(), now)
     }
 
     /// Opens a `message/confonnx-session-req`, in the buffer it came in.
@@ -137,6 +150,54 @@ pub struct Opened {
     received: UnixTime,
     date_window: u64,
     resumption: Option<Offered>,
+}
+
+/// An authentic request that may still be seen again: nothing of it may be done before it is remembered.
+#[derive(Debug)]
+pub struct Authentic {
+    opened: Opened,
+    admission: Admission,
+}
+
+impl Authentic {
+    /// The message: padded binary HTTP.
+    pub fn plaintext(&self) -> &Plaintext {
+        &self.opened.plaintext
+    }
+
+    /// The key it was sealed to is no longer the current one.
+    pub fn is_outdated(&self) -> bool {
+        self.opened.outdated
+    }
+
+    /// When the request was received, by a clock that never runs backwards.
+    pub fn received(&self) -> UnixTime {
+        self.opened.received
+    }
+
+    /// As [`Opened::check_date`].
+    ///
+    /// # Errors
+    /// [`DateOutOfWindow`].
+    pub fn check_date(&self, date: UnixTime) -> Result<(), DateOutOfWindow> {
+        self.opened.check_date(date)
+    }
+
+    /// The last step: it is this one, or a replay of it, that is served.
+    ///
+    /// # Errors
+    /// [`OpenError::Replayed`], [`OpenError::ReplayFull`], and [`OpenError::UnknownKey`] if what the keys are bound to changed
+    /// meanwhile.
+    pub fn remember(self, ring: &KeyRing, now: UnixTime) -> Result<Opened, OpenError> {
+        let Self { mut opened, admission } = self;
+        ring.advance(now);
+        if !ring.is_bound(admission.rebound) {
+            return Err(OpenError::UnknownKey(admission.key_id));
+        }
+        // Not before it was received: how long it is remembered counts from here.
+        opened.received = ring.admit(admission.token)?;
+        Ok(opened)
+    }
 }
 
 /// What a resumption can be made of.
@@ -321,6 +382,16 @@ impl<'r> ChunkedOpener<'r> {
     /// # Errors
     /// [`OpenError::Truncated`] when the final chunk is missing or cut; [`OpenError::Replayed`].
     pub fn finish(self, now: UnixTime) -> Result<(Opened, ChunkedReply), OpenError> {
+        let ring = self.ring;
+        let (authentic, reply) = self.finish_unremembered(now)?;
+        Ok((authentic.remember(ring, now)?, reply))
+    }
+
+    /// The same, as [`KeyRing::open_unremembered`].
+    ///
+    /// # Errors
+    /// [`OpenError::Truncated`] when the final chunk is missing or cut.
+    pub fn finish_unremembered(self, now: UnixTime) -> Result<(Authentic, ChunkedReply), OpenError> {
         let chunks = match self.state {
             State::Head(_) => return Err(OpenError::Truncated { len: self.received }),
             State::Chunks(chunks) => *chunks,
@@ -328,7 +399,7 @@ impl<'r> ChunkedOpener<'r> {
         };
         let Chunks { mut context, reader, reply, admission } = chunks;
         let plaintext = reader.finish(context.as_mut()).map_err(|err| chunk_error(err, self.received))?;
-        Ok((admission.admit(self.ring, plaintext, now, None)?, ChunkedReply(reply)))
+        Ok((admission.authentic(self.ring, plaintext, now, None), ChunkedReply(reply)))
     }
 }
 
@@ -344,11 +415,7 @@ impl Chunks {
     }
 }
 
-pub(super) fn open_whole(
-    ring: &KeyRing,
-    message: Incoming,
-    now: UnixTime,
-) -> Result<(Opened, Reply), OpenError> {
+fn open_authentic(ring: &KeyRing, message: Incoming, now: UnixTime) -> Result<(Authentic, Reply), OpenError> {
     let len = message.len();
     let (mut message, lead) = message.into_parts();
     let (start, sealed) = Start::read(ring, message.get(lead..).unwrap_or_default(), now)?;
@@ -367,7 +434,7 @@ pub(super) fn open_whole(
     let plaintext = Plaintext::within(message, begin..end);
     let lifetime = ring.config().resumption.lifetime.as_secs();
     let resumption = (!admission.outdated).then_some(Offered { context, header, aead, lifetime, epoch });
-    Ok((admission.admit(ring, plaintext, now, resumption)?, Reply(reply)))
+    Ok((admission.authentic(ring, plaintext, now, resumption), Reply(reply)))
 }
 
 pub(super) fn open_resumed(
@@ -459,7 +526,8 @@ impl<'m> Start<'m> {
     }
 }
 
-/// What it takes to admit a request once it is found authentic.
+/// What it takes to remember a request.
+#[derive(Debug)]
 struct Admission {
     token: Token,
     key_id: u8,
@@ -468,21 +536,16 @@ struct Admission {
 }
 
 impl Admission {
-    /// The last step, for an authentic request: it is this one, or a replay of it, that is served.
-    fn admit(
+    fn authentic(
         self,
         ring: &KeyRing,
         plaintext: Plaintext,
         now: UnixTime,
         resumption: Option<Offered>,
-    ) -> Result<Opened, OpenError> {
-        ring.advance(now);
-        if !ring.is_bound(self.rebound) {
-            return Err(OpenError::UnknownKey(self.key_id));
-        }
-        let received = ring.admit(self.token)?;
-        let (outdated, date_window) = (self.outdated, ring.config().date_window.as_secs());
-        Ok(Opened { plaintext, outdated, received, date_window, resumption })
+    ) -> Authentic {
+        let (received, date_window) = (ring.advance(now), ring.config().date_window.as_secs());
+        let opened = Opened { plaintext, outdated: self.outdated, received, date_window, resumption };
+        Authentic { opened, admission: self }
     }
 }
 

@@ -22,7 +22,7 @@ use self::set::Set;
 /// Two have the same one by chance, and the second request is then refused: with n remembered, one in 2⁶⁴/n, which is one
 /// in 2⁴⁰ with the 2²⁴ that are by default. Nobody can bring that about for another's request, nor make a replay
 /// look new.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token(u64);
 
 /// Why a token was not admitted.

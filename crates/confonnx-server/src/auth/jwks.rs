@@ -101,7 +101,7 @@ impl KeySet {
         struct Set {
             keys: Vec<Value>,
         }
-        let Set { keys } = serde_json::from_slice(json)?;
+        let Set { keys } = confonnx_attest::json::from_slice(json)?;
         let found = keys.len();
         if found > MAX_KEYS {
             return Err(JwksError::TooMany { found });
@@ -117,7 +117,7 @@ impl KeySet {
 
 impl Key {
     fn from_jwk(json: Value) -> Option<Self> {
-        let jwk: Jwk = serde_json::from_value(json).ok()?;
+        let jwk: Jwk = confonnx_attest::json::from_value(json).ok()?;
         let family = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa,
             AlgorithmParameters::EllipticCurve(_) => AlgorithmFamily::Ec,

@@ -275,7 +275,7 @@ fn choose<'k>(keys: &'k KeySet, algorithm: Algorithm, kid: Option<&str>) -> Resu
 
 fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
     let json = Zeroizing::new(Base64UrlUnpadded::decode_vec(part).ok()?);
-    serde_json::from_slice(&json).ok()
+    confonnx_attest::json::from_slice(&json).ok()
 }
 
 /// A peer's words in an error: bounded, visible.

@@ -55,7 +55,7 @@ impl Store {
         let mut bytes = Vec::new();
         file.take(MAX_FILE).read_to_end(&mut bytes).map_err(unusable)?;
         let kept: Stored =
-            serde_json::from_slice(&bytes).map_err(|error| unusable(io::Error::other(error)))?;
+            confonnx_attest::json::from_slice(&bytes).map_err(|error| unusable(io::Error::other(error)))?;
         if (kept.vendor.as_str(), &kept.path) != (request.vendor.name(), &request.path) {
             return Err(unusable(io::Error::other("it answers another request")));
         }

@@ -95,7 +95,7 @@ fn read(address: &Address, reply: &Plaintext) -> Result<Vec<u8>, ExchangeError> 
     if head.status == 200 {
         return Ok(body.to_vec());
     }
-    let ErrorBody { error, code } = serde_json::from_slice(body)
+    let ErrorBody { error, code } = confonnx_attest::json::from_slice(body)
         .map_err(|_| protocol(format!("answers {} without a reason", head.status)))?;
     Err(ExchangeError::Refused { address: address.clone(), code: plain(&code), message: plain(&error) })
 }
@@ -128,7 +128,7 @@ async fn send(
     if status == StatusCode::OK {
         return Ok(body);
     }
-    let code = serde_json::from_slice::<Problem>(&body)
+    let code = confonnx_attest::json::from_slice::<Problem>(&body)
         .map_or_else(|_| "none".into(), |problem| plain(&problem.code));
     Err(match code.as_str() {
         "keys-unavailable" => ExchangeError::NoKeys(address.clone()),

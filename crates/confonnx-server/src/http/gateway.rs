@@ -13,6 +13,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::{
     sync::OwnedSemaphorePermit,
+    task::yield_now,
     time::{Instant, timeout_at},
 };
 
@@ -22,6 +23,7 @@ use crate::{
     config::Limits,
     metrics::Held,
     service::Sealed,
+    workers::Turn,
 };
 
 /// Receives the request, and has it opened, answered and sealed: on this thread if that is likely to be brief, else on a
@@ -90,7 +92,7 @@ where
                 }
                 Err(code) => (Err(code), None),
             };
-            return reply(app, on_worker(app, permit, work).await?, kind, purse);
+            return reply(app, on_worker(app, permit, Turn::Sealed, work).await?, kind, purse);
         }
         (open(app)?, permit, share)
     };
@@ -103,7 +105,7 @@ where
     };
     let sealed = match in_place {
         Some(_place) => here(app, permit, work)?,
-        None => on_worker(app, permit, work).await?,
+        None => on_worker(app, permit, Turn::Opened, work).await?,
     };
     reply(app, sealed, kind, purse)
 }
@@ -154,17 +156,24 @@ struct Arriving<B> {
     begun: Instant,
     longest: Duration,
     received: usize,
+    /// Of these, the ones since others of this thread had their turn.
+    since: usize,
     limit: usize,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
     fn new(app: &App, body: B, share: Share) -> Self {
         let Limits { request_timeout: longest, request_bytes: limit, .. } = app.limits;
-        Self { body, share, begun: Instant::now(), longest, received: 0, limit }
+        Self { body, share, begun: Instant::now(), longest, received: 0, since: 0, limit }
     }
 
     /// The next bytes; none at its end.
     async fn next(&mut self) -> Result<Option<Bytes>, Code> {
+        if self.since > TURN {
+            self.since = 0;
+            // Whoever sends much and fast is read for as long as there is something: others of this thread wait.
+            yield_now().await;
+        }
         loop {
             let earned = Duration::from_secs((self.received / LEAST_RATE) as u64);
             let deadline = self.begun + self.longest.min(HEAD_START.saturating_add(earned));
@@ -176,6 +185,7 @@ impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
                 Ok(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     self.received = self.received.saturating_add(data.len());
+                    self.since = self.since.saturating_add(data.len());
                     if self.received > self.limit {
                         return Err(Code::RequestTooLarge);
                     }
@@ -201,6 +211,7 @@ fn here<R>(
 async fn on_worker<R>(
     app: &Arc<App>,
     permit: OwnedSemaphorePermit,
+    turn: Turn,
     work: impl FnOnce(&App) -> (Result<Sealed, Code>, R) + Send + 'static,
 ) -> Result<Sealed, Code> {
     let shared = Arc::clone(app);
@@ -212,7 +223,7 @@ async fn on_worker<R>(
         work(&shared)
     };
     // The service answers its own panics inside the seal; one outside it loses the keys to do so.
-    app.workers.run(job).await.unwrap_or(Err(Code::RequestInvalid))
+    app.workers.run(turn, job).await.unwrap_or(Err(Code::RequestInvalid))
 }
 
 /// Counts a request as waiting until it runs.
@@ -245,6 +256,9 @@ fn reply(app: &App, sealed: Sealed, kind: Kind, purse: &Purse) -> Result<Answere
 
 /// Bytes of a request that is opened where it arrives: what a model does with more is hardly brief.
 const SHORT: usize = 16 << 10;
+
+/// Bytes of a request that are read before others of its thread have their turn.
+const TURN: usize = 64 << 10;
 
 /// Bytes at the start of a request that say which key it is sealed to, and how.
 const START: usize = 7;

@@ -20,7 +20,7 @@ use confonnx_protocol::{
     bhttp::{Fields, RequestHead, ResponseHead},
     oip::ErrorBody,
     resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER, ResumptionGrant},
-    server::Opened,
+    server::{DateOutOfWindow, Opened},
 };
 use serde::Serialize;
 
@@ -127,13 +127,8 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    pub(super) fn of(opened: &Opened) -> Self {
-        Self { outdated: opened.outdated, resumption: None }
-    }
-
-    #[cfg(test)]
-    pub(super) fn outdated() -> Self {
-        Self { outdated: true, resumption: None }
+    pub(super) fn of(outdated: bool) -> Self {
+        Self { outdated, resumption: None }
     }
 
     /// Opens the resumption that the request offers, if it does.
@@ -182,26 +177,53 @@ fn matched(pattern: &str, path: &str) -> Option<Asked> {
     }
 }
 
-/// Answers the request that `plan` is of; errors are answers too. What may be written of it is left in `trail`.
-pub(super) fn answer(service: &Service, opened: &Opened, plan: &Plan, trail: &mut Trail) -> Answer {
-    respond(service, opened, plan, trail).unwrap_or_else(|err| failure(&err, Notes::of(opened)))
+/// Who asks what `plan` says, in a request that was received at `received` and whose `date` is for `in_time` to judge.
+///
+/// # Errors
+/// Nobody who is served, or not now: nothing may come of it.
+pub(super) fn let_in(
+    service: &Service,
+    plan: &Plan,
+    received: UnixTime,
+    in_time: impl FnOnce(UnixTime) -> Result<(), DateOutOfWindow>,
+) -> Result<Caller, InnerError> {
+    let asks = plan.asks.as_ref().map_err(|err| InnerError::Message(err.clone()))?;
+    let fields = &asks.head.fields;
+    in_time(date(fields)?)
+        .map_err(|refused| InnerError::DateOutOfWindow { window_s: refused.window, now: refused.now })?;
+    if asks.row.is_some_and(|row| row.lets_in == LetsIn::Peers) {
+        return Ok(Caller::peer());
+    }
+    Ok(service.auth.identify(fields.get("authorization"), received)?)
 }
 
-fn respond(service: &Service, opened: &Opened, plan: &Plan, trail: &mut Trail) -> Result<Answer, InnerError> {
+/// Answers the request that `plan` is of; errors are answers too. What may be written of it is left in `trail`.
+pub(super) fn answer(
+    service: &Service,
+    caller: &Caller,
+    opened: &Opened,
+    plan: &Plan,
+    trail: &mut Trail,
+) -> Answer {
+    respond(service, caller, opened, plan, trail)
+        .unwrap_or_else(|err| failure(&err, Notes::of(opened.outdated)))
+}
+
+fn respond(
+    service: &Service,
+    caller: &Caller,
+    opened: &Opened,
+    plan: &Plan,
+    trail: &mut Trail,
+) -> Result<Answer, InnerError> {
     let asks = plan.asks.as_ref().map_err(|err| InnerError::Message(err.clone()))?;
     let (head, path) = (&asks.head, without_query(&asks.head.path));
-    check_date(opened, &head.fields)?;
-    let lets_in = asks.row.map(|row| row.lets_in);
-    let mut notes = Notes::of(opened);
-    let caller = if lets_in == Some(LetsIn::Peers) {
-        &*trail.caller.insert(Caller::peer())
-    } else {
-        let caller = service.auth.identify(head.fields.get("authorization"), opened.received())?;
-        let caller = &*trail.caller.insert(caller);
+    let caller = &*trail.caller.insert(caller.clone());
+    let mut notes = Notes::of(opened.outdated);
+    if asks.row.is_none_or(|row| row.lets_in != LetsIn::Peers) {
         service.auth.admit(caller, Instant::now())?;
         notes = notes.and_resumption(service, opened, &head.fields);
-        caller
-    };
+    }
     let row = asks.row.ok_or_else(|| InnerError::NotFound { path: path.into() })?;
     if let LetsIn::Those(action) = row.lets_in {
         caller.permit(action, &asks.model.name)?;
@@ -229,16 +251,14 @@ fn respond(service: &Service, opened: &Opened, plan: &Plan, trail: &mut Trail) -
     })
 }
 
-fn check_date(opened: &Opened, fields: &Fields) -> Result<(), InnerError> {
-    let date = fields
+fn date(fields: &Fields) -> Result<UnixTime, InnerError> {
+    fields
         .get("date")
         .and_then(|value| std::str::from_utf8(value).ok())
         .and_then(|text| httpdate::parse_http_date(text).ok())
         .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
-        .ok_or(InnerError::DateMissing)?;
-    opened
-        .check_date(UnixTime(date.as_secs()))
-        .map_err(|refused| InnerError::DateOutOfWindow { window_s: refused.window, now: refused.now })
+        .map(|since| UnixTime(since.as_secs()))
+        .ok_or(InnerError::DateMissing)
 }
 
 impl<'c> Call<'c> {

@@ -1,7 +1,7 @@
 //! Every problem code a client can meet before its request is opened.
 
 use bytes::Bytes;
-use confonnx_protocol::{Aead, Code, Kem};
+use confonnx_protocol::{Aead, Code, Kem, bhttp::Fields};
 use hyper::Request;
 
 use super::harness::*;
@@ -86,6 +86,43 @@ async fn a_full_replay_table_refuses_rather_than_forgets() {
     assert_eq!((full.status().as_u16(), code(&full)), (503, "replay-state-full".to_owned()));
     assert!(full.headers().contains_key("retry-after"));
     assert_eq!(code(&server.post(SEALED, first).await), "request-replayed");
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_takes_no_place_in_the_replay_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "open-sesame\n").unwrap();
+    let server = start_with(config("mlp", |settings| {
+        (settings.replay_capacity, settings.auth_key_file) = (Some(2), Some(tokens));
+    }))
+    .await;
+    let key = server.key(Kem::X25519).await;
+    let ask = async |token: &str, date: Option<&str>| {
+        let mut head = head("GET", "/v2");
+        if let Some(date) = date {
+            head.fields = Fields::default();
+            head.fields.push("date", date);
+        }
+        head.fields.push("authorization", format!("Bearer {token}"));
+        let (sealed, opener) = seal(&key, &head, b"");
+        let response = server.post(SEALED, sealed.clone()).await;
+        assert_eq!(response.status(), 200, "{}", code(&response));
+        (sealed, Answer::open(response, opener).head.status)
+    };
+    for _ in 0..4 {
+        let (refused, status) = ask("wrong", None).await;
+        assert_eq!(status, 401);
+        // Sent again, nothing comes of it either: it is no replay of anything.
+        assert_eq!(server.post(SEALED, refused).await.status(), 200);
+        assert_eq!(ask("open-sesame", Some("Sun, 06 Nov 1994 08:49:37 GMT")).await.1, 400);
+    }
+    let (served, status) = ask("open-sesame", None).await;
+    assert_eq!(status, 200);
+    assert_eq!(code(&server.post(SEALED, served).await), "request-replayed");
+    assert_eq!(ask("open-sesame", None).await.1, 200);
+    let full = server.post(SEALED, seal(&key, &head("GET", "/v2"), b"").0).await;
+    assert_eq!(code(&full), "replay-state-full");
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ impl Driven {
         });
         let metrics = Arc::new(Metrics::default());
         let claims = Claims::example(UnixTime(0));
-        let keys = Arc::new(Keys::new(&config, claims, Arc::clone(&metrics)).unwrap());
+        let keys = Arc::new(Keys::new(&config, Arc::default(), claims, Arc::clone(&metrics)).unwrap());
         let source =
             Arc::new(Scripted { down: down.into(), syncs: AtomicU64::new(0), root: AtomicU64::new(1) });
         let driver =

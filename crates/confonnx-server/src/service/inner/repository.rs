@@ -69,7 +69,7 @@ struct Filter {
 fn index(call: &Call<'_>) -> Result<Answer, InnerError> {
     let filter: Filter = match call.body {
         [] => Filter::default(),
-        body => serde_json::from_slice(body)
+        body => confonnx_attest::json::from_slice(body)
             .map_err(|_| InnerError::body(call.path, "{\"ready\": true or false}"))?,
     };
     let listed = |entry: &&Entry| call.caller.may_see(&entry.name) && (entry.is_ready() || !filter.ready);
@@ -83,7 +83,8 @@ fn no_parameters(call: &Call<'_>, harmless: &[&str]) -> Result<(), InnerError> {
     if call.body.is_empty() {
         return Ok(());
     }
-    let body: Map<String, Value> = serde_json::from_slice(call.body).map_err(|_| wrong("a JSON object"))?;
+    let body: Map<String, Value> =
+        confonnx_attest::json::from_slice(call.body).map_err(|_| wrong("a JSON object"))?;
     match body.get("parameters") {
         None | Some(Value::Null) => Ok(()),
         Some(Value::Object(given)) if given.keys().all(|name| harmless.contains(&name.as_str())) => Ok(()),
