@@ -147,6 +147,7 @@ pub(crate) fn checks(checks: &[Check]) -> Vec<PyCheck> {
         Outcome::Failed => "failed",
         Outcome::Undecided => "undecided",
         Outcome::Info => "info",
+        Outcome::Notable => "notable",
     };
     let row = |check: &Check| PyCheck {
         name: check.name,

@@ -162,4 +162,4 @@ def test_the_command_verifies_through_tls(ingress: Ingress, server: Server, tmp_
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert "Trusted." in done.stdout
+    assert "INSECURE: accepted" in done.stdout

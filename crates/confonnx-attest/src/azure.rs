@@ -143,6 +143,15 @@ impl Evidence {
     }
 }
 
+impl Facts {
+    pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
+        match &self.hardware {
+            Processor::Snp(_) => None,
+            Processor::Tdx(measured) => measured.facts.tcb_evaluation(),
+        }
+    }
+}
+
 impl Attested for Evidence {
     type Error = ParseError;
     type Facts = Facts;
@@ -202,6 +211,14 @@ impl Attested for Evidence {
             Hardware::Snp(evidence) => evidence.staple(answers),
             Hardware::Tdx(evidence) => evidence.staple(answers),
         }
+    }
+
+    fn says(&self) -> Option<EnclaveHash> {
+        self.pcrs.digest_of(&BOOT_PCRS).map(Into::into)
+    }
+
+    fn verify_whatever_it_carries(&self, now: UnixTime, verdict: &mut Verdict) -> Option<Measured<Facts>> {
+        self.verify_with(snp::Roots::amd(), self.quote.data(), now, verdict)
     }
 
     fn verify(

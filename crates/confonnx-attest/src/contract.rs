@@ -1,6 +1,6 @@
 //! What the folder of a TEE has to have.
 //!
-//! Besides these two traits: `Facts` (what only this TEE says), `Policy` with `strict()` and `cloud()` (its section of a
+//! Besides these two traits: `Facts` (what only this TEE says, with `tcb_evaluation()`), `Policy` with `strict()` and `cloud()` (its section of a
 //! policy file), `ParseError`, and with the feature `produce` a `Device` with `evidence(&[u8; 64])` and a `DeviceError`.
 
 use serde_json::{Map, Value};
@@ -40,6 +40,16 @@ pub(crate) trait Attested: Sized {
         }
     }
 
+    /// What the evidence says was measured, before anything of it is verified.
+    fn says(&self) -> Option<EnclaveHash>;
+
+    /// The same as [`verify`](Self::verify), whatever report data it carries.
+    fn verify_whatever_it_carries(
+        &self,
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Option<Measured<Self::Facts>>;
+
     /// Checks signatures and report data at `now`; says what the TEE measured, or nothing when the evidence does not
     /// say it. Makes every check, whatever the others say.
     fn verify(
@@ -57,6 +67,12 @@ pub(crate) trait Section {
 
     /// Whether it says which programs are accepted.
     fn names_program(&self) -> bool;
+
+    /// Whether it says which of a signer's programs are accepted, and from which version on: then a signing key that the
+    /// policy gives elsewhere names programs. Where programs have no signer, none passes.
+    fn narrows_signer(&self) -> bool {
+        true
+    }
 
     /// Whether it accepts programs into which the host can look.
     fn allows_debug(&self, facts: &Self::Facts) -> bool;

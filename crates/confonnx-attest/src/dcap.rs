@@ -4,6 +4,7 @@
 //! Verification is `dcap-qvl`'s. Its answer is one error or none, so [`verify()`] also makes each check by itself, in
 //! order to name them all; evidence is genuine only when every check passes and `dcap-qvl` agrees.
 
+mod behind;
 mod checks;
 mod collateral;
 mod enclave;
@@ -12,6 +13,7 @@ mod platform;
 mod policy;
 mod quote;
 mod root;
+mod status;
 mod tcb;
 mod verify;
 
@@ -20,7 +22,7 @@ pub(crate) use enclave::EnclaveReport;
 pub(crate) use pcs::{requests, staple};
 pub(crate) use platform::Platform;
 pub use platform::TcbStatus;
-pub(crate) use policy::{PlatformPolicy, check_list};
+pub(crate) use policy::{CLOUD_EVALUATION, PlatformPolicy, STRICT_EVALUATION, check_list};
 pub(crate) use quote::Quote;
 pub use quote::{Kind, QuoteError};
 pub(crate) use root::Root;

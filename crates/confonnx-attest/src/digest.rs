@@ -28,6 +28,12 @@ pub enum HexError {
         /// Bytes of text found.
         found: usize,
     },
+    /// A digit is in upper case where values have one form.
+    #[error("expected hex digits in lower case, found an upper-case one at position {position}")]
+    UpperCase {
+        /// Position of the character, in bytes from the start.
+        position: usize,
+    },
     /// A character is not a hex digit.
     #[error("expected hex digits (0-9, a-f), found another character at position {position}")]
     Digit {
@@ -188,6 +194,14 @@ pub(crate) fn decode_array<const N: usize>(text: &str) -> Result<[u8; N], HexErr
         return Err(length);
     }
     decode(text)?.try_into().map_err(|_| length)
+}
+
+/// The same, in lower case alone: on the wire a value has one form.
+pub(crate) fn decode_array_lower<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
+    match text.bytes().position(|c| c.is_ascii_uppercase()) {
+        Some(position) => Err(HexError::UpperCase { position }),
+        None => decode_array(text),
+    }
 }
 
 pub(crate) fn decode(text: &str) -> Result<Vec<u8>, HexError> {

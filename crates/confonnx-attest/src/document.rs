@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::digest::{self, HexError};
 use crate::merkle::InclusionProof;
 use crate::shown::shown;
+use crate::x509::shown_time;
 use crate::{Claims, Digest, Evidence, EvidenceError, Genuine, Nonce, UnixTime, Verdict, report_data};
 
 /// Longest document a client reads.
@@ -130,6 +131,9 @@ impl Document {
         let claims = Claims::parse(&self.claims);
         let found = claims.as_ref().map_or_else(|err| shown(&err.to_string()), |_| CLAIMS.into());
         verdict.equal("claims", CLAIMS, found);
+        if let Some(until) = verdict.decided_until() {
+            verdict.info("decided until", shown_time(until));
+        }
         match (claims, measured) {
             (Ok(claims), Some(measured)) if verdict.passes() => Ok(Genuine {
                 key_configs: self.key_configs.clone(),
@@ -139,8 +143,20 @@ impl Document {
                 fresh: nonce.is_some(),
                 verdict,
             }),
-            _ => Err(VerifyError { verdict }),
+            (_, measured) => {
+                // So that reference values can be read off evidence that cannot be decided about.
+                let hash = measured.map(|measured| measured.enclave_hash).or_else(|| self.evidence.says());
+                if let Some(hash) = hash {
+                    verdict.info("measured", format!("{hash}, as the evidence says"));
+                }
+                Err(VerifyError { verdict })
+            }
         }
+    }
+
+    /// The claims as they were sent, if they are JSON. Nothing vouches for them before [`verify`](Self::verify).
+    pub fn claims_json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.claims).ok()
     }
 
     fn check_nonce(&self, nonce: Option<&Nonce>, verdict: &mut Verdict) {
@@ -260,7 +276,7 @@ fn base64(member: &'static str, text: &str) -> Result<Vec<u8>, DocumentError> {
 }
 
 fn hash(member: &'static str, text: &str) -> Result<[u8; 32], DocumentError> {
-    digest::decode_array(text).map_err(|source| DocumentError::Hex { member, source })
+    digest::decode_array_lower(text).map_err(|source| DocumentError::Hex { member, source })
 }
 
 /// Of `freshness` and of the document.

@@ -30,6 +30,17 @@ macro_rules! evidence {
             $($kind(crate::$folder::Facts),)*
         }
 
+        impl Facts {
+            /// The number of Intel's TCB recovery event that the collateral knows of, where there is one.
+            pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
+                match self {
+                    #[cfg(feature = "insecure-dev")]
+                    Self::Insecure => None,
+                    $(Self::$kind(facts) => facts.tcb_evaluation(),)*
+                }
+            }
+        }
+
         /// Evidence that cannot be read.
         #[derive(Debug, thiserror::Error)]
         pub enum EvidenceError {
@@ -119,6 +130,32 @@ macro_rules! evidence {
                     #[cfg(feature = "insecure-dev")]
                     Self::Insecure(report) => report.staple(answers),
                     $(Self::$kind(evidence) => evidence.staple(answers),)*
+                }
+            }
+
+            /// What the evidence says was measured, before anything of it is verified.
+            pub(crate) fn says(&self) -> Option<crate::EnclaveHash> {
+                match self {
+                    #[cfg(feature = "insecure-dev")]
+                    Self::Insecure(report) => report.says(),
+                    $(Self::$kind(evidence) => evidence.says(),)*
+                }
+            }
+
+            /// The same as [`verify`](Self::verify), whatever report data it carries.
+            pub(crate) fn verify_whatever_it_carries(
+                &self,
+                now: UnixTime,
+                verdict: &mut Verdict,
+            ) -> Option<Measured<Facts>> {
+                match self {
+                    #[cfg(feature = "insecure-dev")]
+                    Self::Insecure(report) => {
+                        Some(report.verify_whatever_it_carries(now, verdict)?.map(|()| Facts::Insecure))
+                    }
+                    $(Self::$kind(evidence) => {
+                        Some(evidence.verify_whatever_it_carries(now, verdict)?.map(Facts::$kind))
+                    })*
                 }
             }
 

@@ -66,6 +66,7 @@ mod policy;
 #[cfg(feature = "produce")]
 pub mod produce;
 mod proof;
+mod raw;
 pub mod release;
 pub mod sgx;
 mod shown;
@@ -90,11 +91,12 @@ pub use document::{Document, DocumentError, Documents, MAX_DOCUMENT_BYTES, Verif
 pub use enclave_info::{EnclaveInfo, EnclaveInfoError};
 pub use evidence::{Evidence, EvidenceError};
 pub use policy::{
-    AcceptedEngine, AcceptedKeyService, Called, Expectations, ModelPin, ModelRefused, Platforms, Policy,
-    PolicyBuildError, PolicyError, PolicyFileError, Preset, Refusal, ServerExpectations, SigningKey,
+    AcceptedEngine, AcceptedKeyService, Called, Expectations, Maxima, ModelPin, ModelRefused, Platforms,
+    Policy, PolicyBuildError, PolicyError, PolicyFileError, Preset, Refusal, ServerExpectations, SigningKey,
     SigningKeyError,
 };
 pub use proof::Genuine;
+pub use raw::{RawError, RawEvidence};
 pub use tee::Tee;
 pub use trust::Trusted;
 pub use verdict::{Check, Outcome, Step, Verdict};

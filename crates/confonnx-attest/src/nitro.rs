@@ -13,7 +13,7 @@ use crate::digest::encode;
 use crate::measured::Measured;
 use crate::shown::shown;
 use crate::x509::{Algorithm, Hash, shown_time};
-use crate::{Hex, UnixTime, Verdict};
+use crate::{EnclaveHash, Hex, UnixTime, Verdict};
 
 mod chain;
 mod document;
@@ -54,6 +54,17 @@ impl Evidence {
         now: UnixTime,
         verdict: &mut Verdict,
     ) -> Measured<Facts> {
+        self.verify_carrying(root, report_data, now, verdict)
+    }
+
+    /// The same for other data than ours.
+    fn verify_carrying(
+        &self,
+        root: &[u8],
+        report_data: &[u8],
+        now: UnixTime,
+        verdict: &mut Verdict,
+    ) -> Measured<Facts> {
         let document = &self.document;
         let chain = Chain::read(&document.cabundle, &document.certificate);
         match &chain {
@@ -74,7 +85,7 @@ impl Evidence {
             }
         }
         let user_data = document.user_data.as_deref();
-        verdict.equal("report data", encode(report_data), user_data.map_or("absent".into(), encode));
+        verdict.equal("report data", encode(report_data), user_data.map_or_else(String::new, encode));
         verdict.info("module", shown(&document.module_id));
         verdict.info("document nonce", length_of(document.nonce.as_deref()));
         verdict.info("public key", length_of(document.public_key.as_deref()));
@@ -107,20 +118,34 @@ impl Evidence {
 
     fn measured(&self, now: UnixTime) -> Measured<Facts> {
         let document = &self.document;
-        let registers = [document.pcr(0), document.pcr(1), document.pcr(2)];
-        let hash: [u8; 48] = Sha384::digest(registers.concat()).into();
+        let (registers, hash) = (self.registers(), self.hash());
         // Every image has something in each of them, so a zero one was not measured.
         let debug = registers.contains(&[0; 48]);
         Measured {
-            enclave_hash: Hex(hash).into(),
+            enclave_hash: hash.into(),
             signer: None,
             debug,
             facts: Facts { pcrs: document.pcrs.clone(), debug, age_s: now.0.saturating_sub(self.made().0) },
         }
     }
 
+    fn registers(&self) -> [Pcr; 3] {
+        [self.document.pcr(0), self.document.pcr(1), self.document.pcr(2)]
+    }
+
+    fn hash(&self) -> Hex<48> {
+        Hex(Sha384::digest(self.registers().concat()).into())
+    }
+
     fn made(&self) -> UnixTime {
         UnixTime(self.document.timestamp_ms / 1000)
+    }
+}
+
+impl Facts {
+    /// Its vendor counts no such events.
+    pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
+        None
     }
 }
 
@@ -135,6 +160,15 @@ impl Attested for Evidence {
 
     fn report(&self) -> Vec<u8> {
         self.report.clone()
+    }
+
+    fn says(&self) -> Option<EnclaveHash> {
+        Some(self.hash().into())
+    }
+
+    fn verify_whatever_it_carries(&self, now: UnixTime, verdict: &mut Verdict) -> Option<Measured<Facts>> {
+        let carried = self.document.user_data.clone().unwrap_or_default();
+        Some(self.verify_carrying(AWS_ROOT, &carried, now, verdict))
     }
 
     fn verify(

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::measured::Signer;
+use sha2::{Digest as _, Sha256};
+
+use crate::evidence::Facts;
+use crate::measured::{Measured, Signer};
 use crate::shown::{one_of, shown};
 use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
 
@@ -13,12 +16,13 @@ mod model;
 mod platforms;
 mod server;
 mod signing_key;
+mod stated;
 
 pub use file::{PolicyFileError, Preset};
 pub use key_source::AcceptedKeyService;
 pub use model::{Called, ModelPin, ModelRefused};
 pub use platforms::Platforms;
-pub use server::{AcceptedEngine, Refusal, ServerExpectations};
+pub use server::{AcceptedEngine, Maxima, Refusal, ServerExpectations};
 pub use signing_key::{SigningKey, SigningKeyError};
 
 /// What a server has to be. Whatever is given is always compared; nothing is skipped.
@@ -69,10 +73,18 @@ pub enum PolicyBuildError {
          signing key too (or, for development only, allow debug)"
     )]
     ModelHashAlone,
+    /// Only a signing key was expected, and it has signed old programs, and others.
+    #[error(
+        "an enclave signing key alone names no program, because it has signed old ones and others: give the enclave hash \
+         too, or in the policy's section `isv_prod_id` and `minimum_isv_svn` (`sgx`), `minimum_guest_svn` (`snp`)"
+    )]
+    SignerAlone,
     /// Some kinds of TEE are expected to run certain programs, others are not.
     #[error(
         "any program would be accepted in {}: name the accepted programs in the policy's section, or give the \
-         enclave hash or the enclave signing key",
+         enclave hash. (Programs are named in `tpm` and `azure` by `measurements`, or by `pcrs` 0, 2 and 4 with 11, or with \
+         8 and 9; a signer names them in `sgx` with `isv_prod_id` and `minimum_isv_svn`, in `snp` with \
+         `minimum_guest_svn`)",
         names(.tees)
     )]
     AnyProgram {
@@ -125,21 +137,49 @@ impl Expectations {
 impl Policy {
     /// A policy with those expectations; an error when programs of anybody would satisfy them.
     pub fn new(expected: Expectations) -> Result<Self, PolicyBuildError> {
-        let named = !expected.enclave_hashes.is_empty() || !expected.signing_keys.is_empty();
-        if named || expected.allow_debug {
+        let signed = !expected.signing_keys.is_empty();
+        if !expected.enclave_hashes.is_empty() || expected.allow_debug {
             return Ok(Self { expected });
         }
-        let (accepted, tees) = (expected.platforms.accepted(), expected.platforms.without_program());
+        let (accepted, tees) = (expected.platforms.accepted(), expected.platforms.without_program(signed));
         if tees.is_empty() && !accepted.is_empty() {
             return Ok(Self { expected });
         }
-        Err(if tees.len() < accepted.len() {
+        Err(if signed {
+            PolicyBuildError::SignerAlone
+        } else if tees.len() < accepted.len() {
             PolicyBuildError::AnyProgram { tees }
         } else if expected.model_hashes.is_empty() {
             PolicyBuildError::NoExpectation
         } else {
             PolicyBuildError::ModelHashAlone
         })
+    }
+
+    /// The same, that accepts no older word of the vendor than `own` has: no lower number of TCB recovery events.
+    pub fn no_older_than(mut self, own: &Genuine) -> Self {
+        if let Some(number) = own.measured.facts.tcb_evaluation() {
+            self.expected.platforms.raise_tcb_evaluation(number);
+        }
+        self
+    }
+
+    /// SHA-256 of all that it expects: the same for the same expectations, however they were given.
+    pub fn digest(&self) -> Digest {
+        let expected = &self.expected;
+        let mut lines: Vec<String> =
+            expected.enclave_hashes.iter().map(|hash| format!("hash {hash}")).collect();
+        lines.extend(expected.signing_keys.iter().map(|key| format!("signer {key:?}")));
+        lines.extend(expected.model_hashes.iter().map(|pin| format!("model {pin}")));
+        lines.extend(expected.client_auth.iter().map(|digest| format!("client auth {digest}")));
+        lines.extend(expected.key_services.iter().map(|service| format!("key service {service}")));
+        lines.extend(expected.peer_policies.iter().map(|digest| format!("peer policy {digest}")));
+        lines.sort_unstable();
+        lines.push(format!("debug {}", expected.allow_debug));
+        lines.push(format!("age {:?}", expected.max_age.map(|age| age.as_secs())));
+        lines.push(format!("server {:?}", expected.server));
+        lines.push(expected.platforms.to_toml());
+        Digest(Sha256::digest(format!("confonnx policy v1\n{}", lines.join("\n"))).into())
     }
 
     /// The longest a document may be old when it was not made for the caller's nonce.
@@ -149,14 +189,19 @@ impl Policy {
 
     /// Makes every check, whatever the others say.
     pub(crate) fn check(&self, genuine: &Genuine, now: UnixTime, verdict: &mut Verdict) {
-        self.check_tee(genuine.tee, verdict);
-        self.check_program(genuine, verdict);
+        self.check_platform(genuine.tee, &genuine.measured, verdict);
         self.check_model(genuine, verdict);
         self.check_client_auth(genuine, verdict);
         key_source::check(&self.expected, genuine, verdict);
         self.expected.server.check(&genuine.claims, verdict);
         self.check_age(genuine, now, verdict);
         verdict.equal("protocol", PROTOCOL, shown(&genuine.claims.protocol));
+    }
+
+    /// The checks of the TEE and of what it measured.
+    pub(crate) fn check_platform(&self, tee: Tee, measured: &Measured<Facts>, verdict: &mut Verdict) {
+        self.check_tee(tee, verdict);
+        self.check_program(tee, measured, verdict);
     }
 
     fn check_tee(&self, tee: Tee, verdict: &mut Verdict) {
@@ -168,18 +213,17 @@ impl Policy {
         verdict.decide("tee", names(&accepted), tee.name(), accepted.contains(&tee));
     }
 
-    fn check_program(&self, genuine: &Genuine, verdict: &mut Verdict) {
-        let measured = &genuine.measured;
+    fn check_program(&self, tee: Tee, measured: &Measured<Facts>, verdict: &mut Verdict) {
         let platforms = &self.expected.platforms;
-        let named_by_section = platforms.names_program(&measured.facts);
-        let found = measured.enclave_hash.to_string();
         let (hashes, keys) = (&self.expected.enclave_hashes, &self.expected.signing_keys);
+        let named_by_section = platforms.names_program(&measured.facts, !keys.is_empty());
+        let found = measured.enclave_hash.to_string();
         if !hashes.is_empty() {
             let expected = one_of(hashes.iter().map(EnclaveHash::to_string));
             verdict.decide("enclave hash", expected, found, hashes.contains(&measured.enclave_hash));
-        } else if keys.is_empty() && !named_by_section && genuine.tee != Tee::Insecure {
-            // Debug permission alone names no program, so it is enough for the insecure TEE only.
-            let expected = "an enclave hash or signing key in the policy";
+        } else if !named_by_section && tee != Tee::Insecure {
+            // Debug permission alone names no program, so it is enough for the insecure TEE only; nor does a signer.
+            let expected = "an enclave hash in the policy, or a section that names programs";
             verdict.decide("enclave hash", expected, found, false);
         } else {
             verdict.info("enclave hash", found);

@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::evidence::Facts;
 use crate::measured::Measured;
-use crate::{Claims, Digest, EnclaveHash, Tee, Verdict};
+use crate::{Claims, Digest, EnclaveHash, Tee, UnixTime, Verdict};
 
 /// A document whose evidence is genuine: a TEE of that kind vouches for key configs and claims. Whether the program
 /// in it is the right one is for [`appraise`](Self::appraise) to say.
@@ -38,6 +38,12 @@ impl Genuine {
     /// What the TEE measured.
     pub fn enclave_hash(&self) -> &EnclaveHash {
         &self.measured.enclave_hash
+    }
+
+    /// The latest time at which the TEE's vendor stated any of what makes this evidence genuine: it cannot be earlier now,
+    /// whatever a clock says.
+    pub fn stated_at(&self) -> Option<UnixTime> {
+        self.verdict.stated_at()
     }
 
     /// The `peer_policy_sha256` of a group whose members have to be the same program as this one, in the same kind of TEE,

@@ -11,7 +11,7 @@ use crate::contract::Attested;
 use crate::dcap::{self, Collateral, CollateralError, EnclaveReport, Platform, Quote, Root};
 use crate::measured::{Measured, Signer};
 use crate::x509::PublicKey;
-use crate::{Digest, UnixTime, Verdict};
+use crate::{Digest, EnclaveHash, UnixTime, Verdict};
 
 pub mod measure;
 mod policy;
@@ -62,6 +62,12 @@ impl Evidence {
     }
 }
 
+impl Facts {
+    pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
+        Some(self.platform.tcb_evaluation)
+    }
+}
+
 impl Attested for Evidence {
     type Error = ParseError;
     type Facts = Facts;
@@ -91,6 +97,14 @@ impl Attested for Evidence {
             self.collateral = Some(collateral);
         }
         Ok(())
+    }
+
+    fn says(&self) -> Option<EnclaveHash> {
+        Some(Digest(self.quote.enclave_report()?.mr_enclave).into())
+    }
+
+    fn verify_whatever_it_carries(&self, now: UnixTime, verdict: &mut Verdict) -> Option<Measured<Facts>> {
+        self.verify(&self.quote.report_data(), now, verdict)
     }
 
     fn verify(

@@ -6,6 +6,11 @@ pub(crate) fn shown(text: &str) -> String {
     if text.chars().nth(64).is_some() { clean + "…" } else { clean }
 }
 
+/// A setting of the claims, likewise.
+pub(crate) fn said(value: &serde_json::Value) -> String {
+    shown(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
 /// Values of which one will do.
 pub(crate) fn one_of(values: impl Iterator<Item = String>) -> String {
     values.collect::<Vec<_>>().join(" or ")

@@ -165,6 +165,13 @@ impl Evidence {
     }
 }
 
+impl Facts {
+    /// Its vendor counts no such events.
+    pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
+        None
+    }
+}
+
 impl Attested for Evidence {
     type Error = ParseError;
     type Facts = Facts;
@@ -188,6 +195,14 @@ impl Attested for Evidence {
     fn staple(&mut self, answers: &[Option<&Answer>]) -> Result<(), StapleError> {
         let requests = self.collateral_requests();
         collateral::staple(&mut self.endorsements, &requests, answers)
+    }
+
+    fn says(&self) -> Option<EnclaveHash> {
+        Some(EnclaveHash::from(Hex(self.report.measurement)))
+    }
+
+    fn verify_whatever_it_carries(&self, now: UnixTime, verdict: &mut Verdict) -> Option<Measured<Facts>> {
+        self.verify(&self.report.report_data, now, verdict)
     }
 
     fn verify(

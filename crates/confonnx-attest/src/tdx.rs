@@ -50,8 +50,10 @@ pub enum ParseError {
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) report: Box<TDReport10>,
-    /// MR_SERVICETD: what other trust domains are bound to this one; zeros before TD 1.5.
+    /// MR_SERVICETD: what other trust domains were bound to this one when it was created; zeros before TD 1.5.
     pub(crate) mr_service_td: [u8; 48],
+    /// CUR_SERVICE_TD_HASH: what is bound to it now, where the report says it.
+    pub(crate) current_service_td: Option<[u8; 48]>,
     /// TEE_TCB_SVN2: of the TDX module that runs now, where that is not the one that started the trust domain.
     pub(crate) tee_tcb_svn2: Option<[u8; 16]>,
     pub(crate) platform: Platform,
@@ -69,23 +71,20 @@ impl Evidence {
     ) -> Option<Facts> {
         let bound = bound.into();
         let platform = dcap::verify(root, &self.quote, self.collateral.as_ref(), bound, now, verdict);
-        let (report, mr_service_td, tee_tcb_svn2) = match *self.quote.report() {
+        let (report, later) = match *self.quote.report() {
             Report::SgxEnclave(_) => return None,
-            Report::TD10(report) => (report, [0; 48], None),
-            Report::TD15(report) => (report.base, report.mr_service_td, Some(report.tee_tcb_svn2)),
-            // MR_SERVICETD is what was bound when the trust domain was created; this is what is bound now.
-            Report::TD15Ex(report) if report.cur_service_td_hash != [0; 48] => {
-                (report.base.base, report.cur_service_td_hash, Some(report.base.tee_tcb_svn2))
-            }
+            Report::TD10(report) => (report, None),
+            Report::TD15(report) => (report.base, Some((report, None))),
             Report::TD15Ex(report) => {
-                (report.base.base, report.base.mr_service_td, Some(report.base.tee_tcb_svn2))
+                (report.base.base, Some((report.base, Some(report.cur_service_td_hash))))
             }
         };
         let explained = self.check_event_log(&report, verdict);
         Some(Facts {
             report: Box::new(report),
-            mr_service_td,
-            tee_tcb_svn2,
+            mr_service_td: later.map_or([0; 48], |(report, _)| report.mr_service_td),
+            current_service_td: later.and_then(|(_, current)| current),
+            tee_tcb_svn2: later.map(|(report, _)| report.tee_tcb_svn2),
             platform: platform.filter(|_| explained)?,
         })
     }
@@ -161,6 +160,14 @@ impl Attested for Evidence {
         Ok(())
     }
 
+    fn says(&self) -> Option<EnclaveHash> {
+        enclave_hash(self.quote.report().as_td10()?)
+    }
+
+    fn verify_whatever_it_carries(&self, now: UnixTime, verdict: &mut Verdict) -> Option<Measured<Facts>> {
+        self.verify(&self.quote.report_data(), now, verdict)
+    }
+
     fn verify(
         &self,
         report_data: &[u8; 64],
@@ -200,6 +207,10 @@ fn replay(log: &EventLog<'_>, report: &TDReport10) -> impl Iterator<Item = Repla
 }
 
 impl Facts {
+    pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
+        Some(self.platform.tcb_evaluation)
+    }
+
     pub(crate) fn into_measured(self) -> Option<Measured<Self>> {
         Some(Measured {
             enclave_hash: self.enclave_hash()?,
@@ -211,11 +222,7 @@ impl Facts {
 
     /// SHA-384(MRTD ‖ RTMR0 ‖ RTMR1 ‖ RTMR2 ‖ RTMR3).
     pub(crate) fn enclave_hash(&self) -> Option<EnclaveHash> {
-        let mut hash = Sha384::new().chain_update(self.report.mr_td);
-        for rtmr in rtmrs(&self.report) {
-            hash.update(rtmr);
-        }
-        EnclaveHash::new(hash.finalize().to_vec())
+        enclave_hash(&self.report)
     }
 
     /// Whether the host can look into the trust domain: any attribute of the group TUD, TD Under Debug.
@@ -229,6 +236,14 @@ impl From<CollateralError> for ParseError {
     fn from(err: CollateralError) -> Self {
         Self::Collateral(err.to_string())
     }
+}
+
+fn enclave_hash(report: &TDReport10) -> Option<EnclaveHash> {
+    let mut hash = Sha384::new().chain_update(report.mr_td);
+    for rtmr in rtmrs(report) {
+        hash.update(rtmr);
+    }
+    EnclaveHash::new(hash.finalize().to_vec())
 }
 
 fn rtmrs(report: &TDReport10) -> [[u8; 48]; 4] {

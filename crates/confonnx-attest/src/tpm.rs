@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::contract::Attested;
+use crate::digest::encode;
 use crate::measured::Measured;
 use crate::x509::Certificate;
-use crate::{UnixTime, Verdict};
+use crate::{EnclaveHash, UnixTime, Verdict};
 
 mod algorithm;
 mod boot_log;
@@ -37,8 +38,8 @@ pub(crate) use command::{Handle, Tpm};
 pub use key::{AkPublic, KeyError};
 pub(crate) use pcrs::list;
 pub use pcrs::{Pcrs, PcrsError};
-pub(crate) use policy::check_pcrs;
 pub use policy::{PcrIndex, Policy};
+pub(crate) use policy::{check_pcrs, pcrs_name_program};
 #[cfg(feature = "produce")]
 pub use produce::Device;
 #[cfg(feature = "produce")]
@@ -120,6 +121,13 @@ pub(crate) struct Facts {
     verified_at: UnixTime,
 }
 
+impl Facts {
+    /// Its vendor counts no such events.
+    pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
+        None
+    }
+}
+
 impl Attested for Evidence {
     type Error = ParseError;
     type Facts = Facts;
@@ -151,15 +159,35 @@ impl Attested for Evidence {
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
+    fn says(&self) -> Option<EnclaveHash> {
+        self.pcrs.digest_of(&BOOT_PCRS).map(Into::into)
+    }
+
+    fn verify_whatever_it_carries(&self, now: UnixTime, verdict: &mut Verdict) -> Option<Measured<Facts>> {
+        self.verify_carrying(self.quote.data(), now, verdict)
+    }
+
     fn verify(
         &self,
         report_data: &[u8; 64],
         now: UnixTime,
         verdict: &mut Verdict,
     ) -> Option<Measured<Facts>> {
+        self.verify_carrying(&Sha256::digest(report_data), now, verdict)
+    }
+}
+
+impl Evidence {
+    /// The same for any data that a quote may carry.
+    fn verify_carrying(&self, data: &[u8], now: UnixTime, verdict: &mut Verdict) -> Option<Measured<Facts>> {
         let names = Names { signature: "signature", data: "report data" };
-        let data = Sha256::digest(report_data);
-        let quoted = self.quote.verify(&self.ak, &data, &self.pcrs, names, verdict);
+        let quoted = self.quote.verify(&self.ak, data, &self.pcrs, names, verdict);
+        // The description of the key is bytes that nobody signed: certificates are of the key alone.
+        let name = self.ak.name();
+        let named = name.is_some_and(|name| self.quote.is_signed_by(&name));
+        let found = name.map_or_else(|| "a key without description".into(), |name| encode(&name));
+        let found = if named { found } else { format!("{found}, which is not the name in the quote") };
+        verdict.decide("ak name", "the name of the key that the quote says signed it", found, named);
         let lacks = self.ak.lacks();
         let found =
             if lacks.is_empty() { ATTRIBUTES.into() } else { format!("without {}", lacks.join(", ")) };

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::UnixTime;
+
 mod table;
 
 /// The checks of one attestation, in the order they were made.
@@ -16,6 +18,12 @@ pub struct Verdict {
     /// Of the checks that are made from now on.
     #[serde(skip)]
     step: Step,
+    /// The end of the first of all periods in which what was checked is valid.
+    #[serde(skip)]
+    until: Option<UnixTime>,
+    /// The beginning of the last of them: whoever stated it had a clock that was there.
+    #[serde(skip)]
+    stated: Option<UnixTime>,
 }
 
 /// The two steps of a decision.
@@ -56,6 +64,8 @@ pub enum Outcome {
     Undecided,
     /// Nothing was expected by the caller: stated so that it is not overlooked.
     Info,
+    /// The same, of a setting that is not as it is unless somebody changes it.
+    Notable,
 }
 
 impl Verdict {
@@ -68,6 +78,18 @@ impl Verdict {
     pub fn is_undecided(&self) -> bool {
         let has = |outcome| self.checks.iter().any(|check| check.outcome == outcome);
         has(Outcome::Undecided) && !has(Outcome::Failed)
+    }
+
+    /// What the policy does not judge: facts of the second step about which nothing was expected.
+    pub fn not_judged(&self) -> impl Iterator<Item = &Check> {
+        let stated = |check: &&Check| matches!(check.outcome, Outcome::Info | Outcome::Notable);
+        self.checks.iter().filter(|check| check.step == Step::Appraise).filter(stated)
+    }
+
+    /// Until when the same evidence can be decided about: then the first of its certificates, revocation lists or statements
+    /// of the vendor ends. `None` when nothing of it ends.
+    pub fn decided_until(&self) -> Option<UnixTime> {
+        self.until
     }
 
     /// The check of that name, if it was made.
@@ -119,6 +141,32 @@ impl Verdict {
         self.push(name, String::from("anything"), found.into(), Outcome::Info);
     }
 
+    /// Records a fact that the caller expressed no expectation about, and whether it is the usual one.
+    pub(crate) fn state(&mut self, name: &'static str, found: impl Into<String>, usual: bool) {
+        let outcome = if usual { Outcome::Info } else { Outcome::Notable };
+        self.push(name, String::from("anything"), found.into(), outcome);
+    }
+
+    /// The latest time at which a vendor stated any of what was checked: it cannot be earlier than that now.
+    pub(crate) fn stated_at(&self) -> Option<UnixTime> {
+        self.stated
+    }
+
+    /// Remembers the period in which something that was checked is valid.
+    pub(crate) fn valid(&mut self, from: UnixTime, until: Option<UnixTime>) {
+        self.stated = self.stated.max(Some(from));
+        if let Some(until) = until {
+            self.until = Some(self.until.map_or(until, |known| known.min(until)));
+        }
+    }
+
+    /// Nothing was expected of the report data: it is stated.
+    pub(crate) fn carries_anything(&mut self) {
+        for check in self.checks.iter_mut().filter(|check| check.name == "report data") {
+            (check.expected, check.outcome) = ("anything".into(), Outcome::Info);
+        }
+    }
+
     /// From now on checks are those of the second step.
     pub(crate) fn appraising(&mut self) {
         self.step = Step::Appraise;
@@ -138,13 +186,14 @@ impl Verdict {
 }
 
 impl Outcome {
-    /// `✓`, `✗`, `?` or `·`.
+    /// `✓`, `✗`, `?`, `·` or `!`.
     pub fn mark(self) -> char {
         match self {
             Self::Passed => '✓',
             Self::Failed => '✗',
             Self::Undecided => '?',
             Self::Info => '·',
+            Self::Notable => '!',
         }
     }
 }

@@ -219,7 +219,12 @@ pub(crate) fn check_period(
     let expected = format!("valid at {}", shown_time(now));
     match until {
         Some(until) if now.0 > until.0 => verdict.undecided(name, expected, found),
-        _ => verdict.decide(name, expected, found, now.0 >= from.0),
+        until => {
+            if now.0 >= from.0 {
+                verdict.valid(from, until);
+            }
+            verdict.decide(name, expected, found, now.0 >= from.0);
+        }
     }
 }
 

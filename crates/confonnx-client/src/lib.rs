@@ -46,7 +46,7 @@ pub use confonnx_attest::measure;
 pub use confonnx_attest::{
     Check, Claims, Digest, Document, DocumentError, EnclaveHash, EnclaveInfo, Expectations, Hex, ModelClaim,
     ModelPin, ModelRefused, Nonce, Outcome, Policy, PolicyBuildError, PolicyError, PolicyFileError, Preset,
-    SigningKey, Step, Tee, TimeError, Trusted, UnixTime, Verdict, VerifyError,
+    RawError, RawEvidence, SigningKey, Step, Tee, TimeError, Trusted, UnixTime, Verdict, VerifyError,
 };
 #[cfg(feature = "native")]
 pub use confonnx_model::encrypted::{ModelKey, OwnerKey};

@@ -10,6 +10,7 @@ _MARKS = {
     "failed": ("✗", "#cf222e"),
     "undecided": ("?", "#9a6700"),
     "info": ("·", "#6e7781"),
+    "notable": ("!", "#9a6700"),
 }
 
 
@@ -44,7 +45,7 @@ def checks(checks_: Sequence[Checked]) -> str:
 
 def _row(check: Checked) -> str:
     mark, colour = _MARKS.get(check.outcome, ("", "inherit"))
-    expected = "" if check.outcome == "info" else check.expected
+    expected = "" if check.outcome in ("info", "notable") else check.expected
     cells = (
         f'<td style="color:{colour};font-weight:bold" title="{html.escape(check.outcome)}">{mark}</td>',
         f'<td style="text-align:left">{html.escape(check.name)}</td>',

@@ -9,7 +9,7 @@ use super::{Facts, Processor};
 use crate::contract::Section;
 use crate::list::at_least_one;
 use crate::shown::shown;
-use crate::tpm::{PcrIndex, Quoted, check_pcrs};
+use crate::tpm::{PcrIndex, Quoted, check_pcrs, pcrs_name_program};
 use crate::{EnclaveHash, Hex, Verdict, snp, tdx};
 
 /// The `[azure]` section of a policy.
@@ -113,12 +113,9 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: by whole measurements, or at least by what the firmware started
-    /// (PCR 4) or the unified kernel image (PCR 11).
+    /// Whether it says which programs are accepted: by whole measurements, or by enough PCRs.
     fn names_program(&self) -> bool {
-        let named = |accepted: Option<&Vec<Hex<32>>>| accepted.is_some_and(|accepted| !accepted.is_empty());
-        !self.measurements.is_empty()
-            || [4, 11].into_iter().filter_map(PcrIndex::new).any(|index| named(self.pcrs.get(&index)))
+        !self.measurements.is_empty() || pcrs_name_program(&self.pcrs)
     }
 
     fn allows_debug(&self, facts: &Facts) -> bool {

@@ -278,10 +278,23 @@ fn no_report_with_a_flipped_bit_is_genuine() {
             verdict.passes()
         })
     };
-    assert!(genuine(&report), "untouched");
+    // The quote is cheap to check, the processor's chain is not: all of it is asked of what the quote does not refuse, and
+    // of every eighth byte whatever it says.
+    let refused_early = |report: &[u8]| {
+        Evidence::parse(report, &endorsements).is_ok_and(|evidence| {
+            let names = Names { signature: "quote signature", data: "report data" };
+            let mut verdict = Verdict::default();
+            let Evidence { quote, runtime_data, pcrs, .. } = &evidence;
+            quote.verify(&runtime_data.ak, CHALLENGE, pcrs, names, &mut verdict).is_none()
+        })
+    };
+    assert!(genuine(&report) && !refused_early(&report), "untouched");
     for position in 0..report.len() {
         let mut flipped = report.clone();
         flipped[position] ^= 1 << (position % 8);
+        if position % 8 != 0 && refused_early(&flipped) {
+            continue;
+        }
         assert!(!genuine(&flipped), "byte {position}");
     }
 }

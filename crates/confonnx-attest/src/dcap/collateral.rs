@@ -16,13 +16,31 @@ pub struct CollateralError(#[from] serde_json::Error);
 
 impl Collateral {
     pub(crate) fn new(inner: QuoteCollateralV3) -> Self {
-        // Quotes carry their own PCK chain; another one must not take its place.
-        Self { inner: QuoteCollateralV3 { pck_certificate_chain: None, ..inner } }
+        // Quotes carry their own PCK chain; another one must not take its place, nor say who issues its revocation list.
+        Self {
+            inner: QuoteCollateralV3 {
+                pck_crl_issuer_chain: String::new(),
+                pck_certificate_chain: None,
+                ..inner
+            },
+        }
     }
 
-    /// Reads the member `collateral` of endorsements.
+    /// Reads the member `collateral` of endorsements. What nothing here uses is not even looked at.
     pub(crate) fn parse(value: &Value) -> Result<Self, CollateralError> {
         use serde::Deserialize;
+        let mut value = value.clone();
+        if let Value::Object(members) = &mut value {
+            members.insert("pck_crl_issuer_chain".into(), "".into());
+            members.remove("pck_certificate_chain");
+        }
+        for member in HEX {
+            let text = value.get(member).and_then(Value::as_str).unwrap_or_default();
+            if text.bytes().any(|c| c.is_ascii_uppercase()) {
+                let message = format!("{member}: expected hex in lower case, found upper case");
+                return Err(<serde_json::Error as serde::de::Error>::custom(message).into());
+            }
+        }
         Ok(Self::new(QuoteCollateralV3::deserialize(value)?))
     }
 
@@ -31,3 +49,6 @@ impl Collateral {
         serde_json::to_value(&self.inner).unwrap_or_default()
     }
 }
+
+/// What has one form only, though no signature covers its text.
+const HEX: [&str; 4] = ["root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"];

@@ -56,7 +56,8 @@ pub(crate) fn staple(quote: &Quote, answers: &[Option<&Answer>]) -> Result<Optio
         .map_err(|_| malformed(identity_path, "a signed QE identity"))?;
     let signature = |text: &str| digest::decode_array::<64>(text).map(|bytes| bytes.to_vec());
     Ok(Some(Collateral::new(QuoteCollateralV3 {
-        pck_crl_issuer_chain: chain(pck_crl, pck_crl_path, &["sgx-pck-crl-issuer-chain"])?,
+        // The quote's own chain has the issuer.
+        pck_crl_issuer_chain: String::new(),
         root_ca_crl: crl(&root_crl.body).ok_or_else(|| malformed(root_crl_path, "a DER revocation list"))?,
         pck_crl: crl(&pck_crl.body).ok_or_else(|| malformed(pck_crl_path, "a DER revocation list"))?,
         // Intel has called it by both names.

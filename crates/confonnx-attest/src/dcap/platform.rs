@@ -6,7 +6,7 @@ use dcap_qvl::{PckCertFlag, QuoteClaims};
 use serde::{Deserialize, Serialize};
 
 /// What verification found out about the platform that made a quote.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Platform {
     /// The worst of platform, TDX module and quoting enclave, as Intel's own library combines them.
     pub(crate) status: TcbStatus,
@@ -26,6 +26,8 @@ pub(crate) struct Platform {
     pub(crate) cached_keys: Option<bool>,
     /// Simultaneous multithreading is on.
     pub(crate) smt: Option<bool>,
+    /// What is older than Intel's newest level, for people.
+    pub(crate) behind: Option<String>,
 }
 
 /// How a platform's trusted computing base stands, in Intel's words (Intel PCS API v4, TCB info). Status `Revoked` is
@@ -78,6 +80,7 @@ impl Platform {
             dynamic_platform: flag(platform.pck.dynamic_platform),
             cached_keys: flag(platform.pck.cached_keys),
             smt: flag(platform.pck.smt_enabled),
+            behind: None,
         }
     }
 }

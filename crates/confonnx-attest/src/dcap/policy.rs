@@ -5,6 +5,11 @@ use std::fmt::Display;
 use super::platform::{Platform, TcbStatus};
 use crate::{Hex, Verdict, digest};
 
+/// Intel's TCB recovery event of 13 May 2025, by Intel's list of such events of 3 June 2025.
+pub(crate) const STRICT_EVALUATION: u32 = 19;
+/// That of 12 March 2024, the oldest that Intel still evaluated platforms by then.
+pub(crate) const CLOUD_EVALUATION: u32 = 17;
+
 /// The platform's part of a section, borrowed from it.
 #[derive(Debug)]
 pub(crate) struct PlatformPolicy<'a> {
@@ -23,7 +28,11 @@ impl PlatformPolicy<'_> {
     /// Makes every check.
     pub(crate) fn check(&self, platform: &Platform, verdict: &mut Verdict) {
         let accepted = self.tcb_statuses.contains(&platform.status);
-        verdict.decide("tcb status", one_of(self.tcb_statuses), platform.status.to_string(), accepted);
+        let found = match (&platform.behind, accepted) {
+            (Some(behind), false) => format!("{}; {behind}", platform.status),
+            _ => platform.status.to_string(),
+        };
+        verdict.decide("tcb status", one_of(self.tcb_statuses), found, accepted);
 
         let found = match platform.advisories.as_slice() {
             [] => "none".into(),

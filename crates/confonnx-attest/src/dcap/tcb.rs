@@ -2,41 +2,71 @@
 
 use dcap_qvl::intel::{PckExtension, parse_pck_extension};
 use dcap_qvl::quote::{Report, TDReport10};
-use dcap_qvl::{QeIdentity, SvnComponent, SvnShortfall, TcbInfo};
+use dcap_qvl::{QeIdentity, TcbInfo};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::behind;
 use super::checks::{self, UNREADABLE, current_at, signed_by};
 use super::collateral::Collateral;
 use super::enclave::EnclaveReport;
+use super::platform::Platform;
 use super::quote::Quote;
 use super::root::Root;
+use super::status;
 use crate::x509::{Certificate, certificates_from_pem};
 use crate::{UnixTime, Verdict, digest};
 
-/// Makes the checks; gives the certificates that signed, which may be revoked.
+/// What Intel said, as far as it can be read.
+pub(super) struct Said {
+    /// The certificates that signed, which may be revoked.
+    pub(super) signers: Vec<Certificate>,
+    info: Option<TcbInfo>,
+    identity: Option<QeIdentity>,
+}
+
+impl Said {
+    /// What it comes to for the platform of a quote. Only when every check passed does it mean anything.
+    pub(super) fn platform(&self, quote: &Quote) -> Option<Platform> {
+        let [pck, ..] = &quote.chain;
+        let pck = parse_pck_extension(pck.der()).ok()?;
+        status::platform(quote, &pck, self.info.as_ref()?, self.identity.as_ref()?)
+    }
+
+    /// What the platform lacks of Intel's newest level.
+    pub(super) fn behind(&self, quote: &Quote, collateral: &Collateral) -> Option<String> {
+        let [pck, ..] = &quote.chain;
+        let pck = parse_pck_extension(pck.der()).ok()?;
+        behind::newest(quote, &pck, self.info.as_ref()?, &collateral.inner.tcb_info)
+    }
+}
+
+/// Makes the checks.
 pub(super) fn check(
     root: &Root,
     quote: &Quote,
     collateral: &Collateral,
     now: UnixTime,
     verdict: &mut Verdict,
-) -> Vec<Certificate> {
+) -> Said {
     let collateral = &collateral.inner;
     let info: Signed<'_> = Signed {
         names: ("tcb info", "tcb info validity"),
         chain: &collateral.tcb_info_issuer_chain,
         json: &collateral.tcb_info,
         signature: &collateral.tcb_info_signature,
+        versions: &[3],
     };
     let (info, info_signer) =
         info.check(root, now, |info: &TcbInfo| (&info.issue_date, &info.next_update), verdict);
-    check_platform(quote, info.as_ref(), verdict);
+    check_platform(quote, info.as_ref(), &collateral.tcb_info, verdict);
 
     let identity: Signed<'_> = Signed {
         names: ("qe identity", "qe identity validity"),
         chain: &collateral.qe_identity_issuer_chain,
         json: &collateral.qe_identity,
         signature: &collateral.qe_identity_signature,
+        versions: if quote.report.is_sgx() { &[2] } else { &[2, 3] },
     };
     let (identity, identity_signer) = identity.check(
         root,
@@ -45,7 +75,7 @@ pub(super) fn check(
         verdict,
     );
     check_quoting_enclave(quote, identity.as_ref(), verdict);
-    info_signer.into_iter().chain(identity_signer).collect()
+    Said { signers: info_signer.into_iter().chain(identity_signer).collect(), info, identity }
 }
 
 /// JSON that Intel signed.
@@ -57,6 +87,13 @@ struct Signed<'a> {
     json: &'a str,
     /// r ‖ s.
     signature: &'a [u8],
+    /// Of the format, whose meaning is known.
+    versions: &'static [u64],
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
 }
 
 impl Signed<'_> {
@@ -72,6 +109,17 @@ impl Signed<'_> {
         let signed = signer.as_ref().map_err(String::clone);
         let signed = signed.and_then(|signer| signed_by(signer, self.json.as_bytes(), self.signature));
         let parsed = crate::json::from_str::<T>(self.json);
+        let version = crate::json::from_str(self.json).map(|Versioned { version }| version);
+        let unknown = version.ok().filter(|version| !self.versions.contains(version));
+        if let (Ok(()), Some(version)) = (&signed, unknown) {
+            // Intel's word, in a form that this verifier does not read: it speaks neither for the quote nor against it.
+            let versions = self.versions.iter().map(u64::to_string).collect::<Vec<_>>().join(" or ");
+            let found =
+                format!("version {version}: the server has to staple what Intel's API of version 4 gives");
+            verdict.undecided(name, format!("signed by Intel, version {versions}"), found);
+            verdict.undecided(validity, current_at(now), UNREADABLE);
+            return (None, signer.ok());
+        }
         let readable = parsed.as_ref().map(drop).map_err(|err| err.to_string());
         checks::passed(name, "signed by Intel", signed.and(readable), verdict);
         let period = parsed.as_ref().ok().and_then(|parsed| {
@@ -106,7 +154,7 @@ impl Signed<'_> {
 }
 
 /// Whether TCB info is about this platform, and knows its level.
-fn check_platform(quote: &Quote, info: Option<&TcbInfo>, verdict: &mut Verdict) {
+fn check_platform(quote: &Quote, info: Option<&TcbInfo>, json: &str, verdict: &mut Verdict) {
     let [pck, ..] = &quote.chain;
     let id = if quote.report.is_sgx() { "SGX" } else { "TDX" };
     let pck = match (parse_pck_extension(pck.der()), info) {
@@ -136,7 +184,9 @@ fn check_platform(quote: &Quote, info: Option<&TcbInfo>, verdict: &mut Verdict) 
     let _: Option<()> = module;
     let expected = "a level that Intel's TCB info lists";
     match pck {
-        Some((pck, info)) => checks::passed("tcb level", expected, tcb_level(quote, &pck, info), verdict),
+        Some((pck, info)) => {
+            checks::passed("tcb level", expected, tcb_level(quote, &pck, info, json), verdict)
+        }
         None => verdict.undecided("tcb level", expected, UNREADABLE),
     }
 }
@@ -176,37 +226,26 @@ fn tdx_module(report: &TDReport10, info: &TcbInfo) -> Result<(), String> {
     if known { Ok(()) } else { Err("a module older than any that Intel lists".into()) }
 }
 
-/// Whether the platform reaches any of Intel's levels; if not, what the lowest one lacks.
-fn tcb_level(quote: &Quote, pck: &PckExtension, info: &TcbInfo) -> Result<(), String> {
+/// Whether the platform reaches any of Intel's levels; if not, what the nearest one lacks.
+fn tcb_level(quote: &Quote, pck: &PckExtension, info: &TcbInfo, json: &str) -> Result<(), String> {
+    if info.tcb_levels.is_empty() {
+        return Err("TCB info without levels".into());
+    }
     let launch = quote.report.as_td10().map(|report| &report.tee_tcb_svn);
     let current = quote.report.as_td15().map(|report| &report.tee_tcb_svn2);
     for svn in [launch].into_iter().chain(current.map(Some)) {
-        let mut fewest: Option<Vec<SvnShortfall>> = None;
+        let mut reached = false;
         for level in &info.tcb_levels {
             let shortfalls =
                 level.shortfalls(&pck.cpu_svn, pck.pce_svn, svn).map_err(|err| format!("{err:#}"))?;
-            if fewest.as_ref().is_none_or(|fewest| shortfalls.len() < fewest.len()) {
-                fewest = Some(shortfalls);
-            }
+            reached |= shortfalls.is_empty();
         }
-        let fewest = fewest.ok_or("TCB info without levels")?;
-        if !fewest.is_empty() {
-            let lacks = fewest.iter().map(shown).collect::<Vec<_>>().join(", ");
+        if !reached {
+            let lacks = behind::nearest(quote, pck, info, json).unwrap_or_default();
             return Err(format!("no matching TCB level; the nearest one lacks {lacks}"));
         }
     }
     Ok(())
-}
-
-fn shown(shortfall: &SvnShortfall) -> String {
-    let SvnShortfall { component, have, needs } = shortfall;
-    let component = match component {
-        SvnComponent::Sgx(i) => format!("CPUSVN[{i}]"),
-        SvnComponent::Tdx(i) => format!("TEE_TCB_SVN[{i}]"),
-        SvnComponent::PceSvn => "PCESVN".into(),
-        SvnComponent::TdxModuleIsvSvn => "TDX module SVN".into(),
-    };
-    format!("{component} {needs} (has {have})")
 }
 
 /// Whether the enclave that made the quote is the one that Intel says.

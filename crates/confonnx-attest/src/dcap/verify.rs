@@ -1,14 +1,14 @@
 //! Whether a quote is genuine: the checks in their order, and `dcap-qvl`'s own answer.
 
+use dcap_qvl::QuotePolicy;
 use dcap_qvl::verify::QuoteVerifier;
-use dcap_qvl::{QuoteClaims, QuotePolicy};
 
 use super::checks::{self, Crls};
 use super::collateral::Collateral;
 use super::platform::Platform;
 use super::quote::Quote;
 use super::root::Root;
-use super::tcb;
+use super::tcb::{self, Said};
 use crate::bound::Bound;
 use crate::{Outcome, UnixTime, Verdict, digest};
 
@@ -25,18 +25,26 @@ pub(crate) fn verify(
     verdict.equal(bound.name, digest::encode(bound.bytes), digest::encode(&quote.report_data()));
     checks::signatures(quote, verdict);
     checks::chain(root, quote, now, verdict);
-    match collateral {
+    let said = match collateral {
         Some(collateral) => {
             let crls = Crls::check(root, quote, collateral, now, verdict);
-            let signers = tcb::check(root, quote, collateral, now, verdict);
-            crls.check_revocation(quote, &signers, verdict);
+            let said = tcb::check(root, quote, collateral, now, verdict);
+            crls.check_revocation(quote, &said.signers, verdict);
+            Some(said)
         }
-        None => checks::without_collateral(quote, verdict),
-    }
+        None => {
+            checks::without_collateral(quote, verdict);
+            None
+        }
+    };
     checks::td_attributes(quote, verdict);
-    let claims = library(root, quote, collateral?, now, start, verdict)?;
+    let (said, collateral) = (said?, collateral?);
+    // Whatever the quote was made for, the library does not look at it.
+    let after_bound = start.saturating_add(1);
+    let platform = library(root, quote, collateral, &said, now, after_bound, verdict)?;
     let made = verdict.checks.get(start..).unwrap_or_default();
-    made.iter().all(|check| check.outcome == Outcome::Passed).then(|| Platform::new(claims))
+    let behind = said.behind(quote, collateral);
+    made.iter().all(|check| check.outcome == Outcome::Passed).then_some(Platform { behind, ..platform })
 }
 
 /// Asks `dcap-qvl`, which is the authority. What a policy decides is allowed here.
@@ -44,10 +52,11 @@ fn library(
     root: &Root,
     quote: &Quote,
     collateral: &Collateral,
+    said: &Said,
     now: UnixTime,
     start: usize,
     verdict: &mut Verdict,
-) -> Option<QuoteClaims> {
+) -> Option<Platform> {
     let verifier =
         QuoteVerifier::new(root.certificate.der().to_vec()).allow_debug(true).allow_service_td(true);
     let (name, expected) = ("dcap", "accepted by dcap-qvl");
@@ -56,7 +65,21 @@ fn library(
     match verifier.verify_with_policy(quote.bytes(), collateral.inner.clone(), now.0, &any) {
         Ok(claims) => {
             verdict.decide(name, expected, expected, true);
-            Some(claims)
+            let platform = Platform::new(claims);
+            #[cfg(test)]
+            assert_eq!(
+                said.platform(quote).as_ref(),
+                Some(&platform),
+                "two answers of how a platform stands"
+            );
+            Some(platform)
+        }
+        // The last thing it looks at, which it cannot be told to leave to policies: everything else is as it should be.
+        Err(err) if LEFT_TO_POLICIES.contains(&err.to_string().as_str()) => {
+            let platform = said.platform(quote);
+            let found = format!("accepted but for what policies judge: {err}");
+            verdict.decide(name, expected, found, platform.is_some());
+            platform
         }
         Err(err) => {
             let found: String = format!("{err:#}").chars().filter(|c| !c.is_control()).take(256).collect();
@@ -72,3 +95,7 @@ fn library(
         }
     }
 }
+
+/// What `dcap-qvl` says of attributes that it refuses after all other checks. A release that says it in other words
+/// refuses.
+const LEFT_TO_POLICIES: [&str; 2] = ["TD migration is enabled", "SEPT_VE_DISABLE is not enabled"];

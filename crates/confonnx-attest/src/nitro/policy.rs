@@ -88,10 +88,11 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: by image, by its two parts, or by signer.
+    /// Whether it says which programs are accepted: by image, or by its two parts. A signer does not: images have no
+    /// version, so all that it ever signed would do.
     fn names_program(&self) -> bool {
         let parts = !self.pcr1.is_empty() && !self.pcr2.is_empty();
-        !self.pcr0.is_empty() || parts || !self.signers().is_empty()
+        !self.pcr0.is_empty() || parts
     }
 
     fn allows_debug(&self, _facts: &Facts) -> bool {

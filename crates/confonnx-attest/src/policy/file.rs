@@ -8,7 +8,7 @@ use toml::Table;
 
 use crate::tee::for_each_tee;
 use crate::{
-    AcceptedKeyService, Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, ModelPin,
+    AcceptedKeyService, Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, Maxima, ModelPin,
     Platforms, ServerExpectations, SigningKey, SigningKeyError,
 };
 
@@ -79,6 +79,16 @@ impl Preset {
     }
 }
 
+impl Preset {
+    /// What the claims of a server may say at most.
+    pub fn maxima(self) -> Maxima {
+        match self {
+            Self::Strict => Maxima::STRICT,
+            Self::Cloud => Maxima::CLOUD,
+        }
+    }
+}
+
 impl FromStr for Preset {
     type Err = ();
 
@@ -94,7 +104,8 @@ impl FromStr for Preset {
 impl From<Preset> for Expectations {
     /// What the preset says of platforms, and nothing of programs.
     fn from(preset: Preset) -> Self {
-        Self { platforms: preset.platforms(), ..Self::default() }
+        let server = ServerExpectations { maxima: preset.maxima(), ..ServerExpectations::default() };
+        Self { platforms: preset.platforms(), server, ..Self::default() }
     }
 }
 
@@ -127,7 +138,7 @@ impl Expectations {
             allow_debug: file.allow_debug,
             key_services: list("key_services", file.key_services)?,
             peer_policies: list("peer_policy_sha256", file.peer_policy_sha256)?,
-            server: file.server,
+            server: ServerExpectations { maxima: file.preset.maxima(), ..file.server },
             max_age: file.max_evidence_age_s.map(Duration::from_secs),
             platforms: file.preset.platforms().refined(&sections)?,
         })

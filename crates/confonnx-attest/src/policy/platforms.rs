@@ -37,24 +37,36 @@ macro_rules! platforms {
                 Self { $($folder: self.$folder.filter(|_| tee == Tee::$kind),)* }
             }
 
+            /// All sections, with every value.
+            pub(crate) fn to_toml(&self) -> String {
+                let mut text = String::new();
+                $(if let Some(section) = &self.$folder {
+                    let section = toml::to_string(section).unwrap_or_default();
+                    text.push_str(concat!("[", stringify!($folder), "]\n"));
+                    text.push_str(&section);
+                })*
+                text
+            }
+
             /// The kinds that have a section.
             pub(crate) fn accepted(&self) -> Vec<Tee> {
                 let all = [$((Tee::$kind, self.$folder.is_some()),)*];
                 all.into_iter().filter_map(|(tee, accepted)| accepted.then_some(tee)).collect()
             }
 
-            /// The kinds whose section does not say which programs it accepts.
-            pub(crate) fn without_program(&self) -> Vec<Tee> {
-                let all = [$((Tee::$kind, self.$folder.as_ref().map(Section::names_program)),)*];
+            /// The kinds whose section does not say which programs it accepts, where all that a signer ever signed does not
+            /// count as saying so. `signed`: the policy gives signing keys.
+            pub(crate) fn without_program(&self, signed: bool) -> Vec<Tee> {
+                let all = [$((Tee::$kind, self.$folder.as_ref().map(|section| names(section, signed))),)*];
                 all.into_iter().filter_map(|(tee, named)| (named == Some(false)).then_some(tee)).collect()
             }
 
-            /// Whether the section that `facts` are about says which programs are accepted.
-            pub(crate) fn names_program(&self, facts: &Facts) -> bool {
+            /// Whether the section that `facts` are about says which programs are accepted; likewise.
+            pub(crate) fn names_program(&self, facts: &Facts, signed: bool) -> bool {
                 match facts {
                     #[cfg(feature = "insecure-dev")]
                     Facts::Insecure => false,
-                    $(Facts::$kind(_) => self.$folder.as_ref().is_some_and(Section::names_program),)*
+                    $(Facts::$kind(_) => self.$folder.as_ref().is_some_and(|section| names(section, signed)),)*
                 }
             }
 
@@ -96,10 +108,24 @@ macro_rules! platforms {
 for_each_tee!(platforms);
 
 impl Platforms {
+    /// From now on expects at least that number of Intel's TCB recovery event.
+    pub(crate) fn raise_tcb_evaluation(&mut self, number: u32) {
+        let tdx = self.tdx.as_mut().map(|section| &mut section.minimum_tcb_evaluation);
+        let sgx = self.sgx.as_mut().map(|section| &mut section.minimum_tcb_evaluation);
+        let azure = self.azure.as_mut().map(|section| &mut section.tdx.minimum_tcb_evaluation);
+        for minimum in [tdx, sgx, azure].into_iter().flatten() {
+            *minimum = (*minimum).max(Some(number));
+        }
+    }
+
     /// Whether it expects of that kind of TEE just what the preset `cloud` does.
     pub(crate) fn is_cloud(&self, tee: Tee) -> bool {
         self.clone().only(tee) == Self::cloud().only(tee)
     }
+}
+
+fn names(section: &impl Section, signed: bool) -> bool {
+    section.names_program() || (signed && section.narrows_signer())
 }
 
 impl Default for Platforms {

@@ -3,9 +3,11 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::stated;
+
 use crate::list::at_least_one;
-use crate::shown::{one_of, shown};
-use crate::{Claims, Digest, KeyClaim, Verdict};
+use crate::shown::{one_of, said, shown};
+use crate::{Build, Claims, Digest, KeyClaim, Runtime, Verdict};
 
 /// `[server]`: what the claims have to say of the server. What is not expected is not judged; what is expected and not
 /// claimed, as by an older server, is refused.
@@ -29,10 +31,40 @@ pub struct ServerExpectations {
     pub batching: Option<Refusal>,
     /// Whether the host may get a record of who called what.
     pub audit_log: Option<Refusal>,
+    /// Whether counters and logs may say how sealed requests ended.
+    pub request_metrics: Option<Refusal>,
+    /// Who may load and unload models: `none`, `poll` (the host's folder) or `explicit` (callers): one of these.
+    #[serde(deserialize_with = "at_least_one")]
+    pub model_control: Vec<String>,
     /// The longest time from the beginning of a key to its erasure, in seconds.
     pub max_key_lifetime_s: Option<u64>,
     /// The longest a session of resumption may last, in seconds.
     pub max_session_lifetime_s: Option<u64>,
+    /// What the preset allows at most, where the policy itself says nothing.
+    #[serde(skip)]
+    pub maxima: Maxima,
+}
+
+/// What a preset allows at most. What the claims do not state is not held against them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maxima {
+    /// As `max_key_lifetime_s`.
+    pub key_lifetime_s: u64,
+    /// As `max_session_lifetime_s`.
+    pub session_lifetime_s: u64,
+}
+
+impl Maxima {
+    /// A server's defaults: keys of a day and an hour, sessions of ten minutes.
+    pub const STRICT: Self = Self { key_lifetime_s: 90_000, session_lifetime_s: 600 };
+    /// The longest that a server can be set to: thirty days and a week, sessions of a day.
+    pub const CLOUD: Self = Self { key_lifetime_s: 3_196_800, session_lifetime_s: 86_400 };
+}
+
+impl Default for Maxima {
+    fn default() -> Self {
+        Self::CLOUD
+    }
 }
 
 /// Where models may run.
@@ -52,38 +84,81 @@ pub enum Refusal {
 }
 
 impl ServerExpectations {
-    /// Makes a check of each that is expected.
+    /// Makes a check of each that is expected, and states all others: what the host has set is not to be overlooked.
     pub(super) fn check(&self, claims: &Claims, verdict: &mut Verdict) {
-        one("build", &self.build_sha256, Some(claims.build.sha256), verdict);
-        one("runtime", &self.runtime_sha256, Some(claims.runtime.sha256), verdict);
-        let setting = |name: &str| claims.settings.get(name);
+        let Build { version, sha256 } = &claims.build;
+        one("build", &self.build_sha256, Some(*sha256), &format!("{} {sha256}", shown(version)), verdict);
+        let Runtime { name, version, sha256 } = &claims.runtime;
+        let found = format!("{} {} {sha256}", shown(name), shown(version));
+        one("runtime", &self.runtime_sha256, Some(*sha256), &found, verdict);
+        self.check_keys(claims, verdict);
+        self.check_settings(claims, verdict);
+        stated::check(claims, verdict);
+    }
+
+    fn check_keys(&self, claims: &Claims, verdict: &mut Verdict) {
+        // Of a server that has no keys yet: what its settings say of those to come.
+        let setting = |name: &str| claims.settings.get(name).and_then(Value::as_u64);
+        let to_come = || setting("key_rollover_interval_s")?.checked_add(setting("key_grace_s")?);
+        let longest = match &claims.keys[..] {
+            [] => to_come(),
+            // None when any of them ends before it begins.
+            keys => {
+                keys.iter().map(lifetime).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())
+            }
+        };
+        let malformed = !claims.keys.is_empty() && longest.is_none();
+        let (name, maximum) = ("key lifetime", self.maxima.key_lifetime_s);
+        at_most(name, self.max_key_lifetime_s, maximum, longest, malformed, verdict);
+        let claimed = setting("session_lifetime_s");
+        let (name, maximum) = ("session lifetime", self.maxima.session_lifetime_s);
+        at_most(name, self.max_session_lifetime_s, maximum, claimed, false, verdict);
+    }
+
+    fn check_settings(&self, claims: &Claims, verdict: &mut Verdict) {
+        let setting = |name: &str| claims.settings.get(name).filter(|value| !value.is_null());
         let owner = setting("model_owner_sha256").and_then(Value::as_str).and_then(|hex| hex.parse().ok());
-        one("model owner", &self.model_owner_sha256, owner, verdict);
-        if self.engine == Some(AcceptedEngine::Isolated) {
-            let engine = setting("engine");
-            let found = engine.map_or_else(|| "not stated, so in-process".into(), said);
-            verdict.decide("engine", "isolated", found, engine.and_then(Value::as_str) == Some("isolated"));
+        let found = owner.map_or_else(|| "none".into(), |owner: Digest| owner.to_string());
+        match owner {
+            Some(_) if self.model_owner_sha256.is_empty() => verdict.state("model owner", found, false),
+            _ => one("model owner", &self.model_owner_sha256, owner, &found, verdict),
         }
-        if self.batching == Some(Refusal::Refuse) {
-            let batched = claims.models.iter().filter(|model| model.batching.is_some());
-            let names: Vec<_> = batched.map(|model| shown(&model.name)).collect();
-            let found = if names.is_empty() { "none".into() } else { names.join(", ") };
-            verdict.decide("batching", "no model with requests of several callers", found, names.is_empty());
+        let engine = setting("engine");
+        let isolated = engine.and_then(Value::as_str) == Some("isolated");
+        let found = engine.map_or_else(|| "not stated, so in-process".into(), said);
+        match self.engine {
+            Some(AcceptedEngine::Isolated) => verdict.decide("engine", "isolated", found, isolated),
+            None => verdict.state("engine", found, isolated),
         }
-        if self.audit_log == Some(Refusal::Refuse) {
-            let log = setting("audit_log");
-            let passed = log.and_then(Value::as_bool) == Some(false);
-            verdict.decide("audit log", "false", log.map_or_else(not_stated, said), passed);
+        let batched = claims.models.iter().filter(|model| model.batching.is_some());
+        let names: Vec<_> = batched.map(|model| shown(&model.name)).collect();
+        let found = if names.is_empty() { "none".into() } else { names.join(", ") };
+        match self.batching {
+            Some(Refusal::Refuse) => {
+                let expected = "no model with requests of several callers";
+                verdict.decide("batching", expected, found, names.is_empty());
+            }
+            None => verdict.state("batching", found, names.is_empty()),
         }
-        if let Some(most) = self.max_key_lifetime_s {
-            // A document without keys says nothing of those to come.
-            let longest =
-                claims.keys.iter().map(lifetime).try_fold(None, |longest, one| Some(longest.max(Some(one?))));
-            at_most("key lifetime", most, longest.flatten(), verdict);
+        for (name, key, refusal) in [
+            ("audit log", "audit_log", self.audit_log),
+            ("request metrics", "request_metrics", self.request_metrics),
+        ] {
+            let claimed = setting(key);
+            let off = claimed.and_then(Value::as_bool) == Some(false);
+            let found = claimed.map_or_else(not_stated, said);
+            match refusal {
+                Some(Refusal::Refuse) => verdict.decide(name, "false", found, off),
+                None => verdict.state(name, found, off),
+            }
         }
-        if let Some(most) = self.max_session_lifetime_s {
-            let claimed = setting("session_lifetime_s").and_then(Value::as_u64);
-            at_most("session lifetime", most, claimed, verdict);
+        let control = setting("model_control").and_then(Value::as_str);
+        let found = control.map_or_else(not_stated, shown);
+        if self.model_control.is_empty() {
+            verdict.state("model control", found, control == Some("none"));
+        } else {
+            let passed = control.is_some_and(|control| self.model_control.iter().any(|one| one == control));
+            verdict.decide("model control", one_of(self.model_control.iter().cloned()), found, passed);
         }
     }
 }
@@ -93,27 +168,35 @@ fn lifetime(key: &KeyClaim) -> Option<u64> {
     key.accepted_until.0.checked_sub(key.not_before.0)
 }
 
-fn one(name: &'static str, accepted: &[Digest], found: Option<Digest>, verdict: &mut Verdict) {
+/// `said` is what is shown when nothing is expected.
+fn one(name: &'static str, accepted: &[Digest], found: Option<Digest>, said: &str, verdict: &mut Verdict) {
     if accepted.is_empty() {
-        return;
+        return verdict.info(name, said);
     }
     let passed = found.is_some_and(|found| accepted.contains(&found));
     let found = found.map_or_else(not_stated, |digest| digest.to_string());
     verdict.decide(name, one_of(accepted.iter().map(Digest::to_string)), found, passed);
 }
 
-fn at_most(name: &'static str, most: u64, found: Option<u64>, verdict: &mut Verdict) {
+fn at_most(
+    name: &'static str,
+    expected: Option<u64>,
+    maximum: u64,
+    found: Option<u64>,
+    malformed: bool,
+    verdict: &mut Verdict,
+) {
+    let most = expected.unwrap_or(maximum);
     let passed = found.is_some_and(|found| found <= most);
-    let found = found.map_or_else(not_stated, |seconds| format!("{seconds} s"));
-    verdict.decide(name, format!("at most {most} s"), found, passed);
+    let shown = found.map_or_else(not_stated, |seconds| format!("{seconds} s"));
+    if expected.is_none() && found.is_none() && !malformed {
+        return verdict.info(name, shown);
+    }
+    verdict.decide(name, format!("at most {most} s"), shown, passed);
 }
 
 fn not_stated() -> String {
     "not stated".into()
-}
-
-fn said(value: &Value) -> String {
-    shown(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
 #[cfg(test)]

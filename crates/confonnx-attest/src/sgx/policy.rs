@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use crate::contract::Section;
-use crate::dcap::{PlatformPolicy, TcbStatus, check_list};
+use crate::dcap::{CLOUD_EVALUATION, PlatformPolicy, STRICT_EVALUATION, TcbStatus, check_list};
 use crate::list::at_least_one;
 use crate::{EnclaveHash, Hex, Verdict, digest};
 
@@ -34,7 +34,8 @@ pub struct Policy {
     pub tcb_statuses: Vec<TcbStatus>,
     /// Advisories of Intel that are tolerated although they are not mitigated, such as `INTEL-SA-00615`.
     pub advisories: Vec<String>,
-    /// Least number of Intel's TCB recovery event that the collateral has to know of.
+    /// Least number of Intel's TCB recovery event that the collateral has to know of. By default 19 (May 2025), with `cloud`
+    /// 17 (March 2024); 0 accepts any.
     pub minimum_tcb_evaluation: Option<u32>,
     /// Accepts platforms to which processor packages can be added.
     pub dynamic_platform: bool,
@@ -66,7 +67,7 @@ impl Policy {
             debug: false,
             tcb_statuses: vec![TcbStatus::UpToDate],
             advisories: Vec::new(),
-            minimum_tcb_evaluation: None,
+            minimum_tcb_evaluation: Some(STRICT_EVALUATION),
             dynamic_platform: false,
             cached_keys: false,
             smt: false,
@@ -84,6 +85,7 @@ impl Policy {
         Self {
             tcb_statuses: vec![TcbStatus::UpToDate, TcbStatus::SWHardeningNeeded],
             advisories: vec!["INTEL-SA-00334".into(), "INTEL-SA-00615".into()],
+            minimum_tcb_evaluation: Some(CLOUD_EVALUATION),
             dynamic_platform: true,
             cached_keys: true,
             smt: true,
@@ -112,9 +114,11 @@ impl Section for Policy {
     /// Whether it says which programs are accepted. A signer alone does not: it may sign other programs, and has
     /// signed old ones.
     fn names_program(&self) -> bool {
-        let signed =
-            !self.mr_signer.is_empty() && !self.isv_prod_id.is_empty() && self.minimum_isv_svn.is_some();
-        !self.mr_enclave.is_empty() || signed
+        !self.mr_enclave.is_empty() || (!self.mr_signer.is_empty() && self.narrows_signer())
+    }
+
+    fn narrows_signer(&self) -> bool {
+        !self.isv_prod_id.is_empty() && self.minimum_isv_svn.is_some()
     }
 
     fn allows_debug(&self, _facts: &Facts) -> bool {

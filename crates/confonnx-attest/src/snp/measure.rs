@@ -53,17 +53,18 @@ pub const CPU_MODELS: [&str; 5] = ["EPYC", "EPYC-Rome", "EPYC-Milan", "EPYC-Geno
 
 /// The signature of a CPU model of QEMU's `-cpu`, with or without its version (`EPYC-v4`).
 pub fn signature_of(model: &str) -> Option<u32> {
-    let unversioned =
-        model.rsplit_once("-v").filter(|(_, version)| version.bytes().all(|c| c.is_ascii_digit()));
-    // AMD 25481: extended family, extended model, base family 15, base model, stepping.
-    Some(match unversioned.map_or(model, |(model, _)| model) {
-        "EPYC" => 0x0080_0f12,
-        "EPYC-Rome" => 0x0083_0f10,
-        "EPYC-Milan" => 0x00a0_0f11,
-        "EPYC-Genoa" => 0x00a1_0f10,
-        "EPYC-Turin" => 0x00b0_0f00,
+    let (model, version) = model.rsplit_once("-v").unwrap_or((model, "1"));
+    // AMD 25481: extended family, extended model, base family 15, base model, stepping. And the versions that QEMU 10.2 has:
+    // another one may be another processor.
+    let (signature, versions) = match model {
+        "EPYC" => (0x0080_0f12, 5),
+        "EPYC-Rome" => (0x0083_0f10, 5),
+        "EPYC-Milan" => (0x00a0_0f11, 3),
+        "EPYC-Genoa" => (0x00a1_0f10, 2),
+        "EPYC-Turin" => (0x00b0_0f00, 1),
         _ => return None,
-    })
+    };
+    (1..=versions).any(|known: u32| known.to_string() == version).then_some(signature)
 }
 
 /// The launch digest.

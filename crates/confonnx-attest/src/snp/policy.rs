@@ -18,6 +18,7 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub measurements: Vec<Hex<48>>,
     /// Keys of which one has to have signed the guest's ID block: SHA-384 of the key in AMD's format, as reports have it.
+    /// Names programs only together with `minimum_guest_svn`.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub id_keys: Vec<Hex<48>>,
     /// Keys of which one has to have signed the ID key, in the same form.
@@ -37,6 +38,7 @@ pub struct Policy {
     /// Lowest accepted security versions of the platform.
     pub minimum_tcb: MinimumTcb,
     /// Accepted privilege levels of the program that asked for the report, 0 being the highest.
+    #[serde(deserialize_with = "at_least_one")]
     pub vmpl: Vec<u32>,
     /// Accepts guests whose memory the host may read and write.
     pub debug: bool,
@@ -69,8 +71,8 @@ pub struct MinimumTcb {
 }
 
 impl Policy {
-    /// No debug, no migration, no SMT, asked for at VMPL 0, memory checked for aliases, revocation checked. Which TCB is
-    /// new enough is for the caller to say: AMD's bulletins move it.
+    /// No debug, no migration, no SMT, asked for at VMPL 0, memory checked for aliases, revocation checked, SEV-SNP firmware
+    /// that AMD's bulletins ask for ([`MinimumTcb::published`]).
     pub fn strict() -> Self {
         Self {
             measurements: Vec::new(),
@@ -80,7 +82,7 @@ impl Policy {
             chips: Vec::new(),
             providers: Vec::new(),
             minimum_guest_svn: None,
-            minimum_tcb: MinimumTcb::default(),
+            minimum_tcb: MinimumTcb::published(),
             vmpl: vec![0],
             debug: false,
             migration: false,
@@ -93,9 +95,16 @@ impl Policy {
 
     /// As [`strict`](Self::strict), but concedes: SMT, which clouds have on (threads of one core share caches, so side
     /// channels between guests are wider); firmware that did not check memory for aliases, as before 2025 (who can open
-    /// the machine could replay memory); and no revocation list.
+    /// the machine could replay memory); firmware of any version, which clouds update months after AMD's bulletins; and no
+    /// revocation list.
     pub fn cloud() -> Self {
-        Self { smt: true, require_crl: false, require_alias_check: false, ..Self::strict() }
+        Self {
+            smt: true,
+            minimum_tcb: MinimumTcb::default(),
+            require_crl: false,
+            require_alias_check: false,
+            ..Self::strict()
+        }
     }
 
     fn check_platform(&self, facts: &Facts, verdict: &mut Verdict) {
@@ -143,9 +152,14 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: by measurement, or by who signed them.
+    /// Whether it says which programs are accepted: by measurement, or by who signed them and from which version on. A
+    /// signer alone does not: it has signed old ones.
     fn names_program(&self) -> bool {
-        !self.measurements.is_empty() || !self.id_keys.is_empty()
+        !self.measurements.is_empty() || (!self.id_keys.is_empty() && self.narrows_signer())
+    }
+
+    fn narrows_signer(&self) -> bool {
+        self.minimum_guest_svn.is_some()
     }
 
     fn allows_debug(&self, _facts: &Facts) -> bool {
@@ -181,6 +195,14 @@ impl Default for Policy {
 }
 
 impl MinimumTcb {
+    /// What AMD's bulletins ask for, as of October 2026: of Milan AMD-SB-3030 (May 2026, TCB\[SNP\] 0x1D), of Genoa
+    /// AMD-SB-3034 (2026, 0x1C), of Turin AMD-SB-3020 (October 2025, 0x04). Of SEV-SNP's firmware alone: microcode counts
+    /// differently in processors of one family, so that no one number is right for all of them.
+    pub fn published() -> Self {
+        let snp = |snp| Some(Tcb { snp, ..Tcb::default() });
+        Self { milan: snp(0x1D), genoa: snp(0x1C), turin: snp(0x04) }
+    }
+
     fn check(&self, name: &'static str, tcb: [u8; 8], product: Option<Product>, verdict: &mut Verdict) {
         let decoded = product.and_then(|product| Tcb::decode(tcb, product));
         let found = decoded.map_or_else(|| shown_raw_tcb(tcb), |tcb| tcb.to_string());
@@ -198,6 +220,8 @@ impl MinimumTcb {
             None => format!("a minimum for {processor} in the policy"),
         };
         let passed = decoded.zip(minimum).is_some_and(|(tcb, minimum)| tcb.at_least(&minimum));
+        let behind = decoded.zip(minimum).map(|(tcb, minimum)| tcb.behind(&minimum)).unwrap_or_default();
+        let found = if behind.is_empty() { found } else { format!("{found}; behind: {behind}") };
         verdict.decide(name, expected, found, passed);
     }
 }

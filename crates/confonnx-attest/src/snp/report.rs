@@ -306,6 +306,22 @@ impl Tcb {
         (reserved == 0).then_some(tcb)
     }
 
+    /// The parts that are older, by how much, and what brings them: nothing when all are new enough.
+    pub(crate) fn behind(&self, minimum: &Self) -> String {
+        let parts = [
+            ("fmc", self.fmc, minimum.fmc, "the host's BIOS"),
+            ("bootloader", self.bootloader, minimum.bootloader, "the host's BIOS"),
+            ("tee", self.tee, minimum.tee, "the host's BIOS"),
+            ("snp", self.snp, minimum.snp, "the host's SEV firmware or BIOS"),
+            ("microcode", self.microcode, minimum.microcode, "the host's microcode or BIOS"),
+        ];
+        let older = parts.iter().filter(|(_, found, minimum, _)| found < minimum);
+        older
+            .map(|(name, found, minimum, what)| format!("{name} {found} of {minimum} (update {what})"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
     /// Whether every part is at least as new.
     pub(crate) fn at_least(&self, minimum: &Self) -> bool {
         self.fmc >= minimum.fmc

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use crate::contract::Section;
-use crate::dcap::{PlatformPolicy, TcbStatus, check_list};
+use crate::dcap::{CLOUD_EVALUATION, PlatformPolicy, STRICT_EVALUATION, TcbStatus, check_list};
 use crate::list::at_least_one;
 use crate::{EnclaveHash, Hex, Verdict, digest};
 
@@ -39,14 +39,17 @@ pub struct Policy {
     /// MROWNERCONFIG: what the host says of the owner's configuration.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_owner_config: Vec<Hex<48>>,
-    /// MR_SERVICETD: the service trust domains that may be bound to this one, and read and write it. With an empty list
-    /// none may be.
+    /// MR_SERVICETD and, where the quote has it, CUR_SERVICE_TD_HASH: the service trust domains that may be bound to this
+    /// one, and read and write it. With an empty list none may be.
     pub mr_service_td: Vec<Hex<48>>,
     /// Extended features that the trust domain may use (XFAM), as the quote has them: little-endian.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub xfam: Vec<Hex<8>>,
-    /// Attributes that may be on besides SEPT_VE_DISABLE, which has to be.
+    /// Attributes that may be on besides SEPT_VE_DISABLE.
     pub attributes: Vec<Attribute>,
+    /// Accepts trust domains without SEPT_VE_DISABLE: the host can inject exceptions where a kernel does not expect them.
+    /// Azure's paravisor runs so.
+    pub sept_ve: bool,
     /// Accepts trust domains that the host can debug or profile.
     pub debug: bool,
     /// Least versions of the TDX module and SEAM loader, byte by byte (TEE_TCB_SVN, and TEE_TCB_SVN2 where there is
@@ -56,7 +59,8 @@ pub struct Policy {
     pub tcb_statuses: Vec<TcbStatus>,
     /// Advisories of Intel that are tolerated although they are not mitigated, such as `INTEL-SA-00615`.
     pub advisories: Vec<String>,
-    /// Least number of Intel's TCB recovery event that the collateral has to know of.
+    /// Least number of Intel's TCB recovery event that the collateral has to know of. By default 19 (May 2025), with `cloud`
+    /// 17 (March 2024); 0 accepts any.
     pub minimum_tcb_evaluation: Option<u32>,
     /// Accepts platforms to which processor packages can be added.
     pub dynamic_platform: bool,
@@ -87,6 +91,9 @@ pub enum Attribute {
     /// May use linear address space separation.
     #[serde(rename = "LASS")]
     Lass,
+    /// A migration trust domain may move it to another machine, with its memory.
+    #[serde(rename = "MIGRATABLE")]
+    Migratable,
     /// May use protection keys for supervisor pages.
     #[serde(rename = "PKS")]
     Pks,
@@ -117,11 +124,12 @@ impl Policy {
             mr_service_td: Vec::new(),
             xfam: Vec::new(),
             attributes: vec![Attribute::Icssd, Attribute::Lass, Attribute::Pks],
+            sept_ve: false,
             debug: false,
             minimum_tee_tcb_svn: None,
             tcb_statuses: vec![TcbStatus::UpToDate],
             advisories: Vec::new(),
-            minimum_tcb_evaluation: None,
+            minimum_tcb_evaluation: Some(STRICT_EVALUATION),
             dynamic_platform: false,
             cached_keys: false,
             smt: false,
@@ -143,6 +151,7 @@ impl Policy {
                 Attribute::KeyLocker,
                 Attribute::Perfmon,
             ],
+            minimum_tcb_evaluation: Some(CLOUD_EVALUATION),
             dynamic_platform: true,
             cached_keys: true,
             smt: true,
@@ -152,8 +161,8 @@ impl Policy {
 
     fn check_attributes(&self, attributes: [u8; 8], verdict: &mut Verdict) {
         let allowed: Vec<&str> = self.attributes.iter().map(|attribute| attribute.name()).collect();
-        // Debugging, reserved bits, SEPT_VE_DISABLE and MIGRATABLE have checks of their own.
-        let open = u64::from_le_bytes(attributes) & !(UNDER_DEBUG | SEPT_VE_DISABLE | MIGRATABLE);
+        // Debugging and SEPT_VE_DISABLE have checks of their own.
+        let open = u64::from_le_bytes(attributes) & !(UNDER_DEBUG | SEPT_VE_DISABLE);
         let mut found: Vec<String> = Vec::new();
         let mut passed = true;
         for bit in (0..u64::BITS).filter(|bit| open.checked_shr(*bit).is_some_and(|rest| rest & 1 == 1)) {
@@ -164,6 +173,19 @@ impl Policy {
         let none = |names: String| if names.is_empty() { "none".into() } else { names };
         let expected = format!("none but {}", none(allowed.join(", ")));
         verdict.decide("attributes", expected, none(found.join(", ")), passed);
+        let disabled = u64::from_le_bytes(attributes) & SEPT_VE_DISABLE != 0;
+        let expected = if self.sept_ve { "on or off" } else { "on" };
+        let found = if disabled { "on" } else { "off" };
+        verdict.decide("sept ve disable", expected, found, self.sept_ve || disabled);
+    }
+
+    /// The one that was bound at creation and the one that is bound now are both able to read the trust domain's memory, so
+    /// neither stands for the other.
+    fn check_service_td(&self, name: &'static str, found: &[u8; 48], verdict: &mut Verdict) {
+        if *found == [0; 48] || self.mr_service_td.is_empty() {
+            return verdict.equal(name, digest::encode(&[0; 48]), digest::encode(found));
+        }
+        check_list(name, &self.mr_service_td, found, verdict);
     }
 
     fn check_svn(&self, facts: &Facts, verdict: &mut Verdict) {
@@ -216,10 +238,9 @@ impl Section for Policy {
         check_list("mr config id", &self.mr_config_id, &report.mr_config_id, verdict);
         check_list("mr owner", &self.mr_owner, &report.mr_owner, verdict);
         check_list("mr owner config", &self.mr_owner_config, &report.mr_owner_config, verdict);
-        if facts.mr_service_td == [0; 48] || self.mr_service_td.is_empty() {
-            verdict.equal("service td", digest::encode(&[0; 48]), digest::encode(&facts.mr_service_td));
-        } else {
-            check_list("service td", &self.mr_service_td, &facts.mr_service_td, verdict);
+        self.check_service_td("service td", &facts.mr_service_td, verdict);
+        if let Some(current) = &facts.current_service_td {
+            self.check_service_td("current service td", current, verdict);
         }
         check_list("xfam", &self.xfam, &report.xfam, verdict);
         self.check_attributes(report.td_attributes, verdict);
@@ -235,14 +256,23 @@ impl Default for Policy {
 }
 
 impl Attribute {
-    const ALL: [Self; 7] =
-        [Self::Icssd, Self::ServtdExt, Self::Lass, Self::Pks, Self::KeyLocker, Self::Tpa, Self::Perfmon];
+    const ALL: [Self; 8] = [
+        Self::Icssd,
+        Self::ServtdExt,
+        Self::Lass,
+        Self::Migratable,
+        Self::Pks,
+        Self::KeyLocker,
+        Self::Tpa,
+        Self::Perfmon,
+    ];
 
     fn bit(self) -> u32 {
         match self {
             Self::Icssd => 16,
             Self::ServtdExt => 17,
             Self::Lass => 27,
+            Self::Migratable => 29,
             Self::Pks => 30,
             Self::KeyLocker => 31,
             Self::Tpa => 62,
@@ -255,6 +285,7 @@ impl Attribute {
             Self::Icssd => "ICSSD",
             Self::ServtdExt => "SERVTD_EXT",
             Self::Lass => "LASS",
+            Self::Migratable => "MIGRATABLE",
             Self::Pks => "PKS",
             Self::KeyLocker => "KL",
             Self::Tpa => "TPA",
@@ -265,4 +296,3 @@ impl Attribute {
 
 const UNDER_DEBUG: u64 = 0xff;
 const SEPT_VE_DISABLE: u64 = 1 << 28;
-const MIGRATABLE: u64 = 1 << 29;

@@ -86,13 +86,9 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: by whole measurements, or at least by what the firmware started
-    /// (PCR 4) or the unified kernel image (PCR 11).
+    /// Whether it says which programs are accepted: by whole measurements, or by enough PCRs.
     fn names_program(&self) -> bool {
-        !self.measurements.is_empty()
-            || [4, 11]
-                .iter()
-                .any(|&index| self.pcrs.get(&PcrIndex(index)).is_some_and(|accepted| !accepted.is_empty()))
+        !self.measurements.is_empty() || pcrs_name_program(&self.pcrs)
     }
 
     fn allows_debug(&self, _facts: &Facts) -> bool {
@@ -122,6 +118,15 @@ impl Section for Policy {
         let (resets, restarts) = (quoted.reset_count, quoted.restart_count);
         verdict.info("tpm clock", format!("{resets} resets, {restarts} restarts since, {} ms", quoted.clock));
     }
+}
+
+/// Whether PCRs say all of what runs: the firmware (0) with its option ROMs (2), what it started (4), and either the unified
+/// kernel image (11), or what a boot loader loaded (8 and 9). Any one of them alone is extended by programs that another
+/// one measures: PCR 11 by any kernel, PCR 4 ends at a boot loader that starts any kernel.
+pub(crate) fn pcrs_name_program(pcrs: &BTreeMap<PcrIndex, Vec<Hex<32>>>) -> bool {
+    let named = |index| pcrs.get(&PcrIndex(index)).is_some_and(|accepted| !accepted.is_empty());
+    let firmware = named(0) && named(2);
+    firmware && named(4) && (named(11) || (named(8) && named(9)))
 }
 
 /// Compares the values of PCRs with those accepted of each one named.

@@ -7,7 +7,7 @@ use der::{Decode, Header, Reader as _, SliceReader};
 use sha2::{Digest as _, Sha256};
 
 use super::command::{CommandError, Handle, Tpm};
-use super::{AkPublic, Evidence, MAX_LOG_BYTES};
+use super::{AkPublic, Evidence, MAX_CERTIFICATES, MAX_LOG_BYTES};
 use crate::x509::Certificate;
 
 /// This machine's TPM, through the kernel's resource manager.
@@ -68,7 +68,10 @@ impl Open {
         let mut tpm = Tpm::open(path)?;
         for (certificate, place) in CERTIFIED {
             let Some(padded) = tpm.nv_read_if_defined(certificate)? else { continue };
-            let Some(certificate) = first_certificate(&padded) else { continue };
+            let ak_chain = certificates_in(&padded);
+            if ak_chain.is_empty() {
+                continue;
+            }
             let (handle, ak) = match place {
                 Place::Template(index) => {
                     let template = tpm.nv_read(index)?;
@@ -76,7 +79,7 @@ impl Open {
                 }
                 Place::Persistent(handle) => (handle, tpm.read_public(handle)?),
             };
-            return Ok(Self { tpm, handle, ak, ak_chain: vec![certificate] });
+            return Ok(Self { tpm, handle, ak, ak_chain });
         }
         let (handle, ak) = tpm.create_ak()?;
         Ok(Self { tpm, handle, ak, ak_chain: Vec::new() })
@@ -91,12 +94,26 @@ enum Place {
     Persistent(Handle),
 }
 
-/// The certificate at the start of an NV index, which may be longer than it.
-fn first_certificate(padded: &[u8]) -> Option<Certificate> {
+/// The certificates at the start of an NV index, which may be longer than them: the key's, and those of who issued it where
+/// the cloud put them there.
+fn certificates_in(padded: &[u8]) -> Vec<Certificate> {
+    let mut certificates = Vec::new();
+    let mut rest = padded;
+    while certificates.len() < MAX_CERTIFICATES {
+        let Some((certificate, len)) = first_certificate(rest) else { break };
+        certificates.push(certificate);
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    certificates
+}
+
+/// The certificate that bytes begin with, and its length.
+fn first_certificate(padded: &[u8]) -> Option<(Certificate, usize)> {
     let mut reader = SliceReader::new(padded).ok()?;
     let header = Header::decode(&mut reader).ok()?;
     let len = u32::from(reader.position()).checked_add(u32::from(header.length()))?;
-    Certificate::from_der(padded.get(..usize::try_from(len).ok()?)?).ok()
+    let len = usize::try_from(len).ok()?;
+    Some((Certificate::from_der(padded.get(..len)?).ok()?, len))
 }
 
 /// The resource manager, so that programs do not disturb each other.
@@ -110,3 +127,24 @@ const CERTIFIED: [(Handle, Place); 2] = [
     (Handle(0x01c1_0002), Place::Template(Handle(0x01c1_0003))),
     (Handle(0x01c1_01d0), Place::Persistent(Handle(0x8100_0003))),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_certificates_of_an_index_are_sent() {
+        let der: [&[u8]; 2] = [
+            include_bytes!("../../../../vectors/evidence/snp/vcek_milan.der"),
+            include_bytes!("../../../../vectors/evidence/snp/vcek_turin.der"),
+        ];
+        let padded = |count: usize| [der.repeat(3)[..count].concat(), vec![0; 100]].concat();
+        for count in 0..=MAX_CERTIFICATES {
+            let found = certificates_in(&padded(count));
+            assert_eq!(found.len(), count);
+            assert!(found.iter().zip(der.repeat(3)).all(|(found, der)| found.der() == der));
+        }
+        assert_eq!(certificates_in(&padded(MAX_CERTIFICATES + 1)).len(), MAX_CERTIFICATES);
+        assert_eq!(certificates_in(&der[0][..900]).len(), 0);
+    }
+}

@@ -1,5 +1,7 @@
 //! Quotes: a TPM's signed statement about its PCRs (TPM 2.0 library, part 2, 10.12).
 
+use sha2::{Digest as _, Sha256};
+
 use super::AkPublic;
 use super::algorithm::SHA256;
 use super::pcrs::{Pcrs, list};
@@ -71,9 +73,24 @@ impl Quote {
         &self.signature_bytes
     }
 
+    /// What it was asked to carry.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.attest.extra_data
+    }
+
     /// The indices it covers, ascending.
     pub fn selection(&self) -> &[u8] {
         &self.attest.selection
+    }
+
+    /// Whether the TPM says that the key of that name signed it: one made directly in a hierarchy, whose qualified name is
+    /// of the hierarchy's handle and its own (part 1, 16). A restricted key signs no message that says otherwise.
+    pub(super) fn is_signed_by(&self, name: &[u8; 32]) -> bool {
+        let name = [&SHA256.to_be_bytes(), &name[..]].concat();
+        HIERARCHIES.iter().any(|handle| {
+            let digest = Sha256::new().chain_update(handle.to_be_bytes()).chain_update(&name).finalize();
+            self.attest.signer == [&SHA256.to_be_bytes(), &digest[..]].concat()
+        })
     }
 
     /// Whether it is over just those values.
@@ -117,6 +134,8 @@ impl Quote {
 /// A TPMS_ATTEST of type TPM_ST_ATTEST_QUOTE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Attest {
+    /// The qualified name of the key that signed: of its own name and those of its parents.
+    signer: Vec<u8>,
     extra_data: Vec<u8>,
     quoted: Quoted,
     /// Ascending.
@@ -133,7 +152,7 @@ impl Attest {
             return Err(WireError::Value { field: "magic", expected, found: magic.into() });
         }
         reader.expect_u16("type", "0x8018 (a quote)", ATTEST_QUOTE)?;
-        reader.sized("qualifiedSigner")?;
+        let signer = reader.sized("qualifiedSigner")?.to_vec();
         let extra_data = reader.sized("extraData")?.to_vec();
         let clock = reader.u64("clock")?;
         let reset_count = reader.u32("resetCount")?;
@@ -150,7 +169,7 @@ impl Attest {
         let pcr_digest = reader.sized("pcrDigest")?.to_vec();
         reader.finish()?;
         let quoted = Quoted { clock, reset_count, restart_count, safe, firmware_version };
-        Ok(Self { extra_data, quoted, selection, pcr_digest })
+        Ok(Self { signer, extra_data, quoted, selection, pcr_digest })
     }
 }
 
@@ -174,5 +193,7 @@ pub(super) fn parse_selection(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireEr
     Ok((0..32).filter(selected).collect())
 }
 
+/// Of the owner, of endorsement, of the platform.
+const HIERARCHIES: [u32; 3] = [0x4000_0001, 0x4000_000b, 0x4000_000c];
 const GENERATED: u32 = 0xff54_4347;
 const ATTEST_QUOTE: u16 = 0x8018;

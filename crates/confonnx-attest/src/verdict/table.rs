@@ -3,29 +3,25 @@
 use super::{Check, Outcome, Step, Verdict};
 
 impl Verdict {
-    /// The checks as a table, grouped by step, its lines at most `width` columns wide where that can be (`None`: as long
+    /// The checks as a table, grouped by step, and apart what the policy does not judge; its lines at most `width` columns wide where that can be (`None`: as long
     /// as they come). A check takes one line, or two with expected and found when it did not pass.
     pub fn table(&self, width: Option<usize>) -> String {
         let names = self.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
         let mut lines = Vec::new();
-        let mut step = None;
-        for check in &self.checks {
-            if step != Some(check.step) {
-                step = Some(check.step);
-                lines.push(check.step.question().to_owned());
+        let mut group = |title: &str, checks: Vec<&Check>| {
+            if !checks.is_empty() {
+                lines.push(title.to_owned());
+                lines.extend(checks.into_iter().flat_map(|check| rows(check, names, width)));
             }
-            lines.extend(rows(check, names, width));
-        }
+        };
+        let stated = |check: &&Check| matches!(check.outcome, Outcome::Info | Outcome::Notable);
+        let of = |step: Step| self.checks.iter().filter(move |check| check.step == step);
+        group("Is the evidence genuine?", of(Step::Verify).collect());
+        group("Is it what was asked for?", of(Step::Appraise).filter(|check| !stated(check)).collect());
+        let not_judged: Vec<_> = self.not_judged().collect();
+        let notable = not_judged.iter().any(|check| check.outcome == Outcome::Notable);
+        group(if notable { NOT_JUDGED_NOTABLE } else { NOT_JUDGED }, not_judged);
         lines.join("\n")
-    }
-}
-
-impl Step {
-    fn question(self) -> &'static str {
-        match self {
-            Self::Verify => "Is the evidence genuine?",
-            Self::Appraise => "Is it what was asked for?",
-        }
     }
 }
 
@@ -52,7 +48,7 @@ fn rows(check: &Check, names: usize, width: Option<usize>) -> Vec<String> {
             hanging(&lead, indent, &shorten(&text, column.unwrap_or(LONG)), column)
         }
         // In full: this is where reference values are read off.
-        Outcome::Info => hanging(&lead, indent, found, column),
+        Outcome::Info | Outcome::Notable => hanging(&lead, indent, found, column),
     }
 }
 
@@ -107,6 +103,8 @@ fn shorten(text: &str, limit: usize) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+const NOT_JUDGED: &str = "Not judged by the policy:";
+const NOT_JUDGED_NOTABLE: &str = "Not judged (! is not as by default):";
 /// Length of `expected ` and `found    `.
 const LABEL: usize = 9;
 /// Narrower columns of values cannot be read.
@@ -126,6 +124,7 @@ mod tests {
         verdict.decide("age", "at most 60 s", "5 s", true);
         verdict.equal("enclave hash", "aa".repeat(64), "bb".repeat(64));
         verdict.info("tee", "insecure");
+        verdict.state("audit log", "true", false);
         verdict
     }
 
@@ -138,7 +137,9 @@ mod tests {
              Is it what was asked for?\n\
              ✓ age           5 s (at most 60 s)\n\
              ✗ enclave hash  expected {}\n                found    {}\n\
-             · tee           insecure",
+             Not judged (! is not as by default):\n\
+             · tee           insecure\n\
+             ! audit log     true",
             "ab".repeat(8),
             "ab".repeat(4),
             "aa".repeat(64),

@@ -26,6 +26,18 @@ fn a_good_document_is_trusted_and_says_what_was_checked() {
         "debug",
         "model hash",
         "client auth",
+        "build",
+        "runtime",
+        "key lifetime",
+        "session lifetime",
+        "model owner",
+        "engine",
+        "batching",
+        "audit log",
+        "request metrics",
+        "model control",
+        "keys",
+        "key source",
         "age",
         "protocol",
     ];
@@ -60,13 +72,20 @@ fn no_flipped_bit_changes_what_is_trusted() {
             let Ok(parsed) = Document::parse(&bad) else { continue };
             let Ok(genuine) = parsed.verify(Some(&NONCE), NOW) else { continue };
             let Ok(trusted) = genuine.appraise(&policy(allow_debug()), NOW) else { continue };
-            // Some bits matter to nobody (the warning, the self-reported measurement, a member's name, the case of a
-            // hex digit); none of them may reach the keys or the claims.
+            // Some bits matter to nobody (the warning, the self-reported measurement, a member's name); none of them may reach the keys or the claims.
             assert_eq!(trusted.key_configs(), b"key configs", "byte {at} bit {bit}");
             let wire: Value = serde_json::from_slice(&bad).unwrap();
             assert_eq!(wire["claims"], original["claims"], "byte {at} bit {bit}");
         }
     }
+}
+
+#[test]
+fn hex_has_one_form() {
+    let mut wire: Value = serde_json::from_slice(&document()).unwrap();
+    wire["freshness"]["root"] = wire["freshness"]["root"].as_str().unwrap().to_uppercase().into();
+    let error = Document::parse(wire.to_string().as_bytes()).unwrap_err().to_string();
+    assert!(error.starts_with("freshness.root: expected hex digits in lower case"), "{error}");
 }
 
 #[test]

@@ -131,7 +131,8 @@ async fn a_client_asks_a_server_whose_boot_and_key_it_expects_and_no_other() {
     let server = start_quoting(&emulator).await;
 
     // Nobody vouches for the key: it might be software's. What it is, the verdict says.
-    let verdict = refused(&server, &format!("[tpm]\npcrs.4 = [\"{pcr4}\"]")).await;
+    let hash = format!("enclave_hashes = [\"{enclave_hash}\"]\n");
+    let verdict = refused(&server, &format!("{hash}[tpm]\npcrs.4 = [\"{pcr4}\"]")).await;
     assert!(verdict.is_undecided(), "{verdict}");
     let ak = verdict.check("ak").unwrap().found.clone();
 

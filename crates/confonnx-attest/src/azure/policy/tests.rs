@@ -145,12 +145,14 @@ fn debug_is_allowed_by_the_processors_own_section() {
 fn programs_are_named_by_what_booted_not_by_the_paravisor() {
     assert!(!policy().names_program());
     assert!(Policy { measurements: vec![Hex([7; 32])], ..Policy::strict() }.names_program());
-    let pcrs = |index| {
-        let pcrs = [(PcrIndex::new(index).unwrap(), vec![Hex([1; 32])])].into_iter().collect();
-        Policy { pcrs, ..Policy::strict() }
+    let pcrs = |indices: &[u8]| {
+        let pcrs = indices.iter().map(|&index| (PcrIndex::new(index).unwrap(), vec![Hex([1; 32])]));
+        Policy { pcrs: pcrs.collect(), ..Policy::strict() }
     };
-    assert!(pcrs(4).names_program() && pcrs(11).names_program());
-    assert!(!pcrs(7).names_program());
+    assert!(pcrs(&[0, 2, 4, 11]).names_program());
+    for indices in [&[4][..], &[11], &[4, 11], &[0, 2, 4], &[0, 2, 11], &[0, 4, 11], &[2, 4, 11]] {
+        assert!(!pcrs(indices).names_program(), "{indices:?}");
+    }
 }
 
 #[test]

@@ -435,17 +435,78 @@ fn revoked_platforms_are_not_genuine() {
 }
 
 #[test]
-fn attributes_that_no_trust_domain_may_have() {
-    let edits: [(Edit, &str); 3] = [
-        (|report| report[0x7b] = 0, "no SEPT_VE_DISABLE"),
-        (|report| report[0x7b] |= 0x20, "MIGRATABLE"),
-        (|report| report[0x79] |= 1, "reserved bits"),
+fn reserved_attributes_are_nobodys_to_accept() {
+    let made = Made { edit_report: |report| report[0x79] |= 1, ..Made::new() };
+    assert_eq!(made.failures(), [("td attributes", Failed), ("dcap", Failed)]);
+    assert_eq!(made.verify().0.check("td attributes").unwrap().found, "reserved bits");
+}
+
+/// Both are as real trust domains are started: whether that will do is for the policy to say.
+#[test]
+fn what_policies_judge_does_not_make_evidence_less_genuine() {
+    let edits: [(Edit, &str, &str); 3] = [
+        (|report| report[0x7b] = 0, "sept ve disable", "sept_ve = true"),
+        (|report| report[0x7b] |= 0x20, "attributes", "attributes = [\"MIGRATABLE\"]"),
+        (|report| report[0x7b] = 0x20, "attributes", "sept_ve = true\nattributes = [\"MIGRATABLE\"]"),
     ];
-    for (edit_report, found) in edits {
-        let made = Made { edit_report, ..Made::new() };
-        assert_eq!(made.failures(), [("td attributes", Failed), ("dcap", Failed)]);
-        assert_eq!(made.verify().0.check("td attributes").unwrap().found, found);
+    for (edit_report, name, allowed) in edits {
+        let (verdict, facts) = trust_domain(edit_report);
+        assert!(verdict.passes(), "{verdict}");
+        let facts = facts.unwrap();
+        assert_eq!(facts.platform.status, tdx::TcbStatus::UpToDate);
+        let refused = |section: &str| {
+            let flags = "dynamic_platform = true\ncached_keys = true\nminimum_tcb_evaluation = 17";
+            let policy: tdx::Policy = toml::from_str(&format!("{flags}\n{section}")).unwrap();
+            let mut verdict = Verdict::default();
+            policy.check(&facts, &facts.enclave_hash().unwrap(), &mut verdict);
+            verdict.failed().map(|check| check.name).collect::<Vec<_>>()
+        };
+        assert!(refused("").contains(&name), "{name}");
+        assert_eq!(refused(allowed), [""; 0], "{allowed}");
     }
+    // All else is still refused: the attributes excuse nothing.
+    let made = Made { edit_report: |report| report[0x7b] = 0, pck_revoked: true, ..Made::new() };
+    assert_eq!(made.failures(), [("revocation", Failed), ("dcap", Failed)]);
+}
+
+#[test]
+fn what_intel_signed_in_another_version_decides_nothing() {
+    let older = Made { edit_tcb: |info| info["version"] = 2.into(), ..Made::new() };
+    let undecided = ["tcb info", "tcb info validity", "tcb info platform", "tdx module", "tcb level", "dcap"];
+    assert_eq!(older.failures(), undecided.map(|name| (name, Undecided)));
+    let newer = Made { edit_identity: |identity| identity["version"] = 9.into(), ..Made::new() };
+    let undecided = ["qe identity", "qe identity validity", "qe identity match", "dcap"];
+    assert_eq!(newer.failures(), undecided.map(|name| (name, Undecided)));
+    // Whoever signed it: an unreadable version of somebody else's is no excuse.
+    let forged = Made { edit_tcb: |info| info["version"] = 2.into(), signer: "Somebody", ..Made::new() };
+    assert!(forged.failures().contains(&("tcb info", Failed)), "{:?}", forged.failures());
+}
+
+#[test]
+fn a_platform_that_is_behind_says_by_how_much_and_since_when() {
+    let behind = Made {
+        edit_tcb: |info| {
+            let mut newest = info["tcbLevels"][0].clone();
+            newest["tcb"]["sgxtcbcomponents"][1] =
+                json!({ "svn": 7, "category": "OS/VMM", "type": "SGX Late Microcode Update" });
+            newest["tcb"]["pcesvn"] = 15.into();
+            newest["tcbDate"] = "2026-08-12T00:00:00Z".into();
+            info["tcbLevels"][0]["tcbStatus"] = "OutOfDate".into();
+            info["tcbLevels"].as_array_mut().unwrap().push(newest);
+        },
+        ..Made::new()
+    };
+    let (verdict, facts) = behind.verify();
+    assert!(verdict.passes(), "{verdict}");
+    let facts = facts.unwrap();
+    let mut verdict = Verdict::default();
+    tdx::Policy::cloud().check(&facts, &facts.enclave_hash().unwrap(), &mut verdict);
+    let found = &verdict.check("tcb status").unwrap().found;
+    assert_eq!(
+        found,
+        "OutOfDate; behind Intel's newest level, of 2026-08-12: CPUSVN[1] 5 of 7 (update OS/VMM, SGX Late Microcode \
+         Update), PCESVN 13 of 15 (update the SGX platform software)"
+    );
 }
 
 #[test]

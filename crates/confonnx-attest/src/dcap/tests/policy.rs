@@ -24,8 +24,10 @@ fn enclave() -> Measured<sgx::Facts> {
 }
 
 fn tdx_failures(section: &str, measured: &Measured<tdx::Facts>) -> Vec<&'static str> {
-    let policy: tdx::Policy =
-        toml::from_str(&format!("dynamic_platform = true\ncached_keys = true\n{section}")).unwrap();
+    let evaluation =
+        if section.contains("minimum_tcb_evaluation") { "" } else { "minimum_tcb_evaluation = 17\n" };
+    let flags = "dynamic_platform = true\ncached_keys = true\n";
+    let policy: tdx::Policy = toml::from_str(&format!("{flags}{evaluation}{section}")).unwrap();
     let facts = &measured.facts;
     let mut verdict = Verdict::default();
     policy.check(facts, &measured.enclave_hash, &mut verdict);
@@ -39,7 +41,7 @@ fn sgx_failures(section: &str, measured: &Measured<sgx::Facts>) -> Vec<&'static 
     } else {
         format!("{tolerated}\n{section}")
     };
-    let policy: sgx::Policy = toml::from_str(&section).unwrap();
+    let policy: sgx::Policy = toml::from_str(&format!("minimum_tcb_evaluation = 17\n{section}")).unwrap();
     let facts = &measured.facts;
     let mut verdict = Verdict::default();
     policy.check(facts, &measured.enclave_hash, &mut verdict);
@@ -80,7 +82,7 @@ fn platform_flags_and_levels_are_decided_by_the_section() {
     tdx::Policy::strict().check(facts, &measured.enclave_hash, &mut verdict);
     assert_eq!(
         failures(&verdict).iter().map(|(name, _)| *name).collect::<Vec<_>>(),
-        ["dynamic platform", "cached keys"]
+        ["tcb evaluation", "dynamic platform", "cached keys"]
     );
 
     let newer = trust_domain(|report| report[..3].copy_from_slice(&[6, 1, 4]));
@@ -113,6 +115,38 @@ fn service_trust_domains_are_refused_unless_named() {
         tdx_failures(&format!("mr_service_td = [\"{}\"]", "ab".repeat(48)), &measured),
         ["service td"]
     );
+}
+
+/// Neither of the two stands for the other.
+#[test]
+fn service_trust_domains_of_now_and_of_creation_are_both_judged() {
+    let named = format!("mr_service_td = [\"{}\"]", "aa".repeat(48));
+    let judged = |created: [u8; 48], current: [u8; 48], section: &str| {
+        let mut measured = trust_domain(|_| {});
+        (measured.facts.mr_service_td, measured.facts.current_service_td) = (created, Some(current));
+        tdx_failures(section, &measured)
+    };
+    assert_eq!(judged([0; 48], [0; 48], ""), [""; 0]);
+    assert_eq!(judged([0xaa; 48], [0xaa; 48], &named), [""; 0]);
+    assert_eq!(judged([0xbb; 48], [0xaa; 48], &named), ["service td"]);
+    assert_eq!(judged([0xaa; 48], [0xbb; 48], &named), ["current service td"]);
+    assert_eq!(judged([0; 48], [0xbb; 48], ""), ["current service td"]);
+}
+
+/// A member of a group knows from its own evidence what Intel has stated, and when.
+#[test]
+fn who_joins_has_no_older_word_of_intels() {
+    let (verdict, _) = made::trust_domain(|_| {});
+    // TCB info and QE identity are of 10 November 2026, revocation lists of the first.
+    assert_eq!(verdict.stated_at(), Some(UnixTime(1_794_268_800)));
+    let mut platforms = crate::Platforms::cloud();
+    platforms.raise_tcb_evaluation(18);
+    let number = |platforms: &crate::Platforms| platforms.tdx.as_ref().unwrap().minimum_tcb_evaluation;
+    assert_eq!((number(&platforms), number(&crate::Platforms::cloud())), (Some(18), Some(17)));
+    platforms.raise_tcb_evaluation(16);
+    assert_eq!(number(&platforms), Some(18));
+    assert_eq!(platforms.sgx.unwrap().minimum_tcb_evaluation, Some(18));
+    assert_eq!(trust_domain(|_| {}).facts.tcb_evaluation(), Some(17));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::dcap::checks;
 use crate::dcap::{Kind, Quote, QuoteError, TcbStatus};
 use crate::measured::Measured;
 use crate::{digest, testing};
@@ -84,11 +85,14 @@ fn an_sgx_quote_is_genuine_and_needs_its_status_tolerated() {
     assert_eq!(measured.enclave_hash.as_bytes(), &SGX[48 + 64..48 + 96]);
     assert_eq!(measured.signer.as_ref().unwrap().to_string(), digest::encode(&SGX[48 + 128..48 + 160]));
 
-    assert_eq!(appraise_sgx(&sgx::Policy::strict(), &measured), ["tcb status", "advisories"]);
+    // Intel's lists of that day are of a TCB recovery event that `strict` has left behind.
+    let strict = ["tcb status", "advisories", "tcb evaluation"];
+    assert_eq!(appraise_sgx(&sgx::Policy::strict(), &measured), strict);
     assert_eq!(appraise_sgx(&sgx::Policy::cloud(), &measured), ["tcb status", "advisories"]);
     let tolerant = sgx::Policy {
         tcb_statuses: vec![TcbStatus::ConfigurationAndSWHardeningNeeded],
         advisories: vec!["INTEL-SA-00289".into(), "intel-sa-00615".into()],
+        minimum_tcb_evaluation: Some(17),
         ..sgx::Policy::strict()
     };
     assert_eq!(appraise_sgx(&tolerant, &measured), [""; 0]);
@@ -99,7 +103,8 @@ fn a_tdx_quote_is_genuine_and_up_to_date_with_all_platform_flags() {
     let (verdict, measured) = verify_tdx(TDX, TDX_COLLATERAL, TDX_THEN);
     assert!(verdict.passes(), "{verdict}");
     let measured = measured.unwrap();
-    assert_eq!(appraise_tdx(&tdx::Policy::strict(), &measured), ["dynamic platform", "cached keys", "smt"]);
+    let strict = ["tcb evaluation", "dynamic platform", "cached keys", "smt"];
+    assert_eq!(appraise_tdx(&tdx::Policy::strict(), &measured), strict);
     assert_eq!(appraise_tdx(&tdx::Policy::cloud(), &measured), [""; 0]);
     let facts = &measured.facts;
     assert_eq!(facts.platform.status, TcbStatus::UpToDate);
@@ -248,6 +253,43 @@ fn a_flipped_bit_of_collateral_never_verifies() {
     }
 }
 
+/// ECDSA has two signatures of the same statement, and hardware makes both: bytes of evidence are not unique.
+#[test]
+fn the_other_signature_of_the_same_statement_is_one_too() {
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    // Header, report, length of the signature data, r.
+    let at = 48 + 584 + 4 + 32;
+    let mut other = TDX.to_vec();
+    let mut borrow = 0;
+    for i in (0..32).rev() {
+        let difference = i16::from(ORDER[i]) - i16::from(TDX[at + i]) - borrow;
+        borrow = i16::from(difference < 0);
+        other[at + i] = difference.rem_euclid(256) as u8;
+    }
+    assert_ne!(other, TDX);
+    let ((first, measured), (second, again)) =
+        (verify_tdx(TDX, TDX_COLLATERAL, TDX_THEN), verify_tdx(&other, TDX_COLLATERAL, TDX_THEN));
+    assert_eq!(first, second);
+    assert_eq!(measured.unwrap().enclave_hash, again.unwrap().enclave_hash);
+}
+
+#[test]
+fn hex_of_collateral_has_one_form_and_what_is_not_used_is_not_read() {
+    let mut json: Value = serde_json::from_slice(TDX_COLLATERAL).unwrap();
+    json["pck_crl_issuer_chain"] = 5.into();
+    json["pck_certificate_chain"] = true.into();
+    let read = |json: &Value| {
+        tdx::Evidence::parse(TDX, &[("collateral".into(), json.clone())].into_iter().collect())
+    };
+    assert!(read(&json).is_ok());
+    json["tcb_info_signature"] = json["tcb_info_signature"].as_str().unwrap().to_uppercase().into();
+    let error = read(&json).unwrap_err().to_string();
+    assert_eq!(error, "collateral: tcb_info_signature: expected hex in lower case, found upper case");
+}
+
 /// One bit of every byte of a quote, its padding included; which one varies.
 #[test]
 fn no_flipped_bit_of_a_tdx_quote_verifies() {
@@ -275,7 +317,24 @@ fn the_sweep_finds_what_is_not_checked() {
     assert!(found.len() > 1000, "{}", found.len());
 }
 
+/// Whether signatures or chain already refuse it. All of verification is some ten times as much work, and refuses what
+/// any check of it refuses: it is asked of what is left, and of every eighth byte whatever these say.
+fn refused_early(quote: &[u8], kind: Kind, now: UnixTime) -> bool {
+    let Ok(quote) = Quote::parse(quote, kind) else { return true };
+    let mut verdict = Verdict::default();
+    checks::signatures(&quote, &mut verdict);
+    checks::chain(&Root::intel().unwrap(), &quote, now, &mut verdict);
+    !verdict.passes()
+}
+
+fn flipped_at(quote: &[u8], original: &[u8]) -> usize {
+    quote.iter().zip(original).position(|(a, b)| a != b).unwrap_or(0)
+}
+
 fn verify_flipped_tdx(quote: &[u8]) -> bool {
+    if flipped_at(quote, TDX) % 8 != 0 && refused_early(quote, Kind::Tdx, TDX_THEN) {
+        return false;
+    }
     let Ok(evidence) = tdx::Evidence::parse(quote, &endorsements(TDX_COLLATERAL)) else { return false };
     let mut verdict = Verdict::default();
     let data = report_data(quote, Kind::Tdx);
@@ -283,6 +342,9 @@ fn verify_flipped_tdx(quote: &[u8]) -> bool {
 }
 
 fn verify_flipped_sgx(quote: &[u8]) -> bool {
+    if flipped_at(quote, SGX) % 8 != 0 && refused_early(quote, Kind::Sgx, SGX_THEN) {
+        return false;
+    }
     let Ok(evidence) = sgx::Evidence::parse(quote, &endorsements(SGX_COLLATERAL)) else { return false };
     let mut verdict = Verdict::default();
     let data = report_data(quote, Kind::Sgx);
@@ -335,7 +397,7 @@ fn a_production_quote_with_old_firmware_matches_no_level() {
     assert_eq!(Quote::parse(&quote, Kind::Tdx).unwrap_err(), QuoteError::Trailing("signature data"));
     // 2023-06-18T09:42:58Z.
     let (verdict, _) = verify_tdx(&quote[..4935], &collateral, UnixTime(1_687_081_378));
-    let failed = [("tcb level", Failed), ("td attributes", Failed), ("dcap", Failed)];
+    let failed = [("tcb level", Failed), ("dcap", Failed)];
     assert_eq!(failures(&verdict), failed, "{verdict}");
     assert!(verdict.check("dcap").unwrap().found.contains("No matching TCB level found"));
 }
@@ -349,7 +411,7 @@ fn a_quote_from_azure_has_everything_but_collateral() {
     for name in ["signature", "attestation key", "quoting enclave", "chain", "chain validity"] {
         assert_eq!(verdict.check(name).unwrap().outcome, Outcome::Passed, "{name}");
     }
-    assert_eq!(verdict.check("td attributes").unwrap().found, "no SEPT_VE_DISABLE");
+    assert_eq!(verdict.check("td attributes").unwrap().outcome, Outcome::Passed);
     assert_eq!(evidence.collateral_requests()[0].path, "/tdx/certification/v4/tcb?fmspc=00806F050000");
 }
 

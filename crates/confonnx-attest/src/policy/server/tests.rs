@@ -3,7 +3,9 @@ use serde_json::json;
 use super::*;
 use crate::evidence::Facts;
 use crate::measured::Measured;
-use crate::{Check, EnclaveHash, Expectations, Genuine, Outcome, Policy, PolicyBuildError, Tee, UnixTime};
+use crate::{
+    Check, EnclaveHash, Expectations, Genuine, Outcome, Policy, PolicyBuildError, Preset, Tee, UnixTime,
+};
 
 const A: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
 const B: &str = "b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1";
@@ -25,7 +27,13 @@ fn with(setting: &str, value: Value) -> Claims {
 
 fn checks(server: &str, claims: &Claims) -> Vec<Check> {
     let mut verdict = Verdict::default();
-    read(server).unwrap().server.check(claims, &mut verdict);
+    // Of the presets' maxima there are tests of their own.
+    let lax = Maxima { key_lifetime_s: u64::MAX, session_lifetime_s: u64::MAX };
+    ServerExpectations { maxima: lax, ..read(server).unwrap().server }.check(claims, &mut verdict);
+    let of_maxima = |check: &Check| check.expected.ends_with(&format!("{} s", u64::MAX));
+    verdict
+        .checks
+        .retain(|check| !matches!(check.outcome, Outcome::Info | Outcome::Notable) && !of_maxima(check));
     verdict.checks
 }
 
@@ -159,6 +167,97 @@ fn no_session_lasts_longer_than_the_policy_says() {
 }
 
 #[test]
+fn request_metrics_can_be_refused() {
+    let line = "request_metrics = 'refuse'";
+    let metrics = |value| with("request_metrics", value);
+    assert_eq!(judged(line, &metrics(false.into())), text(true, "request metrics: false: false"));
+    assert_eq!(judged(line, &metrics(true.into())), text(false, "request metrics: false: true"));
+    assert_eq!(judged(line, &claims()), text(false, "request metrics: false: not stated"));
+}
+
+#[test]
+fn who_loads_models_is_one_of_those_named() {
+    let line = "model_control = ['none', 'poll']";
+    let control = |value| with("model_control", value);
+    assert_eq!(judged(line, &control("poll".into())), text(true, "model control: none or poll: poll"));
+    assert_eq!(
+        judged(line, &control("explicit".into())),
+        text(false, "model control: none or poll: explicit")
+    );
+    assert_eq!(judged(line, &claims()), text(false, "model control: none or poll: not stated"));
+}
+
+/// Keys of two hundred years are nobody's default.
+#[test]
+fn presets_bound_how_long_keys_and_sessions_last() {
+    let failed = |preset: Preset, claims: &Claims| {
+        let mut verdict = Verdict::default();
+        Expectations::from(preset).server.check(claims, &mut verdict);
+        verdict.failed().map(|check| check.name).collect::<Vec<_>>()
+    };
+    let lives = |seconds: u64| {
+        let mut claims = claims();
+        claims.keys[0].accepted_until.0 = claims.keys[0].not_before.0 + seconds;
+        claims
+    };
+    for (preset, most) in [(Preset::Strict, 90_000), (Preset::Cloud, 3_196_800)] {
+        assert_eq!(failed(preset, &lives(most)), [""; 0]);
+        assert_eq!(failed(preset, &lives(most + 1)), ["key lifetime"]);
+    }
+    assert_eq!(failed(Preset::Strict, &with("session_lifetime_s", 601.into())), ["session lifetime"]);
+    assert_eq!(failed(Preset::Cloud, &with("session_lifetime_s", 86_400.into())), [""; 0]);
+    // Without any preset too, and a policy may say otherwise.
+    assert_eq!(ServerExpectations::default().maxima, Maxima::CLOUD);
+    let file =
+        Expectations::from_toml("preset = 'cloud'\n[server]\nmax_key_lifetime_s = 7000000000", &mut |_| {
+            Err(std::io::ErrorKind::NotFound.into())
+        });
+    let mut verdict = Verdict::default();
+    file.unwrap().server.check(&lives(6_307_200_000), &mut verdict);
+    assert!(verdict.passes(), "{verdict}");
+    // A server that joins a group has no keys yet: its settings say how long they will live.
+    let mut joiner = with("key_rollover_interval_s", 86_400.into());
+    joiner.keys.clear();
+    assert_eq!(failed(Preset::Strict, &joiner), [""; 0]);
+    joiner.settings.insert("key_grace_s".into(), 3_601.into());
+    assert_eq!(failed(Preset::Strict, &joiner), ["key lifetime"]);
+}
+
+#[test]
+fn what_no_policy_judges_is_stated_and_what_is_unusual_stands_out() {
+    let mut claims = claims();
+    let settings = json!({
+        "engine": "in-process", "audit_log": true, "request_metrics": false, "model_control": "poll",
+        "model_owner_sha256": A, "date_window_s": 300, "max_sessions": 5, "telepathy": true,
+    });
+    claims.settings = settings.as_object().unwrap().clone();
+    claims.models[0].batching = Some(4);
+    let mut verdict = Verdict::default();
+    verdict.appraising();
+    ServerExpectations::default().check(&claims, &mut verdict);
+    let of = |outcome| {
+        verdict
+            .not_judged()
+            .filter(|check| check.outcome == outcome)
+            .map(|check| check.name)
+            .collect::<Vec<_>>()
+    };
+    let notable =
+        ["model owner", "engine", "batching", "audit log", "model control", "max sessions", "other settings"];
+    assert_eq!(of(Outcome::Notable), notable);
+    let usual =
+        ["build", "runtime", "session lifetime", "request metrics", "keys", "key source", "date window"];
+    assert_eq!(of(Outcome::Info), usual);
+    let shown = verdict.to_string();
+    assert!(shown.contains("! audit log") && shown.contains("! other settings    telepathy true"), "{shown}");
+    assert!(shown.contains("17 x-wing, current 1970-01-01T00:00:05Z to 1970-01-02T00:00:05Z"), "{shown}");
+    // Every claim is somewhere: what is judged is not stated again.
+    let mut judged = Verdict::default();
+    read("audit_log = 'refuse'").unwrap().server.check(&claims, &mut judged);
+    assert_eq!(judged.checks.iter().filter(|check| check.name == "audit log").count(), 1);
+}
+
+#[test]
 fn errors_name_the_key_and_what_was_expected() {
     for (line, expected) in [
         ("build_sha256 = []", "at least one"),
@@ -169,7 +268,8 @@ fn errors_name_the_key_and_what_was_expected() {
         ("batching = 'accept'", "expected `refuse`"),
         ("audit_log = false", "audit_log"),
         ("max_key_lifetime_s = -1", "u64"),
-        ("request_metrics = 'refuse'", "unknown field `request_metrics`"),
+        ("request_metrics = false", "request_metrics"),
+        ("model_control = []", "at least one"),
     ] {
         let error = read(line).unwrap_err();
         assert!(error.contains("line 2") && error.contains(expected), "{line}: {error}");

@@ -1,6 +1,10 @@
 //! What the `[snp]` section of a policy makes of genuine evidence.
 
 use super::*;
+use base64ct::Encoding as _;
+
+use crate::measured::Signer;
+use crate::{Claims, Expectations, Genuine, Platforms, SigningKey, Tee};
 
 fn failures(made: &Made, policy: &Policy) -> Vec<(&'static str, Outcome)> {
     let (_, facts) = made.verify();
@@ -19,15 +23,32 @@ fn refused(edit: fn(&mut Policy)) -> Vec<(&'static str, Outcome)> {
 
 #[test]
 fn presets_differ_in_what_cloud_concedes() {
-    assert_eq!(failures(&Made::crl(), &Policy::strict()), []);
-    assert_eq!(failures(&Made::new(), &Policy::strict()), [("revocation list", Undecided)]);
+    let strict = || Policy { minimum_tcb: MinimumTcb::default(), ..Policy::strict() };
+    assert_eq!(failures(&Made::crl(), &strict()), []);
+    assert_eq!(failures(&Made::new(), &strict()), [("revocation list", Undecided)]);
     let smt = Made { edit_report: |report| report[0x40] |= 1, ..Made::crl() };
-    assert_eq!(failures(&smt, &Policy::strict()), [("smt", Failed)]);
+    assert_eq!(failures(&smt, &strict()), [("smt", Failed)]);
     let unchecked = Made { edit_report: |report| report[0x40] = 1, ..Made::new() };
     let expected = [("smt", Failed), ("alias check", Failed), ("revocation list", Undecided)];
-    assert_eq!(failures(&unchecked, &Policy::strict()), expected);
+    assert_eq!(failures(&unchecked, &strict()), expected);
     assert_eq!(failures(&unchecked, &Policy::cloud()), []);
     assert_eq!(Policy::default(), Policy::strict());
+}
+
+/// The made reports are of Genoa with TCB\[SNP\] 24, of Turin with as much.
+#[test]
+fn strict_asks_for_the_firmware_that_amds_bulletins_ask_for() {
+    let behind = ["tcb", "launch tcb", "committed tcb", "current tcb"].map(|name| (name, Failed));
+    assert_eq!(failures(&Made::crl(), &Policy::strict()), behind);
+    let (_, facts) = Made::crl().verify();
+    let measured = facts.unwrap().into_measured();
+    let mut verdict = Verdict::default();
+    Policy::strict().check(&measured.facts, &measured.enclave_hash, &mut verdict);
+    let found = &verdict.check("tcb").unwrap().found;
+    assert!(found.ends_with("; behind: snp 24 of 28 (update the host's SEV firmware or BIOS)"), "{found}");
+    let turin = failures(&Made::turin(), &Policy::strict());
+    assert!(!turin.iter().any(|(name, _)| name.ends_with("tcb")), "{turin:?}");
+    assert_eq!(Policy::cloud().minimum_tcb, MinimumTcb::default());
 }
 
 #[test]
@@ -71,7 +92,9 @@ fn every_expectation_is_compared() {
 fn signers_are_compared_and_zero_is_nobody() {
     let signed = Made { edit_report: |report| report[0xE0..0x110].fill(7), ..Made::new() };
     let policy = Policy { id_keys: vec![Hex([7; 48])], ..Policy::cloud() };
-    assert!(policy.names_program() && !Policy::cloud().names_program());
+    // A signer alone names no program: it has signed old ones.
+    assert!(!policy.names_program() && !Policy::cloud().names_program());
+    assert!(Policy { minimum_guest_svn: Some(1), ..policy.clone() }.names_program());
     assert_eq!(failures(&signed, &policy), []);
     assert_eq!(failures(&Made::new(), &policy), [("id key", Failed)]);
     assert_eq!(refused(|policy| policy.id_keys = vec![Hex([0; 48])]), [("id key", Failed)]);
@@ -79,6 +102,56 @@ fn signers_are_compared_and_zero_is_nobody() {
     let measured = signed.verify().1.unwrap().into_measured();
     assert_eq!(measured.signer.unwrap().reported(), [7; 48]);
     assert!(Made::new().verify().1.unwrap().into_measured().signer.is_none());
+}
+
+#[test]
+fn flaw_6_a_signer_counts_only_with_a_version_or_a_measurement() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let der = rcgen::PublicKeyData::subject_public_key_info(&key);
+    let digest = signer_of(&der).unwrap();
+    let body = base64ct::Base64::encode_string(&der);
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+    let signing_key = SigningKey::from_pem(&pem).unwrap();
+    let genuine = |edit_report: fn(&mut Vec<u8>)| {
+        let (_, facts) = Made { edit_report, ..Made::new() }.verify();
+        let mut measured = facts.unwrap().into_measured();
+        measured.signer = Some(Signer::new(&digest, signer_of));
+        Genuine {
+            key_configs: Vec::new(),
+            claims: Claims::example(NOW),
+            tee: Tee::Snp,
+            measured: measured.map(crate::evidence::Facts::Snp),
+            fresh: true,
+            verdict: Verdict::default(),
+        }
+    };
+    let expected = |minimum_guest_svn| Expectations {
+        signing_keys: vec![signing_key.clone()],
+        platforms: Platforms {
+            snp: Some(Policy { minimum_guest_svn, ..Policy::cloud() }),
+            ..Platforms::cloud()
+        }
+        .only(Tee::Snp),
+        ..Expectations::default()
+    };
+    let refused = |genuine: Genuine, expected: Expectations| {
+        let policy = crate::Policy::new(expected).unwrap();
+        let failed = genuine.appraise(&policy, NOW).err().map(|err| err.verdict);
+        failed.iter().flat_map(Verdict::failed).map(|check| check.name).collect::<Vec<_>>()
+    };
+    let build = |expected| crate::Policy::new(expected).map(drop);
+    assert_eq!(build(expected(None)), Err(crate::PolicyBuildError::SignerAlone));
+    assert_eq!(refused(genuine(|report| report[4] = 3), expected(Some(3))), [""; 0]);
+    assert_eq!(refused(genuine(|report| report[4] = 2), expected(Some(3))), ["guest svn"]);
+    let debug = genuine(|report| (report[4], report[0x0A]) = (3, report[0x0A] | 8));
+    assert_eq!(refused(debug, expected(Some(3))), ["debug"]);
+    let other = Expectations { enclave_hashes: vec![Hex([0x3f; 48]).into()], ..expected(None) };
+    assert_eq!(refused(genuine(|_| {}), other), ["enclave hash"]);
+    let right = Expectations { enclave_hashes: vec![Hex([0x3e; 48]).into()], ..expected(None) };
+    assert_eq!(refused(genuine(|_| {}), right), [""; 0]);
+    // Permission to debug is no name either.
+    let debugging = Expectations { allow_debug: true, ..expected(None) };
+    assert_eq!(refused(genuine(|_| {}), debugging), ["enclave hash"]);
 }
 
 #[test]
@@ -118,9 +191,13 @@ fn sections_are_read_from_files() {
     let policy: Policy = toml::from_str(&text).unwrap();
     assert_eq!(policy.minimum_tcb.milan, Some(Tcb { snp: 24, microcode: 219, ..Tcb::default() }));
     assert_eq!((policy.vmpl, policy.smt, policy.require_crl), (vec![0, 2], true, true));
-    for wrong in
-        ["measurements = []", "measurements = [\"ab\"]", "smtt = true", "[minimum_tcb.rome]\nsnp = 1"]
-    {
+    for wrong in [
+        "measurements = []",
+        "measurements = [\"ab\"]",
+        "vmpl = []",
+        "smtt = true",
+        "[minimum_tcb.rome]\nsnp = 1",
+    ] {
         assert!(toml::from_str::<Policy>(wrong).is_err(), "{wrong}");
     }
 }

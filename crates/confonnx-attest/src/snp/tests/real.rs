@@ -136,6 +136,16 @@ fn no_report_with_a_flipped_bit_is_genuine() {
     let evidence = with_vcek(&report, MILAN_VCEK);
     let report_data = evidence.report.report_data;
     let endorsements = *evidence.endorsements;
+    // What the signature refuses, all of verification refuses, with some ten times as much work: it is asked of what is
+    // left, and of every eighth byte whatever the signature says.
+    let key = Certificate::from_der(MILAN_VCEK).unwrap().public_key().unwrap();
+    let refused_early = |bytes: &[u8]| {
+        let report = Report::parse(bytes).unwrap();
+        report.signature().is_none_or(|signature| {
+            key.verify(Algorithm::EcdsaFixed(Hash::Sha384), report.signed(), &signature).is_err()
+        })
+    };
+    assert!(!refused_early(&report));
     let mut flips = 0;
     for position in 0..report.len() {
         let all = position < 0x50 || (0x180..0x1A0).contains(&position) || position >= 0x2A0;
@@ -143,11 +153,14 @@ fn no_report_with_a_flipped_bit_is_genuine() {
         for bit in bits {
             let mut flipped = report.clone();
             flipped[position] ^= 1 << bit;
+            flips += 1;
+            if position % 8 != 0 && refused_early(&flipped) {
+                continue;
+            }
             let mut verdict = Verdict::default();
             let evidence = Evidence::new(&flipped, endorsements.clone()).unwrap();
             evidence.verify_with(Roots::amd(), &report_data, THEN, &mut verdict);
             assert!(!verdict.passes(), "byte {position:#x} bit {bit}");
-            flips += 1;
         }
     }
     assert!(flips > 5000, "{flips}");

@@ -52,11 +52,25 @@ impl Key {
         [&[0, 0x18, 0, 0x0b, 0, 32][..], r, &[0, 32], s].concat()
     }
 
+    /// TPM2B_NAME of its place in the endorsement hierarchy, with those attributes.
+    fn qualified(&self, attributes: u32) -> Vec<u8> {
+        let name = Sha256::digest(self.area(attributes));
+        let digest = Sha256::new().chain_update([0x40, 0, 0, 0x0b, 0, 0x0b]).chain_update(name).finalize();
+        [&[0, 34, 0, 0x0b][..], &digest].concat()
+    }
+
     fn evidence(&self, attributes: u32, selection: [u8; 3], ak_chain: Vec<Certificate>) -> Evidence {
+        self.described(attributes, attributes, selection, ak_chain)
+    }
+
+    /// Of a key that has the attributes `real`, beside a description of it that says `told`.
+    fn described(&self, real: u32, told: u32, selection: [u8; 3], ak_chain: Vec<Certificate>) -> Evidence {
         let selected = |index: &u8| selection[usize::from(index / 8)] >> (index % 8) & 1 == 1;
         let pcrs = Pcrs((0..24).filter(selected).map(|index| (index, [index; 32])).collect());
         let digest = Sha256::digest(pcrs.0.values().copied().collect::<Vec<_>>().concat());
-        let mut message = vec![0xff, 0x54, 0x43, 0x47, 0x80, 0x18, 0, 0, 0, 32];
+        let mut message = vec![0xff, 0x54, 0x43, 0x47, 0x80, 0x18];
+        message.extend(self.qualified(real));
+        message.extend([0, 32]);
         message.extend(Sha256::digest(REPORT_DATA));
         // Clock, resets, restarts, safe, firmware version.
         message.extend([0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 2, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 5]);
@@ -65,7 +79,7 @@ impl Key {
         message.extend([0, 32]);
         message.extend(digest);
         let quote = Quote::parse(&message, &self.sign(&message)).unwrap();
-        let ak = AkPublic::from_tpmt(&self.area(attributes)).unwrap();
+        let ak = AkPublic::from_tpmt(&self.area(told)).unwrap();
         Evidence { ak, ak_chain, quote: Box::new(quote), pcrs, event_log: None }
     }
 
@@ -187,6 +201,18 @@ fn every_attribute_of_an_attestation_key_is_needed() {
     }
 }
 
+/// A certificate is of the key alone: what describes it has to be what the TPM's own quote names.
+#[test]
+fn a_description_around_a_certified_key_is_refused() {
+    let (key, root) = (Key::new(), authority("root"));
+    let chain = vec![certificate(&key, &root, |_| {})];
+    let forged = key.described(AK_ATTRIBUTES ^ 1 << 16, AK_ATTRIBUTES, [0xff, 0xfb, 0], chain);
+    assert_eq!(failures(&forged, &trusting(&root)), ["✗ ak name"]);
+    // By name, too: who took the name from such evidence named a description.
+    let name = Hex(forged.ak.name().unwrap());
+    assert_eq!(failures(&forged, &policy(&format!("aks = [\"{name}\"]"))), ["✗ ak name"]);
+}
+
 #[test]
 fn the_boot_pcrs_have_to_be_quoted_and_resettable_ones_do_not_stand_for_them() {
     let key = Key::new();
@@ -218,13 +244,20 @@ fn what_a_policy_asks_is_compared() {
     }
 }
 
+/// Any kernel can extend PCR 11, and PCR 4 says nothing of a kernel behind a boot loader.
 #[test]
-fn policies_name_programs_by_measurement_or_boot_pcrs() {
+fn policies_name_programs_by_measurement_or_by_enough_pcrs() {
     let value = Hex([0; 32]);
-    assert!(!policy("").names_program());
-    assert!(!policy(&format!("pcrs.7 = [\"{value}\"]")).names_program());
-    for named in ["pcrs.4", "pcrs.11", "measurements"] {
-        assert!(policy(&format!("{named} = [\"{value}\"]")).names_program(), "{named}");
+    let named = |indices: &[u8]| {
+        let lines = indices.iter().map(|index| format!("pcrs.{index} = [\"{value}\"]"));
+        policy(&lines.collect::<Vec<_>>().join("\n")).names_program()
+    };
+    assert!(policy(&format!("measurements = [\"{value}\"]")).names_program());
+    assert!(named(&[0, 2, 4, 11]) && named(&[0, 2, 4, 8, 9]));
+    let not_enough: [&[u8]; 9] =
+        [&[], &[7], &[4], &[11], &[4, 11], &[0, 2, 11], &[0, 2, 4, 8], &[0, 2, 4, 9], &[2, 4, 11]];
+    for indices in not_enough {
+        assert!(!named(indices), "{indices:?}");
     }
 }
 
@@ -261,6 +294,7 @@ fn checks_that_cannot_be_made_are_named_all_the_same() {
         "report data",
         "pcr selection",
         "pcr digest",
+        "ak name",
         "ak attributes",
         "boot pcrs",
         "event log",
