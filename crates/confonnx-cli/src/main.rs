@@ -5,6 +5,7 @@ mod args;
 mod measure;
 mod model;
 mod predict;
+mod proof;
 mod protect;
 mod proxy;
 mod repository;
@@ -129,6 +130,7 @@ fn table(verdict: &Verdict) -> String {
             Some('✓') => "32",
             Some('✗') => "31",
             Some('?') => "33",
+            Some('!') => "1;33",
             Some('·' | ' ') | None => return line.to_owned(),
             // A question that heads a group.
             Some(_) => return format!("\x1b[1m{line}\x1b[0m"),

@@ -1,14 +1,14 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use confonnx_client::measure::{Predicted, UkiMeasurement, nitro, sgx, snp, tdx, uki};
 use confonnx_client::{EnclaveInfo, Hex, Tee};
 use serde_json::{Map, Value, json};
 
 use crate::args::bytes;
-use crate::print;
+use crate::{complain, print};
 
 /// Predict what hardware will report of a server, for --enclave-hash
 ///
@@ -68,9 +68,13 @@ struct Snp {
     /// SEV_FEATURES; Linux 6.6 and later set bit 5 (0x21) unless told otherwise
     #[arg(long, value_name = "NUMBER", value_parser = number, default_value = "0x1")]
     guest_features: u64,
-    /// The kernel, when the guest is started with kernel-hashes=on
+    /// The kernel, when the guest is started with kernel-hashes=on. Without it the launch digest covers the firmware alone:
+    /// any disk boots under the same value
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// Write an enclave_info.json though it covers the firmware alone: something else has to bind what boots after it
+    #[arg(long, conflicts_with = "kernel")]
+    firmware_only: bool,
     /// Its initial file system
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
@@ -112,7 +116,7 @@ enum Order {
 impl Measure {
     pub(crate) fn run(&self) -> Result<()> {
         let text = match &self.of {
-            Of::Snp(snp) => snp.info()?.to_json(),
+            Of::Snp(snp) => snp.json(self.out.is_some())?,
             Of::Tdx(tdx) => tdx.json()?,
             Of::Sgx { file } => sgx::enclave_info(&bytes(file)?).with_context(|| unusable(file))?.to_json(),
             Of::Uki { image } => section(&uki(&bytes(image)?).with_context(|| unusable(image))?)?,
@@ -129,6 +133,26 @@ impl Measure {
 }
 
 impl Snp {
+    /// An enclave_info.json, or, of the firmware alone, a value that nothing takes for an enclave hash.
+    fn json(&self, to_file: bool) -> Result<String> {
+        if self.kernel.is_some() {
+            return Ok(self.info()?.to_json());
+        }
+        complain(FIRMWARE_ONLY);
+        if self.firmware_only {
+            return Ok(self.info()?.to_json());
+        }
+        if to_file {
+            bail!(
+                "refused to write an enclave_info.json of the firmware alone: give --kernel, --initrd and --append, or \
+                 --firmware-only when something else binds what boots (a verity hash that the firmware checks)"
+            );
+        }
+        let EnclaveInfo { tee, enclave_hash, details, .. } = self.info()?;
+        let covers = json!({ "tee": tee, "firmware_only_measurement": enclave_hash, "details": details });
+        Ok(serde_json::to_string_pretty(&covers)? + "\n")
+    }
+
     fn info(&self) -> Result<EnclaveInfo> {
         let firmware = bytes(&self.firmware)?;
         let kernel = self.kernel.as_ref().map(|path| bytes(path)).transpose()?;
@@ -192,7 +216,9 @@ impl Tdx {
 fn section(measured: &UkiMeasurement) -> Result<String> {
     use std::fmt::Write;
 
-    let mut text = String::from("# Any of them; [azure.pcrs] takes them too.\n[tpm.pcrs]\n");
+    let mut text = String::from(
+        "# Any of each; [azure.pcrs] takes them too. A policy needs PCRs 0 and 2 of the machine's firmware besides.\n[tpm.pcrs]\n",
+    );
     for (index, values) in [(4, &measured.pcr4), (11, &measured.pcr11)] {
         writeln!(text, "{index} = [")?;
         for Predicted { when, value } in values {
@@ -218,6 +244,9 @@ fn cpu_model(name: &str) -> Result<u32, String> {
     snp::signature_of(name)
         .ok_or_else(|| format!("expected {} or a version of them", snp::CPU_MODELS.join(", ")))
 }
+
+const FIRMWARE_ONLY: &str = "WARNING: without --kernel this measurement covers the firmware alone. Whoever runs the machine \
+    boots any kernel, disk and program under it.";
 
 /// Decimal, or hex with `0x`.
 fn number(text: &str) -> Result<u64, String> {

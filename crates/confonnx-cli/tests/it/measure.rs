@@ -67,3 +67,53 @@ fn what_cannot_be_measured_says_why() {
     assert_eq!(failed(&["measure", "snp", "--firmware", path, "--vcpus", "1"]).0, Some(2));
     assert_eq!(failed(&["measure", "tdx", "--firmware", path, "--rtmrs", "00"]).0, Some(2));
 }
+
+/// The smallest OVMF image that has SEV metadata: a table of GUIDs at its end.
+fn firmware() -> Vec<u8> {
+    let mut image = vec![0; 8192];
+    let metadata_at = 4096;
+    image[metadata_at..metadata_at + 4].copy_from_slice(b"ASEV");
+    image[metadata_at + 8] = 1;
+    let end = image.len() - 32;
+    let guid = |text: &str| -> Vec<u8> {
+        let bytes: Vec<u8> =
+            (0..32).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect();
+        let swap = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+        swap.iter().map(|&i| bytes[i]).collect()
+    };
+    // From the end: the footer, then the entry for SEV metadata before it.
+    let offset = u32::try_from(image.len() - metadata_at).unwrap();
+    let entry = [&offset.to_le_bytes()[..], &22_u16.to_le_bytes(), &guid("dc886566984a4798a75e5585a7bf67cc")]
+        .concat();
+    let total = u16::try_from(entry.len() + 18).unwrap();
+    let footer = [&total.to_le_bytes()[..], &guid("96b582de1fb245f7baeaa366c55a082d")].concat();
+    image[end - footer.len()..end].copy_from_slice(&footer);
+    image[end - footer.len() - entry.len()..end - footer.len()].copy_from_slice(&entry);
+    image
+}
+
+#[test]
+fn a_measurement_of_the_firmware_alone_is_no_enclave_hash_unless_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("OVMF.fd"), folder.path().join("enclave_info.json"));
+    fs::write(&path, firmware()).unwrap();
+    let (path, out) = (path.to_str().unwrap(), out.to_str().unwrap());
+    let common = ["measure", "snp", "--firmware", path, "--vcpus", "1", "--vcpu-type", "EPYC-v4"];
+    let run = |args: &[&str]| confonnx(&[&common[..], args].concat());
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("WARNING: without --kernel this measurement covers the firmware alone"));
+    let printed: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(printed.get("enclave_hash").is_none() && printed["firmware_only_measurement"].is_string());
+    let output = run(&["--out", out]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("refused to write an enclave_info.json of the firmware alone"));
+    assert!(!std::path::Path::new(out).exists());
+    let output = run(&["--out", out, "--firmware-only"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let info: serde_json::Value = serde_json::from_slice(&fs::read(out).unwrap()).unwrap();
+    assert_eq!(info["enclave_hash"], printed["firmware_only_measurement"]);
+    let unknown =
+        confonnx(&["measure", "snp", "--firmware", path, "--vcpus", "1", "--vcpu-type", "EPYC-v99"]);
+    assert_eq!(unknown.status.code(), Some(2), "{}", stderr(&unknown));
+}

@@ -31,7 +31,9 @@ fn exit_codes_tell_the_outcomes_apart() {
     let (nonce, other) = (NONCE.to_string(), Nonce([8; 32]).to_string());
     let (code, table, _) = verify(&document(), &["--nonce", &nonce, "--enclave-allow-debug"]);
     assert_eq!(code, Some(0));
-    assert!(table.contains("✓ report data") && table.ends_with("Trusted.\n"), "{table}");
+    assert!(table.contains("✓ report data") && table.contains("INSECURE: accepted"), "{table}");
+    // It is never called what it is not.
+    assert!(!table.contains("Trusted") && !table.contains("trusted"), "{table}");
 
     let (code, table, error) = verify(&document(), &["--nonce", &other, "--enclave-allow-debug"]);
     assert_eq!(code, Some(3));
@@ -41,10 +43,20 @@ fn exit_codes_tell_the_outcomes_apart() {
     let hash = Digest([0; 32]).to_string();
     let (code, table, error) = verify(&document(), &["--nonce", &nonce, "--enclave-hash", &hash]);
     assert_eq!(code, Some(4));
-    assert_eq!(error, "confonnx: genuine, but not what was asked for: tee, enclave hash, debug\n");
+    let expected = "confonnx: INSECURE, a stand-in without a TEE, and not what was asked for: tee, enclave hash, debug\n";
+    assert_eq!(error, expected);
     assert!(table.contains("✗ enclave hash") && table.contains(&MEASUREMENT.to_string()), "{table}");
 
-    assert_eq!(verify(b"<html>", &["--nonce", &nonce, "--enclave-allow-debug"]).0, Some(3));
+    // A damaged file says nothing about anybody.
+    let cut = &document()[..500];
+    for damaged in [&b"<html>"[..], b"", cut] {
+        let (code, table, error) = verify(damaged, &["--nonce", &nonce, "--enclave-allow-debug"]);
+        assert_eq!((code, &*table), (Some(5), ""), "{error}");
+        let (code, json, _) = verify(damaged, &["--nonce", &nonce, "--enclave-allow-debug", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((code, &report["outcome"]), (Some(5), &"undecided".into()));
+        assert!(report["error"].as_str().is_some_and(|error| !error.is_empty()), "{json}");
+    }
     let unreachable = confonnx(&["verify", "--url", "http://127.0.0.1:1", "--enclave-allow-debug"]);
     assert_eq!(unreachable.status.code(), Some(5), "{}", stderr(&unreachable));
     assert!(stderr(&unreachable).contains("http://127.0.0.1:1"), "{}", stderr(&unreachable));
@@ -69,9 +81,23 @@ fn json_has_outcome_and_checks() {
     let args = ["--nonce", &NONCE.to_string(), "--enclave-allow-debug", "--json"];
     let (code, json, _) = verify(&document(), &args);
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((code, &report["outcome"], &report["tee"]), (Some(0), &"trusted".into(), &"insecure".into()));
-    assert_eq!(report["checks"].as_array().unwrap().len(), 12);
+    assert_eq!((code, &report["outcome"], &report["tee"]), (Some(0), &"insecure".into(), &"insecure".into()));
     assert_eq!(report["models"][0]["name"], "digits");
+    // The claims are there whole, and what of them no policy judged is named.
+    let now = report["at"].as_u64().unwrap();
+    let claims =
+        serde_json::to_value(Claims::example(UnixTime(report["claims"]["issued_at"].as_u64().unwrap())))
+            .unwrap();
+    assert_eq!((&report["claims"], &report["claims_genuine"]), (&claims, &true.into()));
+    assert!(claims["issued_at"].as_u64().unwrap() <= now);
+    let not_judged: Vec<_> =
+        report["not_judged"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
+    for name in ["build", "runtime", "engine", "batching", "audit log", "keys", "key source", "model hash"] {
+        assert!(not_judged.contains(&name), "{name}: {not_judged:?}");
+    }
+    let (_, table, _) = verify(&document(), &args[..3]);
+    assert!(table.contains("Not judged (! is not as by default):"), "{table}");
+    assert!(table.contains("! engine ") && table.contains("· keys "), "{table}");
 }
 
 #[test]
@@ -135,4 +161,73 @@ fn any_of_several_values_will_do() {
     assert_eq!((code, table.contains("✗ model hash")), (Some(4), true), "{table}");
     let args = [&args[..], &["--enclave-model-hash", &right]].concat();
     assert_eq!(verify(&document(), &args).0, Some(0));
+}
+
+#[test]
+fn a_proof_verifies_itself_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (now, nonce) = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(), NONCE.to_string());
+    let document: serde_json::Value = serde_json::from_slice(&document()).unwrap();
+    let policy = folder.path().join("policy.toml");
+    fs::write(&policy, "allow_debug = true\n").unwrap();
+    let policy = policy.to_str().unwrap();
+    // What a live server answered is saved by the same code; here the digest is read off a first run.
+    let digest = {
+        let (_, json, _) =
+            verify(document.to_string().as_bytes(), &["--nonce", &nonce, "--policy", policy, "--json"]);
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()["policy_sha256"].clone()
+    };
+    let proof = serde_json::json!({
+        "confonnx_proof": 1, "nonce": nonce, "at": now, "policy_sha256": digest, "document": document,
+    });
+    let (code, table, error) = verify(proof.to_string().as_bytes(), &["--policy", policy]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(table.contains("✓ nonce") && table.contains("by the policy of then"), "{table}");
+    // By another policy it is judged all the same, and that is said.
+    let hash = MEASUREMENT.to_string();
+    let args = ["--policy", policy, "--enclave-hash", &hash];
+    let (code, table, _) = verify(proof.to_string().as_bytes(), &args);
+    assert_eq!((code, table.contains("by another policy than then")), (Some(0), true), "{table}");
+    // A year later it is still judged as of then, unless told otherwise.
+    let mut old = proof.clone();
+    old["at"] = 1_000.into();
+    let (_, json, _) = verify(old.to_string().as_bytes(), &["--policy", policy, "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["at"], 1_000);
+    let (_, json, _) = verify(old.to_string().as_bytes(), &["--policy", policy, "--json", "--at", "now"]);
+    assert!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["at"].as_u64().unwrap() >= now);
+    let mut newer = proof;
+    newer["confonnx_proof"] = 2.into();
+    let (code, _, error) = verify(newer.to_string().as_bytes(), &["--policy", policy]);
+    assert_eq!(
+        (code, error.contains("expected a proof of version 1, found version 2")),
+        (Some(5), true),
+        "{error}"
+    );
+}
+
+#[test]
+fn evidence_of_hardware_is_judged_by_itself() {
+    let evidence = |name: &str| format!("{}/../../vectors/evidence/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (report, vcek, chain) =
+        (evidence("snp/report_milan.hex"), evidence("snp/vcek_milan.der"), evidence("snp/cert_chain_milan"));
+    let hash = "ab".repeat(48);
+    let common = ["--policy", "cloud", "--enclave-hash", &hash, "--at", "2026-11-23T00:00:00Z"];
+    let run = |args: &[&str]| {
+        let output = confonnx(&[&["verify"], args, &common[..]].concat());
+        (output.status.code(), stdout(&output), stderr(&output))
+    };
+    let (code, table, error) = run(&["--raw", "snp", &report, &vcek, &chain]);
+    assert_eq!((code, &*error), (Some(4), "confonnx: not accepted: enclave hash\n"), "{table}");
+    assert!(table.contains("✓ signature") && table.contains("· chip"), "{table}");
+    // Without what vouches for it nothing is decided, and the hash can be read off.
+    let (code, table, _) = run(&["--raw", "snp", &report]);
+    assert_eq!((code, table.contains("· measured")), (Some(5), true), "{table}");
+    let (code, json, _) = run(&["--json", "--raw", "snp", &report, &vcek, &chain]);
+    let judged: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &judged["outcome"]), (Some(4), &"not-accepted".into()));
+    assert!(judged["decided_until"].as_u64().is_some(), "{json}");
+    let (code, _, error) = run(&["--raw", "snp", &vcek]);
+    assert_eq!((code, error.contains("vcek_milan.der")), (Some(5), true), "{error}");
+    let (code, _, error) = run(&["--raw", "snp", &report, &report]);
+    assert_eq!((code, error.contains("expected certificates")), (Some(5), true), "{error}");
 }
