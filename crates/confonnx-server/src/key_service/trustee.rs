@@ -181,16 +181,47 @@ impl fmt::Display for Step {
 }
 
 impl Step {
-    /// What may be wrong, since such a service answers almost every error with 401.
+    /// What may be wrong. The service answers almost every error with 401, so its own word for it is asked first, and the
+    /// step where it has none.
     fn hint(self, error: &AskError) -> &'static str {
-        let AskError::Status { status, .. } = error else { return "" };
-        match (self, status.as_u16()) {
-            (Self::Auth, 401) => " (does it speak version 0.4.0 of the protocol?)",
-            (Self::Attest, 401) => " (its attestation policy or reference values may not accept this server)",
-            (Self::Resource, 401 | 403) => {
-                " (its resource policy may not release this secret to this server)"
+        let AskError::Status { status, detail, .. } = error else { return "" };
+        match detail.split(':').next().unwrap_or_default() {
+            "PluginInternalError" => {
+                " (there is no such secret, or the service cannot read where it keeps them)"
             }
-            (Self::Resource, 404) => " (there is no such secret)",
+            "PolicyDeny" => {
+                " (its resource policy does not release this secret to this server; what its attestation policy and \
+                 reference values say of the server counts there, and nowhere before)"
+            }
+            "TokenVerifierError" => {
+                " (it does not trust who signed the token: its settings have to name the certificate of its attestation \
+                 service; or the token is of another session)"
+            }
+            "TokenNotFound" => {
+                " (it lost the session: it was restarted, or several services share the address)"
+            }
+            "AttestationError" | "RcarAttestFailed" => {
+                " (its verifier does not take this evidence, or it lost the session: its own log says which; reference \
+                 values are not asked here)"
+            }
+            "RcarAuthFailed" => {
+                " (does it speak version 0.4.0 of the protocol, and know this kind of machine?)"
+            }
+            "InvalidRequestPath" | "PluginNotFound" => " (is the URL that of a key broker service?)",
+            _ => self.hint_without_word(status.as_u16()),
+        }
+    }
+
+    fn hint_without_word(self, status: u16) -> &'static str {
+        match (self, status) {
+            (Self::Auth, 401) => " (does it speak version 0.4.0 of the protocol?)",
+            // A lost or failed handshake has no word at all.
+            (Self::Attest | Self::Resource, 401) => {
+                " (without a reason: the handshake failed or the session was lost; several services behind one address do \
+                 not share sessions)"
+            }
+            (Self::Resource, 403) => " (its resource policy may not release this secret to this server)",
+            (_, 404) => " (is the URL that of a key broker service?)",
             _ => "",
         }
     }
@@ -212,6 +243,30 @@ const COOKIE: &str = "kbs-session-id";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hints_go_by_the_services_own_word() {
+        let error = |status: u16, detail: &str| AskError::Status {
+            url: "https://kbs.example".into(),
+            status: http::StatusCode::from_u16(status).unwrap(),
+            detail: detail.into(),
+        };
+        for (step, detail, expected) in [
+            (Step::Resource, "PluginInternalError: Resource not found", "no such secret"),
+            (Step::Resource, "PolicyDeny: Access denied by policy", "resource policy"),
+            (Step::Resource, "TokenVerifierError", "who signed the token"),
+            (Step::Resource, "TokenNotFound: no", "lost the session"),
+            (Step::Attest, "AttestationError: verify failed", "verifier does not take this evidence"),
+            (Step::Auth, "RcarAuthFailed", "0.4.0"),
+            (Step::Attest, "", "without a reason"),
+            (Step::Resource, "Novelty: something", "without a reason"),
+        ] {
+            let hint = step.hint(&error(401, detail));
+            assert!(hint.contains(expected), "{step} {detail}: {hint}");
+        }
+        assert!(Step::Resource.hint(&error(403, "")).contains("resource policy"));
+        assert_eq!(Step::Auth.hint(&error(502, "")), "");
+    }
 
     #[test]
     fn the_session_is_the_cookie_of_that_name() {

@@ -168,15 +168,19 @@ fn answer(state: &Mutex<State>, head: &Parts, body: &[u8], fault: Option<Fault>)
                 json!({ "additional-evidence": additional, "nonce": session.nonce, "tee-pubkey": key });
             let expected = Base64::encode_string(&Sha384::digest(bound.to_string()));
             let evidence = &attestation["tee-evidence"]["primary_evidence"];
+            // Only verifiers speak here: policies and reference values do when a secret is asked for.
             if evidence["report_data"] != expected || evidence["svn"] != "1" {
-                return Err((401, "RcarAttestFailed", "REPORT_DATA is different from that in Sample Quote"));
+                return Err((401, "AttestationError", "REPORT_DATA is different from that in Sample Quote"));
             }
             if state.reject {
-                return Err((401, "RcarAttestFailed", "policy does not affirm"));
+                return Err((401, "AttestationError", "verifier evaluate failed"));
             }
             let token = format!("{}.e30.c2ln", Base64UrlUnpadded::encode_string(&random::<16>()));
             session.attested = Some((token.clone(), key.clone()));
-            Ok(Response::new(Full::from(json!({ "token": token }).to_string())))
+            // It sets the cookie again.
+            let cookie = format!("kbs-session-id={id}; Expires=Fri, 01 Jan 2100 00:00:00 GMT");
+            let body = Full::from(json!({ "token": token }).to_string());
+            Ok(Response::builder().header("set-cookie", cookie).body(body).unwrap())
         }
         ("GET", path) => {
             let name = path.strip_prefix("resource/").ok_or((404, "PluginNotFound", "no such plugin"))?;
@@ -189,7 +193,8 @@ fn answer(state: &Mutex<State>, head: &Parts, body: &[u8], fault: Option<Fault>)
             if state.deny {
                 return Err((401, "PolicyDeny", "Access denied by policy"));
             }
-            let secret = state.secrets.get(name).ok_or((404, "PluginInternalError", "no such resource"))?;
+            let secret =
+                state.secrets.get(name).ok_or((401, "PluginInternalError", "Plugin Internal Error"))?;
             let mut own = KeyPair::generate().jwk();
             own["alg"] = "ECDH-ES+A256KW".into();
             let key = if fault == Some(Fault::OtherKey) { &own } else { &key };
