@@ -13,8 +13,18 @@ fn at(time: SystemTime) -> UnixTime {
     UnixTime(time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())).max(WRITTEN)
 }
 
-/// 26 November 2026, 00:00 UTC. To be moved on with each release.
-const WRITTEN: UnixTime = UnixTime(1_795_651_200);
+/// When this program was written (`build.rs`).
+const WRITTEN: UnixTime = UnixTime(seconds(env!("CONFONNX_WRITTEN").as_bytes()));
+
+/// A decimal number.
+const fn seconds(mut digits: &[u8]) -> u64 {
+    let mut seconds = 0;
+    while let [digit, rest @ ..] = digits {
+        seconds = seconds * 10 + (*digit - b'0') as u64;
+        digits = rest;
+    }
+    seconds
+}
 
 #[cfg(test)]
 mod tests {
@@ -27,6 +37,9 @@ mod tests {
     fn the_host_cannot_turn_the_clock_back_before_the_program() {
         let at = |seconds| at(UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!(at(0), WRITTEN);
+        assert_eq!(WRITTEN.0.to_string(), env!("CONFONNX_WRITTEN"));
+        // 26 November 2026: no builder can say that it was earlier.
+        const { assert!(WRITTEN.0 >= 1_795_651_200) };
         assert_eq!(at(WRITTEN.0 - 1), WRITTEN);
         assert_eq!(at(WRITTEN.0 + 1), UnixTime(WRITTEN.0 + 1));
     }

@@ -210,6 +210,7 @@ impl Group {
             Some(path) => PeerPolicy::from_file(path)?,
             None => PeerPolicy::like(&own)?,
         };
+        let policy = policy.no_older_than(&own);
         own.appraise(policy.policy(), now)?;
         Ok(Arc::clone(self.policy.get_or_init(|| Arc::new(policy))))
     }
@@ -256,7 +257,7 @@ impl Group {
         let place = || address.clone();
         let document = Document::parse(&document)
             .map_err(|source| AttemptError::Document { address: place(), source })?;
-        let now = self.keys.now();
+        let now = policy.time(self.keys.now());
         let genuine: Genuine = document
             .verify(Some(&nonce), now)
             .map_err(|source| AttemptError::NotGenuine { address: place(), source })?;

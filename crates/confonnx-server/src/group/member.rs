@@ -102,8 +102,9 @@ impl Group {
             return Err(JoinRefusal::Challenge);
         }
         let policy = self.policy.get().ok_or(JoinRefusal::NotJoined)?;
-        let joiner = Document::parse(document)?.verify(Some(&Nonce(*challenge)), now)?;
-        let joiner = joiner.appraise(policy.policy(), now)?;
+        let judged_at = policy.time(now);
+        let joiner = Document::parse(document)?.verify(Some(&Nonce(*challenge)), judged_at)?;
+        let joiner = joiner.appraise(policy.policy(), judged_at)?;
         if joiner.claims().key_source.group.is_some() || !joiner.claims().keys.is_empty() {
             return Err(JoinRefusal::Serving);
         }
