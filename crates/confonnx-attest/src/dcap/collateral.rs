@@ -28,7 +28,6 @@ impl Collateral {
 
     /// Reads the member `collateral` of endorsements. What nothing here uses is not even looked at.
     pub(crate) fn parse(value: &Value) -> Result<Self, CollateralError> {
-        use serde::Deserialize;
         let mut value = value.clone();
         if let Value::Object(members) = &mut value {
             members.insert("pck_crl_issuer_chain".into(), "".into());
@@ -41,7 +40,7 @@ impl Collateral {
                 return Err(<serde_json::Error as serde::de::Error>::custom(message).into());
             }
         }
-        Ok(Self::new(QuoteCollateralV3::deserialize(value)?))
+        Ok(Self::new(crate::json::from_value(value)?))
     }
 
     pub(crate) fn to_json(&self) -> Value {
