@@ -141,7 +141,7 @@ impl Body {
     }
 
     /// Bytes that are still to come, if that is known.
-    pub fn len(&self) -> Option<usize> {
+    pub fn known_length(&self) -> Option<usize> {
         match &self.content {
             Content::Whole(bytes) => Some(bytes.len()),
             Content::Pieces(pieces) => Some(pieces.remaining()),
@@ -188,11 +188,11 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.len() == Some(0)
+        self.known_length() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.len().map_or_else(SizeHint::default, |len| SizeHint::with_exact(len as u64))
+        self.known_length().map_or_else(SizeHint::default, |len| SizeHint::with_exact(len as u64))
     }
 }
 
