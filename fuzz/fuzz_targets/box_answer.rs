@@ -23,6 +23,7 @@ fuzz_target!(|input: &[u8]| {
                     assert_eq!(part.shape.elements() as u64 * size as u64, len);
                 }
             }
+            Answer::TooLong(len) => assert!(len > LIMIT),
             Answer::Failed(_, text) => assert!(!text.chars().any(char::is_control)),
         }
     }

@@ -23,3 +23,11 @@ pub fn ignore_terminal_signals() {
         let _ = unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
+
+/// Gives the system back what memory the C library holds and nobody uses.
+pub fn give_memory_back() {
+    // SAFETY: what is in use stays as it is.
+    #[cfg(target_env = "gnu")]
+    #[allow(unsafe_code)]
+    let _ = unsafe { libc::malloc_trim(0) };
+}

@@ -17,5 +17,5 @@ mod wire;
 
 pub use child::run;
 pub use host::{BoxedModel, Boxes, Deaths};
-pub use process::ARGUMENT;
+pub use process::{ARGUMENT, BoxLimits};
 pub use wire::{Answer, Failure, Garbled, Part};

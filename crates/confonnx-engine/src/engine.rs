@@ -33,11 +33,13 @@ pub enum LoadedModel {
 }
 
 impl Engine {
-    /// For the claims: `in-process` or `isolated`.
+    /// For the claims: `in-process`, `isolated`, or `isolated-without-landlock`, where the kernel has none: there a model can
+    /// look at files that anyone may read while it is loaded.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::InProcess(_) => "in-process",
-            Self::Isolated(_) => "isolated",
+            Self::Isolated(boxes) if boxes.are_landlocked() => "isolated",
+            Self::Isolated(_) => "isolated-without-landlock",
         }
     }
 

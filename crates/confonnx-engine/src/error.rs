@@ -194,6 +194,16 @@ pub enum InferError {
         /// The limit.
         seconds: u64,
     },
+    /// The answer has more bytes than are taken.
+    #[error(
+        "the answer has {found} bytes of tensors, and this server takes at most {expected} (--max-held-bytes)"
+    )]
+    TooLong {
+        /// What the model gives.
+        found: u64,
+        /// The limit.
+        expected: u64,
+    },
     /// The process that runs the model is being started again.
     #[error("the model's process is being started again; try again later")]
     Restarting,

@@ -27,10 +27,12 @@ mod sessions;
 mod stop;
 mod trial;
 mod widths;
+mod working_set;
 
 pub use batch::{Batching, NotBatched};
 pub use boxed::{
-    ARGUMENT, Answer as BoxAnswer, BoxedModel, Boxes, Deaths, Failure, Garbled, Part, run as run_box,
+    ARGUMENT, Answer as BoxAnswer, BoxLimits, BoxedModel, Boxes, Deaths, Failure, Garbled, Part,
+    run as run_box,
 };
 pub use decoder::{Decoder, Feed, names_a_decoder};
 pub use engine::{Engine, LoadedModel};

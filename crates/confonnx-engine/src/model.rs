@@ -1,6 +1,9 @@
 //! A model and its sessions.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use confonnx_tensor::Tensor;
 
@@ -67,7 +70,8 @@ impl Model {
         for _ in 1..plan.sessions() {
             each.push(make(plan.each())?);
         }
-        let runs = Runs { ports, sessions: Sessions::new(plan, each, alone), recent: Recent::default() };
+        let sessions = Sessions::new(plan, each, alone);
+        let runs = Runs { ports, sessions, recent: Recent::default(), gave_back: AtomicBool::default() };
         let (batcher, not_batched) = match options.batch.clone().map(|batch| Batcher::new(&runs, batch)) {
             None => (None, None),
             Some(Ok(batcher)) => (Some(batcher), None),
@@ -121,12 +125,17 @@ impl Model {
             || InferError::BoxedInput("this is no step of a model that goes on with a text".to_owned());
         let decoder = self.decoder.as_ref().ok_or_else(refused)?;
         let order = Order::read(inputs).ok_or_else(refused)?;
-        self.memories.step(decoder, &mut self.runs.sessions.take(), &order)
+        self.memories.step(decoder, &mut self.runs.sessions.take().session, &order)
     }
 
     /// Whether the next run is likely to take no more than 500 µs, by those of late.
     pub fn is_brief(&self) -> bool {
         self.runs.recent.is_brief()
+    }
+
+    /// Whether a session gave memory back since this was last asked, so that the C library may have some to give back, too.
+    pub(crate) fn gave_back(&self) -> bool {
+        self.runs.gave_back.load(Relaxed) && self.runs.gave_back.swap(false, Relaxed)
     }
 
     /// Runs the model on the calling thread, which waits while all sessions are busy.

@@ -1,16 +1,23 @@
 //! One run of one session.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 use confonnx_tensor::Tensor;
-use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
+use ort::session::{RunOptions, Session, SessionInputValue};
 
 use crate::{
     convert::{self, Aligned},
     error::{Category, InferError},
     port::{Ports, TensorInfo},
     recent::Recent,
-    sessions::Sessions,
+    sessions::{Seat, Sessions},
     stop,
 };
 
@@ -23,29 +30,42 @@ pub(crate) struct Runs {
     pub(crate) ports: Ports,
     pub(crate) sessions: Sessions,
     pub(crate) recent: Recent,
+    /// Whether a session has given memory back that the C library may still hold.
+    pub(crate) gave_back: AtomicBool,
 }
 
 impl Runs {
-    /// Runs what was checked on `session`.
+    /// Runs what was checked on `seat`.
     pub(crate) fn on(
         &self,
-        session: &mut Session,
+        seat: &mut Seat,
         inputs: &[(String, Tensor<'_>)],
         outputs: &[String],
     ) -> Result<Answer, InferError> {
         let start = Instant::now();
-        let answer = infer(session, &self.ports.outputs, inputs, outputs);
+        let taken = bytes(inputs);
+        let gives_back = seat.working_set.begins(taken);
+        let answer = infer(&mut seat.session, &self.ports.outputs, inputs, outputs, gives_back);
+        let given = answer.as_ref().map_or(0, |answer| bytes(answer));
+        seat.working_set.ended(taken.saturating_add(given), gives_back);
+        self.gave_back.fetch_or(gives_back, Relaxed);
         self.recent.record(start.elapsed());
         answer
     }
 }
 
-/// Asks `session` for `wanted`, or for all of the model's outputs, which are `offered`.
+fn bytes(tensors: &[(String, Tensor<'_>)]) -> u64 {
+    tensors.iter().map(|(_, tensor)| tensor.data().len() as u64).sum()
+}
+
+/// Asks `session` for `wanted`, or for all of the model's outputs, which are `offered`; with `gives_back`, it gives up what
+/// memory it has no use for after that.
 pub(crate) fn infer(
     session: &mut Session,
     offered: &[TensorInfo],
     inputs: &[(String, Tensor<'_>)],
     wanted: &[String],
+    gives_back: bool,
 ) -> Result<Answer, InferError> {
     let aligned: Vec<(&str, Aligned<'_>)> =
         inputs.iter().map(|(name, tensor)| (name.as_str(), Aligned::new(tensor))).collect();
@@ -59,18 +79,17 @@ pub(crate) fn infer(
         [] => offered.iter().map(|output| output.name.as_str()).collect(),
         _ => wanted.iter().map(String::as_str).collect(),
     };
-    let (all, some);
-    let results = if wanted.is_empty() {
-        all = Arc::new(RunOptions::new().map_err(failed)?);
-        let stopped = Arc::clone(&all);
-        // It only sets a flag.
-        let _stoppable = stop::stoppable(move || drop(stopped.terminate()));
-        session.run_with_options(values, &*all)
-    } else {
-        let these = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
-        some = RunOptions::new().map_err(failed)?.with_outputs(these);
-        session.run_with_options(values, &some)
-    };
+    let mut options = RunOptions::new().map_err(failed)?;
+    if gives_back {
+        options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(failed)?;
+    }
+    // All outputs are computed, whichever are wanted: options that name some cannot be told to stop by another thread.
+    let options = Arc::new(options);
+    let stopped = Arc::clone(&options);
+    // It only sets a flag.
+    let stoppable = stop::stoppable(move || drop(stopped.terminate()));
+    let results = session.run_with_options(values, &*options);
+    drop(stoppable);
     let results = results.map_err(failed)?;
     let mut answers = Vec::with_capacity(names.len());
     for name in names {

@@ -17,6 +17,7 @@ use crate::{
     error::{Category, EngineError},
     pool::{Pool, Taken},
     runtime::Runtime,
+    working_set::WorkingSet,
 };
 
 /// How the sessions of a model share the cores.
@@ -91,13 +92,27 @@ impl fmt::Display for Arrangement {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     arrangement: Arrangement,
-    each: Pool<Session>,
-    alone: Option<Pool<Session>>,
+    each: Pool<Seat>,
+    alone: Option<Pool<Seat>>,
+}
+
+/// A session, and what memory it needs.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) session: Session,
+    pub(crate) working_set: WorkingSet,
+}
+
+impl From<Session> for Seat {
+    fn from(session: Session) -> Self {
+        Self { session, working_set: WorkingSet::default() }
+    }
 }
 
 impl Sessions {
     pub(crate) fn new(arrangement: Arrangement, each: Vec<Session>, alone: Option<Session>) -> Self {
-        Self { arrangement, each: Pool::new(each), alone: alone.map(|session| Pool::new(vec![session])) }
+        let pool = |sessions: Vec<Session>| Pool::new(sessions.into_iter().map(Seat::from).collect());
+        Self { arrangement, each: pool(each), alone: alone.map(|session| pool(vec![session])) }
     }
 
     pub(crate) fn arrangement(&self) -> Arrangement {
@@ -105,12 +120,12 @@ impl Sessions {
     }
 
     /// Takes one of those that run side by side, blocking until one is idle.
-    pub(crate) fn take(&self) -> Taken<'_, Session> {
+    pub(crate) fn take(&self) -> Taken<'_, Seat> {
         self.each.take()
     }
 
     /// Takes one of those that run side by side, if it is idle and nobody waits for it.
-    pub(crate) fn try_take(&self) -> Option<Taken<'_, Session>> {
+    pub(crate) fn try_take(&self) -> Option<Taken<'_, Seat>> {
         self.each.try_take()
     }
 
@@ -118,27 +133,27 @@ impl Sessions {
     /// once than were asked for.
     pub(crate) fn take_all_cores(&self) -> Option<Alone<'_>> {
         let place = self.each.try_take()?;
-        Some(Alone { session: self.alone.as_ref()?.try_take()?, _place: place })
+        Some(Alone { seat: self.alone.as_ref()?.try_take()?, _place: place })
     }
 }
 
 /// The session with all cores.
 pub(crate) struct Alone<'a> {
-    session: Taken<'a, Session>,
-    _place: Taken<'a, Session>,
+    seat: Taken<'a, Seat>,
+    _place: Taken<'a, Seat>,
 }
 
 impl Deref for Alone<'_> {
-    type Target = Session;
+    type Target = Seat;
 
-    fn deref(&self) -> &Session {
-        &self.session
+    fn deref(&self) -> &Seat {
+        &self.seat
     }
 }
 
 impl DerefMut for Alone<'_> {
-    fn deref_mut(&mut self) -> &mut Session {
-        &mut self.session
+    fn deref_mut(&mut self) -> &mut Seat {
+        &mut self.seat
     }
 }
 

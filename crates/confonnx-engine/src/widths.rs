@@ -30,7 +30,10 @@ pub(crate) fn agree(ports: &Ports, one: &mut Session, other: &mut Session) -> bo
         for fill in [Fill::Unit, Fill::Wide] {
             let rows: Vec<_> = (0..count).map(|number| (number, fill)).collect();
             let Some(inputs) = (Made { axis: 0, any }).all(&ports.inputs, &rows) else { continue };
-            match (infer(one, &ports.outputs, &inputs, &[]), infer(other, &ports.outputs, &inputs, &[])) {
+            match (
+                infer(one, &ports.outputs, &inputs, &[], false),
+                infer(other, &ports.outputs, &inputs, &[], false),
+            ) {
                 (Ok(one), Ok(other)) if one == other => seen = true,
                 (Err(_), Err(_)) => {}
                 _ => return false,

@@ -86,6 +86,8 @@ pub struct Config {
     pub model_key: Option<SecretConfig>,
     /// Where models run.
     pub engine: EngineKind,
+    /// Whether the server is ready only if all models are that should be served.
+    pub strict_readiness: bool,
     /// How long one run of a model may take.
     pub inference_timeout: Duration,
     /// Bytes of memory that each model's process may have; 0: no limit of its own.
@@ -394,6 +396,7 @@ impl Config {
             model_key,
             model_owner_key_file: settings.model_owner_key_file,
             engine: settings.engine.unwrap_or(EngineKind::Isolated),
+            strict_readiness: settings.strict_readiness.unwrap_or(true),
             inference_timeout: Duration::from_secs(at_least_1(
                 "inference-timeout",
                 settings.inference_timeout.unwrap_or(60),

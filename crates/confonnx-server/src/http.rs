@@ -1,6 +1,7 @@
 //! The public port: attestation and sealed messages. Sees only bytes that are sealed or public.
 
 mod cors;
+mod counted;
 mod gateway;
 mod problem;
 mod serve;
@@ -105,12 +106,15 @@ impl App {
             return Some("draining".into());
         }
         let no_keys = |why: Option<String>| format!("no keys: {}", why.as_deref().unwrap_or("not yet"));
-        (!self.service.is_ready()).then(|| no_keys(self.service.trouble()))
+        if !self.service.is_ready() {
+            return Some(no_keys(self.service.trouble()));
+        }
+        self.service.lacking()
     }
 
     /// The counters, in Prometheus' text format.
     pub fn metrics_page(&self) -> String {
-        self.metrics.render(&self.service.batched())
+        self.metrics.render(&self.service.samples())
     }
 
     /// The counters.

@@ -17,7 +17,7 @@ pub use auth::{AuthMetrics, JwksState};
 pub use collateral::{CollateralMetrics, CollateralState};
 
 /// A family's name, kind, help text and samples.
-type Family = (&'static str, &'static str, &'static str, Vec<(String, String)>);
+pub type Family = (&'static str, &'static str, &'static str, Vec<(String, String)>);
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -71,8 +71,8 @@ impl Metrics {
         *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
     }
 
-    /// The page for `GET /metrics`, with the samples of `batched`: by labels, how many requests were batched.
-    pub fn render(&self, batched: &[(String, String)]) -> String {
+    /// The page for `GET /metrics`, with the families of `models`.
+    pub fn render(&self, models: &[Family]) -> String {
         let mut page = String::with_capacity(4096);
         let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
             // Writing to a string cannot fail.
@@ -125,7 +125,9 @@ impl Metrics {
             "Requests answered in a session.",
             &counter(&self.resumed),
         );
-        family("batched_requests_total", "counter", "Requests run together with others, by model.", batched);
+        for (name, kind, help, samples) in models {
+            family(name, kind, help, samples);
+        }
         for (name, kind, help, samples) in self.collateral.samples().into_iter().chain(self.auth.samples()) {
             family(name, kind, help, &samples);
         }

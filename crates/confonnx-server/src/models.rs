@@ -49,6 +49,7 @@ pub struct Models {
     source: ModelSource,
     control: ModelControl,
     shelf: Shelf,
+    strict_readiness: bool,
     /// Held while models are loaded or unlocked, so that one change ends before the next begins.
     known: Mutex<Known>,
 }
@@ -114,6 +115,7 @@ impl Models {
             source: config.models.clone(),
             control: config.model_control,
             shelf: Shelf::Unserved(RwLock::default()),
+            strict_readiness: config.strict_readiness,
             known: Mutex::default(),
         };
         match &config.models {
@@ -144,6 +146,16 @@ impl Models {
         model.versions.insert(version, tried);
         self.publish(&known, |slots| put(slots, name.into(), version, slot));
         Ok(())
+    }
+
+    /// What keeps the server from being ready: a version that should be served and is not. One that is locked does not: its
+    /// owner could not reach a server that is said not to be ready.
+    pub fn trouble(&self) -> Option<String> {
+        let set = self.current();
+        match set.lacking() {
+            Some(absent @ Absent::Unavailable { .. }) if self.strict_readiness => Some(absent.to_string()),
+            _ => None,
+        }
     }
 
     /// The models served now.

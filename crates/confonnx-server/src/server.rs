@@ -133,6 +133,8 @@ pub struct Parts {
     pub source: Source,
     /// The models.
     pub models: Unserved,
+    /// For the claims: where they run.
+    pub engine: &'static str,
     /// For the claims: ONNX Runtime.
     pub runtime: RuntimeClaim,
     /// For the claims: this program.
@@ -153,7 +155,7 @@ impl Parts {
             version: engine.version().into(),
             sha256: Digest(engine.sha256()),
         };
-        Ok(Self { source: source.into(), models, runtime, build })
+        Ok(Self { source: source.into(), models, engine: engine.kind(), runtime, build })
     }
 }
 
@@ -176,7 +178,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn assemble(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts { source, models, runtime, build } = parts;
+        let Parts { source, models, engine, runtime, build } = parts;
         let tee = source.tee;
         let source = Arc::new(Mutex::new(source));
         let prover = Prover::new(Arc::clone(&source));
@@ -197,7 +199,7 @@ impl Server {
             keys: Vec::new(),
             key_source: confonnx_attest::KeySource::default(),
             client_auth: auth.claim(),
-            settings: settings(&config, models.owner(), model_key.as_ref()),
+            settings: settings(&config, engine, models.owner(), model_key.as_ref()),
         };
         let keys = Arc::new(Keys::new(&config, models.set(), claims, Arc::clone(&metrics))?);
         let models = Arc::new(models.serve(&keys));
@@ -415,7 +417,12 @@ fn workers(config: &Config) -> usize {
 const LIKELY_BATCH: usize = 32;
 
 /// Every host setting that touches trust, for the claims.
-fn settings(config: &Config, owner: Option<Digest>, model_key: Option<&Secret>) -> Map<String, Value> {
+fn settings(
+    config: &Config,
+    engine: &str,
+    owner: Option<Digest>,
+    model_key: Option<&Secret>,
+) -> Map<String, Value> {
     let settings = json!({
         "date_window_s": DATE_WINDOW.as_secs(),
         "key_rollover_interval_s": config.keys.rollover.as_secs(),
@@ -425,7 +432,7 @@ fn settings(config: &Config, owner: Option<Digest>, model_key: Option<&Secret>) 
         "session_lifetime_s": config.resumption.lifetime.as_secs(),
         "max_request_bytes": config.limits.request_bytes,
         "insecure": config.insecure,
-        "engine": config.engine.name(),
+        "engine": engine,
         "audit_log": config.audit_log.is_some(),
         "request_metrics": config.limits.request_metrics,
         "use_model_key_provisioning": config.use_model_key_provisioning,

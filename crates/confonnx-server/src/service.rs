@@ -27,7 +27,7 @@ use crate::{
     clock,
     group::Group,
     keys::Keys,
-    metrics::Metrics,
+    metrics::{Family, Metrics},
     models::{Models, Set, UnlockError},
     random::rng,
 };
@@ -131,9 +131,9 @@ impl Service {
         self.keys.are_there()
     }
 
-    /// For the counters: by label, how many requests each model ran together with others.
-    pub fn batched(&self) -> Vec<(String, String)> {
-        self.models.current().batched()
+    /// For the counters: what became of models and their processes.
+    pub fn samples(&self) -> Vec<Family> {
+        self.models.current().samples()
     }
 
     /// Whether the key of `sealed`, whose first bytes are there, can open it; looks where keys come from if it is not known.
@@ -148,6 +148,11 @@ impl Service {
     /// Why there are no new keys.
     pub fn trouble(&self) -> Option<String> {
         self.keys.trouble()
+    }
+
+    /// What keeps models from being served that should be.
+    pub fn lacking(&self) -> Option<String> {
+        self.models.trouble()
     }
 
     /// Opens a sealed request.

@@ -7,13 +7,12 @@
 
 use std::collections::BTreeSet;
 
-use ort::session::Session;
-
 use super::{Batching, columns::split};
 use crate::{
     error::InferError,
     port::{Ports, TensorInfo},
     run::{Answer, Runs},
+    sessions::Seat,
     trial::{self, ANY_SIZE, Fill, MOST_BYTES, Made},
 };
 
@@ -75,7 +74,7 @@ pub(super) fn sizes(runs: &Runs, options: &Batching) -> Result<Vec<usize>, NotBa
     let candidates: BTreeSet<usize> =
         (2..=8).chain(doubled).chain(options.preferred.iter().copied()).chain([most]).collect();
     let mut session = runs.sessions.take();
-    let mut trial = Trial { runs, options, session: &mut session };
+    let mut trial = Trial { runs, options, seat: &mut session };
     let mut alone: Vec<Answer> = Vec::new();
     let mut sizes = Vec::new();
     for size in candidates.into_iter().filter(|size| (2..=most).contains(size)) {
@@ -106,7 +105,7 @@ fn row(number: usize) -> (u64, Fill) {
 struct Trial<'t> {
     runs: &'t Runs,
     options: &'t Batching,
-    session: &'t mut Session,
+    seat: &'t mut Seat,
 }
 
 impl Trial<'_> {
@@ -120,7 +119,7 @@ impl Trial<'_> {
         };
         // Without inputs that cannot be made up it fails, and that is the reason given.
         let inputs: Vec<_> = self.runs.ports.inputs.iter().filter_map(made).collect();
-        self.runs.on(self.session, &inputs, &[])
+        self.runs.on(self.seat, &inputs, &[])
     }
 
     /// The answers for `rows`, one by one; none if they are not as many.

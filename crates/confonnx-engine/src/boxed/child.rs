@@ -197,6 +197,9 @@ impl Lane {
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
             let answered = Answered { at, len, batched: model.batched_requests(), micros };
             self.exchange.say(Side::Box, job, answered.note())?;
+            if model.gave_back() {
+                confonnx_device::give_memory_back();
+            }
         }
     }
 

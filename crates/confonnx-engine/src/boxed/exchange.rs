@@ -17,6 +17,7 @@ use std::{
 
 use confonnx_device::Window;
 use rustix::{
+    fs::fstat,
     io::Errno,
     thread::futex::{self, Timespec},
 };
@@ -149,6 +150,12 @@ impl Exchange {
         let (start, end) = (clamped(range.start), clamped(range.end));
         self.window.erase(start, end.saturating_sub(start));
         memory::erase(&self.file, range.start.max(WINDOW as u64)..range.end)
+    }
+
+    /// Erases all tensors, wherever they are.
+    pub(super) fn erase_all(&self) -> io::Result<()> {
+        let end = u64::try_from(fstat(&self.file)?.st_size).unwrap_or_default();
+        self.erase(START as u64..end)
     }
 
     fn note(&self, side: Side) -> io::Result<Note> {

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use super::{
     lane::{self, Broken, Ended, Lane, Outcome, Where},
     message::Kind,
-    process::{Cargo, Process, Setup},
+    process::{BoxLimits, Cargo, Process, Setup},
     wire::Facts,
 };
 use crate::{
@@ -43,6 +43,7 @@ pub struct BoxedModel {
     decoder: Option<Decoder>,
     shared: Arc<Shared>,
     timeout: Duration,
+    limits: BoxLimits,
     recent: Recent,
     batched: AtomicU64,
 }
@@ -83,12 +84,12 @@ enum Absent {
 
 impl Boxes {
     /// For boxes of `program`, which runs [`run`](super::run) when its first argument is [`ARGUMENT`](super::ARGUMENT),
-    /// each with at most `memory` bytes of its own if that is not 0. Sees whether one can be made.
+    /// within `limits`. Sees whether one can be made.
     ///
     /// # Errors
     /// [`EngineError::NoBox`] when the system refuses any of what keeps a box apart, or the library does not load.
-    pub fn new(program: PathBuf, library: Library, memory: u64) -> Result<Self, EngineError> {
-        let setup = Setup { program, library, memory };
+    pub fn new(program: PathBuf, library: Library, limits: BoxLimits) -> Result<Self, EngineError> {
+        let setup = Setup { program, library, limits };
         let landlocked = Process::probe(&setup)?;
         Ok(Self { setup: Arc::new(setup), landlocked })
     }
@@ -133,11 +134,13 @@ impl Boxes {
         let lost = || EngineError::NoBox("the thread that keeps it ended".into());
         let facts = result.recv().map_err(|_| lost())??;
         let decoder = Decoder::of(&facts.inputs, &facts.outputs);
+        let limits = self.setup.limits;
         Ok(BoxedModel {
             facts,
             decoder,
             shared,
             timeout,
+            limits,
             recent: Recent::default(),
             batched: AtomicU64::new(0),
         })
@@ -231,7 +234,7 @@ impl BoxedModel {
             Absent::Busy => late(),
             Absent::Restarting => InferError::Restarting,
         })?;
-        match lane.ask(&process, (inputs, outputs), wanted, (kind, core), due) {
+        match lane.ask(&process, (inputs, outputs), wanted, (kind, core), due, self.limits.answer) {
             Ok(Outcome { result, batched, took }) => {
                 self.recent.record(took.min(start.elapsed()));
                 // Requests end in another order than they are counted.
@@ -241,6 +244,7 @@ impl BoxedModel {
                     Ended::Input(text) => InferError::BoxedInput(text),
                     Ended::Model(text) => InferError::BoxedRun(text),
                     Ended::Late => late(),
+                    Ended::TooLong(found) => InferError::TooLong { found, expected: self.limits.answer },
                 })
             }
             Err(broken) => {

@@ -55,6 +55,8 @@ pub(super) enum Ended {
     Model(String),
     /// It was told to stop, as it took too long.
     Late,
+    /// It is longer than is taken.
+    TooLong(u64),
 }
 
 /// Why a lane, and the box with it, is of no use any more.
@@ -89,6 +91,7 @@ impl Lane {
     }
 
     /// Asks for the outputs `wanted`, which are all of the model's if `outputs` is empty, and waits until the run is `due`.
+    /// No more than `limit` bytes of tensors are read.
     pub(super) fn ask(
         &mut self,
         process: &Arc<Process>,
@@ -96,6 +99,7 @@ impl Lane {
         wanted: &[(&str, DataType)],
         (kind, core): (Kind, u64),
         due: Instant,
+        limit: u64,
     ) -> Result<Outcome, Broken> {
         let (header, end) = self.write(inputs, outputs)?;
         let last = self.jobs;
@@ -123,7 +127,7 @@ impl Lane {
             return Err(Broken::Crashed);
         }
         let types: Vec<DataType> = wanted.iter().map(|(_, dtype)| *dtype).collect();
-        let answer = Answer::decode(&self.exchange.read(len, at)?, &types, LARGEST_ANSWER)?;
+        let answer = Answer::decode(&self.exchange.read(len, at)?, &types, limit)?;
         let mut used = at.saturating_add(len as u64);
         let result = match answer {
             Answer::Done(parts) => {
@@ -137,12 +141,19 @@ impl Lane {
                 }
                 Ok(tensors)
             }
+            Answer::TooLong(len) => Err(Ended::TooLong(len)),
             Answer::Failed(Failure::Stopped, _) if late => Err(Ended::Late),
             Answer::Failed(Failure::Input, text) => Err(Ended::Input(text)),
             Answer::Failed(Failure::Model | Failure::Stopped, text) => Err(Ended::Model(text)),
         };
-        self.exchange.erase(START as u64..end)?;
-        self.exchange.erase(at.max(START as u64)..used)?;
+        match &result {
+            // Nor was it looked at where that is.
+            Err(Ended::TooLong(_)) => self.exchange.erase_all()?,
+            _ => {
+                self.exchange.erase(START as u64..end)?;
+                self.exchange.erase(at.max(START as u64)..used)?;
+            }
+        }
         Ok(Outcome { result, batched, took: Duration::from_micros(micros) })
     }
 
@@ -178,6 +189,3 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// What says where an answer's tensors are.
 const LONGEST_HEADER: usize = 16 << 20;
-
-/// All of an answer's tensors.
-const LARGEST_ANSWER: u64 = 4 << 30;

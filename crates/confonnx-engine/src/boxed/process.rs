@@ -37,8 +37,16 @@ pub(super) struct Setup {
     /// This program, which runs a box when its first argument is [`ARGUMENT`].
     pub(super) program: PathBuf,
     pub(super) library: Library,
-    /// Bytes of memory that each may have; 0: no limit of their own.
-    pub(super) memory: u64,
+    pub(super) limits: BoxLimits,
+}
+
+/// What a box may have.
+#[derive(Clone, Copy, Debug)]
+pub struct BoxLimits {
+    /// Bytes of memory; 0: no limit of its own.
+    pub memory: u64,
+    /// Bytes of an answer's tensors: more is not read.
+    pub answer: u64,
 }
 
 /// The first argument of a program that is to run a box.
@@ -133,7 +141,7 @@ impl Process {
         let len = |file: &OwnedFd| fstat(file).map(|stat| u64::try_from(stat.st_size).unwrap_or_default());
         let lens = || Ok::<_, io::Error>((len(order)?, len(model)?, len(data)?));
         let (order_len, model_len, data_len) = lens().map_err(failed)?;
-        let load = Control::Load { order_len, model_len, data_len, memory: setup.memory };
+        let load = Control::Load { order_len, model_len, data_len, memory: setup.limits.memory };
         let files = [order.as_fd(), model.as_fd(), data.as_fd()];
         process.tell(setup, load, &report, &files).map_err(failed)?;
         let len = match process.hear(&report).map_err(ended)? {

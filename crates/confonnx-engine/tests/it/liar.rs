@@ -16,7 +16,7 @@ use std::{
 };
 
 use confonnx_device::Window;
-use confonnx_engine::{BoxedModel, Boxes, Deaths, EngineError, InferError, Library, ModelOptions};
+use confonnx_engine::{BoxLimits, BoxedModel, Boxes, Deaths, EngineError, InferError, Library, ModelOptions};
 use confonnx_tensor::{DataType, Shape, Tensor};
 use rustix::{
     io::{pread, pwrite},
@@ -69,6 +69,16 @@ fn whatever_a_box_says_costs_its_request_and_no_more() {
         // Another one is started, and lies again.
         assert!(matches!(ask(&model), Err(InferError::Crashed | InferError::Restarting)), "{lie}");
     }
+}
+
+/// It says that there are terabytes, in a file that has them.
+#[test]
+fn no_more_is_read_than_is_taken() {
+    let model = boxed("terabytes", Duration::from_secs(20)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(ask(&model).unwrap_err(), InferError::TooLong { found: 1 << 42, expected: 1 << 20 });
+    }
+    assert_eq!(model.deaths(), Deaths::default());
 }
 
 #[test]
@@ -131,7 +141,8 @@ fn boxed(lie: &str, timeout: Duration) -> Result<BoxedModel, EngineError> {
     write_program(&program, &script);
     let library = file("libonnxruntime.so");
     std::fs::write(&library, b"\x7fELF\0VERS_1.31.1\0").unwrap();
-    let boxes = Boxes::new(program, Library::read(&library).unwrap(), 0)?;
+    let boxes =
+        Boxes::new(program, Library::read(&library).unwrap(), BoxLimits { memory: 0, answer: 1 << 20 })?;
     let model = boxes.load(lie, lie.as_bytes(), &ModelOptions { ..options() }, timeout);
     // It may be started again.
     std::mem::forget(folder);
@@ -238,6 +249,10 @@ impl Lane {
                 tell(control, [7; 5]);
             },
             "an unknown outcome" => said[0] = 77,
+            "terabytes" => {
+                rustix::fs::ftruncate(&self.file, 1 << 43).unwrap();
+                said = head(FP32, &[1 << 40], 0..1 << 42);
+            }
             "says nothing" => wait_for_the_end(),
             "says nothing and hangs up" => {
                 rustix::net::shutdown(control, rustix::net::Shutdown::Write).unwrap();

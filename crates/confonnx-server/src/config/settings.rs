@@ -192,6 +192,10 @@ pub struct Settings {
     /// [default: none].
     #[arg(long, env = "CONFONNX_CORS_ORIGIN", value_name = "ORIGINS")]
     pub cors_origin: Option<String>,
+    /// Whether the server is ready only if every model that should be served is; a model that waits for its key keeps only
+    /// clients from it [default: true].
+    #[arg(long, env = "CONFONNX_STRICT_READINESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub strict_readiness: Option<bool>,
     /// Connections at once [default: 1024].
     #[arg(long, env = "CONFONNX_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
@@ -373,6 +377,7 @@ impl Settings {
             max_held_bytes,
             request_metrics,
             cors_origin,
+            strict_readiness,
             max_connections,
             max_queue,
             request_timeout,

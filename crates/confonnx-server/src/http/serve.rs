@@ -2,14 +2,12 @@
 
 use std::{
     convert::Infallible,
-    io::{self, IoSlice},
+    io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,14 +18,14 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, interval_at, sleep, timeout},
 };
 use tracing::{debug, warn};
 
-use super::{App, problem, threads::Threads};
+use super::{App, counted::Counted, problem, threads::Threads};
 use crate::{budget::Purse, metrics::Held};
 
 /// Tells the server to stop when its value becomes true, or its sender is dropped.
@@ -133,7 +131,7 @@ async fn connection(stream: TcpStream, app: Arc<App>, mut close: Stop, place: Ow
     };
     let builder = builder(&app);
     let connection =
-        builder.serve_connection(TokioIo::new(Counted { stream, written: Arc::clone(&written) }), service);
+        builder.serve_connection(TokioIo::new(Counted::new(stream, Arc::clone(&written))), service);
     tokio::pin!(connection);
     let idle = app.limits.idle_timeout;
     let mut looks = interval_at(Instant::now() + idle, idle);
@@ -224,59 +222,6 @@ impl<'c> Reading<'c> {
         let (unsent, sent, written) = std::mem::replace(&mut self.last, now);
         let enough = LEAST_RATE.saturating_mul(time.as_secs()).max(1);
         unsent == 0 || now.0 == 0 || now.1 > sent || now.2.saturating_sub(written) >= enough
-    }
-}
-
-/// A stream that counts what is written to it.
-struct Counted {
-    stream: TcpStream,
-    written: Arc<AtomicU64>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl Counted {
-    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &result {
-            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.count(result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.count(result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

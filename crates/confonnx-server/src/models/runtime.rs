@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use confonnx_engine::{Boxes, Engine, EngineError, Library, Runtime};
+use confonnx_engine::{BoxLimits, Boxes, Engine, EngineError, Library, Runtime};
 use tracing::warn;
 
 use crate::config::{Config, EngineKind};
@@ -50,7 +50,11 @@ pub fn open_engine(config: &Config, program: &Path) -> Result<Engine, RuntimeErr
     Ok(match config.engine {
         EngineKind::InProcess => Engine::InProcess(Runtime::open(&library)?),
         EngineKind::Isolated => {
-            let boxes = Boxes::new(program.to_owned(), library, config.inference_memory)?;
+            let boxes = {
+                let answer = u64::try_from(config.limits.connection_bytes()).unwrap_or(u64::MAX);
+                let limits = BoxLimits { memory: config.inference_memory, answer };
+                Boxes::new(program.to_owned(), library, limits)?
+            };
             if !boxes.are_landlocked() {
                 warn!("this kernel has no Landlock: only the limits of system calls keep models from files");
             }

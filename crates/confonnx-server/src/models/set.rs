@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use confonnx_attest::ModelClaim;
+use confonnx_engine::Deaths;
 
 use super::{
     error::Absent,
     index::{Entry, Slots},
     known::Known,
-    slot::{Served, Slot},
+    slot::Slot,
 };
+use crate::metrics::Family;
 
 /// The models that are served or locked, and what is known of the others. Never changes: a change makes another one.
 #[derive(Default)]
@@ -38,18 +40,30 @@ impl Set {
         Self { slots, index, lacking }
     }
 
-    /// For the counters: by label, how many requests each model ran together with others.
-    pub fn batched(&self) -> Vec<(String, String)> {
-        let served = self.slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served());
-        let putting_together = served.filter(|served| served.puts_together());
-        let sample = |served: &Served| {
+    /// For the counters: what became of models and their processes.
+    pub fn samples(&self) -> Vec<Family> {
+        let (mut batched, mut ended) = (Vec::new(), Vec::new());
+        for served in self.slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served()) {
             let ModelClaim { name, version, .. } = &served.claim;
             // As Prometheus' text format wants label values: these three, and nothing else.
             let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let labels = format!("{{model=\"{name}\",version=\"{version}\"}}");
-            (labels, served.model.batched_requests().to_string())
-        };
-        putting_together.map(sample).collect()
+            let labels = format!("model=\"{name}\",version=\"{version}\"");
+            if served.puts_together() {
+                batched.push((format!("{{{labels}}}"), served.model.batched_requests().to_string()));
+            }
+            if let Some(Deaths { crashes, timeouts }) = served.model.deaths() {
+                for (why, count) in [("crash", crashes), ("timeout", timeouts)] {
+                    ended.push((format!("{{{labels},reason=\"{why}\"}}"), count.to_string()));
+                }
+            }
+        }
+        let batched_help = "Requests run together with others, by model.";
+        let ended_help =
+            "Processes of models that ended while they were wanted, by model and reason: crash or timeout.";
+        vec![
+            ("batched_requests_total", "counter", batched_help, batched),
+            ("model_processes_ended_total", "counter", ended_help, ended),
+        ]
     }
 
     /// For the claims: by name, then version.

@@ -58,6 +58,27 @@ async fn a_body_that_never_ends_is_given_up() {
     assert_eq!(infer(&server, 3).await.status(), 200);
 }
 
+/// Whoever sends all of it before reading anything learns why it is refused.
+#[tokio::test]
+async fn what_is_too_long_is_refused_in_words() {
+    let server = start("mlp").await;
+    let limit = 64 << 20;
+    let body = vec![7; limit + (8 << 20)];
+    let chunk = format!("{:x}\r\n", body.len());
+    let chunked = "POST /.well-known/ohttp-gateway HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-chunked-req\r\n\
+                   transfer-encoding: chunked\r\n\r\n";
+    for start in [request_head(body.len()), format!("{chunked}{chunk}")] {
+        let mut stream = connect(&server).await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+        if !start.contains("chunked") {
+            assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("request-too-large"), "{answer}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_header_that_never_ends_is_given_up() {
     let server = start_with(impatient()).await;

@@ -44,6 +44,25 @@ async fn a_run_without_end_is_ended_and_the_next_is_answered() {
     assert_eq!(count(&running, 3).await.head.status, 200);
 }
 
+/// The process that stops goes on: also if the request names what it wants.
+#[tokio::test]
+async fn a_run_that_stops_when_it_is_told_costs_no_process() {
+    let running = start_with(config("count", |settings| settings.inference_timeout = Some(1))).await;
+    let n = i64::MAX / 2;
+    let body = format!(
+        r#"{{"inputs": [{{"name": "n", "shape": [], "datatype": "INT64", "data": [{n}]}}], "outputs": [{{"name": "sum"}}]}}"#
+    );
+    let answer = running.ask(&head("POST", "/v2/models/count/infer"), body.as_bytes()).await;
+    assert_eq!(answer.error(), (504, "inference-timeout".to_owned()));
+    let page = running.app.metrics_page();
+    for reason in ["crash", "timeout"] {
+        let line = format!(
+            "confonnx_model_processes_ended_total{{model=\"count\",version=\"1\",reason=\"{reason}\"}} 0"
+        );
+        assert!(page.lines().any(|found| found == line), "no {line} in {page}");
+    }
+}
+
 #[tokio::test]
 async fn what_nobody_waits_for_is_ended() {
     let running = start("count").await;

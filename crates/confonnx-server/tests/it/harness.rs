@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{Digest, Document, Expectations, Nonce, Policy, Trusted, UnixTime, produce::Attester};
-use confonnx_engine::{Boxes, Engine, Library};
+use confonnx_engine::{BoxLimits, Boxes, Engine, Library};
 use confonnx_protocol::{
     Aead, EpochSecret, Kem, KeyConfig, Plaintext,
     bhttp::{self, RequestHead, ResponseHead},
@@ -70,7 +70,8 @@ pub(crate) fn engine() -> &'static Engine {
     // Where it is not built for, as for an example, the one that was built before.
     let built = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("confonnx-server");
     let program = || option_env!("CARGO_BIN_EXE_confonnx-server").map_or_else(built, PathBuf::from);
-    let boxes = || Boxes::new(program(), Library::read(&library()).unwrap(), 0).unwrap();
+    let limits = BoxLimits { memory: 0, answer: 1 << 30 };
+    let boxes = || Boxes::new(program(), Library::read(&library()).unwrap(), limits).unwrap();
     ENGINE.get_or_init(|| Engine::Isolated(boxes()))
 }
 

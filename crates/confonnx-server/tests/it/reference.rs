@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use clap::CommandFactory;
 use confonnx_protocol::Code;
-use confonnx_server::{config::Settings, metrics::Metrics};
+use confonnx_server::{config::Settings, metrics::Metrics, models::Set};
 
 fn compare(name: &str, page: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference").join(name);
@@ -47,7 +47,7 @@ fn metrics() {
         "# Metrics of confonnx-server\n\nMade of the code: the families of `/metrics` on the admin port.\n\n\
          | name | kind | what |\n|---|---|---|\n",
     );
-    let text = Metrics::default().render(&[]);
+    let text = Metrics::default().render(&Set::default().samples());
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {

@@ -207,6 +207,13 @@ async fn a_broken_model_takes_no_other_down_and_tells_no_path() {
         assert!(!String::from_utf8_lossy(&answer.body).contains(folder));
     }
     assert_eq!(get(&server, "/v2/health/ready").await.error(), (503, "model-unavailable".into()));
+    let trouble = server.app.trouble().expect("the admin port says so, too");
+    assert!(trouble.contains("cut") || trouble.contains("settings"), "{trouble}");
+    let lenient = start_with(config("mlp", |settings| {
+        repository.settings(settings, ModelControl::None);
+        settings.strict_readiness = Some(false);
+    }));
+    assert_eq!(lenient.await.app.trouble(), None);
     assert_eq!(get(&server, "/v2/models/good/ready").await.head.status, 200);
     assert_eq!(server.attest().await.claims().models.len(), 1);
 }
@@ -368,6 +375,7 @@ async fn locked_models_are_unlocked_one_by_one_beside_others() {
     assert_eq!(states(&lines), ["m/2 UNAVAILABLE", "plain/1 READY", "sealed/1 UNAVAILABLE"]);
     assert!(lines[0].3.contains("locked"), "{lines:?}");
     assert_eq!(get(&server, "/v2/health/ready").await.error(), (503, "model-locked".into()));
+    assert_eq!(server.app.trouble(), None, "its owner has to reach it");
     let answer = post(&server, "/v2/models/m/key", &second.expose()).await;
     assert_eq!(answer.error(), (400, "model-key-invalid".into()));
     let answer = post(&server, "/v2/models/plain/key", &first.expose()).await;

@@ -114,7 +114,9 @@ impl WireError for NoInference {
 impl WireError for InferError {
     fn wire(&self) -> (u16, &'static str) {
         match self {
-            Self::Runtime(_) | Self::BoxedRun(_) | Self::OutputType { .. } => (500, "inference-failed"),
+            Self::Runtime(_) | Self::BoxedRun(_) | Self::OutputType { .. } | Self::TooLong { .. } => {
+                (500, "inference-failed")
+            }
             Self::Crashed => (500, "inference-crashed"),
             Self::Timeout { .. } => (504, "inference-timeout"),
             Self::Restarting => (503, "model-unavailable"),
