@@ -24,6 +24,8 @@ def build(server: Path, onnxruntime: Path, folder: Path) -> str:
     place(onnxruntime, root / "confonnx" / "lib" / onnxruntime.name)
     for name in ("tmp", "models", "etc"):
         (root / name).mkdir(exist_ok=True)
+    # As in the real image; podman gives a volume there the same mode, as Kubernetes does by itself.
+    (root / "tmp").chmod(0o1777)
     container = buildah("from", "scratch")
     buildah("copy", "--quiet", container, str(root), "/")
     buildah("config", "--entrypoint", '["/confonnx/confonnx-server"]', "--user", "65532:65532", container)

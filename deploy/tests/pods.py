@@ -35,7 +35,9 @@ def podman(*arguments: str, check: bool = True, stdin: bytes | None = None) -> s
 def make_volume(name: str, folder: Path, *files: str) -> None:
     podman("volume", "rm", "--force", name, check=False)
     podman("volume", "create", name)
-    packed = subprocess.run(["tar", "-C", str(folder), "-c", *files], check=True, capture_output=True)
+    # Of the user that the container runs as, as whoever filled it in the same pod would leave it.
+    owner = ["--owner", "65532", "--group", "65532", "--numeric-owner"]
+    packed = subprocess.run(["tar", "-C", str(folder), *owner, "-c", *files], check=True, capture_output=True)
     podman("volume", "import", name, "-", stdin=packed.stdout)
 
 
