@@ -13,8 +13,7 @@ pub(super) fn check(claims: &Claims, verdict: &mut Verdict) {
         let [from, until, erased] = times;
         format!("{} {}, current {from} to {until}, erased {erased}", key.key_id, shown(&key.kem))
     });
-    let keys = keys.collect::<Vec<_>>();
-    verdict.info("keys", if keys.is_empty() { "none yet".into() } else { keys.join("; ") });
+    verdict.info("keys", some_of(keys.collect(), "; ").unwrap_or_else(|| "none yet".into()));
     // Where others than the TEE may have them, a check of its own has judged that.
     if verdict.check("key source").is_none() {
         verdict.info("key source", claims.key_source.to_string());
@@ -29,11 +28,23 @@ pub(super) fn check(claims: &Claims, verdict: &mut Verdict) {
             None => others.push(format!("{} {}", shown(setting), said(value))),
         }
     }
-    if !others.is_empty() {
-        // Of a newer server: what they mean is unknown here.
-        verdict.state("other settings", others.join(", "), false);
+    // Of a newer server: what they mean is unknown here.
+    if let Some(others) = some_of(others, ", ") {
+        verdict.state("other settings", others, false);
     }
 }
+
+/// As many as a person reads; the claims can have thousands.
+fn some_of(mut all: Vec<String>, separator: &str) -> Option<String> {
+    let more = all.len().saturating_sub(MOST_SHOWN);
+    all.truncate(MOST_SHOWN);
+    if more > 0 {
+        all.push(format!("and {more} more"));
+    }
+    (!all.is_empty()).then(|| all.join(separator))
+}
+
+const MOST_SHOWN: usize = 32;
 
 /// Settings that `[server]` of a policy is about.
 const JUDGED: [&str; 6] =

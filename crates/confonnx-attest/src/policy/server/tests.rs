@@ -251,6 +251,14 @@ fn what_no_policy_judges_is_stated_and_what_is_unusual_stands_out() {
     let shown = verdict.to_string();
     assert!(shown.contains("! audit log") && shown.contains("! other settings    telepathy true"), "{shown}");
     assert!(shown.contains("17 x-wing, current 1970-01-01T00:00:05Z to 1970-01-02T00:00:05Z"), "{shown}");
+    // However many there are.
+    for setting in 0..1000 {
+        claims.settings.insert(format!("setting {setting}"), true.into());
+    }
+    let mut long = Verdict::default();
+    ServerExpectations::default().check(&claims, &mut long);
+    let found = &long.check("other settings").unwrap().found;
+    assert!(found.ends_with(", and 969 more") && found.len() < 2000, "{found}");
     // Every claim is somewhere: what is judged is not stated again.
     let mut judged = Verdict::default();
     read("audit_log = 'refuse'").unwrap().server.check(&claims, &mut judged);
