@@ -85,10 +85,10 @@ impl Evidence {
             }
         }
         let user_data = document.user_data.as_deref();
-        let shown = |data: Option<&[u8]>| data.map_or_else(|| "absent".into(), encode);
-        let expected = shown(Some(report_data).filter(|data| !data.is_empty()));
+        let said = |data: Option<&[u8]>| data.map_or_else(|| "absent".into(), encode);
+        let expected = said(Some(report_data).filter(|data| !data.is_empty()));
         let carried = user_data.unwrap_or_default() == report_data;
-        verdict.decide("report data", expected, shown(user_data), carried);
+        verdict.decide("report data", expected, said(user_data), carried);
         verdict.info("module", shown(&document.module_id));
         verdict.info("document nonce", length_of(document.nonce.as_deref()));
         verdict.info("public key", length_of(document.public_key.as_deref()));

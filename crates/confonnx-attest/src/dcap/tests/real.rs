@@ -332,7 +332,7 @@ fn flipped_at(quote: &[u8], original: &[u8]) -> usize {
 }
 
 fn verify_flipped_tdx(quote: &[u8]) -> bool {
-    if flipped_at(quote, TDX) % 8 != 0 && refused_early(quote, Kind::Tdx, TDX_THEN) {
+    if !flipped_at(quote, TDX).is_multiple_of(8) && refused_early(quote, Kind::Tdx, TDX_THEN) {
         return false;
     }
     let Ok(evidence) = tdx::Evidence::parse(quote, &endorsements(TDX_COLLATERAL)) else { return false };
@@ -342,7 +342,7 @@ fn verify_flipped_tdx(quote: &[u8]) -> bool {
 }
 
 fn verify_flipped_sgx(quote: &[u8]) -> bool {
-    if flipped_at(quote, SGX) % 8 != 0 && refused_early(quote, Kind::Sgx, SGX_THEN) {
+    if !flipped_at(quote, SGX).is_multiple_of(8) && refused_early(quote, Kind::Sgx, SGX_THEN) {
         return false;
     }
     let Ok(evidence) = sgx::Evidence::parse(quote, &endorsements(SGX_COLLATERAL)) else { return false };
