@@ -125,7 +125,7 @@ class Envoy(Ingress):
         assert endpoint["endpoint"]["address"]["socket_address"]["address"] == self.pods.name
         self._names = names.Server(self.pods.name, self._told)
         resolver = {"address": "127.0.0.1", "port_value": self._names.port}
-        cluster["typed_dns_resolver_config"] = {
+        cluster["cluster_type"]["typed_config"]["typed_dns_resolver_config"] = {
             "name": "envoy.network.dns_resolver.cares",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
@@ -133,6 +133,20 @@ class Envoy(Ingress):
                 "dns_resolver_options": {"no_default_search_domain": True},
             },
         }
+        # For whoever reads a failure.
+        hcm = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        form = "%START_TIME% %RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %RESPONSE_CODE_DETAILS%\n"
+        hcm["access_log"] = [
+            {
+                "name": "envoy.access_loggers.file",
+                "filter": {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "none"}}}},
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": "/dev/stdout",
+                    "log_format": {"text_format_source": {"inline_string": form}},
+                },
+            }
+        ]
         shown["admin"] = {"address": {"pipe": {"path": str(self.folder / "admin.sock")}}}
         file = self.folder / "envoy.yaml"
         file.write_text(yaml.safe_dump(shown))
