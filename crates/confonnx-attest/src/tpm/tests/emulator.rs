@@ -1,6 +1,6 @@
 //! A real TPM in software (`swtpm`), with tpm2-tools as the independent implementation beside ours.
 
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -100,7 +100,8 @@ fn spawn(root: &Path) -> Child {
         .unwrap();
     let device = root.join("dev/tpmrm0");
     for _ in 0..1000 {
-        if device.metadata().is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        // The socket is there a moment before anybody listens.
+        if UnixStream::connect(&device).is_ok() {
             return process;
         }
         std::thread::sleep(Duration::from_millis(10));
