@@ -37,6 +37,9 @@ pub(crate) struct Proxy {
     /// Listen on a Unix socket instead
     #[arg(long, value_name = "PATH", conflicts_with_all = ["listen", "grpc_listen"])]
     socket: Option<PathBuf>,
+    /// Serve a page for people at /ui: what was verified, what was refused, live rates
+    #[arg(long)]
+    ui: bool,
     /// A name beside localhost by which programs may call the proxy. Repeat to allow several
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
@@ -68,6 +71,7 @@ impl Proxy {
         let mut settings = Settings::default();
         settings.max_request_bytes = self.max_request_bytes;
         settings.allowed_hosts.clone_from(&self.allow_host);
+        settings.ui = self.ui;
         let proxy = Arc::new(confonnx_proxy::Proxy::new(self.upstreams()?, settings));
         let (listeners, url) = self.listeners().await?;
         // It listens all the same, and refuses: servers may be started later.

@@ -89,7 +89,7 @@ impl AsRef<[u8]> for Content {
 }
 
 /// Names the kind of error that is the proxy's.
-pub(crate) const FAULT: HeaderName = HeaderName::from_static("confonnx-proxy-error");
+pub(crate) const FAULT: &str = "confonnx-proxy-error";
 
 /// Fields of the server's answer that the program needs. Others are about keys, and the proxy's own business.
 const PASSED: [&str; 6] = [

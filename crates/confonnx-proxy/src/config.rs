@@ -144,3 +144,41 @@ impl UpstreamConfig {
 fn text(path: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        Config::read(file.path()).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn the_sample_is_two_servers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/samples/proxy/proxy.toml");
+        let upstreams =
+            Config::read(&path).unwrap().open(path.parent().unwrap(), &Options::default()).unwrap();
+        assert_eq!(upstreams.len(), 2);
+        assert!(upstreams[0].has("resnet50") && upstreams[0].has("digits") && !upstreams[0].has("digits2"));
+        assert_eq!(upstreams[1].path.as_deref(), Some("/team-a"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let one = "[[upstream]]\nname = \"a\"\nurl = \"http://h\"\npolicy = \"strict\"\n";
+        assert!(read(one).is_ok());
+        for (text, said) in [
+            ("upstream = []".into(), "at least one [[upstream]]"),
+            (format!("{one}{one}"), "two upstreams have the name `a`"),
+            (format!("{one}path = \"team\""), "a path such as /team-a"),
+            (format!("{one}path = \"/\""), "a path such as /team-a"),
+            (format!("{one}timeout = 0"), "timeout from 0.001"),
+            (format!("{one}polcy = 1"), "polcy"),
+        ] {
+            let refused = read(&text).unwrap_err();
+            assert!(refused.contains(said), "{text}: {refused}");
+        }
+    }
+}

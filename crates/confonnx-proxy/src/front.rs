@@ -9,19 +9,26 @@ use hyper::body::{Body, Bytes};
 use crate::{
     Proxy,
     answer::{Answer, with_body},
-    metrics, rest,
+    grpc, metrics, rest, ui,
 };
 
 /// The answer to one request.
 pub(crate) async fn answer<B>(proxy: Arc<Proxy>, request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
+    B::Error: Into<BoxError> + Send,
 {
     if let Err(refused) = proxy.guard.check(request.uri(), request.headers()) {
         return refused;
     }
-    match (request.method(), request.uri().path()) {
+    if grpc::is_grpc(&request) {
+        return grpc::answer(proxy, request).await;
+    }
+    let path = request.uri().path();
+    if let Some(rest) = path.strip_prefix("/ui").filter(|_| proxy.settings.ui) {
+        return ui::answer(&proxy, rest);
+    }
+    match (request.method(), path) {
         (&Method::GET, "/metrics") => {
             with_body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::page(&proxy))
         }

@@ -9,12 +9,14 @@ mod answer;
 mod config;
 mod fault;
 mod front;
+mod grpc;
 mod guard;
 mod listen;
 mod metrics;
 mod proxy;
 mod rest;
 mod stats;
+mod ui;
 mod upstream;
 
 pub use config::{Config, ConfigError, UpstreamConfig};

@@ -20,11 +20,13 @@ pub struct Settings {
     pub max_request_bytes: usize,
     /// Names beside localhost by which programs may call the proxy.
     pub allowed_hosts: Vec<String>,
+    /// Whether there is a page for people at `/ui`.
+    pub ui: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_request_bytes: 256 << 20, allowed_hosts: Vec::new() }
+        Self { max_request_bytes: 256 << 20, allowed_hosts: Vec::new(), ui: false }
     }
 }
 

@@ -178,9 +178,7 @@ impl Asked<'_> {
     }
 
     async fn infer(&self, model: &Named, content: Content) -> Result<Answer, Answer> {
-        if let Some(region) = extensions::region_in(&content.json) {
-            return Err(refusal(StatusCode::NOT_FOUND, &extensions::no_region(&region)));
-        }
+        extensions::refuse_what_is_absent(&content.json)?;
         let upstream = self.upstream(&model.name)?;
         let running = self.proxy.stats.begin(&upstream.counted(reference(model)));
         let mut request = self.sealed(upstream, Sealed::post("/infer"));

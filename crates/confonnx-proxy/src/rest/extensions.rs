@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Names of the extensions that the proxy adds to those of its servers.
-pub(super) const ADDED: [&str; 2] = ["model_configuration", "statistics"];
+pub(crate) const ADDED: [&str; 2] = ["model_configuration", "statistics"];
 pub(crate) const NO_TRACING: &str = "the server does not support tracing";
 pub(crate) const NO_LOGGING: &str = "the server does not support dynamic logging";
 
@@ -31,6 +31,10 @@ pub(crate) fn no_region(name: &str) -> String {
 
 pub(crate) fn no_cuda(name: &str) -> String {
     format!("failed to register CUDA shared memory region: '{name}', GPUs not supported")
+}
+
+pub(crate) fn no_classes(output: &str) -> String {
+    format!("output '{output}': the classification extension is not supported; ask for the values")
 }
 
 pub(crate) fn no_system_memory(key: &str) -> String {
@@ -53,18 +57,27 @@ pub(super) fn shared_memory(memory: Memory, region: &str, what: Region, content:
     }
 }
 
-/// The region that an inference request wants its tensors taken from or put into.
-pub(super) fn region_in(json: &[u8]) -> Option<String> {
-    const NAME: &[u8] = b"shared_memory_region";
-    if !json.windows(NAME.len()).any(|window| window == NAME) {
-        return None;
+/// Refuses what would otherwise be passed over: tensors in memory that is shared with Triton, and labels in place of values.
+pub(super) fn refuse_what_is_absent(json: &[u8]) -> Result<(), Answer> {
+    const NAMES: [&str; 2] = ["shared_memory_region", "classification"];
+    let named = |name: &str| json.windows(name.len()).any(|window| window == name.as_bytes());
+    if !NAMES.into_iter().any(named) {
+        return Ok(());
     }
-    let body: Value = serde_json::from_slice(json).ok()?;
+    // What cannot be read is the server's to refuse.
+    let body: Value = serde_json::from_slice(json).unwrap_or_default();
     let tensors = ["inputs", "outputs"].into_iter().filter_map(|list| body.get(list)?.as_array()).flatten();
-    tensors
-        .filter_map(|tensor| tensor.get("parameters")?.get("shared_memory_region")?.as_str())
-        .next()
-        .map(Into::into)
+    for tensor in tensors {
+        let parameter = |name: &str| tensor.get("parameters").and_then(|parameters| parameters.get(name));
+        if let Some(region) = parameter("shared_memory_region").and_then(Value::as_str) {
+            return Err(refusal(StatusCode::NOT_FOUND, &no_region(region)));
+        }
+        if parameter("classification").is_some_and(|count| count.as_u64() != Some(0)) {
+            let name = tensor.get("name").and_then(Value::as_str).unwrap_or_default();
+            return Err(refusal(StatusCode::NOT_IMPLEMENTED, &no_classes(name)));
+        }
+    }
+    Ok(())
 }
 
 /// Triton's name for a type.
@@ -161,14 +174,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_region_is_found_where_it_is_a_parameter_and_nowhere_else() {
-        let region = |json: &str| region_in(json.as_bytes());
-        let wanted = r#"{"inputs": [{"name": "x"}], "outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]}"#;
-        assert_eq!(region(wanted), Some("r".into()));
-        for none in
-            [r#"{"id": "shared_memory_region", "inputs": []}"#, r#"{"inputs": []}"#, "shared_memory_region"]
+    fn what_is_absent_is_refused_where_it_is_a_parameter_and_nowhere_else() {
+        let status =
+            |json: &str| refuse_what_is_absent(json.as_bytes()).map_err(|answer| answer.status().as_u16());
+        let output = |parameter: &str| {
+            format!(
+                r#"{{"inputs": [{{"name": "x"}}], "outputs": [{{"name": "y", "parameters": {{{parameter}}}}}]}}"#
+            )
+        };
+        assert_eq!(status(&output(r#""shared_memory_region": "r""#)), Err(404));
+        assert_eq!(status(&output(r#""classification": 3"#)), Err(501));
+        assert_eq!(status(&output(r#""classification": 0, "binary_data": true"#)), Ok(()));
+        for none in [r#"{"id": "shared_memory_region", "inputs": []}"#, r#"{"inputs": []}"#, "classification"]
         {
-            assert_eq!(region(none), None, "{none}");
+            assert_eq!(status(none), Ok(()), "{none}");
         }
     }
 }

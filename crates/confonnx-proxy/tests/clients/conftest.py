@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -101,6 +102,29 @@ class Proxy:
     def address(self) -> str:
         """Without http://."""
         return self.url.removeprefix("http://")
+
+
+class Recorder:
+    """Stands where a server should, keeps what it gets and says nothing."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.got = b""
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.read, args=(connection,), daemon=True).start()
+
+    def read(self, connection: socket.socket) -> None:
+        with connection:
+            while data := connection.recv(1 << 16):
+                self.got += data
 
 
 def executable(name: str) -> Path:

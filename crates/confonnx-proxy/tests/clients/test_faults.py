@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from conftest import DIGITS, OPERATOR, Proxy, Server, executable, free_port, stop
+from conftest import DIGITS, OPERATOR, Proxy, Recorder, Server, executable, free_port, stop
 
 SECRET = "1234.5"
 REQUEST = json.dumps(
@@ -35,29 +34,6 @@ def ask(proxy: Proxy, path: str = "/v2/models/add/infer", token: str = OPERATOR,
             return answer.status, json.loads(answer.read()), ""
     except urllib.error.HTTPError as answer:
         return answer.code, json.loads(answer.read()), answer.headers.get("confonnx-proxy-error", "")
-
-
-class Recorder:
-    """Stands where a server should, keeps what it gets and says nothing."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.got = b""
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self) -> None:
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.read, args=(connection,), daemon=True).start()
-
-    def read(self, connection: socket.socket) -> None:
-        with connection:
-            while data := connection.recv(1 << 16):
-                self.got += data
 
 
 def test_a_wrong_hash(start_proxy: Callable[..., Proxy], server: Server) -> None:

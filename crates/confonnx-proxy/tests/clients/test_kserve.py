@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import Proxy
-from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 
 def ask(use: Callable[[InferenceRESTClient], Awaitable[Any]]) -> Any:
@@ -45,3 +45,28 @@ def test_errors(proxy: Proxy) -> None:
     request = {"inputs": [{"name": "a", "shape": [1], "datatype": "FP32", "data": [1]}]}
     with pytest.raises(httpx.HTTPStatusError, match="400"):
         ask(lambda client: client.infer(proxy.url, request, "add"))
+
+
+def ask_grpc(proxy: Proxy, use: Callable[[InferenceGRPCClient], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        async with InferenceGRPCClient(proxy.grpc) as client:
+            return await use(client)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["raw", "typed"])
+def test_infer_by_grpc(proxy: Proxy, binary: bool) -> None:
+    inputs = [InferInput(name, [2], "FP32") for name in "ab"]
+    for given in inputs:
+        given.set_data_from_numpy(np.array([1.5, 2], dtype=np.float32), binary_data=binary)
+    request = InferRequest("add", inputs, request_id="nine")
+    response = ask_grpc(proxy, lambda client: client.infer(request))
+    assert (response.model_name, response.id) == ("add", "nine")
+    assert response.outputs[0].as_numpy().tolist() == [3, 4]
+
+
+def test_health_by_grpc(proxy: Proxy) -> None:
+    assert ask_grpc(proxy, lambda client: client.is_server_live()) is True
+    assert ask_grpc(proxy, lambda client: client.is_server_ready()) is True
+    assert ask_grpc(proxy, lambda client: client.is_model_ready("add")) is True

@@ -154,6 +154,12 @@ def test_shared_memory_gets_tritons_refusal(client: triton.InferenceServerClient
         client.infer("add", given)
 
 
+def test_labels_are_refused_and_not_passed_over(client: triton.InferenceServerClient) -> None:
+    outputs = [triton.InferRequestedOutput("sum", class_count=2)]
+    with pytest.raises(InferenceServerException, match="output 'sum': the classification extension"):
+        client.infer("add", vectors(), outputs=outputs)
+
+
 def test_trace_and_log_settings_get_tritons_refusal(client: triton.InferenceServerClient) -> None:
     for call in (client.get_trace_settings, lambda: client.update_trace_settings(settings={"trace_level": "OFF"})):
         with pytest.raises(InferenceServerException, match="the server does not support tracing"):
