@@ -141,6 +141,13 @@ fn table(verdict: &Verdict) -> String {
     table.lines().map(coloured).collect::<Vec<_>>().join("\n")
 }
 
+/// In a colour of its own when a person is reading.
+fn warned(text: &str) -> String {
+    let person = terminal_size::terminal_size_of(io::stdout()).is_some();
+    let coloured = person && std::env::var_os("NO_COLOR").is_none();
+    if coloured { format!("\x1b[1;33m{text}\x1b[0m") } else { text.to_owned() }
+}
+
 fn print(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }

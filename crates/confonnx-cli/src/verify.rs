@@ -112,7 +112,7 @@ impl Verify {
         let stand_in = document.tee() == Tee::Insecure;
         let names = verdict.failed().map(|check| check.name).collect::<Vec<_>>().join(", ");
         let Err(err) = result else {
-            print(if stand_in { INSECURE } else { "Trusted." })?;
+            print(&if stand_in { crate::warned(INSECURE) } else { "Trusted.".into() })?;
             return Ok(0);
         };
         // Expected and found are in the table.

@@ -38,7 +38,7 @@ fn exit_codes_tell_the_outcomes_apart() {
     let (code, table, error) = verify(&document(), &["--nonce", &other, "--enclave-allow-debug"]);
     assert_eq!(code, Some(3));
     assert!(table.contains("✗ nonce"), "{table}");
-    assert_eq!(error, "confonnx: the evidence is not genuine: nonce\n");
+    assert_eq!(error, "confonnx: INSECURE, a stand-in without a TEE, and not what was asked for: nonce\n");
 
     let hash = Digest([0; 32]).to_string();
     let (code, table, error) = verify(&document(), &["--nonce", &nonce, "--enclave-hash", &hash]);
