@@ -11,7 +11,7 @@ VENV := .venv/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ci test test-rust test-python test-docs lint fmt bench bench-resources bench-attestation bench-replicas bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
+.PHONY: help demo demo-chat ci test test-rust test-python test-docs lint fmt bench bench-resources bench-attestation bench-replicas bench-crypto flame-graph performance-page fuzz digits wheel tcb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,13 @@ demo: need-cargo ## See it work: server, proof, handwritten digits (PORT=8888; K
 	@echo "Building server, client and command (the first time takes minutes)"
 	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
 	@$(VENV)/python examples/digits/demo.py --server $(TARGET)/$(PROFILE)/confonnx-server --port $(PORT) $(if $(KEEP),--keep)
+
+demo-chat: need-cargo ## Chat in the terminal with a language model that only its server's TEE would see
+	@scripts/venv runtime chat
+	@scripts/fetch-onnxruntime
+	@echo "Building server, client and command (the first time takes minutes)"
+	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
+	@$(VENV)/python examples/chat/demo.py --programs $(TARGET)/$(PROFILE)
 
 ci: lint test fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
 

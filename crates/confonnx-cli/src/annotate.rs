@@ -1,9 +1,10 @@
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use confonnx_model::{IndependentRows, annotate};
+use confonnx_model::{AnnotateError, IndependentRows, TEXT_FILES, annotate, with_text};
 
 use crate::args::bytes;
 use crate::{model, print};
@@ -27,6 +28,10 @@ pub(crate) struct Annotate {
     /// Write the model without the statement
     #[arg(long, conflicts_with = "batch_axis")]
     remove: bool,
+    /// Put tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json and config.json of this folder
+    /// into the model, as far as they are there, for chats and completions; states nothing of rows
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["batch_axis", "remove"])]
+    text: Option<PathBuf>,
 }
 
 impl Annotate {
@@ -38,11 +43,30 @@ impl Annotate {
                 None => rows.axis = *axis,
             }
         }
-        let annotated = annotate(&bytes(&self.model)?, (!self.remove).then_some(&rows))
-            .with_context(|| format!("cannot annotate {}", self.model.display()))?;
+        let onnx = bytes(&self.model)?;
+        let annotated = match &self.text {
+            Some(folder) => with_text(&onnx, &text_files(folder)?).map_err(AnnotateError::from),
+            None => annotate(&onnx, (!self.remove).then_some(&rows)),
+        };
+        let annotated = annotated.with_context(|| format!("cannot annotate {}", self.model.display()))?;
         fs::write(&self.out, annotated).with_context(|| format!("cannot write {}", self.out.display()))?;
         Ok(print(&format!("model  {}\nhash   {}", self.out.display(), model::hash(&self.out)?))?)
     }
+}
+
+/// The files of a folder that say how text is made.
+fn text_files(folder: &Path) -> Result<BTreeMap<&'static str, String>> {
+    let mut files = BTreeMap::new();
+    for name in TEXT_FILES {
+        let path = folder.join(name);
+        if path.is_file() {
+            let content =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            files.insert(name, content);
+        }
+    }
+    anyhow::ensure!(files.contains_key("tokenizer.json"), "{} has no tokenizer.json", folder.display());
+    Ok(files)
 }
 
 fn batch_axis(text: &str) -> Result<(Option<String>, usize), String> {

@@ -2,6 +2,7 @@
 
 mod annotate;
 mod args;
+mod chat;
 mod measure;
 mod model;
 mod predict;
@@ -31,6 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Predict(predict::Predict),
+    Chat(chat::Chat),
     Verify(verify::Verify),
     Proxy(Box<proxy::Proxy>),
     Measure(measure::Measure),
@@ -52,6 +54,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Predict(command) => command.run(),
+        Command::Chat(command) => command.run(),
         Command::Verify(command) => match command.run() {
             Ok(code) => return ExitCode::from(code),
             Err(err) => return exit(Err(err), UNDECIDED),

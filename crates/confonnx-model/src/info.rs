@@ -11,6 +11,7 @@ use crate::{
     indices,
     proto::{DimensionValue, ModelProto, TypeProto, ValueInfoProto},
     rows::{IndependentRows, PropertyError},
+    text,
     zipmap::{self, ClassLabels},
 };
 
@@ -41,6 +42,8 @@ pub struct ModelInfo {
     pub operators: BTreeSet<String>,
     /// Whether the owner states that rows know nothing of one another.
     pub rows: Option<IndependentRows>,
+    /// The files that say how a language model's text is made, by name: of [`TEXT_FILES`](crate::TEXT_FILES).
+    pub text: BTreeMap<String, String>,
     /// What the columns of an output stand for that ends in a `ZipMap`.
     pub class_labels: BTreeMap<String, ClassLabels>,
     /// Inputs that are indices, and of how many.
@@ -214,6 +217,7 @@ impl ModelInfo {
             outputs: graph.output.iter().map(output).collect::<Result<_, _>>()?,
             indices: indices::tables(&graph),
             rows: IndependentRows::of(&model.metadata_props)?,
+            text: text::of(&model.metadata_props),
             graph_name: graph.name,
             external_data: external_data.into_iter().collect(),
             spellings,

@@ -21,6 +21,7 @@ pub mod clock;
 pub mod collateral;
 pub mod config;
 pub mod evidence;
+pub mod generation;
 pub mod group;
 pub mod hardening;
 pub mod http;

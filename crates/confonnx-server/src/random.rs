@@ -1,11 +1,21 @@
 //! The system's generator.
 
 use confonnx_attest::Nonce;
-use getrandom::{SysRng, rand_core::UnwrapErr};
+use getrandom::{
+    SysRng,
+    rand_core::{Rng, UnwrapErr},
+};
 
 /// For sealing and for keys.
 pub(crate) fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
+}
+
+/// Random bytes.
+pub(crate) fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rng().fill_bytes(&mut bytes);
+    bytes
 }
 
 /// A nonce for a document.

@@ -2,7 +2,6 @@
 
 mod error;
 mod inner;
-#[cfg_attr(not(test), allow(dead_code, reason = "no resource makes its answer piece by piece yet"))]
 mod stream;
 
 use std::{

@@ -1,7 +1,7 @@
 //! The owner's statement, and models that end in a ZipMap.
 
 use confonnx_model::{
-    AnnotateError, ClassLabels, IndependentRows, ModelInfo, annotate, hash_bytes, runnable,
+    AnnotateError, ClassLabels, IndependentRows, ModelInfo, annotate, hash_bytes, runnable, with_text,
 };
 
 use crate::data;
@@ -24,6 +24,26 @@ fn the_statement_is_in_the_file_and_nothing_else_changes() {
     assert!(matches!(annotate(&plain, Some(&unknown)), Err(AnnotateError::Unknown { .. })));
     let fixed = IndependentRows { axis: 1, other_axes: vec![] };
     assert!(matches!(annotate(&plain, Some(&fixed)), Err(AnnotateError::Axis { axis: 1, .. })));
+}
+
+#[test]
+fn text_files_are_in_the_file_and_nothing_else_changes() {
+    let plain = data("add.onnx");
+    let files = |template: &str| {
+        [("tokenizer.json", "{}".to_owned()), ("chat_template.jinja", template.to_owned())].into()
+    };
+    let with = with_text(&plain, &files("é")).unwrap();
+    let text = ModelInfo::parse(&with).unwrap().text;
+    assert_eq!(text.get("chat_template.jinja").map(String::as_str), Some("é"));
+    assert_eq!(text.len(), 2);
+    assert_ne!(hash_bytes(&with).unwrap(), hash_bytes(&plain).unwrap());
+    assert_ne!(hash_bytes(&with_text(&plain, &files("e")).unwrap()).unwrap(), hash_bytes(&with).unwrap());
+    // Put in again, they are there once; what the owner states of rows stays.
+    assert_eq!(with_text(&with_text(&plain, &files("x")).unwrap(), &files("é")).unwrap(), with);
+    assert_eq!(with_text(&with, &[].into()).unwrap(), plain);
+    let stated = annotate(&data("zipmap.onnx"), Some(&IndependentRows::default())).unwrap();
+    assert!(ModelInfo::parse(&with_text(&stated, &files("x")).unwrap()).unwrap().rows.is_some());
+    assert!(with_text(b"no model", &files("x")).is_err());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{fmt, io, path::PathBuf};
 
 use confonnx_attest::Digest;
 use confonnx_engine::{EngineError, InferError};
+use confonnx_generate::text::FilesError;
 use confonnx_model::{
     ModelError,
     encrypted::{NotSigned, OpenModelError, OwnerKeyError},
@@ -114,6 +115,9 @@ pub enum LoadError {
     /// It is not a model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The files in it do not say how its text is made.
+    #[error("the files in the model do not say how its text is made: {0}")]
+    Text(#[from] FilesError),
     /// Its external data is a link out of its folder, or not a file.
     #[error("the model's data {file} is not a file in the model's folder; copy it there")]
     Outside {

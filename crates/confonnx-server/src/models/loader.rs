@@ -12,7 +12,7 @@ use std::{
 
 use confonnx_attest::{Digest, ModelClaim};
 use confonnx_engine::{
-    Batching, Engine, LoadedModel, ModelOptions, NotBatched, Stop, TensorInfo, width_is_free,
+    Batching, Engine, LoadedModel, ModelOptions, NotBatched, Stop, TensorInfo, names_a_decoder, width_is_free,
 };
 use confonnx_model::{
     ClassLabels, Dim, HashError, ModelInfo, data_files,
@@ -32,7 +32,10 @@ use super::{
     place::Place,
     slot::{Locked, Served, Slot},
 };
-use crate::config::{Config, ModelSource};
+use crate::{
+    config::{Config, ModelSource},
+    generation::Generator,
+};
 
 /// What it takes to load any model.
 pub(super) struct Loader {
@@ -170,12 +173,15 @@ impl Loader {
             let (_, bytes) = data.iter().find(|(found, _)| found == location)?;
             Some((spelling.clone(), Arc::clone(&bytes.0)))
         };
+        // A language model answers all callers in turns, and remembers what it read in one place.
+        let in_turns = names_a_decoder(info.inputs.iter().map(|input| input.name.as_str()));
+        let sessions = if in_turns { 1 } else { config.instances.unwrap_or(self.sessions) };
         let batch = batching(config, info);
         if let Some(Err(reason)) = &batch {
             warn!("{}: requests are not batched: {reason}", place.name);
         }
         let options = ModelOptions {
-            sessions: config.instances.unwrap_or(self.sessions),
+            sessions: sessions.max(1),
             threads_per_session: self.threads_per_session,
             external_data: info.spellings.iter().filter_map(share).collect(),
             batch: batch.and_then(Result::ok),
@@ -187,7 +193,7 @@ impl Loader {
         drop(runs);
         // Before `data`, which is erased only if nobody else has it.
         drop(options);
-        let model = loaded?;
+        let model = Arc::new(loaded?);
         let arrangement = model.arrangement();
         info!("{}: {arrangement}", place.name);
         match model.largest_batch() {
@@ -241,7 +247,8 @@ impl Loader {
             ciphertext_sha256: ciphertext,
             batching: together.map(|rows| rows as u64),
         };
-        Ok(Served { model, claim, metadata })
+        let generator = Generator::of(&place.name, &model, info)?;
+        Ok(Served { model, generator, claim, metadata })
     }
 }
 

@@ -1,10 +1,13 @@
 //! One version of a model: running, or encrypted and waiting for its key.
 
+use std::sync::Arc;
+
 use confonnx_attest::{Digest, ModelClaim};
 use confonnx_engine::LoadedModel;
 use confonnx_protocol::oip::ModelMetadata;
 
 use super::place::Place;
+use crate::generation::Generator;
 
 /// A version of a model.
 pub enum Slot {
@@ -17,7 +20,9 @@ pub enum Slot {
 /// A model, ready to run, and what is said of it.
 pub struct Served {
     /// What runs it.
-    pub model: LoadedModel,
+    pub model: Arc<LoadedModel>,
+    /// What answers prompts with it, if it is a language model.
+    pub generator: Option<Generator>,
     /// For the claims.
     pub claim: ModelClaim,
     /// For `GET /v2/models/{m}`.

@@ -14,6 +14,11 @@ use crate::{
 pub(super) trait WireError: Error + Send + Sync {
     /// HTTP status and the body's `code`.
     fn wire(&self) -> (u16, &'static str);
+
+    /// The body, where it is not [`ErrorBody`](confonnx_protocol::oip::ErrorBody)'s.
+    fn body(&self) -> Option<serde_json::Value> {
+        None
+    }
 }
 
 /// Why an opened request has no result.

@@ -5,6 +5,7 @@
 
 mod group;
 mod oip;
+mod openai;
 mod plan;
 mod repository;
 mod unlock;
@@ -36,7 +37,7 @@ use plan::Asked;
 pub use plan::Plan;
 
 /// Every resource, the most wanted first.
-const FAMILIES: [&[Row]; 4] = [oip::ROWS, repository::ROWS, unlock::ROWS, group::ROWS];
+const FAMILIES: [&[Row]; 5] = [oip::ROWS, openai::ROWS, repository::ROWS, unlock::ROWS, group::ROWS];
 
 /// A resource: where it is, who may use it, what it is about and what it does.
 pub(super) struct Row {
@@ -75,7 +76,6 @@ pub(super) enum Subject {
     /// The one that the path names and that is locked.
     Locked,
     /// The one that the body names.
-    #[expect(dead_code, reason = "no resource yet")]
     InBody(fn(&[u8]) -> Option<String>),
 }
 
@@ -100,6 +100,8 @@ struct Call<'c> {
     path: &'c str,
     body: &'c [u8],
     model: &'c Asked,
+    /// When it was received.
+    received: UnixTime,
     /// The model, if it is there and runs.
     served: Option<&'c Served>,
     notes: Notes,
@@ -246,6 +248,7 @@ fn respond(
         path,
         body: asks.body.bytes(opened.plaintext.expose()),
         model: &asks.model,
+        received: opened.received(),
         served: asks.slot.as_ref().and_then(|slot| slot.served()),
         notes,
     })
@@ -293,7 +296,6 @@ impl<'c> Call<'c> {
     }
 
     /// An answer that `make` makes piece by piece, once this has returned: it gets the stream to keep and to finish.
-    #[expect(dead_code, reason = "no resource yet")]
     fn stream(&self, content_type: &str, make: impl FnOnce(Stream) + Send + 'static) -> Answer {
         let head = with_notes(ResponseHead::new(200), content_type, self.notes);
         Answer { content: Content::Made(head, Box::new(make)), outcome: "ok" }
@@ -319,8 +321,12 @@ pub(super) fn failure(error: &InnerError, notes: Notes) -> Answer {
         }
         _ => {}
     }
-    let body =
-        serde_json::to_vec(&ErrorBody { error: error.to_string(), code: code.into() }).unwrap_or_default();
+    let own = match error {
+        InnerError::Resource(error) => error.body().map(|body| body.to_string().into_bytes()),
+        _ => None,
+    };
+    let plain = || serde_json::to_vec(&ErrorBody { error: error.to_string(), code: code.into() });
+    let body = own.unwrap_or_else(|| plain().unwrap_or_default());
     // What is encoded here is all ours and always valid.
     let message = encode(head, "application/json", &[&body], notes).unwrap_or_else(|_| Draft::from(b""));
     Answer { content: Content::Whole(message), outcome: code }

@@ -8,6 +8,7 @@ mod azure_vault;
 mod batching;
 mod boxes;
 mod cors;
+mod generation;
 mod harness;
 mod inner;
 mod kbs;

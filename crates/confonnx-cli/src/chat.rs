@@ -1,0 +1,158 @@
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use confonnx_client::{Client, Request};
+use serde_json::{Value, json};
+
+use crate::args::{Connection, Expected};
+use crate::{complain, table};
+
+/// Chat with a language model that only its TEE and you can overhear
+///
+/// The server is verified first, and what was verified is shown. Each line is a message; an empty line or the end of input
+/// ends the chat. Answers come as they are made, sealed. Exit codes are those of `confonnx predict`.
+#[derive(Args)]
+pub(crate) struct Chat {
+    /// The server
+    #[arg(long)]
+    url: String,
+    /// The model [default: the server's only one]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Say this and end with the answer, which alone goes to standard output
+    #[arg(long, value_name = "TEXT")]
+    message: Option<String>,
+    /// What the model is told before the chat
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// 0 takes the most likely word each time [default: what the model's owner advises]
+    #[arg(long, value_name = "0 to 2")]
+    temperature: Option<f64>,
+    /// The same seed gives the same answer to the same chat
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<i64>,
+    /// The longest answer
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<u64>,
+    #[command(flatten)]
+    expected: Expected,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Chat {
+    pub(crate) fn run(&self) -> Result<()> {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.chat())
+    }
+
+    async fn chat(&self) -> Result<()> {
+        let client = Client::new(&self.url, self.expected.policy(None)?, self.connection.options()?)?;
+        let proof = client.attest().await?;
+        let model = match &self.model {
+            Some(name) => name.clone(),
+            None => only_model(&client).await?,
+        };
+        let mut messages = Vec::new();
+        messages.extend(self.system.iter().map(|text| json!({ "role": "system", "content": text })));
+        if let Some(message) = &self.message {
+            messages.push(json!({ "role": "user", "content": message }));
+            self.answer(&client, &model, &messages).await?;
+            return Ok(());
+        }
+        let person = io::stdin().is_terminal();
+        let mut errors = io::stderr();
+        writeln!(errors, "{}\n", table(proof.verdict()))?;
+        writeln!(errors, "{model}: what you write is sealed to the server that was verified above. An empty line ends the chat.")?;
+        for line in io::stdin().lock().lines().chain(std::iter::once(Ok(String::new()))) {
+            let line = line?;
+            if line.trim().is_empty() {
+                break;
+            }
+            messages.push(json!({ "role": "user", "content": line }));
+            let answer = self.answer(&client, &model, &messages).await?;
+            messages.push(json!({ "role": "assistant", "content": answer }));
+            if person {
+                writeln!(io::stdout())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the answer as it comes.
+    async fn answer(&self, client: &Client, model: &str, messages: &[Value]) -> Result<String> {
+        let mut body = json!({ "model": model, "messages": messages, "stream": true });
+        let choices = [
+            ("temperature", self.temperature.map(Value::from)),
+            ("seed", self.seed.map(Value::from)),
+            ("max_tokens", self.max_tokens.map(Value::from)),
+        ];
+        for (key, value) in choices {
+            if let Some(value) = value {
+                body[key] = value;
+            }
+        }
+        let request = Request::post("/v1/chat/completions").field("content-type", "application/json");
+        let mut stream = client.stream(request.body(body.to_string())).await?;
+        let status = stream.status();
+        let (mut text, mut answer, mut ended) = (String::new(), String::new(), false);
+        let mut pending = Vec::new();
+        while let Some(piece) = stream.chunk().await.context("the answer above is not complete")? {
+            pending.extend(piece);
+            if status != 200 {
+                continue;
+            }
+            // Events are whole lines.
+            let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
+            let rest = pending.split_off(end + 1);
+            text.push_str(std::str::from_utf8(&pending).context("an event is not UTF-8")?);
+            pending = rest;
+            for line in text.lines() {
+                let Some(data) = line.strip_prefix("data: ") else { continue };
+                if data == "[DONE]" {
+                    ended = true;
+                    continue;
+                }
+                let event: Value = serde_json::from_str(data).context("an event is not JSON")?;
+                if let Some(message) = event["error"]["message"].as_str() {
+                    bail!("{message}");
+                }
+                if let Some(more) = event["choices"][0]["delta"]["content"].as_str() {
+                    answer.push_str(more);
+                    print(more)?;
+                }
+                if event["choices"][0]["finish_reason"] == "length" {
+                    complain("the answer is as long as it may be; --max-tokens changes that");
+                }
+            }
+            text.clear();
+        }
+        if status != 200 {
+            let body: Value = serde_json::from_slice(&pending).unwrap_or_default();
+            let said = body["error"]["message"].as_str().or_else(|| body["error"].as_str());
+            bail!("the server answered {status}: {}", said.unwrap_or("it does not say why"));
+        }
+        if !ended {
+            bail!("the answer above is not complete: its end is missing");
+        }
+        print("\n")?;
+        Ok(answer)
+    }
+}
+
+async fn only_model(client: &Client) -> Result<String> {
+    let response = client.request(Request::get("/v1/models")).await?;
+    let body: Value = serde_json::from_slice(response.body()).context("the list of models is not JSON")?;
+    let names: Vec<&str> = body["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str()).collect();
+    match names.as_slice() {
+        [name] => Ok((*name).to_owned()),
+        [] => bail!("the server has no models that you may use"),
+        names => bail!("the server has several models ({}); say which with --model", names.join(", ")),
+    }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

@@ -1,0 +1,186 @@
+//! The OpenAI API: chat completions and completions, whole and streamed, and the list of models.
+
+mod sink;
+
+use std::sync::Arc;
+
+use confonnx_generate::{
+    decode::{Order, Refused},
+    openai::{Format, Kind, Prompt, Request, RequestError, Writer, models},
+    text::{Text, TextError},
+};
+use serde_json::Value;
+
+use self::sink::{Streamed, Whole};
+use super::{Answer, Call, LetsIn, Row, Runs, Subject};
+use crate::{
+    auth::Action,
+    generation::Generator,
+    random,
+    service::error::{InnerError, WireError},
+};
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "chat",
+        method: "POST",
+        paths: &["/v1/chat/completions"],
+        lets_in: LetsIn::Those(Action::Infer),
+        subject: Subject::InBody(model),
+        runs: Runs::Long,
+        answer: |call| generate(call, Kind::Chat),
+    },
+    Row {
+        name: "complete",
+        method: "POST",
+        paths: &["/v1/completions"],
+        lets_in: LetsIn::Those(Action::Infer),
+        subject: Subject::InBody(model),
+        runs: Runs::Long,
+        answer: |call| generate(call, Kind::Completion),
+    },
+    Row {
+        name: "models",
+        method: "GET",
+        paths: &["/v1/models"],
+        lets_in: LetsIn::Callers,
+        subject: Subject::Nothing,
+        runs: Runs::Briefly,
+        answer: |call| {
+            let names =
+                call.set.index().iter().filter(|entry| entry.is_ready() && call.caller.may_see(&entry.name));
+            let mut names: Vec<&str> = names.map(|entry| entry.name.as_str()).collect();
+            names.dedup();
+            call.json(&models(names.into_iter().map(|name| (name, 0))))
+        },
+    },
+];
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum GenerateError {
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    Text(#[from] TextError),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(
+        "the model {model:?} answers no prompts; expected a model with a cache of keys and values, and with its tokenizer in it \
+         (confonnx annotate --text)"
+    )]
+    NotGenerative { model: String },
+    #[error("the prompt has the token {token}; expected tokens below {tokens}")]
+    Token { token: u32, tokens: usize },
+}
+
+impl WireError for GenerateError {
+    fn wire(&self) -> (u16, &'static str) {
+        match self {
+            Self::Request(_) | Self::Token { .. } | Self::Refused(Refused::Empty) => {
+                (400, "generation-invalid")
+            }
+            Self::Text(_) => (400, "prompt-invalid"),
+            Self::Refused(Refused::TooLong { .. }) => (400, "prompt-too-long"),
+            Self::Refused(Refused::Busy { .. }) => (429, "generation-busy"),
+            Self::NotGenerative { .. } => (400, "model-not-generative"),
+        }
+    }
+
+    fn body(&self) -> Option<Value> {
+        let request = match self {
+            Self::Request(request) => request.clone(),
+            Self::Refused(Refused::TooLong { .. }) => {
+                RequestError::new("context_length_exceeded", self.to_string())
+            }
+            other => RequestError::new(other.wire().1, other.to_string()),
+        };
+        let kind = if self.wire().0 == 429 { "rate_limit_error" } else { "invalid_request_error" };
+        Some(request.body(kind))
+    }
+}
+
+/// The model that a body names; what is no request names none.
+fn model(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        model: String,
+    }
+    serde_json::from_slice::<Named>(body).ok().map(|named| named.model)
+}
+
+fn generate(call: &Call<'_>, kind: Kind) -> Result<Answer, InnerError> {
+    let request = Request::read(kind, call.body).map_err(GenerateError::from)?;
+    let served = call.served()?;
+    let Some(generator) = &served.generator else {
+        return Err(GenerateError::NotGenerative { model: request.model }.into());
+    };
+    let (format, field) = (&request.format, "response_format");
+    if *format != Format::Text {
+        let message =
+            "response_format: expected {\"type\": \"text\"}; this server does not constrain answers yet";
+        return Err(GenerateError::from(RequestError::of(field, "unsupported_parameter", message)).into());
+    }
+    let now = call.received.0;
+    let prompts = prompts(generator.text(), &request, now)?;
+    let begun = begin(generator, &request, prompts)?;
+    let fingerprint: String =
+        served.claim.sha256.map(|hash| hash.to_string().chars().take(16).collect()).unwrap_or_default();
+    let writer = Writer::new(kind, &id(), now, &request.model, &fingerprint);
+    let (text, answers) = (Arc::clone(generator.text()), begun.len());
+    Ok(if request.stream {
+        call.stream("text/event-stream", move |stream| {
+            let shared = Streamed::new(stream, writer, answers, request.stream_usage);
+            begun.give(|index| shared.of(index, Arc::clone(&text)));
+        })
+    } else {
+        call.stream("application/json", move |stream| {
+            let shared = Whole::new(stream, writer, answers);
+            begun.give(|index| shared.of(index, Arc::clone(&text)));
+        })
+    })
+}
+
+/// The tokens of each prompt.
+fn prompts(text: &Text, request: &Request, now: u64) -> Result<Vec<Vec<u32>>, GenerateError> {
+    let prompts = match &request.prompt {
+        Prompt::Chat(messages) => vec![text.chat(messages, now)?],
+        Prompt::Texts(texts) => texts.iter().map(|prompt| text.prompt(prompt)).collect::<Result<_, _>>()?,
+        Prompt::Tokens(tokens) => tokens.clone(),
+    };
+    let tokens = text.tokens();
+    let unknown =
+        prompts.iter().flatten().find(|token| usize::try_from(**token).is_ok_and(|token| token >= tokens));
+    match unknown {
+        Some(token) => Err(GenerateError::Token { token: *token, tokens }),
+        None => Ok(prompts),
+    }
+}
+
+fn begin(
+    generator: &Generator,
+    request: &Request,
+    prompts: Vec<Vec<u32>>,
+) -> Result<crate::generation::Begun, GenerateError> {
+    let choices = request.overrides.over(&generator.text().facts().defaults);
+    let seed = request.seed.unwrap_or_else(|| u64::from_le_bytes(random::bytes()));
+    let order = |prompt: &Vec<u32>, answer: u64| Order {
+        prompt: prompt.clone(),
+        max_tokens: Some(request.max_tokens.unwrap_or(MAX_TOKENS)),
+        choices: choices.clone(),
+        seed: seed.wrapping_add(answer),
+        stop: request.stop.clone(),
+    };
+    let each = 0..request.answers as u64;
+    let orders =
+        prompts.iter().flat_map(|prompt| each.clone().map(move |answer| order(prompt, answer))).collect();
+    Ok(generator.begin(orders)?)
+}
+
+/// 128 random bits.
+fn id() -> String {
+    random::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The most tokens of an answer that says nothing of them: room is set apart for as many.
+const MAX_TOKENS: usize = 1024;

@@ -1,0 +1,228 @@
+//! Where the tokens of answers go: into a stream of events, or into one answer at the end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use confonnx_generate::{
+    decode::{Event, Finish},
+    openai::{Choice, Told, Usage, Writer},
+    text::Text,
+};
+use serde_json::{Value, json};
+use zeroize::Zeroize;
+
+use crate::{generation::Sink, service::stream::Stream};
+
+/// All answers to one request, as server-sent events. Each step of each is one piece, of a size that says nothing.
+pub(super) struct Streamed(Arc<Mutex<Streaming>>);
+
+struct Streaming {
+    /// None once nobody wants more.
+    stream: Option<Stream>,
+    writer: Writer,
+    left: usize,
+    usage: Usage,
+    tell_usage: bool,
+}
+
+/// All answers to one request, told at the end.
+pub(super) struct Whole(Arc<Mutex<Gathering>>);
+
+struct Gathering {
+    stream: Option<Stream>,
+    writer: Writer,
+    choices: Vec<Choice>,
+    left: usize,
+    usage: Usage,
+}
+
+struct StreamedOne {
+    all: Arc<Mutex<Streaming>>,
+    index: usize,
+    text: Arc<Text>,
+    begun: bool,
+}
+
+struct WholeOne {
+    all: Arc<Mutex<Gathering>>,
+    index: usize,
+    text: Arc<Text>,
+}
+
+impl Streamed {
+    pub(super) fn new(stream: Stream, writer: Writer, answers: usize, tell_usage: bool) -> Self {
+        let usage = Usage::default();
+        Self(Arc::new(Mutex::new(Streaming {
+            stream: Some(stream),
+            writer,
+            left: answers,
+            usage,
+            tell_usage,
+        })))
+    }
+
+    pub(super) fn of(&self, index: usize, text: Arc<Text>) -> Box<dyn Sink> {
+        Box::new(StreamedOne { all: Arc::clone(&self.0), index, text, begun: false })
+    }
+}
+
+impl Sink for StreamedOne {
+    fn take(&mut self, event: &Event) -> bool {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut piece = Vec::new();
+        if !self.begun {
+            self.begun = true;
+            if let Some(first) = all.writer.first(self.index) {
+                push(&mut piece, &first);
+            }
+        }
+        let choice = choice(event, &self.text);
+        if !choice.text.is_empty() || choice.finish.is_some() || choice.told.is_some() {
+            let body = match choice.finish {
+                Some(Finish::Failed) => json!({ "error": FAILED.body() }),
+                _ => all.writer.piece(self.index, &choice),
+            };
+            push(&mut piece, &body);
+        }
+        if let Some(end) = event.end {
+            all.left = all.left.saturating_sub(1);
+            all.usage.answer = all.usage.answer.saturating_add(end.answer);
+            // All answers to one prompt have it in common.
+            all.usage.prompt = all.usage.prompt.max(end.prompt);
+        }
+        let last = all.left == 0;
+        if last {
+            if all.tell_usage {
+                push(&mut piece, &all.writer.usage(all.usage));
+            }
+            piece.extend_from_slice(b"data: [DONE]\n\n");
+        }
+        pad(&mut piece);
+        let taken = all.stream.as_mut().is_some_and(|stream| stream.send(&piece).is_ok());
+        piece.zeroize();
+        if !taken {
+            all.stream = None;
+        }
+        if last && let Some(stream) = all.stream.take() {
+            // Who does not take the end sees that it is missing.
+            let _ = stream.finish("ok");
+        }
+        taken
+    }
+}
+
+impl Whole {
+    pub(super) fn new(stream: Stream, writer: Writer, answers: usize) -> Self {
+        let choices = vec![Choice::default(); answers];
+        let usage = Usage::default();
+        Self(Arc::new(Mutex::new(Gathering { stream: Some(stream), writer, choices, left: answers, usage })))
+    }
+
+    pub(super) fn of(&self, index: usize, text: Arc<Text>) -> Box<dyn Sink> {
+        Box::new(WholeOne { all: Arc::clone(&self.0), index, text })
+    }
+}
+
+impl Sink for WholeOne {
+    fn take(&mut self, event: &Event) -> bool {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is sent, but it tells whether anybody waits.
+        let wanted = all.stream.as_mut().is_some_and(|stream| stream.send(b"").is_ok());
+        if !wanted {
+            all.stream = None;
+            return false;
+        }
+        let next = choice(event, &self.text);
+        if let Some(choice) = all.choices.get_mut(self.index) {
+            choice.text.push_str(&next.text);
+            choice.finish = next.finish;
+            if let Some(told) = next.told {
+                choice.told.get_or_insert_default().extend(told);
+            }
+        }
+        let Some(end) = event.end else { return true };
+        if end.finish == Finish::Failed {
+            // Its client sees an answer that is cut short: it is none.
+            all.stream = None;
+            return false;
+        }
+        all.left = all.left.saturating_sub(1);
+        all.usage.answer = all.usage.answer.saturating_add(end.answer);
+        all.usage.prompt = all.usage.prompt.max(end.prompt);
+        if all.left == 0
+            && let Some(mut stream) = all.stream.take()
+        {
+            let mut body = serde_json::to_vec(&all.writer.whole(&all.choices, all.usage)).unwrap_or_default();
+            if stream.send(&body).is_ok() {
+                let _ = stream.finish("ok");
+            }
+            body.zeroize();
+        }
+        true
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        for choice in &mut self.choices {
+            choice.text.zeroize();
+        }
+    }
+}
+
+fn choice(event: &Event, text: &Text) -> Choice {
+    let told = event.chosen.as_ref();
+    Choice {
+        text: event.text.clone(),
+        told: told.map(|(token, logprobs)| vec![Told::new(*token, logprobs, |token| text.token(token))]),
+        finish: event.end.map(|end| end.finish),
+    }
+}
+
+fn push(piece: &mut Vec<u8>, body: &Value) {
+    piece.extend_from_slice(b"data: ");
+    piece.extend_from_slice(body.to_string().as_bytes());
+    piece.extend_from_slice(b"\n\n");
+}
+
+/// Fills up to a multiple of [`SIZE`] with a comment, which who reads events passes over.
+fn pad(piece: &mut Vec<u8>) {
+    // A comment is ": " and the end of an event at least.
+    let least = piece.len().saturating_add(COMMENT);
+    let len = least.checked_next_multiple_of(SIZE).unwrap_or(least);
+    piece.extend_from_slice(b": ");
+    piece.resize(len.saturating_sub(2), b' ');
+    piece.extend_from_slice(b"\n\n");
+}
+
+/// What is said of a model that fails in the middle of an answer.
+struct Failed;
+const FAILED: Failed = Failed;
+
+impl Failed {
+    fn body(&self) -> Value {
+        json!({ "message": "the model failed in the middle of the answer; what came is not complete: ask again",
+            "type": "server_error", "param": null, "code": "generation-failed" })
+    }
+}
+
+/// Bytes of a piece: as many as most steps take.
+const SIZE: usize = 512;
+const COMMENT: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_have_one_size_whatever_they_say() {
+        for len in [0, 1, 250, 507, 508] {
+            let mut piece = vec![b'x'; len];
+            pad(&mut piece);
+            assert_eq!(piece.len(), SIZE, "{len}");
+            assert!(piece.ends_with(b"\n\n") && piece[len..].starts_with(b": "));
+        }
+        let mut long = vec![b'x'; 509];
+        pad(&mut long);
+        assert_eq!(long.len(), 2 * SIZE);
+    }
+}

@@ -1,0 +1,295 @@
+//! Language models through the seal: the OpenAI API, whole and streamed.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use confonnx_client::{Client, ClientError, Options, Request};
+use confonnx_engine::{LoadedModel, ModelOptions};
+use confonnx_generate::{
+    decode::{Event, Order},
+    sample::Choices,
+};
+use confonnx_model::ModelInfo;
+use confonnx_protocol::{Aead, Kem};
+use confonnx_server::generation::{Generator, Sink};
+use getrandom::rand_core::{TryCryptoRng, TryRng};
+use serde_json::{Value, json};
+
+use super::harness::*;
+
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+
+fn request(path: &str, body: &Value) -> Request {
+    Request::post(path).field("content-type", "application/json").body(body.to_string())
+}
+
+async fn ask(client: &Client, path: &str, body: Value) -> (u16, Value) {
+    let response = client.request(request(path, &body)).await.unwrap();
+    (response.status(), serde_json::from_slice(response.body()).unwrap())
+}
+
+fn hello(more: Value) -> Value {
+    let mut body =
+        json!({ "model": "decoder", "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 20 });
+    for (key, value) in more.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    body
+}
+
+/// The pieces of a streamed answer.
+async fn pieces(client: &Client, body: Value) -> Result<Vec<String>, ClientError> {
+    let mut stream = client.stream(request(CHAT, &body)).await?;
+    assert_eq!(stream.status(), 200);
+    let mut pieces = Vec::new();
+    while let Some(piece) = stream.chunk().await? {
+        pieces.push(String::from_utf8(piece).unwrap());
+    }
+    Ok(pieces)
+}
+
+/// What the events of pieces say.
+fn events(pieces: &[String]) -> Vec<Value> {
+    let all = pieces.concat();
+    let data: Vec<&str> = all.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(data.last(), Some(&"[DONE]"));
+    data[..data.len() - 1].iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn text(events: &[Value]) -> String {
+    events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_is_streamed_is_what_is_told_at_the_end() {
+    let server = start("decoder").await;
+    for chunked in [false, true] {
+        let mut options = Options::default();
+        options.chunked = chunked;
+        let client = server.client(options);
+        for more in
+            [json!({ "temperature": 0 }), json!({ "seed": 7 }), json!({ "seed": 8, "stop": ["\u{c}"] })]
+        {
+            let (status, whole) = ask(&client, CHAT, hello(more.clone())).await;
+            assert_eq!(status, 200, "{whole}");
+            let mut asked = more;
+            asked["stream"] = true.into();
+            asked["stream_options"] = json!({ "include_usage": true });
+            let pieces = pieces(&client, hello(asked)).await.unwrap();
+            let events = events(&pieces);
+            let choice = &whole["choices"][0];
+            assert_eq!(text(&events), choice["message"]["content"].as_str().unwrap());
+            let finish = events.iter().find_map(|event| event["choices"][0]["finish_reason"].as_str());
+            assert_eq!(finish, choice["finish_reason"].as_str());
+            assert_eq!(events.last().unwrap()["usage"], whole["usage"]);
+            assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
+            assert_eq!(whole["object"], "chat.completion");
+            assert!(pieces.iter().all(|piece| piece.len().is_multiple_of(512)), "their sizes say nothing");
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_says_what_the_model_says() {
+    let server = start("decoder").await;
+    let client = server.client(Options::default());
+    let body =
+        json!({ "model": "decoder", "prompt": "hello", "temperature": 0, "max_tokens": 12, "logprobs": 1 });
+    let (status, answer) = ask(&client, COMPLETIONS, body).await;
+    assert_eq!(status, 200, "{answer}");
+    // By onnxruntime's Python package: see the engine's tests.
+    let said = [255, 114, 156, 182, 152, 199, 12, 12, 12, 12, 12, 12];
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["text"].as_str().unwrap(), String::from_utf8_lossy(&said));
+    assert_eq!((&choice["finish_reason"], &answer["object"]), (&json!("length"), &json!("text_completion")));
+    assert_eq!(answer["usage"], json!({ "prompt_tokens": 5, "completion_tokens": 12, "total_tokens": 17 }));
+    assert_eq!(choice["logprobs"]["tokens"].as_array().unwrap().len(), 12);
+    assert_eq!(choice["logprobs"]["token_logprobs"][1], choice["logprobs"]["top_logprobs"][1]["r"], "greedy");
+    let (_, models) = {
+        let response = client.request(Request::get("/v1/models")).await.unwrap();
+        (response.status(), serde_json::from_slice::<Value>(response.body()).unwrap())
+    };
+    assert_eq!(models["data"][0]["id"], "decoder");
+}
+
+#[tokio::test]
+async fn many_callers_are_answered_as_if_each_were_alone() {
+    let server = start("decoder").await;
+    let client = Arc::new(server.client(Options::default()));
+    let body = |seed: u64| hello(json!({ "seed": seed, "n": 2, "temperature": 1.5 }));
+    let (_, alone) = ask(&client, CHAT, body(1)).await;
+    let all = at_once(&client, (0..6).map(|seed| body(seed % 3)).collect()).await;
+    for (seed, answer) in all.iter().enumerate() {
+        assert_eq!(answer["choices"], all[seed % 3]["choices"]);
+    }
+    assert_eq!(all[1]["choices"], alone["choices"]);
+    assert_ne!(all[0]["choices"], alone["choices"]);
+    assert_ne!(alone["choices"][0]["message"], alone["choices"][1]["message"]);
+}
+
+async fn at_once(client: &Arc<Client>, bodies: Vec<Value>) -> Vec<Value> {
+    let tasks: Vec<_> = bodies
+        .into_iter()
+        .map(|body| {
+            let client = Arc::clone(client);
+            tokio::spawn(async move { ask(&client, CHAT, body).await.1 })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn errors_are_as_clients_of_the_api_read_them() {
+    let server = start("decoder").await;
+    let client = server.client(Options::default());
+    let long = "x".repeat(600);
+    for (path, body, status, code, param) in [
+        (CHAT, hello(json!({ "temperature": 9 })), 400, "invalid_value", json!("temperature")),
+        (CHAT, hello(json!({ "tools": [1] })), 400, "unsupported_parameter", json!("tools")),
+        (CHAT, hello(json!({ "max_tokens": 600 })), 400, "context_length_exceeded", Value::Null),
+        (
+            CHAT,
+            hello(json!({ "response_format": { "type": "json_object" } })),
+            400,
+            "unsupported_parameter",
+            json!("response_format"),
+        ),
+        (
+            COMPLETIONS,
+            json!({ "model": "decoder", "prompt": long }),
+            400,
+            "context_length_exceeded",
+            Value::Null,
+        ),
+        (COMPLETIONS, json!({ "model": "decoder", "prompt": [999] }), 400, "generation-invalid", Value::Null),
+        (COMPLETIONS, json!({ "model": "decoder", "prompt": "" }), 400, "generation-invalid", Value::Null),
+    ] {
+        let (found, answer) = ask(&client, path, body).await;
+        assert_eq!(
+            (found, &answer["error"]["code"], &answer["error"]["param"]),
+            (status, &json!(code), &param),
+            "{answer}"
+        );
+        assert!(answer["error"]["message"].as_str().unwrap().len() > 20);
+    }
+    let (status, answer) = ask(&client, CHAT, hello(json!({ "model": "other" }))).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("model-not-found")));
+    let other = start("mlp").await;
+    let (status, answer) =
+        ask(&other.client(Options::default()), CHAT, hello(json!({ "model": "mlp" }))).await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("model-not-generative")));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_anywhere_is_no_answer() {
+    let server = start("decoder").await;
+    let key = server.key(Kem::X25519).await;
+    let mut head = head("POST", CHAT);
+    head.fields.push("content-type", "application/json");
+    let body = hello(json!({ "stream": true, "temperature": 0, "max_tokens": 3 })).to_string();
+    let message = message(&head, body.as_bytes());
+    // The same numbers each time: as many openers of one reply as there are places to cut it.
+    let start = || {
+        let mut sealed = Vec::new();
+        let (sealer, opener) =
+            key.seal_chunked(Aead::Aes256Gcm, 1 << 20, &mut Counting(0), &mut sealed).unwrap();
+        (sealer, opener, sealed)
+    };
+    let (sealer, mut whole, mut sealed) = start();
+    sealer.finish(&message, &mut sealed).unwrap();
+    let response = server.post("message/ohttp-chunked-req", sealed).await;
+    assert_eq!(response.status(), 200);
+    let reply = response.into_body();
+    for cut in 0..reply.len() {
+        let (_, mut opening, _) = start();
+        opening.push(&reply[..cut]).unwrap();
+        assert!(opening.finish().is_err(), "cut after {cut} bytes of {}", reply.len());
+    }
+    whole.push(&reply).unwrap();
+    whole.finish().unwrap();
+}
+
+/// No secret at all.
+struct Counting(u8);
+
+impl TryRng for Counting {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(7)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(7)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for byte in bytes {
+            self.0 = self.0.wrapping_add(1);
+            *byte = self.0;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Counting {}
+
+/// Counts what it is told, and goes after as many.
+struct Goes(usize, Arc<Mutex<usize>>);
+
+impl Sink for Goes {
+    fn take(&mut self, _: &Event) -> bool {
+        let mut seen = self.1.lock().unwrap();
+        *seen += 1;
+        *seen < self.0
+    }
+}
+
+#[test]
+fn nobody_answers_who_is_gone() {
+    let onnx = std::fs::read(model("decoder")).unwrap();
+    let options = ModelOptions {
+        sessions: 1,
+        threads_per_session: Some(1),
+        external_data: Vec::new(),
+        batch: None,
+        free_width: false,
+    };
+    let loaded: Arc<LoadedModel> =
+        Arc::new(engine().load("decoder", &onnx, &options, Duration::from_secs(60)).unwrap());
+    let generator = Generator::of("decoder", &loaded, &ModelInfo::parse(&onnx).unwrap()).unwrap().unwrap();
+    let order = || Order {
+        prompt: vec![104, 101],
+        max_tokens: Some(400),
+        choices: Choices { logit_bias: vec![(301, -100.0)], ..Choices::default() },
+        seed: 1,
+        stop: Vec::new(),
+    };
+    let seen = Arc::new(Mutex::new(0));
+    generator.begin(vec![order()]).unwrap().give(|_| Box::new(Goes(5, Arc::clone(&seen))));
+    // One whose caller went before it was asked what to do with the answer.
+    drop(generator.begin(vec![order(), order()]).unwrap());
+    let patience = std::time::Instant::now() + PATIENCE;
+    while !generator.is_idle() {
+        assert!(std::time::Instant::now() < patience, "it goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(*seen.lock().unwrap(), 5);
+    // What was remembered of it is forgotten: sequences count from 0.
+    let again = confonnx_engine::Feed { sequence: 0, past: 6, tokens: vec![1], wanted: true };
+    assert!(loaded.step(&[], &[again]).is_err());
+    let all = Arc::new(Mutex::new(0));
+    generator.begin(vec![order()]).unwrap().give(|_| Box::new(Goes(1000, Arc::clone(&all))));
+    while !generator.is_idle() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(*all.lock().unwrap(), 400);
+}
