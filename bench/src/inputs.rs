@@ -1,7 +1,10 @@
 //! What is asked, and the answer that everyone has to give: bare ONNX Runtime's, to the bit.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,14 +17,14 @@ pub(crate) type Tensors = Vec<(String, Tensor<'static>)>;
 
 /// A model in this process, as the server loads it, one input for it, and the answer to that.
 pub(crate) struct Bare {
-    model: LoadedModel,
+    model: Arc<LoadedModel>,
     asking: AtomicUsize,
     pub(crate) inputs: Tensors,
     pub(crate) outputs: Tensors,
 }
 
 impl Bare {
-    pub(crate) fn new(model: LoadedModel) -> anyhow::Result<Self> {
+    pub(crate) fn new(model: Arc<LoadedModel>) -> anyhow::Result<Self> {
         let inputs = model.inputs().iter().map(made_up).collect::<anyhow::Result<Tensors>>()?;
         let outputs = model.run(&inputs, &[])?;
         Ok(Self { model, asking: AtomicUsize::new(0), inputs, outputs })

@@ -63,7 +63,10 @@ impl Chat {
         let person = io::stdin().is_terminal();
         let mut errors = io::stderr();
         writeln!(errors, "{}\n", table(proof.verdict()))?;
-        writeln!(errors, "{model}: what you write is sealed to the server that was verified above. An empty line ends the chat.")?;
+        writeln!(
+            errors,
+            "{model}: what you write is sealed to the server that was verified above. An empty line ends the chat."
+        )?;
         for line in io::stdin().lock().lines().chain(std::iter::once(Ok(String::new()))) {
             let line = line?;
             if line.trim().is_empty() {
@@ -143,7 +146,8 @@ impl Chat {
 async fn only_model(client: &Client) -> Result<String> {
     let response = client.request(Request::get("/v1/models")).await?;
     let body: Value = serde_json::from_slice(response.body()).context("the list of models is not JSON")?;
-    let names: Vec<&str> = body["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str()).collect();
+    let names: Vec<&str> =
+        body["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str()).collect();
     match names.as_slice() {
         [name] => Ok((*name).to_owned()),
         [] => bail!("the server has no models that you may use"),

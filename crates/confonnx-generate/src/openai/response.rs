@@ -107,7 +107,7 @@ impl Writer {
             Kind::Completion => "text_completion",
         };
         let mut body = self.head(object, choices.collect());
-        body["usage"] = usage.body();
+        with(&mut body, "usage", usage.body());
         body
     }
 
@@ -146,7 +146,7 @@ impl Writer {
             Kind::Completion => "text_completion",
         };
         let mut body = self.head(object, Vec::new());
-        body["usage"] = usage.body();
+        with(&mut body, "usage", usage.body());
         body
     }
 
@@ -168,7 +168,7 @@ impl Writer {
                 let one = |(text, logprob): &(String, f32)| json!({ "token": text, "logprob": number(*logprob), "bytes": text.as_bytes() });
                 let content = told.iter().map(|token| {
                     let mut body = one(&token.chosen);
-                    body["top_logprobs"] = token.top.iter().map(one).collect();
+                    with(&mut body, "top_logprobs", token.top.iter().map(one).collect());
                     body
                 });
                 json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
@@ -183,6 +183,13 @@ impl Writer {
                 json!({ "tokens": tokens, "token_logprobs": logprobs, "top_logprobs": top.collect::<Vec<_>>(), "text_offset": [] })
             }
         }
+    }
+}
+
+/// One more field of an object.
+fn with(body: &mut Value, key: &str, value: Value) {
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert(key.to_owned(), value);
     }
 }
 
