@@ -1,8 +1,11 @@
-//! The owner's statement, written into a model.
+//! The owner's statements, written into a model.
+
+use std::collections::BTreeMap;
 
 use crate::{
     info::{Dim, ModelError, ModelInfo, ValueInfo},
     rows::{AXIS, AXIS_OF, IndependentRows, ROWS},
+    text::PREFIX,
     wire,
 };
 
@@ -80,6 +83,33 @@ pub fn annotate(onnx: &[u8], rows: Option<&IndependentRows>) -> Result<Vec<u8>, 
     put(AXIS, &rows.axis.to_string());
     for (name, axis) in &rows.other_axes {
         put(&format!("{AXIS_OF}{name}"), &axis.to_string());
+    }
+    Ok(out)
+}
+
+/// The model `onnx` with `files` in it, by their names, instead of those it had. All else stays as it is, byte for byte.
+///
+/// # Errors
+/// [`ModelError`] when it is no model.
+pub fn with_text(onnx: &[u8], files: &BTreeMap<&str, String>) -> Result<Vec<u8>, ModelError> {
+    ModelInfo::parse(onnx)?;
+    let added = files.values().map(|content| content.len().saturating_add(64)).fold(0, usize::saturating_add);
+    let mut out = Vec::with_capacity(onnx.len().saturating_add(added));
+    for field in wire::fields(onnx).ok_or(ModelError::NoGraph)? {
+        let is_ours = || {
+            let parts = wire::fields(field.content).unwrap_or_default();
+            let key = parts.iter().find(|part| part.number == 1).map(|part| part.content);
+            key.is_some_and(|key| key.starts_with(PREFIX.as_bytes()))
+        };
+        if field.number != METADATA || !is_ours() {
+            out.extend_from_slice(field.whole);
+        }
+    }
+    for (name, content) in files {
+        let mut property = Vec::new();
+        wire::put(&mut property, 1, format!("{PREFIX}{name}").as_bytes());
+        wire::put(&mut property, 2, content.as_bytes());
+        wire::put(&mut out, METADATA, &property);
     }
     Ok(out)
 }

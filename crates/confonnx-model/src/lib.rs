@@ -50,12 +50,12 @@ pub mod triton;
 mod wire;
 mod zipmap;
 
-pub use annotate::{AnnotateError, annotate};
+pub use annotate::{AnnotateError, annotate, with_text};
 pub use elem_type::{dtype_from_elem_type, elem_type};
 pub use hash::{HashError, data_files, hash_bytes, hash_files, model_hash};
 pub use info::{Dim, ModelError, ModelInfo, Opset, ValueInfo};
 pub use rows::{IndependentRows, PropertyError};
 pub use runnable::runnable;
 pub use tensor_proto::{TensorProtoError, read_tensor_proto, write_tensor_proto};
-pub use text::{TEXT_FILES, with_text};
+pub use text::TEXT_FILES;
 pub use zipmap::ClassLabels;
