@@ -32,7 +32,7 @@ demo-chat: need-cargo ## Chat in the terminal with a language model that only it
 
 ci: lint test fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
 
-test: test-rust test-python test-proxy test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands
+test: test-rust test-wasm test-python test-proxy test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands
 	@scripts/system-parts --end test
 
 .PHONY: system
@@ -65,6 +65,30 @@ test-proxy: need-cargo ## The proxy: clients of others, as published, through it
 	@# Both packages bring an interface of the same name, so each has a process of its own.
 	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_kserve.py
+
+.PHONY: test-wasm test-platforms platforms-ready
+test-wasm: need-cargo ## The test vectors in WebAssembly, in Node: what is found natively, byte by byte
+	@scripts/system-parts wasm
+	scripts/make-js
+	$(CARGO) build --locked --workspace --bin confonnx-vectors
+	CONFONNX_VECTORS=$(abspath $(TARGET))/debug/confonnx-vectors node --test bindings/js/tests/vectors.test.mjs
+
+platforms-ready: need-cargo
+	@scripts/system-parts wasm platforms
+	@scripts/venv test
+	@scripts/fetch-onnxruntime
+	cd bindings/js && npm ci --ignore-scripts
+
+ci: test-platforms
+test-platforms: platforms-ready test-wasm ## The clients for browsers, Node and C, each with its foreign part: Chromium, Node, gcc, clang, valgrind
+	scripts/build-python debug confonnx-server
+	cd bindings/js && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_VECTORS=$(abspath $(TARGET))/debug/confonnx-vectors \
+	  node --test --test-concurrency=1 tests/
+	cd bindings/js && npx --no-install publint --strict && npx --no-install attw --pack . --profile esm-only --exclude-entrypoints wasm
+	cd bindings/js && npx --no-install tsc --noEmit --strict --lib es2024,dom,dom.iterable --module nodenext --moduleResolution nodenext --target es2022 tests/types.mts
+	scripts/make-c $(TARGET)/c debug
+	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_C_PREFIX=$(abspath $(TARGET))/c \
+	  $(VENV)/python -m pytest -p no:cacheprovider bindings/c/tests
 
 test-docs: need-cargo ## Run every command and snippet of README and docs/, and compare what they show
 	@scripts/venv runtime

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,8 @@ def test_resumed_messages_follow_from_their_inputs(name: str) -> None:
         assert sealed == bytes_of(message["request"], "sealed")
         answer = reply.seal(bytes_of(message["reply"], "plaintext"), bytes_of(message, "reply_nonce"))
         assert answer == bytes_of(message["reply"], "sealed")
+
+
+def test_what_is_made_follows_from_the_specification() -> None:
+    done = subprocess.run([sys.executable, str(VECTORS / "make.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

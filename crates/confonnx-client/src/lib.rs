@@ -25,6 +25,7 @@
 mod base;
 pub mod conversation;
 mod error;
+mod inference;
 pub mod json;
 mod model_ref;
 #[cfg(feature = "native")]

@@ -305,6 +305,7 @@ fn hint(found: &str) -> &'static str {
 }
 
 /// Whether a location is safe to join to a folder, and has only one spelling.
+#[cfg_attr(not(feature = "age"), allow(dead_code, reason = "packages of models alone ask"))]
 pub(crate) fn is_plain(location: &str) -> bool {
     plain(location).as_deref() == Some(location)
 }

@@ -98,6 +98,11 @@ fn keys_are_those_of_the_age_tool_and_never_printed() {
 #[test]
 fn files_of_the_age_tool_open() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/encrypted-model");
+    // Published, so that others can read them, too.
+    assert_eq!(
+        fs::read_to_string(folder.join("key.txt")).unwrap().parse::<ModelKey>().unwrap().recipient(),
+        RECIPIENT
+    );
     for name in ["one-recipient.age", "three-recipients.age"] {
         assert_eq!(
             decrypted(&fs::read(folder.join(name)).unwrap()).unwrap(),

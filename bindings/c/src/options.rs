@@ -1,0 +1,154 @@
+//! What a client is told.
+
+use std::ffi::c_char;
+use std::fmt::Display;
+use std::time::Duration;
+
+use confonnx_client::{Aead, Expectations, Kem, Options, Policy, SigningKey, load_enclave_hash, load_policy};
+
+use crate::error::{ConfonnxCode, ConfonnxError, Failure};
+use crate::pointer;
+
+/// What is expected of a server, and how to talk to it.
+#[derive(Clone, Default)]
+pub struct ConfonnxOptions {
+    policy: Option<String>,
+    allow_debug: bool,
+    enclave_hashes: Vec<String>,
+    signing_keys: Vec<String>,
+    model_hashes: Vec<String>,
+    basic_user: Option<String>,
+    basic_password: Option<String>,
+    options: Options,
+}
+
+/// The defaults, which expect nothing: a client is made only once an enclave hash, a signing key or a policy is set.
+#[unsafe(no_mangle)]
+pub extern "C" fn confonnx_options_new() -> *mut ConfonnxOptions {
+    pointer::hand_out(ConfonnxOptions::default())
+}
+
+/// Frees options.
+///
+/// # Safety
+/// `options` is null, or was given out by this library and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn confonnx_options_free(options: *mut ConfonnxOptions) {
+    // SAFETY: as the caller says.
+    unsafe { pointer::free(options) }
+}
+
+/// Sets the option `name`: `policy` (a preset or a file), `enclave_hash` (hex or an enclave_info.json; more than once, one
+/// of them has to match), `enclave_signing_key` (PEM; likewise), `model_hash` (hex or NAME=HEX; likewise), `allow_debug`,
+/// `auth_key`, `basic_user`, `basic_password`, `kem`, `aead`, `chunked`, `resumption`, `relay`, `timeout_ms`,
+/// `connect_timeout_ms`, `max_reply`, `retries`, `ca_file`. Whether something is on is `true` or `false`.
+///
+/// # Safety
+/// `options` was given out by this library and not freed; `name` and `value` are texts; `error` is null or can be
+/// written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn confonnx_options_set(
+    options: *mut ConfonnxOptions,
+    name: *const c_char,
+    value: *const c_char,
+    error: *mut *mut ConfonnxError,
+) -> ConfonnxCode {
+    // SAFETY: as the caller says.
+    unsafe {
+        pointer::check(error, || {
+            let options = pointer::borrow_mut(options, "options")?;
+            options.set(pointer::text(name, "name")?, pointer::text(value, "value")?)
+        })
+    }
+}
+
+impl ConfonnxOptions {
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        match name {
+            "policy" => self.policy = Some(value.into()),
+            "allow_debug" => self.allow_debug = parsed(name, value, "true or false")?,
+            "enclave_hash" => self.enclave_hashes.push(value.into()),
+            "enclave_signing_key" => self.signing_keys.push(value.into()),
+            "model_hash" => self.model_hashes.push(value.into()),
+            "auth_key" => self.options.auth_key = Some(value.into()),
+            "basic_user" => self.basic_user = Some(value.into()),
+            "basic_password" => self.basic_password = Some(value.into()),
+            "kem" => self.options.kem = choice(name, value, Kem::from_name, &Kem::ALL.map(Kem::name))?,
+            "aead" => self.options.aead = choice(name, value, Aead::from_name, &Aead::ALL.map(Aead::name))?,
+            "chunked" => self.options.chunked = parsed(name, value, "true or false")?,
+            "resumption" => self.options.sessions = parsed(name, value, "true or false")?,
+            "relay" => self.options.relay = Some(value.into()),
+            "timeout_ms" => self.options.timeout = milliseconds(name, value)?,
+            "connect_timeout_ms" => self.options.connect_timeout = milliseconds(name, value)?,
+            "max_reply" => self.options.max_reply = parsed(name, value, "a number of bytes")?,
+            "retries" => self.options.retries = parsed(name, value, "a number")?,
+            "ca_file" => self.options.ca_file = Some(value.into()),
+            _ => return Err(Failure::argument(name, "unknown option: confonnx.h lists them")),
+        }
+        Ok(())
+    }
+
+    /// The policy, narrowed to what is given beside it, and the options.
+    pub(crate) fn finish(&self) -> Result<(Policy, Options), Failure> {
+        let mut options = self.options.clone();
+        options.basic = match (&self.basic_user, &self.basic_password) {
+            (None, None) => None,
+            (Some(user), password) => Some((user.clone(), password.clone().unwrap_or_default().into())),
+            (None, Some(_)) => {
+                return Err(Failure::argument("basic_password", "expected a basic_user besides, found none"));
+            }
+        };
+        Ok((self.policy()?, options))
+    }
+
+    fn policy(&self) -> Result<Policy, Failure> {
+        let mut expected = match &self.policy {
+            Some(_) if self.allow_debug => {
+                return Err(Failure::policy(
+                    "allow_debug: expected none beside a policy, which says itself whether debug is allowed",
+                ));
+            }
+            Some(source) => load_policy(source).map_err(Failure::policy)?,
+            None => Expectations { allow_debug: self.allow_debug, ..Expectations::default() },
+        };
+        let hashes = all("enclave_hash", &self.enclave_hashes, load_enclave_hash)?;
+        let keys = all("enclave_signing_key", &self.signing_keys, SigningKey::from_pem)?;
+        let models = all("model_hash", &self.model_hashes, str::parse)?;
+        expected
+            .narrow_signing_keys(keys)
+            .and_then(|()| expected.narrow_enclave_hashes(hashes))
+            .and_then(|()| expected.narrow_model_hashes(models))
+            .and_then(|()| Policy::new(expected))
+            .map_err(Failure::policy)
+    }
+}
+
+fn all<T, E: Display>(
+    name: &str,
+    given: &[String],
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, Failure> {
+    given.iter().map(|text| parse(text).map_err(|err| Failure::policy(format!("{name}: {err}")))).collect()
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, value: &str, expected: &str) -> Result<T, Failure> {
+    value.parse().map_err(|_| Failure::argument(name, format!("expected {expected}, found {value:?}")))
+}
+
+fn milliseconds(name: &str, value: &str) -> Result<Duration, Failure> {
+    match parsed(name, value, "milliseconds above 0")? {
+        0 => Err(Failure::argument(name, "expected milliseconds above 0, found 0")),
+        time => Ok(Duration::from_millis(time)),
+    }
+}
+
+fn choice<T>(
+    name: &str,
+    value: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    known: &[&str],
+) -> Result<T, Failure> {
+    let unknown =
+        || Failure::argument(name, format!("expected one of {}, found {value:?}", known.join(", ")));
+    parse(value).ok_or_else(unknown)
+}

@@ -1,0 +1,31 @@
+//! Errors as JSON, of which the JavaScript beside makes its class.
+
+use std::fmt::Display;
+
+use confonnx_client::ClientError;
+use serde_json::json;
+
+/// What a call ended with.
+pub(crate) fn of(error: &ClientError) -> String {
+    let genuine = matches!(error, ClientError::NotTrusted(_));
+    json!({
+        "kind": error.kind().name(),
+        "message": error.to_string(),
+        "status": error.status(),
+        "code": error.code(),
+        "retryAfter": error.retry_after().map(|time| time.as_secs()),
+        "checks": error.verdict().map(|verdict| &verdict.checks),
+        "genuine": error.verdict().map(|_| genuine),
+    })
+    .to_string()
+}
+
+/// What is wrong with the argument `name`.
+pub(crate) fn argument(name: &str, problem: impl Display) -> String {
+    json!({ "kind": "argument", "message": format!("{name}: {problem}") }).to_string()
+}
+
+/// What is wrong with what is expected of the server.
+pub(crate) fn policy(problem: impl Display) -> String {
+    json!({ "kind": "policy", "message": problem.to_string() }).to_string()
+}

@@ -1,0 +1,21 @@
+//! The client's conversation in WebAssembly, for the package `@confonnx/client`.
+//!
+//! Everything that decides is in `confonnx-client`; this is its skin: strings and bytes in and out. What fetches, waits and
+//! gives the time is the JavaScript beside it (`bindings/js/lib`).
+
+mod conversation;
+mod error;
+mod exchange;
+mod options;
+mod random;
+mod tensors;
+
+/// Runs the test vectors that `cases` has; what was found.
+///
+/// # Errors
+/// What is wrong with `cases`.
+#[cfg(feature = "vectors")]
+#[wasm_bindgen::prelude::wasm_bindgen(js_name = runVectors)]
+pub fn run_vectors(cases: &str) -> Result<String, String> {
+    confonnx_vectors::run_all(cases).map_err(|err| err.to_string())
+}

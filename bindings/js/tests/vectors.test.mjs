@@ -1,0 +1,23 @@
+// Every test vector, natively and in WebAssembly: the same JSON, byte by byte.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import test from "node:test";
+
+import init, { runVectors } from "./wasm/confonnx.js";
+
+const native = (...args) => execFileSync(process.env.CONFONNX_VECTORS, args, { encoding: "utf8", maxBuffer: 1 << 28 });
+
+test("WebAssembly finds what is found natively", async () => {
+  await init({ module_or_path: await readFile(new URL("./wasm/confonnx_bg.wasm", import.meta.url)) });
+  const cases = native("collect");
+  const found = JSON.parse(runVectors(cases));
+  const expected = JSON.parse(execFileSync(process.env.CONFONNX_VECTORS, ["run"], { input: cases, encoding: "utf8", maxBuffer: 1 << 28 }));
+  assert.equal(found.length, expected.length);
+  assert.ok(found.length > 180, `${found.length} cases`);
+  for (const [at, one] of found.entries()) {
+    assert.deepEqual(one, expected[at], `${one.suite}/${one.name}`);
+    if (one.expected !== null) assert.deepEqual(one.found, one.expected, `${one.suite}/${one.name}`);
+  }
+});
