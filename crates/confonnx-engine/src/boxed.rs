@@ -16,6 +16,6 @@ mod sandbox;
 mod wire;
 
 pub use child::run;
-pub use host::{BoxedModel, Boxes, Deaths};
+pub use host::{BoxedModel, Boxes, Deaths, Running};
 pub use process::{ARGUMENT, BoxLimits};
 pub use wire::{Answer, Failure, Garbled, Part};

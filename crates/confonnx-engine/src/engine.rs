@@ -5,7 +5,7 @@ use std::time::Duration;
 use confonnx_tensor::Tensor;
 
 use crate::{
-    boxed::{BoxedModel, Boxes, Deaths},
+    boxed::{BoxedModel, Boxes, Deaths, Running},
     decoder::{Decoder, Feed, Order},
     error::{EngineError, InferError},
     model::{Model, ModelOptions},
@@ -198,6 +198,25 @@ impl LoadedModel {
             (true, None) => Err(InferError::Crashed),
         };
         feeds.iter().map(row).collect()
+    }
+
+    /// [`run`](Self::run), or [`run_alone`](Self::run_alone) if it is `alone`. In a box, what is not done after `patience` goes
+    /// on, for another thread to wait for.
+    ///
+    /// # Errors
+    /// [`InferError`] as for [`run`](Self::run).
+    pub fn begin(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+        alone: bool,
+        patience: Duration,
+    ) -> Result<Result<Vec<(String, Tensor<'static>)>, Running>, InferError> {
+        match self {
+            Self::InProcess(model) if alone => model.run_alone(inputs, outputs).map(Ok),
+            Self::InProcess(model) => model.run(inputs, outputs).map(Ok),
+            Self::Isolated(model) => model.begin(inputs, outputs, alone, patience),
+        }
     }
 
     /// [`Model::run_alone`], wherever it runs.

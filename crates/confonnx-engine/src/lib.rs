@@ -31,7 +31,7 @@ mod working_set;
 
 pub use batch::{Batching, NotBatched};
 pub use boxed::{
-    ARGUMENT, Answer as BoxAnswer, BoxLimits, BoxedModel, Boxes, Deaths, Failure, Garbled, Part,
+    ARGUMENT, Answer as BoxAnswer, BoxLimits, BoxedModel, Boxes, Deaths, Failure, Garbled, Part, Running,
     run as run_box,
 };
 pub use decoder::{Decoder, Feed, names_a_decoder};

@@ -7,7 +7,7 @@ mod stream;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -53,6 +53,36 @@ pub struct Sealed {
     pub reply: Body,
     /// A fixed word.
     pub outcome: &'static str,
+}
+
+/// How far a request is.
+pub enum Step {
+    /// Its reply. There is an error only if the improbable happens: the reply carries every other.
+    Done(Result<Sealed, Code>),
+    /// Its model runs.
+    Later(Rest),
+}
+
+/// A request whose model runs.
+pub struct Rest {
+    rest: Box<dyn FnOnce() -> Result<Draft, InnerError> + Send>,
+    reply: ReplyTo,
+    record: Option<Record>,
+    notes: Notes,
+    start: Instant,
+}
+
+impl Step {
+    /// Waits for the model, if it runs.
+    ///
+    /// # Errors
+    /// As [`Step::Done`].
+    pub fn wait(self, service: &Service) -> Result<Sealed, Code> {
+        match self {
+            Self::Done(sealed) => sealed,
+            Self::Later(rest) => service.finish(rest),
+        }
+    }
 }
 
 /// A chunked request that is still arriving.
@@ -217,18 +247,17 @@ impl Service {
     }
 
     /// The sealed reply to a request, called `id` in the audit log, and what is left of the request. Blocks for as long as the
-    /// model runs. There is an error only if the improbable happens: the reply carries every other.
-    pub fn answer(&self, received: Received, id: &str) -> (Result<Sealed, Code>, Spent) {
+    /// model runs, or for `patience`.
+    pub fn answer(&self, received: Received, id: &str, patience: Option<Duration>) -> (Step, Spent) {
         let Received { asked, reply, received, plan } = received;
         let (start, mut trail) = (Instant::now(), Trail::default());
         let notes = Notes::of(asked.is_outdated());
         let Answer { content, outcome } = match &asked {
             Asked::By(caller, opened) => {
-                guarded(notes, || inner::answer(self, caller, opened, &plan, &mut trail))
+                guarded(notes, || inner::answer(self, caller, opened, &plan, patience, &mut trail))
             }
             Asked::ByNobody(why, _) | Asked::ByNobodyAgain(why, _) => inner::failure(why, notes),
         };
-        self.metrics.infer.record(start.elapsed());
         let record = self.audit.as_ref().map(|audit| Record {
             audit: Arc::clone(audit),
             trail,
@@ -236,6 +265,31 @@ impl Service {
             received,
             time: asked.received(),
         });
+        let spent = Spent { _asked: asked };
+        let content = match content {
+            Content::Later(rest) => return (Step::Later(Rest { rest, reply, record, notes, start }), spent),
+            content => content,
+        };
+        self.metrics.infer.record(start.elapsed());
+        (Step::Done(self.finished(Answer { content, outcome }, reply, record)), spent)
+    }
+
+    /// The reply to a request whose model is waited for.
+    ///
+    /// # Errors
+    /// As [`Step::Done`].
+    pub fn finish(&self, rest: Rest) -> Result<Sealed, Code> {
+        let Rest { rest, reply, record, notes, start } = rest;
+        let answer = guarded(notes, || match rest() {
+            Ok(message) => Answer { content: Content::Whole(message), outcome: "ok" },
+            Err(err) => inner::failure(&err, notes),
+        });
+        self.metrics.infer.record(start.elapsed());
+        self.finished(answer, reply, record)
+    }
+
+    fn finished(&self, answer: Answer, reply: ReplyTo, record: Option<Record>) -> Result<Sealed, Code> {
+        let Answer { content, outcome } = answer;
         // An answer of 64 GiB cannot be sealed, and so cannot be explained in a sealed one either.
         let sealed = match content {
             Content::Whole(message) => self.seal(reply, message, outcome, record),
@@ -243,9 +297,9 @@ impl Service {
                 make(stream);
                 body
             }),
+            Content::Later(_) => return Err(Code::RequestInvalid),
         };
-        let sealed = sealed.map(|reply| Sealed { reply, outcome }).map_err(|_| Code::RequestInvalid);
-        (sealed, Spent { _asked: asked })
+        sealed.map(|reply| Sealed { reply, outcome }).map_err(|_| Code::RequestInvalid)
     }
 
     fn seal(

@@ -27,6 +27,7 @@ use crate::{
     model::ModelOptions,
     port::TensorInfo,
     recent::Recent,
+    run::Answer,
     runtime::Library,
 };
 
@@ -44,8 +45,18 @@ pub struct BoxedModel {
     shared: Arc<Shared>,
     timeout: Duration,
     limits: BoxLimits,
-    recent: Recent,
-    batched: AtomicU64,
+}
+
+/// A request that a box runs. Nobody else has its lane until it is finished.
+pub struct Running {
+    shared: Arc<Shared>,
+    process: Arc<Process>,
+    lane: Lane,
+    wanted: Vec<(String, DataType)>,
+    start: Instant,
+    due: Instant,
+    timeout: Duration,
+    limit: u64,
 }
 
 /// How often a model's box ended, and why.
@@ -63,6 +74,8 @@ struct Shared {
     changed: Condvar,
     crashes: AtomicU64,
     timeouts: AtomicU64,
+    recent: Recent,
+    batched: AtomicU64,
 }
 
 #[derive(Default)]
@@ -135,15 +148,7 @@ impl Boxes {
         let facts = result.recv().map_err(|_| lost())??;
         let decoder = Decoder::of(&facts.inputs, &facts.outputs);
         let limits = self.setup.limits;
-        Ok(BoxedModel {
-            facts,
-            decoder,
-            shared,
-            timeout,
-            limits,
-            recent: Recent::default(),
-            batched: AtomicU64::new(0),
-        })
+        Ok(BoxedModel { facts, decoder, shared, timeout, limits })
     }
 }
 
@@ -178,12 +183,12 @@ impl BoxedModel {
 
     /// How many requests were answered together with others so far, as the box says.
     pub fn batched_requests(&self) -> u64 {
-        self.batched.load(Relaxed)
+        self.shared.batched.load(Relaxed)
     }
 
     /// Whether the next run is likely to be brief, by those of late.
     pub fn is_brief(&self) -> bool {
-        self.recent.is_brief()
+        self.shared.recent.is_brief()
     }
 
     /// How often its box ended.
@@ -200,10 +205,10 @@ impl BoxedModel {
         inputs: &[(String, Tensor<'_>)],
         outputs: &[String],
         alone: bool,
-    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
+    ) -> Result<Answer, InferError> {
         let wanted = self.wanted(outputs)?;
-        let place = if self.recent.is_brief() { Where::Here } else { Where::Anywhere };
-        self.ask((inputs, outputs), &wanted, if alone { Kind::RunAlone } else { Kind::Run }, place)
+        let place = if self.shared.recent.is_brief() { Where::Here } else { Where::Anywhere };
+        self.ask((inputs, outputs), wanted, if alone { Kind::RunAlone } else { Kind::Run }, place)
     }
 
     /// How it goes on with a text, if it does.
@@ -212,70 +217,120 @@ impl BoxedModel {
     }
 
     /// Has the box go on with sequences, as `inputs` say.
-    pub(crate) fn step(
+    pub(crate) fn step(&self, inputs: &[(String, Tensor<'_>)]) -> Result<Answer, InferError> {
+        self.ask((inputs, &[]), vec![("logits".into(), DataType::Fp32)], Kind::Step, Where::Anywhere)
+    }
+
+    /// As [`run`](Self::run), and waits for as long as `patience`: what is not done then goes on, for another thread to wait
+    /// for.
+    ///
+    /// # Errors
+    /// [`InferError`]
+    pub fn begin(
         &self,
         inputs: &[(String, Tensor<'_>)],
-    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
-        self.ask((inputs, &[]), &[("logits", DataType::Fp32)], Kind::Step, Where::Anywhere)
+        outputs: &[String],
+        alone: bool,
+        patience: Duration,
+    ) -> Result<Result<Answer, Running>, InferError> {
+        let place = if self.shared.recent.is_brief() { Where::Here } else { Where::Anywhere };
+        let kind = if alone { Kind::RunAlone } else { Kind::Run };
+        let running = self.start((inputs, outputs), self.wanted(outputs)?, kind, place)?;
+        let then = running.start.checked_add(patience).unwrap_or(running.start);
+        if running.lane.is_answered(&running.process, then) {
+            running.finish().map(Ok)
+        } else {
+            Ok(Err(running))
+        }
     }
 
     fn ask(
         &self,
-        (inputs, outputs): (&[(String, Tensor<'_>)], &[String]),
-        wanted: &[(&str, DataType)],
+        asked: (&[(String, Tensor<'_>)], &[String]),
+        wanted: Vec<(String, DataType)>,
         kind: Kind,
         place: Where,
-    ) -> Result<Vec<(String, Tensor<'static>)>, InferError> {
-        let late = || InferError::Timeout { seconds: self.timeout.as_secs() };
+    ) -> Result<Answer, InferError> {
+        self.start(asked, wanted, kind, place)?.finish()
+    }
+
+    fn start(
+        &self,
+        (inputs, outputs): (&[(String, Tensor<'_>)], &[String]),
+        wanted: Vec<(String, DataType)>,
+        kind: Kind,
+        place: Where,
+    ) -> Result<Running, InferError> {
         let start = Instant::now();
         let due = start.checked_add(self.timeout).unwrap_or(start);
         let core = lane::core(place);
         let (process, mut lane) = self.shared.take((start, due), core).map_err(|absent| match absent {
-            Absent::Busy => late(),
+            Absent::Busy => InferError::Timeout { seconds: self.timeout.as_secs() },
             Absent::Restarting => InferError::Restarting,
         })?;
-        match lane.ask(&process, (inputs, outputs), wanted, (kind, core), due, self.limits.answer) {
-            Ok(Outcome { result, batched, took }) => {
-                self.recent.record(took.min(start.elapsed()));
-                // Requests end in another order than they are counted.
-                self.batched.fetch_max(batched, Relaxed);
-                self.shared.give_back(&process, lane);
-                result.map_err(|ended| match ended {
-                    Ended::Input(text) => InferError::BoxedInput(text),
-                    Ended::Model(text) => InferError::BoxedRun(text),
-                    Ended::Late => late(),
-                    Ended::TooLong(found) => InferError::TooLong { found, expected: self.limits.answer },
-                })
-            }
-            Err(broken) => {
-                self.recent.record(start.elapsed());
-                let (counter, error) = match broken {
-                    Broken::Crashed => (&self.shared.crashes, InferError::Crashed),
-                    Broken::Timeout => (&self.shared.timeouts, late()),
-                };
-                // Once for each box, whoever of its requests is the first to see.
-                if self.shared.forget(&process) {
-                    counter.fetch_add(1, Relaxed);
-                }
-                process.end();
-                Err(error)
-            }
+        let asked = lane.ask(inputs, outputs, (kind, core));
+        let (shared, (timeout, limit)) = (Arc::clone(&self.shared), (self.timeout, self.limits.answer));
+        let running = Running { shared, process, lane, wanted, start, due, timeout, limit };
+        match asked {
+            Ok(()) => Ok(running),
+            Err(broken) => Err(running.broke(&broken)),
         }
     }
 
     /// Names and types of the outputs asked for.
-    fn wanted<'w>(&'w self, outputs: &'w [String]) -> Result<Vec<(&'w str, DataType)>, InferError> {
+    fn wanted(&self, outputs: &[String]) -> Result<Vec<(String, DataType)>, InferError> {
         if outputs.is_empty() {
-            return Ok(self.facts.outputs.iter().map(|info| (info.name.as_str(), info.dtype)).collect());
+            return Ok(self.facts.outputs.iter().map(|info| (info.name.clone(), info.dtype)).collect());
         }
-        let find = |name: &'w String| {
+        let find = |name: &String| {
             let info = self.facts.outputs.iter().find(|info| info.name == *name);
-            info.map(|info| (name.as_str(), info.dtype)).ok_or_else(|| InferError::UnknownOutput {
+            info.map(|info| (name.clone(), info.dtype)).ok_or_else(|| InferError::UnknownOutput {
                 name: name.clone(),
                 expected: self.facts.outputs.iter().map(|info| info.name.clone()).collect(),
             })
         };
         outputs.iter().map(find).collect()
+    }
+}
+
+impl Running {
+    /// Waits until it is done.
+    ///
+    /// # Errors
+    /// [`InferError`]: what the box says, or what became of it.
+    pub fn finish(mut self) -> Result<Answer, InferError> {
+        match self.lane.answer(&self.process, &self.wanted, self.due, self.limit) {
+            Ok(Outcome { result, batched, took }) => {
+                let Self { shared, process, lane, start, timeout, limit, .. } = self;
+                shared.recent.record(took.min(start.elapsed()));
+                // Requests end in another order than they are counted.
+                shared.batched.fetch_max(batched, Relaxed);
+                shared.give_back(&process, lane);
+                result.map_err(|ended| match ended {
+                    Ended::Input(text) => InferError::BoxedInput(text),
+                    Ended::Model(text) => InferError::BoxedRun(text),
+                    Ended::Late => InferError::Timeout { seconds: timeout.as_secs() },
+                    Ended::TooLong(found) => InferError::TooLong { found, expected: limit },
+                })
+            }
+            Err(broken) => Err(self.broke(&broken)),
+        }
+    }
+
+    /// Ends the box.
+    fn broke(self, broken: &Broken) -> InferError {
+        let Self { shared, process, start, timeout, .. } = self;
+        shared.recent.record(start.elapsed());
+        let (counter, error) = match broken {
+            Broken::Crashed => (&shared.crashes, InferError::Crashed),
+            Broken::Timeout => (&shared.timeouts, InferError::Timeout { seconds: timeout.as_secs() }),
+        };
+        // Once for each box, whoever of its requests is the first to see.
+        if shared.forget(&process) {
+            counter.fetch_add(1, Relaxed);
+        }
+        process.end();
+        error
     }
 }
 

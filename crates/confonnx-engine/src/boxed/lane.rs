@@ -23,7 +23,11 @@ use crate::stop;
 pub(super) struct Lane {
     index: u64,
     exchange: Arc<Exchange>,
+    /// The number of what was asked last, and of what before that.
     jobs: u32,
+    last: u32,
+    /// Where that ends.
+    asked: u64,
     /// Where it was last asked from, so that its thread is there.
     core: u64,
 }
@@ -82,7 +86,7 @@ impl From<io::Error> for Broken {
 
 impl Lane {
     pub(super) fn new(index: u64, exchange: Arc<Exchange>) -> Self {
-        Self { index, exchange, jobs: 0, core: ANYWHERE }
+        Self { index, exchange, jobs: 0, last: 0, asked: 0, core: ANYWHERE }
     }
 
     /// Whether it was last asked from `core`.
@@ -90,28 +94,44 @@ impl Lane {
         self.core == core
     }
 
-    /// Asks for the outputs `wanted`, which are all of the model's if `outputs` is empty, and waits until the run is `due`.
-    /// No more than `limit` bytes of tensors are read.
+    /// Asks for `outputs`, which are all of the model's if there are none.
     pub(super) fn ask(
         &mut self,
-        process: &Arc<Process>,
-        (inputs, outputs): (&[(String, Tensor<'_>)], &[String]),
-        wanted: &[(&str, DataType)],
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
         (kind, core): (Kind, u64),
+    ) -> Result<(), Broken> {
+        let (header, end) = self.write(inputs, outputs)?;
+        self.asked = end;
+        self.last = self.jobs;
+        self.jobs = next(self.last);
+        self.core = core;
+        let note = Asked { header, end, kind, core }.note();
+        Ok(self.exchange.say(Side::Holder, self.jobs, note)?)
+    }
+
+    /// Whether there is an answer to what was asked, or never will be; waits until `then`.
+    pub(super) fn is_answered(&self, process: &Process, then: Instant) -> bool {
+        !matches!(
+            self.exchange.hear(Side::Box, self.last, Some(then), || process.is_gone()),
+            Ok(Err(TimedOut))
+        )
+    }
+
+    /// Waits until the run is `due` for the outputs `wanted` of what was asked. No more than `limit` bytes of tensors are
+    /// read.
+    pub(super) fn answer(
+        &mut self,
+        process: &Arc<Process>,
+        wanted: &[(String, DataType)],
         due: Instant,
         limit: u64,
     ) -> Result<Outcome, Broken> {
-        let (header, end) = self.write(inputs, outputs)?;
-        let last = self.jobs;
-        self.jobs = next(last);
-        self.core = core;
-        let note = Asked { header, end, kind, core }.note();
-        self.exchange.say(Side::Holder, self.jobs, note)?;
         let stop = Control::Stop { lane: self.index, job: u64::from(self.jobs) }.message();
         let stopping = Arc::clone(process);
         // A box that is gone needs no telling.
         let _stoppable = stop::stoppable(move || drop(channel::tell(&stopping.control, stop)));
-        let hear = |due| self.exchange.hear(Side::Box, last, Some(due), || process.is_gone());
+        let hear = |due| self.exchange.hear(Side::Box, self.last, Some(due), || process.is_gone());
         let (heard, late) = match hear(due)? {
             Ok(heard) => (heard, false),
             Err(TimedOut) => {
@@ -137,7 +157,7 @@ impl Lane {
                     let bytes = self.exchange.read(len, part.bytes.start)?;
                     used = used.max(part.bytes.end);
                     let tensor = Tensor::new(part.dtype, part.shape, bytes).map_err(|_| Broken::Crashed)?;
-                    tensors.push(((*name).to_owned(), tensor));
+                    tensors.push((name.clone(), tensor));
                 }
                 Ok(tensors)
             }
@@ -150,7 +170,7 @@ impl Lane {
             // Nor was it looked at where that is.
             Err(Ended::TooLong(_)) => self.exchange.erase_all()?,
             _ => {
-                self.exchange.erase(START as u64..end)?;
+                self.exchange.erase(START as u64..self.asked)?;
                 self.exchange.erase(at.max(START as u64)..used)?;
             }
         }

@@ -159,6 +159,7 @@ fn write_program(path: &Path, script: &str) {
 #[ignore = "the other side of the tests here"]
 fn the_box() {
     assert!(std::env::var_os("LIAR").is_some(), "the tests here start it");
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let control = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let ([kind, _order, model_len, ..], fds) = hear(&control);
     let report = &fds[1];

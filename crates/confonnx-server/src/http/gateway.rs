@@ -22,7 +22,7 @@ use crate::{
     budget::{Purse, Share},
     config::Limits,
     metrics::Held,
-    service::Sealed,
+    service::{Sealed, Step},
     workers::Turn,
 };
 
@@ -87,8 +87,8 @@ where
             drop(receiving);
             let work = move |app: &App| match open(app) {
                 Ok(received) => {
-                    let (sealed, spent) = app.service.answer(received, text(&id));
-                    (sealed, Some((spent, share)))
+                    let (step, spent) = app.service.answer(received, text(&id), None);
+                    (step.wait(&app.service), Some((spent, share)))
                 }
                 Err(code) => (Err(code), None),
             };
@@ -99,13 +99,26 @@ where
     drop(receiving);
     let is_brief = opened.bytes() <= SHORT && opened.plan().is_brief();
     let in_place = if is_brief { app.in_place.try_acquire().ok() } else { None };
-    let work = move |app: &App| {
-        let (sealed, spent) = app.service.answer(opened, text(&id));
-        (sealed, (spent, share))
+    let answer = move |app: &App, patience| {
+        let (step, spent) = app.service.answer(opened, text(&id), patience);
+        (step, (spent, share))
     };
-    let sealed = match in_place {
-        Some(_place) => here(app, permit, work)?,
-        None => on_worker(app, permit, Turn::Opened, work).await?,
+    let sealed = if let Some(place) = in_place {
+        let step = here(app, |app| answer(app, Some(PATIENCE)));
+        drop(place);
+        match step {
+            Step::Done(sealed) => sealed?,
+            // It takes longer than was likely: others of this thread go on.
+            Step::Later(rest) => {
+                on_worker(app, permit, Turn::Opened, move |app| (app.service.finish(rest), ())).await?
+            }
+        }
+    } else {
+        let work = move |app: &App| {
+            let (step, spent) = answer(app, None);
+            (step.wait(&app.service), spent)
+        };
+        on_worker(app, permit, Turn::Opened, work).await?
     };
     reply(app, sealed, kind, purse)
 }
@@ -198,13 +211,9 @@ impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
 }
 
 /// Runs `work` on this thread, whose other connections wait meanwhile.
-fn here<R>(
-    app: &App,
-    _permit: OwnedSemaphorePermit,
-    work: impl FnOnce(&App) -> (Result<Sealed, Code>, R),
-) -> Result<Sealed, Code> {
+fn here<R>(app: &App, work: impl FnOnce(&App) -> (Step, R)) -> Step {
     let _running = Held::new(&app.metrics.in_flight);
-    catch_unwind(AssertUnwindSafe(|| work(app).0)).unwrap_or(Err(Code::RequestInvalid))
+    catch_unwind(AssertUnwindSafe(|| work(app).0)).unwrap_or(Step::Done(Err(Code::RequestInvalid)))
 }
 
 /// Runs `work` on a worker, which gives the place in the queue back when it is done, whoever still waits.
@@ -253,6 +262,9 @@ fn reply(app: &App, sealed: Sealed, kind: Kind, purse: &Purse) -> Result<Answere
     let outcome = if app.limits.request_metrics { sealed.outcome } else { "ok" };
     Ok(Answered { response, outcome })
 }
+
+/// How long an HTTP thread waits for a model that is likely to be brief.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Bytes of a request that is opened where it arrives: what a model does with more is hardly brief.
 const SHORT: usize = 16 << 10;

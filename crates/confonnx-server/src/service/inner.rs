@@ -104,6 +104,8 @@ struct Call<'c> {
     received: UnixTime,
     /// The model, if it is there and runs.
     served: Option<&'c Served>,
+    /// How long this thread may wait for a model; none if it has nothing else to do.
+    patience: Option<Duration>,
     notes: Notes,
 }
 
@@ -119,6 +121,8 @@ pub(super) enum Content {
     Whole(Draft),
     /// Its content is made by what is called with the stream that takes it, and that may hand it to another thread.
     Made(ResponseHead, Box<dyn FnOnce(Stream) + Send>),
+    /// As `Whole`, once a model is done that was not waited for; this waits for it.
+    Later(Box<dyn FnOnce() -> Result<Draft, InnerError> + Send>),
 }
 
 /// What an answer says of keys beside its content.
@@ -205,9 +209,10 @@ pub(super) fn answer(
     caller: &Caller,
     opened: &Opened,
     plan: &Plan,
+    patience: Option<Duration>,
     trail: &mut Trail,
 ) -> Answer {
-    respond(service, caller, opened, plan, trail)
+    respond(service, caller, opened, plan, patience, trail)
         .unwrap_or_else(|err| failure(&err, Notes::of(opened.outdated)))
 }
 
@@ -216,6 +221,7 @@ fn respond(
     caller: &Caller,
     opened: &Opened,
     plan: &Plan,
+    patience: Option<Duration>,
     trail: &mut Trail,
 ) -> Result<Answer, InnerError> {
     let asks = plan.asks.as_ref().map_err(|err| InnerError::Message(err.clone()))?;
@@ -250,6 +256,7 @@ fn respond(
         model: &asks.model,
         received: opened.received(),
         served: asks.slot.as_ref().and_then(|slot| slot.served()),
+        patience,
         notes,
     })
 }

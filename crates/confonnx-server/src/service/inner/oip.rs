@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use confonnx_engine::{InferError, LoadedModel};
+use confonnx_engine::InferError;
 use confonnx_protocol::{
+    Draft,
     bhttp::ResponseHead,
     oip::{HEADER_LENGTH, InferRequest, InferResponse, OipError, ServerMetadata},
 };
@@ -11,7 +12,7 @@ use confonnx_tensor::Tensor;
 use serde_json::json;
 use zeroize::Zeroize;
 
-use super::{Answer, Call, LetsIn, Row, Runs, Subject};
+use super::{Answer, Call, Content, LetsIn, Notes, Row, Runs, Subject, encode};
 use crate::{
     auth::Action,
     service::error::{InnerError, WireError},
@@ -138,25 +139,53 @@ fn infer(call: &Call<'_>) -> Result<Answer, InnerError> {
     let mut request = InferRequest::decode(call.body, json_len).map_err(NoInference::Request)?;
     let inputs = Scrubbed(std::mem::take(&mut request.inputs));
     let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
-    let run = if call.service.metrics.at_once() > 1 { LoadedModel::run } else { LoadedModel::run_alone };
-    let outputs = run(&served.model, &inputs.0, &wanted)?;
+    let (model, is_alone) = (&served.model, call.service.metrics.at_once() <= 1);
+    let ran = match call.patience {
+        Some(patience) => model.begin(&inputs.0, &wanted, is_alone, patience)?,
+        None if is_alone => Ok(model.run_alone(&inputs.0, &wanted)?),
+        None => Ok(model.run(&inputs.0, &wanted)?),
+    };
     drop(inputs);
-    let response = InferResponse {
-        model_name: served.metadata.name.clone(),
-        model_version: Some(served.claim.version.clone()),
-        id: request.id.take(),
-        outputs,
+    let InferRequest { id, outputs, binary_default, .. } = request;
+    let wants = Wants {
+        model: (served.metadata.name.clone(), served.claim.version.clone()),
+        request: InferRequest { id, inputs: Vec::new(), outputs, binary_default },
+        notes: call.notes,
     };
-    let answer = {
-        let encoded = response.encode(|name| request.wants_binary(name)).map_err(NoInference::Answer)?;
-        let mut head = ResponseHead::new(200);
-        if let Some(len) = encoded.json_len() {
-            head.fields.push(HEADER_LENGTH, len.to_string());
+    match ran {
+        Ok(outputs) => Ok(Answer { content: Content::Whole(wants.with(outputs)?), outcome: "ok" }),
+        Err(running) => {
+            let rest = move || wants.with(running.finish()?);
+            Ok(Answer { content: Content::Later(Box::new(rest)), outcome: "ok" })
         }
-        call.reply(head, encoded.content_type(), &encoded.parts())
-    };
-    drop(Scrubbed(response.outputs));
-    answer
+    }
+}
+
+/// How a request wants its answer.
+struct Wants {
+    /// Name and version.
+    model: (String, String),
+    /// Without inputs.
+    request: InferRequest<'static>,
+    notes: Notes,
+}
+
+impl Wants {
+    fn with(self, outputs: Vec<(String, Tensor<'static>)>) -> Result<Draft, InnerError> {
+        let Self { model: (model_name, version), mut request, notes } = self;
+        let (model_version, id) = (Some(version), request.id.take());
+        let response = InferResponse { model_name, model_version, id, outputs };
+        let answer = {
+            let encoded = response.encode(|name| request.wants_binary(name)).map_err(NoInference::Answer)?;
+            let mut head = ResponseHead::new(200);
+            if let Some(len) = encoded.json_len() {
+                head.fields.push(HEADER_LENGTH, len.to_string());
+            }
+            encode(head, encoded.content_type(), &encoded.parts(), notes)
+        };
+        drop(Scrubbed(response.outputs));
+        answer
+    }
 }
 
 /// Tensors whose values are erased on drop, where they are not views of a buffer that is.
