@@ -40,7 +40,8 @@ function server(one, now) {
   const { evidence, fault } = one;
   // A fault after which nothing is held, or one of the last minute.
   const refused = !evidence && fault;
-  const word = evidence ? ["passed", "✓ verified"] : refused ? ["failed", "✗ refused"] : ["undecided", "not asked yet"];
+  const standIn = evidence?.tee === "insecure";
+  const word = standIn ? ["failed", "✗ no TEE: nothing is confidential"] : evidence ? ["passed", "✓ verified"] : refused ? ["failed", "✗ refused"] : ["undecided", "not asked yet"];
   const parts = [make("header", {},
     make("h3", {}, one.name),
     make("span", { class: `state ${word[0]}` }, word[1]),
@@ -55,9 +56,9 @@ function server(one, now) {
       ["Renewed", `${one.rollovers} times as the server changed its keys, ${one.unknown_keys} times as it no longer knew one`],
       ["Models", evidence.models.map((model) => `${model.name} ${model.version}`).join(", ") || "none"],
     ]));
-    const passed = evidence.checks.filter((check) => check.outcome === "passed").length;
+    const count = (outcome) => evidence.checks.filter((check) => check.outcome === outcome).length;
     const details = make("details", { "data-name": one.name },
-      make("summary", {}, `${passed} of ${evidence.checks.length} checks passed`),
+      make("summary", {}, `${count("passed")} checks passed, ${count("info")} that the policy does not ask for`),
       checks(evidence.checks, "What the evidence was compared with"));
     parts.push(details);
   }
