@@ -106,7 +106,7 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	$(VENV)/typos
 
 .PHONY: test-chart test-deploy chart-ready
-ci: test-chart test-dist
+ci: test-chart test-dist test-deploy
 chart-ready:
 	@scripts/venv runtime deploy
 	@$(VENV)/python -m pip download --quiet --no-deps --require-hashes -r requirements/kserve.txt -d .cache/kserve
