@@ -212,9 +212,11 @@ impl Producer {
         let root = tree.root();
         let Published { configs, mut claims } =
             subject.map_or_else(|| self.keys.published(), |subject| *subject);
-        claims.issued_at = clock::now();
+        let claims_time = clock::now();
+        claims.issued_at = claims_time;
         let claims = claims.to_bytes();
         self.metrics.quotes.fetch_add(1, Relaxed);
+        self.metrics.quoted.store(claims_time.0, Relaxed);
         self.last_quote = Some(Instant::now());
         let report_data = report_data(&root, &configs, &claims);
         let mut evidence =

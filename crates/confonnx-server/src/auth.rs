@@ -1,6 +1,7 @@
 //! Who may call: bearer tokens (RFC 6750) and JWTs (RFC 7519), checked inside the TEE from the sealed `authorization` field.
 //!
-//! What decides is read once, at the start, and its digest is in the claims: to change who may call is to restart.
+//! What decides is read at the start and with SIGHUP, and its digest is in the claims: to change who may call changes the
+//! keys, and clients see it.
 
 mod file;
 pub mod jwks;

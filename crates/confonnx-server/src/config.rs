@@ -18,10 +18,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use confonnx_protocol::server::ResumptionLimits;
 
-pub use settings::{Bootstrap, EngineKind, KeyProviderName, LogLevel, ModelControl, Settings};
+pub use settings::{Bootstrap, EngineKind, KeyProviderName, LogFormat, LogLevel, ModelControl, Settings};
 
 use confonnx_model::triton::{DynamicBatching, ModelConfig};
 
@@ -56,6 +56,10 @@ pub struct Config {
     pub origins: Origins,
     /// What is logged.
     pub log_level: LogLevel,
+    /// How messages are written.
+    pub log_format: LogFormat,
+    /// Whether only the settings are to be checked.
+    pub check: bool,
     /// File with bearer tokens, one a line.
     pub auth_key_file: Option<PathBuf>,
     /// File that says who may call.
@@ -256,7 +260,7 @@ impl Config {
         if let Some(injected) = injected(std::env::vars()) {
             return Err(injected);
         }
-        let matches = Settings::command().try_get_matches_from(arguments)?;
+        let matches = Settings::flags().try_get_matches_from(arguments)?;
         let settings = Settings::from_arg_matches(&matches)?;
         let settings = match &settings.config {
             None => settings,
@@ -364,6 +368,8 @@ impl Config {
             )?,
             origins: Origins::parse(settings.cors_origin.as_deref().unwrap_or_default())?,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
+            log_format: settings.log_format.unwrap_or(LogFormat::Text),
+            check: settings.check.unwrap_or(false),
             auth_key_file: settings.auth_key_file,
             auth_file: settings.auth_file,
             audit_log: settings.audit_log,
@@ -413,7 +419,7 @@ impl Config {
 
 /// A variable of a setting that holds what Kubernetes writes into it: the address of a Service.
 fn injected(variables: impl IntoIterator<Item = (String, String)>) -> Option<ConfigError> {
-    let command = Settings::command();
+    let command = Settings::flags();
     let known = |name: &str| command.get_arguments().any(|a| a.get_env().is_some_and(|env| env == name));
     variables
         .into_iter()
@@ -442,7 +448,7 @@ fn most_memory() -> u64 {
 
 /// `CONFONNX_…` variables that no setting reads: probably misspelled.
 pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> BTreeSet<String> {
-    let command = Settings::command();
+    let command = Settings::flags();
     let known: BTreeSet<_> =
         command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
     let names = names.into_iter().filter_map(|name| name.into_string().ok());

@@ -49,10 +49,39 @@ pub fn forbid_dumps() -> Result<(), HardeningError> {
         .map_err(|e| HardeningError { call: "prctl", source: e.into() })
 }
 
+/// Says so if the system may write memory to a disk of the host. Memory is not locked: tensors and weights are larger than what a
+/// process may usually lock, and ONNX Runtime allocates them itself.
+pub fn tell_of_swap() {
+    if let Ok(swaps) = std::fs::read_to_string("/proc/swaps")
+        && is_swapping(&swaps)
+    {
+        tracing::warn!(
+            "swap is on: keys, weights and requests can be written to a disk, as memory is not locked; turn it off (swapoff -a)"
+        );
+    }
+}
+
+/// Whether `/proc/swaps` lists anything below its heading.
+fn is_swapping(swaps: &str) -> bool {
+    swaps.lines().skip(1).any(|line| !line.trim().is_empty())
+}
+
 /// Makes panics say where they happened and nothing else: their messages can quote the values at hand.
 pub fn silence_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!("panic at {place}; this is a bug, please report it");
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heading_alone_is_no_swap() {
+        let heading = "Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        assert!(!is_swapping(heading) && !is_swapping(""));
+        assert!(is_swapping(&format!("{heading}/dev/sda2 partition 1048572 0 -2\n")));
+    }
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use confonnx_attest::{Claims, KeyClaim, KeySource, UnixTime};
+use confonnx_attest::{Claims, ClientAuth, KeyClaim, KeySource, UnixTime};
 use confonnx_protocol::server::{Epoch, KeyInfo, KeyRing, RingConfig, RingError};
 use tokio::{
     sync::{Notify, watch},
@@ -21,7 +21,12 @@ use tokio::{
 };
 use tracing::info;
 
-use crate::{clock, config::Config, metrics::Metrics, models::Set};
+use crate::{
+    clock,
+    config::Config,
+    metrics::{Family, Metrics},
+    models::Set,
+};
 
 /// How far the `date` of a request may be from the server's clock (`docs/protocol.md`, section 4).
 pub const DATE_WINDOW: Duration = Duration::from_secs(300);
@@ -60,6 +65,13 @@ pub struct Published {
     pub configs: Vec<u8>,
     /// All but `issued_at`.
     pub claims: Claims,
+}
+
+/// For the counters: when the current key ends, if there is one.
+pub fn expiry(not_after: Option<UnixTime>) -> Family {
+    let ends = not_after.map(|time| (String::new(), time.0.to_string()));
+    let help = "When the current key ends and another has to be there, in seconds of Unix time.";
+    ("key_expiry_timestamp_seconds", "gauge", help, ends.into_iter().collect())
 }
 
 /// While it is held, neither what is served nor claims nor keys change.
@@ -165,6 +177,17 @@ impl Keys {
         let before = mem::replace(&mut serving.set, set);
         self.ring.rebind(serving.claims.binding());
         before
+    }
+
+    /// From now on callers are known as `claim` says, which `change` brings about. If that is something else than before, the
+    /// old keys are gone, as with [`serve`](Self::serve).
+    pub fn admit_by(&self, claim: ClientAuth, change: impl FnOnce()) {
+        let mut serving = self.serving.write().unwrap_or_else(PoisonError::into_inner);
+        if serving.claims.client_auth != claim {
+            serving.claims.client_auth = claim;
+            self.ring.rebind(serving.claims.binding());
+        }
+        change();
     }
 
     /// What is served now.

@@ -34,5 +34,6 @@ pub mod models;
 mod random;
 pub mod server;
 pub mod service;
+pub mod systemd;
 pub mod tee;
 pub mod workers;

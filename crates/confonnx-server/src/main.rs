@@ -1,9 +1,9 @@
 //! The `confonnx-server` program.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use confonnx_server::{
-    config::{Config, ConfigError, unknown_variables},
+    config::{Config, ConfigError, LogFormat, LogLevel, unknown_variables},
     hardening, log, server,
 };
 
@@ -16,17 +16,18 @@ fn main() -> ExitCode {
         // Help and version, too: they go to standard output with status 0.
         Err(ConfigError::Arguments(error)) => error.exit(),
         Err(error) => {
-            log::start(confonnx_server::config::LogLevel::Error);
+            log::start(LogLevel::Error, LogFormat::Text);
             tracing::error!(target: "confonnx_server", "{error}");
             return ExitCode::from(2);
         }
     };
-    log::start(config.log_level);
+    log::start(config.log_level, config.log_format);
     hardening::silence_panics();
     for name in unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
         tracing::warn!(target: "confonnx_server", "{name} is set, but no setting has that name; see --help");
     }
-    match run(config) {
+    let done = if config.check { check(&config) } else { run(config) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(target: "confonnx_server", "{error:#}");
@@ -35,9 +36,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says that the settings are good, if they are.
+fn check(config: &Config) -> anyhow::Result<()> {
+    hardening::check_environment(config.insecure, std::env::vars_os().map(|(name, _)| name))?;
+    let mut out = std::io::stdout().lock();
+    for line in server::check(config)? {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
 fn run(config: Config) -> anyhow::Result<()> {
     hardening::check_environment(config.insecure, std::env::vars_os().map(|(name, _)| name))?;
     hardening::forbid_dumps()?;
+    hardening::tell_of_swap();
     // For keys, collateral and the admin port; connections to the public one have threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {

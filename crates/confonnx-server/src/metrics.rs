@@ -8,7 +8,7 @@ use std::{
     fmt::Write,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -22,6 +22,12 @@ pub type Family = (&'static str, &'static str, &'static str, Vec<(String, String
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    /// By model and version, requests that were run.
+    runs: Mutex<BTreeMap<(String, String), u64>>,
+    /// Whether those are counted: where the claims say so.
+    pub by_model: AtomicBool,
+    /// When the TEE was last asked for evidence, in seconds of Unix time.
+    pub quoted: AtomicU64,
     /// Requests on the public port, by outcome: a problem code, or `ok`, or the inner code.
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     /// Sealed requests received, waiting or running.
@@ -69,6 +75,12 @@ impl Metrics {
     /// Counts a finished request.
     pub fn count(&self, outcome: &'static str) {
         *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
+    }
+
+    /// Counts a request that a model ran, or tried to.
+    pub fn count_run(&self, model: &str, version: &str) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        *runs.entry((model.into(), version.into())).or_default() += 1;
     }
 
     /// The page for `GET /metrics`, with the families of `models`.
@@ -128,6 +140,19 @@ impl Metrics {
         for (name, kind, help, samples) in models {
             family(name, kind, help, samples);
         }
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let samples: Vec<_> =
+            runs.iter().map(|((model, version), n)| (model_label(model, version), n.to_string())).collect();
+        let help = "Requests that each model ran; with --request-metrics, which is in the claims.";
+        family("model_requests_total", "counter", help, &samples);
+        let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+        family("build_info", "gauge", "Which version this is.", &[(version, "1".into())]);
+        family(
+            "evidence_timestamp_seconds",
+            "gauge",
+            "When the TEE was last asked for evidence, in seconds of Unix time.",
+            &counter(&self.quoted),
+        );
         for (name, kind, help, samples) in self.collateral.samples().into_iter().chain(self.auth.samples()) {
             family(name, kind, help, &samples);
         }
@@ -136,6 +161,12 @@ impl Metrics {
         family("stage_seconds", "histogram", "How long the stages of a sealed request took.", &samples);
         page
     }
+}
+
+/// As Prometheus' text format wants label values: these three escaped, and nothing else.
+pub fn model_label(model: &str, version: &str) -> String {
+    let name = model.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{{model=\"{name}\",version=\"{version}\"}}")
 }
 
 /// Counts durations in fixed buckets.
@@ -226,6 +257,8 @@ mod tests {
         metrics.count("queue-full");
         metrics.open.record(Duration::from_micros(70));
         metrics.open.record(Duration::from_secs(9));
+        metrics.quoted.store(970, Relaxed);
+        metrics.count_run("a \"b\"", "2");
         let page = metrics.render(&[]);
         for line in [
             "confonnx_requests_total{outcome=\"ok\"} 2",
@@ -235,6 +268,8 @@ mod tests {
             "confonnx_stage_seconds_bucket{stage=\"open\",le=\"1\"} 1",
             "confonnx_stage_seconds_bucket{stage=\"open\",le=\"+Inf\"} 2",
             "confonnx_stage_seconds_sum{stage=\"open\"} 9.00007",
+            "confonnx_evidence_timestamp_seconds 970",
+            "confonnx_model_requests_total{model=\"a \\\"b\\\"\",version=\"2\"} 1",
         ] {
             assert!(page.lines().any(|found| found == line), "no {line:?} in\n{page}");
         }

@@ -407,6 +407,44 @@ pub fn load(config: &Config, engine: &Engine) -> Result<Served, OpenError> {
     }
 }
 
+/// The models that `config` names, for people: their hashes, where they are not encrypted. Nothing is loaded.
+///
+/// # Errors
+/// [`OpenError`]
+pub fn found(config: &Config) -> Result<Vec<String>, OpenError> {
+    owner(config)?;
+    let hashed = |path: &Path| match confonnx_model::model_hash(path) {
+        _ if path.extension().is_some_and(|extension| extension == "age") => "encrypted".into(),
+        Ok(hash) => format!("sha256 {}", Digest(hash)),
+        Err(error) => format!("will not be served: {error}"),
+    };
+    match &config.models {
+        ModelSource::File { path, name } => {
+            std::fs::metadata(path).map_err(|source| OpenError::Model {
+                path: path.clone(),
+                source: LoadError::Read { file: name.clone(), source },
+            })?;
+            Ok(vec![format!("{name}: {}", hashed(path))])
+        }
+        ModelSource::Repository { path } => {
+            let failed = |source| OpenError::Repository { path: path.clone(), source };
+            let mut lines = Vec::new();
+            for name in folder::names(path).map_err(failed)? {
+                match folder::look(path, &name) {
+                    Err(error) => lines.push(format!("{name}: {error}")),
+                    Ok(found) => {
+                        for (version, there) in &found.versions {
+                            let file = there.file().map_or_else(|err| err.to_string(), |path| hashed(&path));
+                            lines.push(format!("{name} version {version}: {file}"));
+                        }
+                    }
+                }
+            }
+            Ok(lines)
+        }
+    }
+}
+
 /// Who may unlock models, if that is limited.
 fn owner(config: &Config) -> Result<Option<OwnerPublicKey>, OpenError> {
     let Some(path) = &config.model_owner_key_file else { return Ok(None) };

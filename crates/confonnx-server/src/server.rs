@@ -2,8 +2,8 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
-    sync::{Arc, Mutex},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
     time::timeout,
 };
 use tracing::{error, info, warn};
@@ -26,7 +27,7 @@ use crate::{
     admin,
     attestation::{Attestation, AttestationError},
     audit::{Audit, AuditError},
-    auth::{Auth, AuthError, jwks::Remote},
+    auth::{Auth, AuthError},
     collateral::{Collateral, StoreError},
     config::{Config, KeySource, ModelControl, ModelSource, PeerConfig, SecretConfig},
     evidence::{Prover, Source},
@@ -43,6 +44,7 @@ use crate::{
     metrics::Metrics,
     models::{self, Absent, Models, OpenError, RuntimeError, Unserved},
     service::Service,
+    systemd,
     tee::{self, TeeError},
     workers::Workers,
 };
@@ -60,7 +62,7 @@ pub struct Server {
     /// How often the models are looked at, if they are.
     poll: Option<Duration>,
     collateral: Arc<Collateral>,
-    issuer: Option<Arc<Remote>>,
+    hangup: Hangup,
     audit: Option<Arc<Audit>>,
     model_key: Option<ModelKeySource>,
     grace: Duration,
@@ -159,6 +161,27 @@ impl Parts {
     }
 }
 
+/// Reads every file that `config` names and that can be judged without a TEE, ONNX Runtime, ports or others' services; what
+/// they are, for people.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
+    let metrics = Arc::new(Metrics::default());
+    let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
+    let mut lines = vec![format!("client authentication: {}", auth.claim())];
+    for model in models::found(config)? {
+        lines.push(format!("model {model}"));
+    }
+    if let KeySource::Peer(PeerConfig { policy: Some(path), .. }) = &config.key_source {
+        PeerPolicy::from_file(path)?;
+        lines.push(format!("peer policy: {}", path.display()));
+    }
+    Collateral::new(&config.collateral, metrics)?;
+    lines.push("the settings are good; not looked at: the TEE, ONNX Runtime, ports, others' services".into());
+    Ok(lines)
+}
+
 impl Server {
     /// Finds the TEE and ONNX Runtime, loads the model, makes the keys and binds the ports.
     ///
@@ -189,6 +212,7 @@ impl Server {
             PeerPolicy::from_file(path)?;
         }
         let metrics = Arc::new(Metrics::default());
+        metrics.by_model.store(config.limits.request_metrics, Relaxed);
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
         let claims = Claims {
             protocol: PROTOCOL.into(),
@@ -253,7 +277,7 @@ impl Server {
         let driver = driver.or_else(|| group.as_ref().map(of_group));
         let audit = config.audit_log.as_deref().map(|path| Audit::open(path, Arc::clone(&metrics)));
         let audit = audit.transpose()?.map(Arc::new);
-        let issuer = auth.remote_keys();
+        let issuer = auth.remote_keys().map(|keys| tokio::spawn(keys.run()));
         let service = Arc::new(Service::new(
             Arc::clone(&keys),
             Arc::clone(&models),
@@ -262,6 +286,14 @@ impl Server {
             group,
             Arc::clone(&metrics),
         ));
+        let hangup = Hangup {
+            service: Arc::clone(&service),
+            audit: audit.clone(),
+            metrics: Arc::clone(&metrics),
+            tokens: config.auth_key_file.clone(),
+            policy: config.auth_file.clone(),
+            issuer,
+        };
         let poll = (config.model_control == ModelControl::Poll).then_some(config.repository_poll);
         let workers = Workers::start(workers(&config)).map_err(StartError::Thread)?;
         let app = Arc::new(App::new(
@@ -286,7 +318,7 @@ impl Server {
             models,
             poll,
             collateral,
-            issuer,
+            hangup,
             audit,
             model_key,
             grace,
@@ -324,8 +356,7 @@ impl Server {
             })
         });
         let refresh = tokio::spawn(Arc::clone(&self.collateral).run());
-        let issuer = self.issuer.map(|keys| tokio::spawn(keys.run()));
-        let reopening = self.audit.clone().map(|audit| tokio::spawn(reopen(audit)));
+        let hangups = Some(tokio::spawn(self.hangup.listen()));
         let model_key = self.model_key.map(|ModelKeySource { secret, service, retry }| {
             let unlock = move |key: &ModelKey| service.unlock_all(key);
             tokio::spawn(model_key::unlock(secret, retry, unlock))
@@ -337,9 +368,10 @@ impl Server {
             () = self.collateral.settled(COLLATERAL_PATIENCE) => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
+        systemd::tell(systemd::State::Ready);
         self.listener.serve(self.app, stop, self.grace).await;
         refresh.abort();
-        for task in [rollover, admin, issuer, reopening, model_key, poll].into_iter().flatten() {
+        for task in [rollover, admin, hangups, model_key, poll].into_iter().flatten() {
             task.abort();
         }
         if let Some(audit) = self.audit {
@@ -365,16 +397,60 @@ pub fn signals() -> std::io::Result<Stop> {
             _ = interrupt.recv() => {}
         }
         info!("stopping: no new requests; those received are finished");
+        systemd::tell(systemd::State::Stopping);
         stop.send_replace(true);
     });
     Ok(stopping)
 }
 
-/// Opens the audit log anew with every SIGHUP, as programs that move logs away expect.
-async fn reopen(audit: Arc<Audit>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-    while hangup.recv().await.is_some() {
-        audit.reopen();
+/// What a SIGHUP does: the audit log is opened anew, as programs that move logs away expect, and the files that say who may
+/// call are read anew.
+struct Hangup {
+    service: Arc<Service>,
+    audit: Option<Arc<Audit>>,
+    metrics: Arc<Metrics>,
+    tokens: Option<PathBuf>,
+    policy: Option<PathBuf>,
+    /// Fetches the issuer's keys.
+    issuer: Option<JoinHandle<()>>,
+}
+
+impl Hangup {
+    async fn listen(mut self) {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        while hangup.recv().await.is_some() {
+            if let Some(audit) = &self.audit {
+                audit.reopen();
+            }
+            if self.tokens.is_some() || self.policy.is_some() {
+                self.read_auth();
+            }
+        }
+    }
+
+    fn read_auth(&mut self) {
+        match Auth::load(self.tokens.as_deref(), self.policy.as_deref(), &self.metrics) {
+            Err(err) => error!("{err}; who may call stays as it was"),
+            Ok(auth) => {
+                info!("client authentication, read anew: {}", auth.claim());
+                let issuer = auth.remote_keys();
+                self.service.admit_by(auth);
+                let issuer = issuer.map(|keys| tokio::spawn(keys.run()));
+                self.end_issuer(issuer);
+            }
+        }
+    }
+
+    fn end_issuer(&mut self, next: Option<JoinHandle<()>>) {
+        if let Some(before) = std::mem::replace(&mut self.issuer, next) {
+            before.abort();
+        }
+    }
+}
+
+impl Drop for Hangup {
+    fn drop(&mut self) {
+        self.end_issuer(None);
     }
 }
 

@@ -6,7 +6,7 @@ mod stream;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use crate::{
     body::Body,
     clock,
     group::Group,
-    keys::Keys,
+    keys::{Keys, expiry},
     metrics::{Family, Metrics},
     models::{Models, Set, UnlockError},
     random::rng,
@@ -40,7 +40,7 @@ pub use inner::Plan;
 pub struct Service {
     keys: Arc<Keys>,
     models: Arc<Models>,
-    auth: Auth,
+    auth: RwLock<Arc<Auth>>,
     audit: Option<Arc<Audit>>,
     /// Whom others join by this server.
     group: Option<Arc<Group>>,
@@ -140,7 +140,20 @@ impl Service {
         group: Option<Arc<Group>>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let auth = RwLock::new(Arc::new(auth));
         Self { keys, models, auth, audit, group, metrics }
+    }
+
+    /// From now on `auth` says who may ask. Requests that were opened go by what was said before.
+    pub fn admit_by(&self, auth: Auth) {
+        let auth = Arc::new(auth);
+        self.keys.admit_by(auth.claim(), || {
+            *self.auth.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&auth);
+        });
+    }
+
+    fn auth(&self) -> Arc<Auth> {
+        Arc::clone(&self.auth.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Unlocks with `key` every model that is locked. Blocks while they load.
@@ -160,9 +173,11 @@ impl Service {
         self.keys.are_there()
     }
 
-    /// For the counters: what became of models and their processes.
+    /// For the counters: what became of models, their processes and the keys.
     pub fn samples(&self) -> Vec<Family> {
-        self.models.current().samples()
+        let mut samples = self.keys.set().samples();
+        samples.push(expiry(self.keys.ring().current().map(|epoch| epoch.not_after)));
+        samples
     }
 
     /// Whether the key of `sealed`, whose first bytes are there, can open it; looks where keys come from if it is not known.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use serde::Deserialize;
 
 use super::Peers;
@@ -20,6 +20,10 @@ pub struct Settings {
     #[arg(long, env = "CONFONNX_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Read the settings and the files that they name, say what is wrong with them, and end.
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    #[serde(skip)]
+    pub check: Option<bool>,
     /// The model: an .onnx file, its external data beside it; or such a file encrypted.
     #[arg(long, env = "CONFONNX_MODEL_PATH", value_name = "FILE")]
     pub model_path: Option<PathBuf>,
@@ -152,6 +156,9 @@ pub struct Settings {
     /// Least serious kind of message to log [default: info].
     #[arg(long, env = "CONFONNX_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// How messages are written [default: text].
+    #[arg(long, env = "CONFONNX_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// The ONNX Runtime library; its digest is in the claims [default: lib/ beside the program, then .cache/onnxruntime
     /// in a folder above it]. Without --debug its digest has to be one that this version knows.
     #[arg(long, env = "CONFONNX_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
@@ -309,7 +316,30 @@ pub enum LogLevel {
     Fatal,
 }
 
+/// How messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
 impl Settings {
+    /// Flags as they are read and shown: the few that most need with `-h`, all of them in sections with `--help`.
+    pub fn flags() -> clap::Command {
+        Self::command().mut_args(|argument| {
+            let id = argument.get_id().to_string();
+            if matches!(&*id, "help" | "version") {
+                return argument;
+            }
+            let (section, _) =
+                SECTIONS.iter().find(|(_, ids)| ids.contains(&&*id)).unwrap_or(&("Others", &[]));
+            argument.help_heading(*section).hide_short_help(!FEW.contains(&&*id))
+        })
+    }
+
     /// Reads a TOML file's text; unknown keys are errors.
     ///
     /// # Errors
@@ -325,6 +355,7 @@ impl Settings {
         }
         merge!(
             config,
+            check,
             model_path,
             model_name,
             model_repository,
@@ -366,6 +397,7 @@ impl Settings {
             collateral_url_amd,
             collateral_url_intel,
             log_level,
+            log_format,
             onnxruntime_library,
             engine,
             inference_timeout,
@@ -388,3 +420,91 @@ impl Settings {
         )
     }
 }
+
+/// What `-h` shows.
+const FEW: [&str; 10] = [
+    "config",
+    "check",
+    "model_path",
+    "model_repository",
+    "http_port",
+    "admin_port",
+    "auth_file",
+    "key_provider",
+    "tee",
+    "debug",
+];
+
+/// What `--help` is divided into.
+const SECTIONS: [(&str, &[&str]); 8] = [
+    (
+        "Models",
+        &[
+            "model_path",
+            "model_name",
+            "model_repository",
+            "model_control",
+            "repository_poll_interval",
+            "max_batch_size",
+            "max_batch_delay",
+            "use_model_key_provisioning",
+            "model_owner_key_file",
+            "model_key_source",
+        ],
+    ),
+    ("Ports", &["http_port", "address", "admin_port", "admin_address", "cors_origin"]),
+    ("Callers", &["auth_key_file", "auth_file"]),
+    (
+        "Keys",
+        &[
+            "key_provider",
+            "peers",
+            "peer_policy",
+            "peer_bootstrap",
+            "key_rollover_interval",
+            "key_grace",
+            "key_sync_interval",
+            "key_error_retry_interval",
+            "max_sessions",
+            "session_lifetime",
+            "replay_capacity",
+        ],
+    ),
+    (
+        "Key services",
+        &[
+            "kbs_url",
+            "kbs_resource",
+            "kbs_ca_file",
+            "akv_url",
+            "akv_key",
+            "akv_attestation_url",
+            "akv_token_file",
+            "akv_identity_url",
+            "akv_ca_file",
+        ],
+    ),
+    (
+        "The TEE",
+        &["tee", "debug", "simulation", "collateral_cache", "collateral_url_amd", "collateral_url_intel"],
+    ),
+    (
+        "Running and limits",
+        &[
+            "onnxruntime_library",
+            "engine",
+            "inference_timeout",
+            "inference_memory",
+            "num_sessions",
+            "threads_per_session",
+            "num_http_threads",
+            "max_request_bytes",
+            "max_held_bytes",
+            "max_connections",
+            "max_queue",
+            "request_timeout",
+            "shutdown_grace",
+        ],
+    ),
+    ("Settings and logs", &["config", "check", "log_level", "log_format", "audit_log", "request_metrics"]),
+];

@@ -11,7 +11,7 @@ use super::{
     known::Known,
     slot::Slot,
 };
-use crate::metrics::Family;
+use crate::metrics::{Family, model_label};
 
 /// The models that are served or locked, and what is known of the others. Never changes: a change makes another one.
 #[derive(Default)]
@@ -63,7 +63,16 @@ impl Set {
         vec![
             ("batched_requests_total", "counter", batched_help, batched),
             ("model_processes_ended_total", "counter", ended_help, ended),
+            ("model_ready", "gauge", "Whether a version of a model is served.", self.readiness()),
         ]
+    }
+
+    fn readiness(&self) -> Vec<(String, String)> {
+        let sample = |entry: &Entry| {
+            let label = model_label(&entry.name, entry.version.as_deref().unwrap_or_default());
+            (label, u8::from(entry.is_ready()).to_string())
+        };
+        self.index.iter().map(sample).collect()
     }
 
     /// For the claims: by name, then version.

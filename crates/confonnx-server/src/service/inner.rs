@@ -200,7 +200,7 @@ pub(super) fn let_in(
     if asks.row.is_some_and(|row| row.lets_in == LetsIn::Peers) {
         return Ok(Caller::peer());
     }
-    Ok(service.auth.identify(fields.get("authorization"), received)?)
+    Ok(service.auth().identify(fields.get("authorization"), received)?)
 }
 
 /// Answers the request that `plan` is of; errors are answers too. What may be written of it is left in `trail`.
@@ -229,7 +229,7 @@ fn respond(
     let caller = &*trail.caller.insert(caller.clone());
     let mut notes = Notes::of(opened.outdated);
     if asks.row.is_none_or(|row| row.lets_in != LetsIn::Peers) {
-        service.auth.admit(caller, Instant::now())?;
+        service.auth().admit(caller, Instant::now())?;
         notes = notes.and_resumption(service, opened, &head.fields);
     }
     let row = asks.row.ok_or_else(|| InnerError::NotFound { path: path.into() })?;
@@ -241,6 +241,11 @@ fn respond(
         return Err(InnerError::Method { path: path.into(), expected, found });
     }
     trail.action = Some(row.name);
+    if let Some(Served { claim, .. }) = plan.model()
+        && service.metrics.by_model.load(Relaxed)
+    {
+        service.metrics.count_run(&claim.name, &claim.version);
+    }
     trail.model = match row.subject {
         Subject::Nothing => None,
         Subject::Name => plan.set.knows(&asks.model.name).then(|| (asks.model.name.clone(), String::new())),

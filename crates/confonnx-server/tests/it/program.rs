@@ -61,6 +61,82 @@ fn nobody_else_can_read_its_memory() {
 }
 
 #[test]
+fn a_hangup_reads_anew_who_may_call_and_keeps_what_was_if_that_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("auth.toml");
+    let text = |token: &str| {
+        let hash: String =
+            <sha2::Sha256 as sha2::Digest>::digest(token).iter().map(|b| format!("{b:02x}")).collect();
+        format!("[[caller]]\nname = \"lab\"\ntoken_sha256 = \"{hash}\"\nmodels = [\"*\"]\n")
+    };
+    std::fs::write(&policy, text("first")).unwrap();
+    let (mut child, mut log, start) =
+        serving(&["--auth-file", policy.to_str().unwrap(), "--log-format", "json"]);
+    let claim = |text: &str| text.split("bearer").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    for line in start.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(
+            line["time"].is_string() && line["level"].is_string() && line["message"].is_string(),
+            "{line}"
+        );
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    let mut until = |expected: &str| {
+        let mut line = String::new();
+        while !line.contains(expected) {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended");
+        }
+        line
+    };
+    let first = claim(&until("client authentication"));
+    let mut hangup = |expected: &str| {
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        until(expected)
+    };
+    std::fs::write(&policy, "callers = 7").unwrap();
+    hangup("who may call stays as it was");
+    std::fs::write(&policy, text("second")).unwrap();
+    assert_ne!(claim(&hangup("read anew")), first);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn settings_can_be_checked_without_a_tee_and_without_serving() {
+    let check = |flags: &[&str]| {
+        let output =
+            command().arg("--check").arg("--model-path").arg(model("mlp")).args(flags).output().unwrap();
+        let [out, log] =
+            [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        (output.status.code(), out, log)
+    };
+    let hash = confonnx_model::model_hash(&model("mlp")).unwrap();
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (status, out, log) = check(&[]);
+    assert!(status == Some(0) && out.contains(&hash) && out.contains("are good"), "{out} {log}");
+    for (flags, expected) in [
+        (["--auth-file", "/nowhere/auth.toml"], "/nowhere/auth.toml"),
+        (["--auth-key-file", "/nowhere/keys"], "/nowhere/keys"),
+    ] {
+        let (status, _, log) = check(&flags);
+        assert!(status == Some(1) && log.contains(expected), "{log}");
+    }
+}
+
+#[test]
+fn the_short_help_has_what_most_need_and_the_long_one_sections() {
+    let help = |flag: &str| String::from_utf8(command().arg(flag).output().unwrap().stdout).unwrap();
+    let (short, long) = (help("-h"), help("--help"));
+    assert!(short.contains("--model-path") && !short.contains("--replay-capacity"), "{short}");
+    assert!(short.lines().count() < 60, "{short}");
+    for part in ["Models:", "Keys:", "Callers:", "Running and limits:", "--replay-capacity"] {
+        assert!(long.contains(part), "no {part} in {long}");
+    }
+    assert!(!long.contains("Others:"), "every flag has a section");
+}
+
+#[test]
 fn without_a_tee_it_refuses_to_start() {
     // One by name, for this machine may have another.
     let output = command().arg("--model-path").arg(model("mlp")).args(["--tee", "nitro"]).output().unwrap();

@@ -2,9 +2,8 @@
 
 use std::{fmt::Write, path::Path};
 
-use clap::CommandFactory;
 use confonnx_protocol::Code;
-use confonnx_server::{config::Settings, metrics::Metrics, models::Set};
+use confonnx_server::{config::Settings, keys::expiry, metrics::Metrics, models::Set};
 
 fn compare(name: &str, page: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference").join(name);
@@ -30,7 +29,7 @@ fn settings() {
         "# Settings of confonnx-server\n\nMade of the code: what `confonnx-server --help` says. Each flag is also a variable, \
          and a key of the TOML file\n(`--config`) with `_` for `-`.\n\n| flag | variable | what |\n|---|---|---|\n",
     );
-    for argument in Settings::command().get_arguments() {
+    for argument in Settings::flags().get_arguments() {
         let (Some(flag), Some(variable)) = (argument.get_long(), argument.get_env()) else { continue };
         let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
         let value =
@@ -47,7 +46,9 @@ fn metrics() {
         "# Metrics of confonnx-server\n\nMade of the code: the families of `/metrics` on the admin port.\n\n\
          | name | kind | what |\n|---|---|---|\n",
     );
-    let text = Metrics::default().render(&Set::default().samples());
+    let mut families = Set::default().samples();
+    families.push(expiry(None));
+    let text = Metrics::default().render(&families);
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
