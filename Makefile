@@ -83,7 +83,7 @@ ci: test-platforms
 test-platforms: platforms-ready test-wasm ## The clients for browsers, Node and C, each with its foreign part: Chromium, Node, gcc, clang, valgrind
 	scripts/build-python debug confonnx-server
 	cd bindings/js && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_VECTORS=$(abspath $(TARGET))/debug/confonnx-vectors \
-	  node --test --test-concurrency=1 tests/
+	  node --test --test-concurrency=1 tests/*.test.mjs
 	cd bindings/js && npx --no-install publint --strict && npx --no-install attw --pack . --profile esm-only --exclude-entrypoints wasm
 	cd bindings/js && npx --no-install tsc --noEmit --strict --lib es2024,dom,dom.iterable --module nodenext --moduleResolution nodenext --target es2022 tests/types.mts
 	scripts/make-c $(TARGET)/c debug
