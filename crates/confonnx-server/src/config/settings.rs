@@ -452,7 +452,7 @@ const SECTIONS: [(&str, &[&str]); 8] = [
             "model_key_source",
         ],
     ),
-    ("Ports", &["http_port", "address", "admin_port", "admin_address", "cors_origin"]),
+    ("Ports", &["http_port", "address", "admin_port", "admin_address", "cors_origin", "strict_readiness"]),
     ("Callers", &["auth_key_file", "auth_file"]),
     (
         "Keys",
