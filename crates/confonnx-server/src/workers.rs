@@ -240,11 +240,16 @@ mod tests {
             let (workers, done) = (workers.clone(), done.clone());
             tokio::spawn(async move { workers.run(turn, move || (done.send(name).unwrap(), ())).await })
         };
+        let (begins, begun) = oneshot::channel();
         let waiting = {
             let workers = workers.clone();
-            tokio::spawn(async move { workers.run(Turn::Opened, move || (held.recv().unwrap(), ())).await })
+            let work = move || {
+                begins.send(()).unwrap();
+                (held.recv().unwrap(), ())
+            };
+            tokio::spawn(async move { workers.run(Turn::Opened, work).await })
         };
-        until(|| workers.0.0.state().idle.is_empty() && workers.0.0.state().jobs.is_empty()).await;
+        begun.await.unwrap();
         for name in [100, 101] {
             run(Turn::Sealed, name);
         }

@@ -218,15 +218,14 @@ impl State {
             .ring
             .keys()
             .iter()
-            .map(|key| KeyClaim {
-                key_id: key.key_id,
-                kem: key.kem.name().into(),
-                not_before: key.not_before,
-                not_after: key.not_after,
-                accepted_until: match self.attestation {
-                    Some(AttestationFault::Expired) => UnixTime(now().0 - 1),
-                    _ => key.accepted_until,
-                },
+            .map(|key| {
+                let times = match self.attestation {
+                    Some(AttestationFault::Expired) => [100, 10, 1].map(|ago| UnixTime(now().0 - ago)),
+                    _ => [key.not_before, key.not_after, key.accepted_until],
+                };
+                let [not_before, not_after, accepted_until] = times;
+                let kem = key.kem.name().into();
+                KeyClaim { key_id: key.key_id, kem, not_before, not_after, accepted_until }
             })
             .collect();
         if let Some(AttestationFault::KeysUnclaimed) = self.attestation {
