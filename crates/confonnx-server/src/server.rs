@@ -16,7 +16,7 @@ use confonnx_protocol::server::RingError;
 use serde_json::{Map, Value, json};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
     time::timeout,
@@ -213,6 +213,8 @@ impl Server {
         }
         let metrics = Arc::new(Metrics::default());
         metrics.by_model.store(config.limits.request_metrics, Relaxed);
+        // Before the files are read, so that none is missed that comes after it.
+        let hangups = signal(SignalKind::hangup()).map_err(StartError::Thread)?;
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
         let claims = Claims {
             protocol: PROTOCOL.into(),
@@ -287,6 +289,7 @@ impl Server {
             Arc::clone(&metrics),
         ));
         let hangup = Hangup {
+            signal: hangups,
             service: Arc::clone(&service),
             audit: audit.clone(),
             metrics: Arc::clone(&metrics),
@@ -406,6 +409,7 @@ pub fn signals() -> std::io::Result<Stop> {
 /// What a SIGHUP does: the audit log is opened anew, as programs that move logs away expect, and the files that say who may
 /// call are read anew.
 struct Hangup {
+    signal: Signal,
     service: Arc<Service>,
     audit: Option<Arc<Audit>>,
     metrics: Arc<Metrics>,
@@ -417,8 +421,7 @@ struct Hangup {
 
 impl Hangup {
     async fn listen(mut self) {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-        while hangup.recv().await.is_some() {
+        while self.signal.recv().await.is_some() {
             if let Some(audit) = &self.audit {
                 audit.reopen();
             }
