@@ -87,6 +87,8 @@ def test_launch_digests_equal_those_of_sev_snp_measure(
             flags += [f"--{name}", files[name]]
     if append:
         flags += ["--append", append]
+    if kernel is None:
+        flags += ["--firmware-only"]
     command = server_executable().with_name("confonnx")
     done = subprocess.run([str(command), "measure", "snp", *map(str, flags), "--out", str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -113,7 +115,7 @@ def test_what_was_predicted_can_be_expected(tmp_path: Path) -> None:
     image.write_bytes(firmware(4, seed=1))
     out = tmp_path / "enclave_info.json"
     command = [str(server_executable().with_name("confonnx")), "measure", "snp", "--firmware", str(image)]
-    subprocess.run([*command, "--vcpus", "1", "--vcpu-type", "EPYC", "--out", str(out)], check=True)
+    subprocess.run([*command, "--vcpus", "1", "--vcpu-type", "EPYC", "--firmware-only", "--out", str(out)], check=True)
     Client("http://127.0.0.1:1", enclave_hash=str(out))
     policy = tmp_path / "policy.toml"
     policy.write_text('enclave_info_files = ["enclave_info.json"]\n[snp]\n')
