@@ -59,7 +59,6 @@ test-proxy: need-cargo ## The proxy: clients of others, as published, through it
 	@VENV=$(FOREIGN) scripts/venv foreign
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
-	CARGO_TARGET_DIR=$(abspath $(TARGET))/generate $(CARGO) run --quiet --locked --manifest-path crates/confonnx-proxy/generate/Cargo.toml -- --check
 	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider --ignore test_kserve.py
 	@# Both packages bring an interface of the same name, so each has a process of its own.
