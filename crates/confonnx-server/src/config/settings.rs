@@ -195,7 +195,7 @@ pub struct Settings {
     /// [default: false].
     #[arg(long, env = "CONFONNX_REQUEST_METRICS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub request_metrics: Option<bool>,
-    /// Pages that may ask this server from a browser: their origins, such as https://app.example, with commas between; or `*`
+    /// Pages that may ask this server from a browser: their origins, such as `https://app.example`, with commas between; or `*`
     /// [default: none].
     #[arg(long, env = "CONFONNX_CORS_ORIGIN", value_name = "ORIGINS")]
     pub cors_origin: Option<String>,
