@@ -150,7 +150,7 @@ bench-attestation: need-cargo ## Measure attestation: 10000 fresh nonces, 64 cli
 
 bench-replicas: need-cargo ## Kill, pause and cut off three replicas behind nginx through rollovers; prints the counts
 	@scripts/fetch-onnxruntime
-	$(CARGO) test --locked -p confonnx-server --test it -- replicas:: --nocapture
+	$(CARGO) test --locked -p confonnx-server --test it -- replicas:: --include-ignored --nocapture
 
 bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 	$(CARGO) bench --locked -p confonnx-protocol
