@@ -93,8 +93,8 @@ impl Exchange {
     /// What to do next: `get`, `post`, `wait`, `attestation` or `done`. Times are in milliseconds.
     pub fn step(&mut self, clock: f64, elapsed: f64) -> String {
         let word = match self.inner.step(now(clock, elapsed), &mut Platform) {
-            Step::Get { url, accept } => {
-                self.asked = Asked { url, accept, ..Asked::default() };
+            Step::Get { url, relayed, accept } => {
+                self.asked = Asked { url, accept, relayed, ..Asked::default() };
                 "get"
             }
             Step::Post { url, relayed, content_type, accept, body } => {

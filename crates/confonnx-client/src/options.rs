@@ -35,7 +35,8 @@ pub struct Options {
     /// ends can open them all (docs/protocol.md, section 4.1). Never with `chunked` or `relay`.
     pub sessions: bool,
     /// URL of an Oblivious HTTP relay (RFC 9458) that takes the sealed requests, so that the server does not see whose they
-    /// are. Attestation documents still come from the server.
+    /// are. It is asked for attestation documents, too, by GET (docs/protocol.md, section 2.1). Header fields of these
+    /// options are for the server and never go there.
     pub relay: Option<String>,
     /// Longest time for one call, with its attestation and retries.
     pub timeout: Duration,

@@ -1,4 +1,4 @@
-//! Bytes of requests and replies that are held at a time: bounded for all together, and for each connection.
+//! Bytes of requests and replies that are held at a time: bounded for all together, for each peer and for each connection.
 //!
 //! A share is taken before bytes are kept and given back when they are gone: those of a request once it was erased, those
 //! of a reply once they were written. What there is no room for is refused.
@@ -14,22 +14,25 @@ use bytes::Bytes;
 #[derive(Clone, Debug)]
 pub struct Budget {
     all: Arc<Account>,
+    peer: usize,
     each: usize,
 }
+
+/// What the connections of one peer share.
+#[derive(Clone, Debug)]
+pub struct PeerBudget(Arc<Account>);
 
 /// One connection's part.
 #[derive(Clone, Debug)]
 pub struct Purse {
-    all: Arc<Account>,
-    own: Arc<Account>,
+    accounts: Accounts,
     replies: Arc<Replies>,
 }
 
 /// Bytes that somebody holds. Dropping gives them back.
 #[derive(Debug)]
 pub struct Share {
-    all: Arc<Account>,
-    own: Arc<Account>,
+    accounts: Accounts,
     bytes: usize,
     /// Of a reply that is not written yet.
     unsent: Option<Arc<Replies>>,
@@ -39,6 +42,9 @@ pub struct Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more bytes than may be held at a time")]
 pub struct Exhausted;
+
+/// The connection's, its peer's, and everybody's.
+type Accounts = [Arc<Account>; 3];
 
 #[derive(Debug)]
 struct Account {
@@ -54,15 +60,20 @@ struct Replies {
 }
 
 impl Budget {
-    /// At most `all` bytes, and `each` for one connection.
-    pub fn new(all: usize, each: usize) -> Self {
-        Self { all: Arc::new(Account::new(all)), each }
+    /// At most `all` bytes, `peer` for the connections of one peer, and `each` for one connection.
+    pub fn new(all: usize, peer: usize, each: usize) -> Self {
+        Self { all: Arc::new(Account::new(all)), peer, each }
     }
 
-    /// For a new connection.
-    pub fn purse(&self) -> Purse {
+    /// For a new peer.
+    pub fn peer(&self) -> PeerBudget {
+        PeerBudget(Arc::new(Account::new(self.peer)))
+    }
+
+    /// For a new connection of `peer`.
+    pub fn purse(&self, peer: &PeerBudget) -> Purse {
         let own = Arc::new(Account::new(self.each));
-        Purse { all: Arc::clone(&self.all), own, replies: Arc::default() }
+        Purse { accounts: [own, Arc::clone(&peer.0), Arc::clone(&self.all)], replies: Arc::default() }
     }
 
     /// Bytes held now.
@@ -79,7 +90,7 @@ impl Budget {
 impl Purse {
     /// A share of nothing yet.
     pub fn share(&self) -> Share {
-        Share { all: Arc::clone(&self.all), own: Arc::clone(&self.own), bytes: 0, unsent: None }
+        Share { accounts: self.accounts.clone(), bytes: 0, unsent: None }
     }
 
     /// A share of the `bytes` of a reply.
@@ -111,10 +122,11 @@ impl Share {
     /// # Errors
     /// [`Exhausted`]; what was taken before is still held.
     pub fn grow(&mut self, more: usize) -> Result<(), Exhausted> {
-        self.own.take(more)?;
-        if let Err(exhausted) = self.all.take(more) {
-            self.own.give(more);
-            return Err(exhausted);
+        for (index, account) in self.accounts.iter().enumerate() {
+            if let Err(exhausted) = account.take(more) {
+                self.accounts.iter().take(index).for_each(|account| account.give(more));
+                return Err(exhausted);
+            }
         }
         self.bytes = self.bytes.saturating_add(more);
         Ok(())
@@ -128,8 +140,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.own.give(self.bytes);
-        self.all.give(self.bytes);
+        self.accounts.iter().for_each(|account| account.give(self.bytes));
         if let Some(replies) = &self.unsent {
             replies.unsent.fetch_sub(1, Relaxed);
             replies.sent.fetch_add(1, Relaxed);
@@ -169,8 +180,9 @@ mod tests {
 
     #[test]
     fn what_is_held_is_bounded_and_comes_back() {
-        let budget = Budget::new(10, 6);
-        let (one, other) = (budget.purse(), budget.purse());
+        let budget = Budget::new(10, 10, 6);
+        let peer = budget.peer();
+        let (one, other) = (budget.purse(&peer), budget.purse(&peer));
         let mut share = one.share();
         share.grow(6).unwrap();
         assert_eq!(share.grow(1), Err(Exhausted), "a connection's own bound");
@@ -187,5 +199,20 @@ mod tests {
         drop(share);
         assert_eq!(budget.held(), 0);
         other.reply(6).unwrap();
+    }
+
+    #[test]
+    fn what_one_peer_has_no_room_for_others_have() {
+        let budget = Budget::new(10, 6, 4);
+        let (peer, stranger) = (budget.peer(), budget.peer());
+        let (one, other) = (budget.purse(&peer), budget.purse(&peer));
+        let (held, mut more) = (one.reply(4).unwrap(), other.share());
+        more.grow(2).unwrap();
+        assert_eq!(more.grow(1), Err(Exhausted), "the peer's bound, over both connections");
+        assert_eq!(budget.held(), 6, "a share that was refused takes nothing");
+        let reply = budget.purse(&stranger).reply(4).unwrap();
+        drop((held, reply));
+        more.grow(2).unwrap();
+        assert_eq!(budget.held(), 4);
     }
 }

@@ -169,6 +169,8 @@ pub struct Limits {
     pub request_bytes: usize,
     /// Connections at once.
     pub connections: usize,
+    /// What one peer may have of connections and of held bytes, in percent.
+    pub peer_percent: usize,
     /// Sealed requests received, waiting or running at once.
     pub queue: usize,
     /// Bytes of requests and replies held at once, for all connections.
@@ -185,6 +187,16 @@ impl Limits {
     /// Bytes held at once for one connection: proxies send requests of many clients over one.
     pub fn connection_bytes(&self) -> usize {
         (self.held_bytes / 4).max(self.request_bytes.saturating_mul(2)).min(self.held_bytes)
+    }
+
+    /// Bytes held at once for all connections of one peer.
+    pub fn peer_bytes(&self) -> usize {
+        percent(self.held_bytes, self.peer_percent).max(self.connection_bytes())
+    }
+
+    /// Connections at once from one peer.
+    pub fn peer_connections(&self) -> usize {
+        percent(self.connections, self.peer_percent).max(1)
     }
 }
 
@@ -392,6 +404,13 @@ impl Config {
                 held_bytes,
                 request_metrics: settings.request_metrics.unwrap_or(false),
                 connections: at_least_1("max-connections", settings.max_connections.unwrap_or(1024))?,
+                peer_percent: match settings.max_peer_percent.unwrap_or(50) {
+                    found @ (0 | 101..) => {
+                        let (name, expected) = ("max-peer-percent", "1 to 100");
+                        return Err(ConfigError::Range { name, found: found.to_string(), expected });
+                    }
+                    percent => percent,
+                },
                 queue: at_least_1("max-queue", settings.max_queue.unwrap_or(128))?,
                 request_timeout: Duration::from_secs(request_timeout),
                 idle_timeout: Duration::from_secs(request_timeout.saturating_mul(2)),
@@ -500,6 +519,10 @@ fn model_source(
         return Err(ConfigError::Range { name: "model-name", found: format!("{name:?}"), expected });
     }
     Ok(ModelSource::File { path, name })
+}
+
+fn percent(whole: usize, percent: usize) -> usize {
+    whole.saturating_mul(percent) / 100
 }
 
 fn at_least_1<T: Copy + Default + PartialEq + ToString>(

@@ -3,6 +3,7 @@
 mod cors;
 mod counted;
 mod gateway;
+mod peers;
 mod problem;
 mod serve;
 mod threads;
@@ -74,7 +75,7 @@ impl App {
         let in_place = Semaphore::new(http_threads.saturating_sub(1).max(1));
         let queue = Arc::new(Semaphore::new(limits.queue));
         let receiving = Semaphore::new(RECEIVING as usize);
-        let budget = Budget::new(limits.held_bytes, limits.connection_bytes());
+        let budget = Budget::new(limits.held_bytes, limits.peer_bytes(), limits.connection_bytes());
         Self {
             service,
             attestation,
@@ -146,7 +147,11 @@ impl App {
         let echo = request.headers().get(CLIENT_REQUEST_ID).filter(|value| is_token(value)).cloned();
         let received = http_body::Body::size_hint(request.body()).exact();
         let origin = cors::origin(&request, &self.origins);
-        let purse = request.extensions().get::<Purse>().cloned().unwrap_or_else(|| self.budget.purse());
+        let purse = request
+            .extensions()
+            .get::<Purse>()
+            .cloned()
+            .unwrap_or_else(|| self.budget.purse(&self.budget.peer()));
         let Answered { mut response, outcome } = self.route(request, &id, &purse, origin.is_some()).await;
         self.metrics.count(outcome);
         let (id_text, sent) =

@@ -229,7 +229,7 @@ class Client(_Base):
         sessions: Resume sessions: from the third call on, requests need no key encapsulation of their own. They can then be
             linked to each other, and a session's secret, as long as it lives, opens all of them (docs/protocol.md, 4.1).
         relay: URL of an Oblivious HTTP relay that takes the sealed requests, so that the server does not see whose they
-            are; never with sessions. Proofs still come from the server itself.
+            are; never with sessions. It is asked for proofs, too, and never gets `auth`.
         chunked: Seal requests chunk by chunk as they are sent, and open replies as they arrive, so that sealing, sending
             and opening of large tensors overlap; without sessions.
         retries: How often a call is repeated, after a pause that grows, when the server was too busy to run it or the

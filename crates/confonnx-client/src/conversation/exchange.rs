@@ -54,6 +54,8 @@ pub enum Step {
     Get {
         /// Where to.
         url: String,
+        /// Whether that is a relay: nothing of the caller's goes there but the nonce.
+        relayed: bool,
         /// The media type of the answer, for `accept`.
         accept: &'static str,
     },
@@ -253,10 +255,8 @@ impl<'a> Exchange<'a> {
     /// There was no answer. `sent`: the server may have got the request all the same.
     pub fn failed(&mut self, source: BoxError, sent: bool, _now: Now) {
         self.incoming = None;
-        // Who did not answer may have been the relay, which gets what is sealed.
-        let relay =
-            self.conversation.options.relay.clone().filter(|_| matches!(self.state, State::Sealed(_)));
-        let url = relay.unwrap_or_else(|| self.conversation.url());
+        // With a relay, it is the relay that did not answer.
+        let url = self.conversation.options.relay.clone().unwrap_or_else(|| self.conversation.url());
         self.settle(Err(ClientError::Transport { url, source, sent }));
     }
 
@@ -285,7 +285,7 @@ impl<'a> Exchange<'a> {
     fn start(&mut self, now: Now, rng: &mut impl CryptoRng) -> Result<Step, ClientError> {
         if let Want::Document(nonce) = &self.want {
             self.state = State::Document;
-            return Ok(document_step(self.conversation.state().base.as_str(), nonce.as_ref()));
+            return Ok(self.document_step(self.conversation.state().base.as_str(), nonce.as_ref()));
         }
         loop {
             if self.key.is_none() || self.refused.is_some() {
@@ -299,7 +299,7 @@ impl<'a> Exchange<'a> {
                     Key::Attest(attesting) => {
                         let mut nonce = Nonce([0; 32]);
                         rng.fill_bytes(&mut nonce.0);
-                        let step = document_step(attesting.base.as_str(), Some(&nonce));
+                        let step = self.document_step(attesting.base.as_str(), Some(&nonce));
                         self.state = State::Attesting(nonce, attesting);
                         return Ok(step);
                     }
@@ -319,6 +319,15 @@ impl<'a> Exchange<'a> {
                 path => return self.seal(&path?, &key, now, rng),
             }
         }
+    }
+
+    /// A document of the server at `base`; from the relay if there is one, as the server would else learn who asks, and soon
+    /// after whose the sealed request is.
+    fn document_step(&self, base: &str, nonce: Option<&Nonce>) -> Step {
+        let query = nonce.map(|nonce| format!("?nonce={nonce}")).unwrap_or_default();
+        let relay = self.conversation.options.relay.as_ref();
+        let url = relay.map_or_else(|| format!("{base}/.well-known/confonnx/attestation"), Clone::clone);
+        Step::Get { url: url + &query, relayed: relay.is_some(), accept: DOCUMENT }
     }
 
     /// The path of the call, with that of its model if it is about one.
@@ -563,11 +572,6 @@ impl Streamed {
         }
         Ok(())
     }
-}
-
-fn document_step(base: &str, nonce: Option<&Nonce>) -> Step {
-    let query = nonce.map(|nonce| format!("?nonce={nonce}")).unwrap_or_default();
-    Step::Get { url: format!("{base}/.well-known/confonnx/attestation{query}"), accept: DOCUMENT }
 }
 
 fn unexpected() -> ClientError {

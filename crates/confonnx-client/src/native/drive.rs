@@ -73,7 +73,7 @@ impl<'c, 'a> Drive<'c, 'a> {
                     poll_fn(|context| self.native.conversation.poll_attested(context)).await;
                     return None;
                 }
-                Step::Get { url, accept } => (Method::GET, url, None, accept, None, true),
+                Step::Get { url, relayed, accept } => (Method::GET, url, None, accept, None, !relayed),
                 Step::Post { url, relayed, content_type, accept, body } => {
                     (Method::POST, url, Some(content_type), accept, Some(body), !relayed)
                 }

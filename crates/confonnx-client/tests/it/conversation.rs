@@ -145,7 +145,7 @@ impl World {
 
     fn answer(&mut self, exchange: &mut Exchange<'_>, step: Step, piece: usize) {
         let (content_type, answer) = match step {
-            Step::Get { url, accept } => {
+            Step::Get { url, accept, .. } => {
                 self.seen.push("GET");
                 let nonce = url.rsplit_once("nonce=").unwrap().1.parse().unwrap();
                 (accept, Ok(self.document(nonce)))

@@ -43,6 +43,8 @@ pub(crate) struct State {
     /// Requests opened in a session.
     pub(crate) resumed: usize,
     pub(crate) grants: bool,
+    /// Outer headers of requests for documents.
+    pub(crate) asked: Vec<hyper::HeaderMap>,
     /// Where sealed requests were sent.
     pub(crate) paths: Vec<String>,
     last_reply: Vec<u8>,
@@ -90,6 +92,7 @@ impl Fake {
             attestations: 0,
             resumed: 0,
             grants: true,
+            asked: Vec::new(),
             paths: Vec::new(),
             last_reply: Vec::new(),
         }));
@@ -181,7 +184,9 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if let Some(query) = request.uri().query() {
         let nonce: Nonce = query.strip_prefix("nonce=").unwrap().parse().unwrap();
-        return Ok(state.lock().unwrap().attest(nonce));
+        let mut state = state.lock().unwrap();
+        state.asked.push(request.headers().clone());
+        return Ok(state.attest(nonce));
     }
     let (head, body) = request.into_parts();
     let in_session = head.headers["content-type"] == "message/confonnx-session-req";

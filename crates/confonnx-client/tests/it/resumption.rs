@@ -1,5 +1,6 @@
 //! Resumed sessions, and what a server or somebody before it can do to them.
 
+use confonnx_attest::Nonce;
 use confonnx_client::{ClientError, Options};
 
 use crate::fake::{Fake, Fault, begin_epoch};
@@ -181,7 +182,7 @@ async fn an_abandoned_offer_does_not_stop_the_next() {
 }
 
 #[tokio::test]
-async fn a_relay_gets_what_is_sealed_and_no_session_is_linked() {
+async fn a_relay_takes_everything_and_gets_nothing_of_the_callers() {
     let (server, relay) = (Fake::start().await, Fake::start().await);
     // The relay of this test opens what it would pass on: it has the server's keys.
     let mut options = Options::default();
@@ -189,11 +190,22 @@ async fn a_relay_gets_what_is_sealed_and_no_session_is_linked() {
     let err = confonnx_client::Client::new(&server.url(), crate::policy(), options.clone()).unwrap_err();
     assert!(matches!(err, ClientError::Url { .. }), "{err}");
     options.relay = Some(format!("{}/relay/", relay.url()));
+    options.basic = Some(("user".into(), "pass".into()));
+    options.outer_headers.push(("x-secret".into(), "outer".into()));
     let client = client_with(&server, options);
     for _ in 0..4 {
         echo(&client).await.unwrap();
     }
-    assert_eq!((server.attestations(), server.received()), (1, 0));
-    assert_eq!((relay.attestations(), relay.received(), relay.resumed()), (0, 4, 0));
-    assert!(relay.state().paths.iter().all(|path| path == "/relay/"));
+    client.fetch_document(Some(&Nonce([7; 32]))).await.unwrap();
+    // The server sees nobody: neither who asks for proofs nor whose requests are sealed.
+    assert_eq!((server.attestations(), server.received()), (0, 0));
+    assert_eq!((relay.attestations(), relay.received(), relay.resumed()), (2, 4, 0));
+    let state = relay.state();
+    assert!(state.paths.iter().all(|path| path == "/relay/"));
+    let outer = state.asked.iter().chain(state.received.iter().map(|(headers, _)| headers));
+    for headers in outer {
+        for name in ["authorization", "x-secret"] {
+            assert!(!headers.contains_key(name), "{name} went to the relay");
+        }
+    }
 }

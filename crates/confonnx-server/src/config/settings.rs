@@ -206,6 +206,10 @@ pub struct Settings {
     /// Connections at once [default: 1024].
     #[arg(long, env = "CONFONNX_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
+    /// What one address, or one /64 of IPv6, may have of connections and of bytes held, in percent of the two limits. Behind a
+    /// proxy all callers have the proxy's address: 100 there, and the proxy limits its callers [default: 50].
+    #[arg(long, env = "CONFONNX_MAX_PEER_PERCENT", value_name = "PERCENT")]
+    pub max_peer_percent: Option<usize>,
     /// Sealed requests received, waiting or running at once; more get 429 [default: 128].
     #[arg(long, env = "CONFONNX_MAX_QUEUE", value_name = "N")]
     pub max_queue: Option<usize>,
@@ -411,6 +415,7 @@ impl Settings {
             cors_origin,
             strict_readiness,
             max_connections,
+            max_peer_percent,
             max_queue,
             request_timeout,
             shutdown_grace,
@@ -501,6 +506,7 @@ const SECTIONS: [(&str, &[&str]); 8] = [
             "max_request_bytes",
             "max_held_bytes",
             "max_connections",
+            "max_peer_percent",
             "max_queue",
             "request_timeout",
             "shutdown_grace",

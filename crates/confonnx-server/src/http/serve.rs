@@ -25,7 +25,13 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{App, counted::Counted, problem, threads::Threads};
+use super::{
+    App,
+    counted::Counted,
+    peers::{Peer, Peers},
+    problem,
+    threads::Threads,
+};
 use crate::{budget::Purse, metrics::Held};
 
 /// Tells the server to stop when its value becomes true, or its sender is dropped.
@@ -39,6 +45,7 @@ pub struct Listener {
     /// Connections beyond the limit that are told so; more are just closed.
     refusals: Arc<Semaphore>,
     connections: usize,
+    peers: Peers,
 }
 
 impl Listener {
@@ -51,7 +58,7 @@ impl Listener {
         let threads = Threads::start(threads)?;
         let (places, refusals) =
             (Arc::new(Semaphore::new(connections)), Arc::new(Semaphore::new(MAX_REFUSALS)));
-        Ok(Self { listener, threads, places, refusals, connections })
+        Ok(Self { listener, threads, places, refusals, connections, peers: Peers::default() })
     }
 
     /// The address, with the port that was free when 0 was asked for.
@@ -68,7 +75,7 @@ impl Listener {
         let accepting = async {
             loop {
                 match self.listener.accept().await {
-                    Ok((stream, _)) => self.admit(stream, &app, &close),
+                    Ok((stream, from)) => self.admit(stream, from, &app, &close),
                     // Out of descriptors, most likely: try again when some connections have ended.
                     Err(err) => {
                         warn!("cannot accept a connection: {err}");
@@ -94,13 +101,15 @@ impl Listener {
         }
     }
 
-    fn admit(&self, stream: TcpStream, app: &Arc<App>, close: &Stop) {
-        match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => {
+    fn admit(&self, stream: TcpStream, from: SocketAddr, app: &Arc<App>, close: &Stop) {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        let peer = self.peers.admit(from.ip(), app.limits.peer_connections(), &app.budget);
+        match place.zip(peer) {
+            Some(place) => {
                 let (app, close) = (Arc::clone(app), close.clone());
                 self.threads.spawn(stream, move |stream| connection(stream, app, close, place));
             }
-            Err(_) => {
+            None => {
                 app.metrics.count(Code::ConnectionsFull.name());
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
                     tokio::spawn(refuse(stream, permit));
@@ -110,13 +119,17 @@ impl Listener {
     }
 }
 
-async fn connection(stream: TcpStream, app: Arc<App>, mut close: Stop, place: OwnedSemaphorePermit) {
-    let _place = place;
+async fn connection(
+    stream: TcpStream,
+    app: Arc<App>,
+    mut close: Stop,
+    (_place, peer): (OwnedSemaphorePermit, Peer),
+) {
     let _open = Held::new(&app.metrics.connections);
     // Answers are written whole: waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
     let activity = Arc::new(Activity::default());
-    let (purse, written) = (app.budget.purse(), Arc::<AtomicU64>::default());
+    let (purse, written) = (app.budget.purse(peer.budget()), Arc::<AtomicU64>::default());
     let service = {
         let (app, activity, purse) = (Arc::clone(&app), Arc::clone(&activity), purse.clone());
         service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {

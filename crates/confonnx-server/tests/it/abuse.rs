@@ -6,7 +6,7 @@ use confonnx_protocol::Kem;
 use confonnx_server::config::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     runtime::Builder,
     time::timeout,
 };
@@ -322,5 +322,54 @@ async fn who_does_not_read_is_not_waited_for() {
     assert!(asked.is_ok(), "the server still waits for its reader");
     until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
     until(|| server.app.budget().held() == 0).await;
+    assert_eq!(infer(&server, 3).await.status(), 200);
+}
+
+/// As another machine would: all of 127.0.0.0/8 is this one.
+async fn connect_from(server: &Running, address: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    socket.connect(server.address).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_address_leaves_connections_and_bytes_to_others() {
+    const HALF: usize = 512 << 10;
+    let mut config = config("count", |settings| {
+        settings.max_connections = Some(8);
+        settings.max_request_bytes = Some(HALF);
+        settings.max_held_bytes = Some(4 * HALF);
+        settings.max_peer_percent = Some(50);
+    });
+    config.limits.request_timeout = PATIENCE;
+    let server = start_with(config).await;
+    let mut greedy = Vec::new();
+    for _ in 0..4 {
+        let mut stream = connect_from(&server, [127, 0, 0, 2]).await;
+        stream.write_all(request_head(HALF).as_bytes()).await.unwrap();
+        greedy.push(stream);
+    }
+    until(|| server.app.metrics().connections.load(Relaxed) == 4).await;
+    let mut fifth = connect_from(&server, [127, 0, 0, 2]).await;
+    fifth.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    fifth.shutdown().await.unwrap();
+    let answer = rest(&mut fifth).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("connections-full"), "{answer}");
+
+    // Three of four send almost all of their requests: two find room, the third does not.
+    let key = server.key(Kem::X25519).await;
+    let mut sealed = seal(&key, &head("GET", "/v2"), b"").0;
+    sealed.resize(HALF - 1, 0);
+    for (count, stream) in greedy.iter_mut().take(2).enumerate() {
+        stream.write_all(&sealed).await.unwrap();
+        until(|| server.app.budget().held() == (count + 1) * sealed.len()).await;
+    }
+    let third = &mut greedy[2];
+    // It is refused as soon as there is no room, and may be cut off then.
+    let _ = third.write_all(&sealed).await;
+    let answer = rest(third).await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    assert!(server.app.budget().held() <= 2 * HALF, "half of what there is");
+    // Meanwhile others have what they need.
     assert_eq!(infer(&server, 3).await.status(), 200);
 }

@@ -86,6 +86,8 @@ pub(crate) fn config(name: &str, change: impl FnOnce(&mut Settings)) -> Config {
         num_sessions: Some(1),
         threads_per_session: Some(1),
         replay_capacity: Some(10_000),
+        // All callers of a test have one address.
+        max_peer_percent: Some(100),
         ..Settings::default()
     };
     change(&mut settings);

@@ -106,7 +106,7 @@ fn model(body: &[u8]) -> Option<String> {
     struct Named {
         model: String,
     }
-    serde_json::from_slice::<Named>(body).ok().map(|named| named.model)
+    confonnx_attest::json::from_slice::<Named>(body).ok().map(|named| named.model)
 }
 
 fn generate(call: &Call<'_>, kind: Kind) -> Result<Answer, InnerError> {
@@ -184,3 +184,12 @@ fn id() -> String {
 
 /// The most tokens of an answer that says nothing of them: room is set apart for as many.
 const MAX_TOKENS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_model_is_named_by_a_member_and_not_by_its_place() {
+        assert_eq!(super::model(br#"{"prompt": "x", "model": "tiny"}"#).as_deref(), Some("tiny"));
+        assert_eq!(super::model(br#"["tiny"]"#), None);
+    }
+}
