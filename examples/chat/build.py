@@ -54,6 +54,15 @@ class Gguf(Shape):
         rows = weights.shape[0]
         return weights.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(weights.shape)
 
+    def blocks(self, name):
+        tensor = self.tensors[name]
+        if tensor.tensor_type.name != "Q8_0":
+            return None
+        # A scale (float16) and 32 signed values each: made unsigned, to the last bit what the file says.
+        raw = tensor.data.reshape(tensor.data.shape[0], -1, 34)
+        scales = raw[..., :2].copy().view(np.float16)[..., 0].astype(np.float32)
+        return (raw[..., 2:] ^ 0x80).astype(np.uint8), scales, None
+
 
 def text_files(model):
     facts = model.facts
@@ -80,10 +89,8 @@ def text_files(model):
         "tokenizer.json": tokenizer.to_str(),
         "tokenizer_config.json": json.dumps({"bos_token": tokens[facts["tokenizer.ggml.bos_token_id"]], "eos_token": tokens[end]}),
         "chat_template.jinja": facts["tokenizer.chat_template"],
-        # What its makers advise, and a penalty without which so small a model repeats itself.
-        "generation_config.json": json.dumps(
-            {"eos_token_id": ends, "do_sample": True, "temperature": 0.2, "top_p": 0.9, "repetition_penalty": 1.1}
-        ),
+        # What its makers advise. No penalty for repetition: it would fall on the words of the question, which the answer needs.
+        "generation_config.json": json.dumps({"eos_token_id": ends, "do_sample": True, "temperature": 0.2, "top_p": 0.9}),
         "config.json": json.dumps(sizes),
     }
 

@@ -21,6 +21,9 @@ class Shape:
     def array(self, name):
         raise NotImplementedError
 
+    def blocks(self, name):
+        """Weights in blocks of 8 bits as they are at the source (values uint8, scales, zero points or none); None if they are not."""
+
 
 def quantized(weights):
     """Blocks of 32 in 8 bits, with a zero point each: values uint8, scales float32, zero points uint8."""
@@ -151,10 +154,11 @@ class Builder:
             self.weight("model.embed_tokens.weight", self.model.array("token_embd.weight"))
             return self.op("Gather", ["model.embed_tokens.weight", "input_ids"], axis=0)
         # In the shape of MatMulNBits, so that the head has the same initializer.
-        self.table = quantized(self.model.array("token_embd.weight"))
+        self.table = self.model.blocks("token_embd.weight") or quantized(self.model.array("token_embd.weight"))
         values, scales, zeros = self.table
-        inputs = [self.weight("lm_head.qweight", values), "input_ids"]
-        inputs += [self.weight(f"model.embed_tokens.{name}", part[..., None]) for name, part in (("scales", scales), ("zero_points", zeros))]
+        inputs = [self.weight("lm_head.qweight", values), "input_ids", self.weight("model.embed_tokens.scales", scales[..., None])]
+        if zeros is not None:
+            inputs.append(self.weight("model.embed_tokens.zero_points", zeros[..., None]))
         found = self.op("GatherBlockQuantized", inputs, None, MS, bits=8, block_size=BLOCK, gather_axis=0, quantize_axis=2)
         return self.op("Reshape", [found, self.ints(0, 0, self.model.hidden)])
 

@@ -67,6 +67,8 @@ impl Chat {
             errors,
             "{model}: what you write is sealed to the server that was verified above. An empty line ends the chat."
         )?;
+        let prompt = || if person { print("> ") } else { Ok(()) };
+        prompt()?;
         for line in io::stdin().lock().lines().chain(std::iter::once(Ok(String::new()))) {
             let line = line?;
             if line.trim().is_empty() {
@@ -75,9 +77,7 @@ impl Chat {
             messages.push(json!({ "role": "user", "content": line }));
             let answer = self.answer(&client, &model, &messages).await?;
             messages.push(json!({ "role": "assistant", "content": answer }));
-            if person {
-                writeln!(io::stdout())?;
-            }
+            prompt()?;
         }
         Ok(())
     }
