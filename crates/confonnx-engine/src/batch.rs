@@ -8,7 +8,6 @@ mod columns;
 mod probe;
 
 use std::{
-    borrow::Cow,
     fmt, mem,
     ops::Range,
     sync::{
@@ -18,8 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use confonnx_tensor::Tensor;
-use zeroize::Zeroize;
+use confonnx_tensor::{Erased, Tensor};
 
 use crate::{
     error::InferError,
@@ -76,7 +74,7 @@ struct Batch {
 
 struct State {
     /// For each input the rows of those who joined, one after another.
-    columns: Vec<Vec<u8>>,
+    columns: Vec<Erased<Vec<u8>>>,
     /// How many rows each of them has; the leader's come last, when the batch closes.
     rows: Vec<usize>,
     leader_rows: usize,
@@ -168,7 +166,7 @@ impl Batcher {
             let mut state = lock(&batch.state);
             if state.total().saturating_add(rows) <= self.largest() {
                 for (column, tensor) in state.columns.iter_mut().zip(columns) {
-                    append(column, tensor.data());
+                    column.append(tensor.data());
                 }
                 state.rows.push(rows);
                 let index = state.rows.len().saturating_sub(1);
@@ -177,7 +175,7 @@ impl Batcher {
                 return Place::Member(Arc::clone(batch), index);
             }
         }
-        let columns = columns.iter().map(|_| Vec::new()).collect();
+        let columns = columns.iter().map(|_| Erased::default()).collect();
         let state = Mutex::new(State { columns, rows: Vec::new(), leader_rows: rows, answers: None });
         let batch = Arc::new(Batch { key, state, changed: Condvar::new() });
         // A batch that this one takes the place of is as full as it gets; its leader has it.
@@ -246,11 +244,11 @@ impl Lead<'_> {
         if state.rows.is_empty() {
             return None;
         }
-        let (mut columns, mut rows) = (Scrubbed(mem::take(&mut state.columns)), mem::take(&mut state.rows));
+        let (mut columns, mut rows) = (mem::take(&mut state.columns), mem::take(&mut state.rows));
         rows.push(state.leader_rows);
         drop(state);
-        for (column, tensor) in columns.0.iter_mut().zip(own) {
-            append(column, tensor.data());
+        for (column, tensor) in columns.iter_mut().zip(own) {
+            column.append(tensor.data());
         }
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(rows.len());
         let mut first_row = 0_usize;
@@ -259,22 +257,10 @@ impl Lead<'_> {
             let total: usize = members.iter().sum();
             let range = first_row..first_row.saturating_add(total);
             first_row = range.end;
-            let inputs = slice(ports, &columns.0, &self.0.key.layouts, range, members);
+            let inputs = slice(ports, &columns, &self.0.key.layouts, range, members);
             let answer = inputs
-                .and_then(|inputs| {
-                    let answer = run(&inputs).ok();
-                    // What was joined anew.
-                    let joined = inputs.into_iter().map(|(_, tensor)| tensor.into_data());
-                    drop(Scrubbed(
-                        joined
-                            .filter_map(|data| match data {
-                                Cow::Owned(bytes) => Some(bytes),
-                                Cow::Borrowed(_) => None,
-                            })
-                            .collect(),
-                    ));
-                    answer
-                })
+                // What was joined anew is erased.
+                .and_then(|inputs| run(&Erased::new(inputs)).ok())
                 .and_then(|answer| split(answer, members, |name| batcher.options.axis(name)));
             match answer {
                 Some(split) => {
@@ -325,7 +311,7 @@ fn columns<'t, 'd>(ports: &Ports, inputs: &'t [(String, Tensor<'d>)]) -> Vec<&'t
 /// The rows in `range`, those of `members`, as inputs of the model.
 fn slice<'c>(
     ports: &Ports,
-    columns: &'c [Vec<u8>],
+    columns: &'c [Erased<Vec<u8>>],
     layouts: &[Layout],
     range: Range<usize>,
     members: &[usize],
@@ -336,29 +322,6 @@ fn slice<'c>(
         inputs.push((info.name.clone(), layout.join(column, members)?));
     }
     Some(inputs)
-}
-
-/// Bytes of requests and answers, erased on drop.
-struct Scrubbed(Vec<Vec<u8>>);
-
-impl Drop for Scrubbed {
-    fn drop(&mut self) {
-        for bytes in &mut self.0 {
-            bytes.as_mut_slice().zeroize();
-        }
-    }
-}
-
-/// Appends to `column`; unlike `Vec`, leaves no copy behind when it has to grow.
-fn append(column: &mut Vec<u8>, bytes: &[u8]) {
-    let len = column.len().saturating_add(bytes.len());
-    if column.capacity() < len {
-        let mut grown = Vec::with_capacity(len.max(column.capacity().saturating_mul(2)));
-        grown.extend_from_slice(column);
-        column.as_mut_slice().zeroize();
-        *column = grown;
-    }
-    column.extend_from_slice(bytes);
 }
 
 /// What the locks guard is consistent between statements.

@@ -3,14 +3,13 @@
 use std::{fmt::Debug, ops::Range};
 
 use confonnx_device::{strings_from_bytes, strings_to_bytes};
-use confonnx_tensor::{DataType, Shape, Tensor};
+use confonnx_tensor::{DataType, Erased, Shape, Tensor};
 use half::{bf16, f16};
 use ort::{
     session::SessionInputValue,
     value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
-use zeroize::Zeroize;
 
 /// Calls a function generic over the element type with the one that `$dtype` names.
 macro_rules! with_element {
@@ -69,13 +68,14 @@ const ALIGNMENT: usize = 64;
 
 /// Bytes at a place that is aligned.
 pub(crate) struct Words {
-    words: Vec<u64>,
+    words: Erased<Vec<u64>>,
     place: Range<usize>,
 }
 
 impl Words {
     fn new(data: &[u8]) -> Self {
-        let mut words = vec![0_u64; data.len().saturating_add(ALIGNMENT).div_ceil(size_of::<u64>())];
+        let mut words =
+            Erased::new(vec![0_u64; data.len().saturating_add(ALIGNMENT).div_ceil(size_of::<u64>())]);
         let begin = words.as_ptr().addr();
         let start = begin.next_multiple_of(ALIGNMENT).saturating_sub(begin);
         let place = start..start.saturating_add(data.len());
@@ -87,13 +87,6 @@ impl Words {
 
     fn bytes(&self) -> &[u8] {
         self.words.as_bytes().get(self.place.clone()).unwrap_or_default()
-    }
-}
-
-impl Drop for Words {
-    fn drop(&mut self) {
-        // The slice, not the `Vec`, which is erased word by word.
-        self.words.as_mut_slice().zeroize();
     }
 }
 
@@ -162,13 +155,12 @@ fn copy_bool(value: &DynValue) -> Copied {
 
 fn copy_strings(value: &DynValue) -> Option<Tensor<'static>> {
     let shape = dims(value.dtype())?;
-    let (mut bytes, offsets) = strings_to_bytes(value, shape.elements()).ok()?;
+    let (bytes, offsets) = strings_to_bytes(value, shape.elements()).ok()?;
+    let bytes = Erased::new(bytes);
     let ends = offsets.iter().skip(1).copied().chain([bytes.len()]);
     let items: Option<Vec<&[u8]>> =
         offsets.iter().zip(ends).map(|(start, end)| bytes.get(*start..end)).collect();
-    let tensor = items.and_then(|items| Tensor::from_strings(shape, &items).ok());
-    bytes.as_mut_slice().zeroize();
-    tensor
+    items.and_then(|items| Tensor::from_strings(shape, &items).ok())
 }
 
 fn dims(ty: &ValueType) -> Option<Shape> {

@@ -50,13 +50,14 @@ mod writer;
 
 use std::{fmt, ops::Range};
 
+use confonnx_tensor::Erased;
+
 pub(crate) use decode::announced_len;
 pub use decode::{ResponseReader, decode_request, decode_response};
 pub use encode::{encode_request, encode_response, request_body_offset};
 pub use error::{BhttpError, Part};
 pub use fields::Fields;
 pub use writer::ResponseWriter;
-use zeroize::Zeroizing;
 
 /// Most bytes of control data and header fields, informational responses included; trailers may have as many again.
 pub const MAX_HEAD: usize = 64 * 1024;
@@ -114,7 +115,7 @@ pub enum Body {
     /// These bytes of the message.
     Range(Range<usize>),
     /// The joined chunks of an indeterminate-length message; erased on drop.
-    Owned(Zeroizing<Vec<u8>>),
+    Owned(Erased<Vec<u8>>),
 }
 
 impl Body {

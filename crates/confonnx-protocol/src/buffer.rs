@@ -9,9 +9,9 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
-use std::{fmt, mem};
+use std::fmt;
 
-use zeroize::Zeroize;
+use confonnx_tensor::Erased;
 
 use crate::{
     bhttp::{self, BhttpError, RequestHead, ResponseHead},
@@ -21,7 +21,7 @@ use crate::{
 
 /// A message to seal, with room before it for what sealing puts there. Erased on drop.
 pub struct Draft {
-    buffer: Vec<u8>,
+    buffer: Erased<Vec<u8>>,
     /// Where the message starts.
     start: usize,
 }
@@ -50,7 +50,7 @@ impl Draft {
     }
 
     fn with_room<E>(room: usize, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Self, E> {
-        let mut draft = Self { buffer: vec![0; room], start: room };
+        let mut draft = Self { buffer: vec![0; room].into(), start: room };
         encode(&mut draft.buffer)?;
         padding::pad_from(&mut draft.buffer, room);
         Ok(draft)
@@ -69,7 +69,7 @@ impl Draft {
             room.copy_from_slice(prefix);
         }
         let tag = seal(self.buffer.get_mut(self.start..).unwrap_or_default())?;
-        let mut sealed = mem::take(&mut self.buffer);
+        let mut sealed = self.buffer.take();
         sealed.extend_from_slice(&tag);
         Ok(sealed)
     }
@@ -82,14 +82,7 @@ impl<T: AsRef<[u8]> + ?Sized> From<&T> for Draft {
         let mut buffer = Vec::with_capacity(room.saturating_add(message.len()).saturating_add(TAG_LEN));
         buffer.resize(room, 0);
         buffer.extend_from_slice(message);
-        Self { buffer, start: room }
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // The slice, not the `Vec`, which is erased byte by byte.
-        self.buffer.as_mut_slice().zeroize();
+        Self { buffer: buffer.into(), start: room }
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::{fmt, mem};
 
-use zeroize::{Zeroize, Zeroizing};
+use confonnx_tensor::Erased;
 
 use crate::{
     Draft, bhttp,
@@ -157,7 +157,7 @@ pub(crate) struct ChunkReader {
     pending: Vec<u8>,
     /// All bytes from here on belong to the final chunk.
     last: bool,
-    message: Zeroizing<Vec<u8>>,
+    message: Erased<Vec<u8>>,
     /// Bytes that the sealed message can have at most.
     limit: usize,
 }
@@ -165,7 +165,7 @@ pub(crate) struct ChunkReader {
 impl ChunkReader {
     /// For a message of at most `limit` bytes, sealed, which the caller enforces.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { pending: Vec::new(), last: false, message: Zeroizing::new(Vec::new()), limit }
+        Self { pending: Vec::new(), last: false, message: Erased::default(), limit }
     }
 
     pub(crate) fn push(
@@ -202,7 +202,7 @@ impl ChunkReader {
         let last = mem::take(&mut self.pending);
         self.open_chunk(&last, FINAL_AAD, context)?;
         let len = self.message.len();
-        Ok(Plaintext::within(mem::take(&mut *self.message), 0..len))
+        Ok(Plaintext::within(self.message, 0..len))
     }
 
     /// Opens what is complete and returns the bytes after it.
@@ -240,34 +240,15 @@ impl ChunkReader {
     ) -> Result<(), ChunkError> {
         let (chunk, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(ChunkError::Truncated)?;
         let start = self.message.len();
-        append(&mut self.message, chunk);
+        self.message.append(chunk);
         let data = self.message.get_mut(start..).unwrap_or_default();
         context.open(aad, data, tag).map_err(|_| ChunkError::Decrypt)?;
         if start == 0 {
             // So that a large message is neither moved nor given twice its room. What is never used costs nothing.
             let announced = bhttp::announced_len(&self.message).map_or(0, padded_len);
-            reserve(&mut self.message, announced.min(self.limit));
+            self.message.reserve_total(announced.min(self.limit));
         }
         Ok(())
-    }
-}
-
-/// Appends to a secret buffer; unlike `Vec`, leaves no copy behind when it has to grow.
-fn append(secret: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
-    let len = secret.len().saturating_add(bytes.len());
-    if secret.capacity() < len {
-        reserve(secret, len.max(secret.capacity().saturating_mul(2)));
-    }
-    secret.extend_from_slice(bytes);
-}
-
-/// Makes room for `capacity` bytes in all.
-fn reserve(secret: &mut Zeroizing<Vec<u8>>, capacity: usize) {
-    if secret.capacity() < capacity {
-        let mut grown = Vec::with_capacity(capacity);
-        grown.extend_from_slice(secret);
-        secret.as_mut_slice().zeroize();
-        **secret = grown;
     }
 }
 

@@ -2,20 +2,14 @@
 
 use std::{fmt, ops::Range};
 
+use confonnx_tensor::Erased;
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
 /// A decrypted message, erased on drop. It may sit inside a larger buffer, the one it was decrypted in.
 pub struct Plaintext {
-    buffer: Vec<u8>,
+    buffer: Erased<Vec<u8>>,
     message: Range<usize>,
-}
-
-impl Drop for Plaintext {
-    fn drop(&mut self) {
-        // The slice, not the `Vec`: that one would be erased twice, once more as spare capacity.
-        self.buffer.get_mut(self.message.clone()).unwrap_or_default().zeroize();
-    }
 }
 
 impl Plaintext {
@@ -34,8 +28,9 @@ impl Plaintext {
         self.message.is_empty()
     }
 
-    /// `message` must lie within `buffer`, and nothing outside it may be secret.
-    pub(crate) fn within(buffer: Vec<u8>, message: Range<usize>) -> Self {
+    /// `message` must lie within `buffer`.
+    pub(crate) fn within(buffer: impl Into<Erased<Vec<u8>>>, message: Range<usize>) -> Self {
+        let buffer = buffer.into();
         debug_assert!(buffer.get(message.clone()).is_some());
         Self { buffer, message }
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with a tensor. By hand, because this crate has no dependencies.
+//! What can be wrong with a tensor. By hand, because this crate depends on `zeroize` alone.
 
 use std::fmt;
 

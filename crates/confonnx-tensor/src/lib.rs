@@ -4,7 +4,9 @@
 //! was made: holding one means the three agree. `BYTES` tensors keep the Open Inference Protocol's packing, a
 //! 32-bit little-endian length before each element.
 //!
-//! No dependencies, no IO, no panics on any input.
+//! What is confidential among a program's values is [`Erased`] when it goes.
+//!
+//! No IO, no panics on any input.
 //!
 //! ```
 //! use confonnx_tensor::{DataType, Shape, Tensor};
@@ -37,11 +39,13 @@
 )]
 
 mod dtype;
+mod erased;
 mod error;
 mod shape;
 mod tensor;
 
 pub use dtype::DataType;
+pub use erased::{Erase, Erased};
 pub use error::{MAX_RANK, TensorError};
 pub use shape::Shape;
 pub use tensor::Tensor;

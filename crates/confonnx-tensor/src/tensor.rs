@@ -54,6 +54,11 @@ impl<'a> Tensor<'a> {
         Ok(Tensor { dtype: DataType::Bytes, shape, data: Cow::Owned(data) })
     }
 
+    /// The bytes, to be erased: nobody looks at them afterwards.
+    pub(crate) fn bytes_mut(&mut self) -> &mut Cow<'a, [u8]> {
+        &mut self.data
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DataType {
         self.dtype

@@ -5,9 +5,9 @@
 
 use std::borrow::Cow;
 
-use confonnx_tensor::{DataType, Shape, Tensor};
+use confonnx_tensor::{DataType, Erased, Shape, Tensor};
 
-use crate::{batch::Scrubbed, run::Answer};
+use crate::run::Answer;
 
 /// What tensors have in common that differ only in their rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +95,11 @@ pub(super) fn split(answer: Answer, members: &[usize], axis: impl Fn(&str) -> us
     let mut answers: Vec<Answer> = members.iter().map(|_| Vec::with_capacity(answer.len())).collect();
     for (name, tensor) in answer {
         let (layout, rows) = Layout::of(&tensor, axis(&name))?;
-        let data = Scrubbed(vec![tensor.into_data().into_owned()]);
+        let data = Erased::new(tensor.into_data());
         if rows != total {
             return None;
         }
-        for (answer, own) in answers.iter_mut().zip(layout.split(data.0.first()?, members)?) {
+        for (answer, own) in answers.iter_mut().zip(layout.split(&data, members)?) {
             answer.push((name.clone(), own));
         }
     }

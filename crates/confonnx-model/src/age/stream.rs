@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use zeroize::Zeroize;
+use confonnx_tensor::Erased;
 
 use super::{Failed, Secret, key::derive};
 
@@ -46,9 +46,9 @@ impl Stream {
     }
 }
 
-/// A buffer for one chunk and the byte after it, which says whether it is the last. Erased on drop.
+/// A buffer for one chunk and the byte after it, which says whether it is the last.
 pub(super) struct Chunk {
-    buffer: Vec<u8>,
+    buffer: Erased<Vec<u8>>,
     size: usize,
     len: usize,
     next: Option<u8>,
@@ -66,7 +66,7 @@ impl Chunk {
     }
 
     fn of(size: usize) -> Self {
-        Self { buffer: vec![0; CHUNK + TAG_LEN], size, len: 0, next: None }
+        Self { buffer: vec![0; CHUNK + TAG_LEN].into(), size, len: 0, next: None }
     }
 
     /// Reads the next chunk; whether it is the last one.
@@ -87,12 +87,6 @@ impl Chunk {
 
     pub(super) fn bytes(&self) -> &[u8] {
         self.buffer.get(..self.len).unwrap_or_default()
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        self.buffer.as_mut_slice().zeroize();
     }
 }
 

@@ -1,8 +1,8 @@
 //! What an encrypted model holds: an `.onnx` file, or a tar archive of one and its data files.
 
-use std::{fmt, io::Read, mem, ops::Deref};
+use std::{io::Read, mem};
 
-use zeroize::Zeroize;
+use confonnx_tensor::Erased;
 
 use super::{
     DecryptError, ModelKey, decrypt,
@@ -17,9 +17,9 @@ pub(super) const MODEL: &str = "model.onnx";
 #[derive(Debug)]
 pub struct OpenedModel {
     /// The `.onnx` file.
-    pub onnx: Erased,
+    pub onnx: Erased<Vec<u8>>,
     /// Its data files by location, in ascending order. Whether they are those that the model names is for the caller to see.
-    pub external: Vec<(String, Erased)>,
+    pub external: Vec<(String, Erased<Vec<u8>>)>,
     /// SHA-256 of the encrypted file.
     pub ciphertext: [u8; 32],
 }
@@ -91,7 +91,7 @@ pub struct Unpacker {
     room: usize,
     state: State,
     block: Block,
-    files: Vec<(String, Erased)>,
+    files: Vec<(String, Erased<Vec<u8>>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +157,7 @@ impl Unpacker {
     ///
     /// # Errors
     /// [`UnpackError`]
-    pub fn finish(mut self) -> Result<(Erased, Vec<(String, Erased)>), UnpackError> {
+    pub fn finish(mut self) -> Result<(Erased<Vec<u8>>, Vec<(String, Erased<Vec<u8>>)>), UnpackError> {
         match self.state {
             // Shorter than a block.
             State::Start => self.begin_model()?,
@@ -187,7 +187,8 @@ impl Unpacker {
             State::End(_) => return Err(UnpackError::Malformed("there is something after its end")),
             _ if zero => self.state = State::End(1),
             _ => {
-                let block: &[u8; BLOCK] = (*block.0).try_into().map_err(|_| UnpackError::Truncated)?;
+                let block: &[u8; BLOCK] =
+                    block.0.as_slice().try_into().map_err(|_| UnpackError::Truncated)?;
                 self.begin_file(Entry::read(block).map_err(UnpackError::Malformed)?)?;
             }
         }
@@ -198,11 +199,9 @@ impl Unpacker {
     fn begin_model(&mut self) -> Result<(), UnpackError> {
         self.state = State::Model;
         let block = mem::take(&mut self.block);
-        let mut onnx = Erased(Vec::new());
-        // Never moves, so it leaves no copy behind.
-        onnx.0
-            .try_reserve_exact(self.room.max(block.0.len()))
-            .map_err(|_| out_of_memory(MODEL, self.room))?;
+        let mut onnx = Erased::<Vec<u8>>::default();
+        // Read into where it stays.
+        onnx.try_reserve_exact(self.room.max(block.0.len())).map_err(|_| out_of_memory(MODEL, self.room))?;
         self.files.push((MODEL.into(), onnx));
         self.append(&block.0)
     }
@@ -224,8 +223,8 @@ impl Unpacker {
         let Some(len) = usize::try_from(size).ok().filter(|len| *len <= self.room) else {
             return Err(UnpackError::Size { name, size });
         };
-        let mut content = Erased(Vec::new());
-        content.0.try_reserve_exact(len).map_err(|_| out_of_memory(&name, len))?;
+        let mut content = Erased::<Vec<u8>>::default();
+        content.try_reserve_exact(len).map_err(|_| out_of_memory(&name, len))?;
         self.files.push((name, content));
         self.state = if len == 0 { after(zeros) } else { State::Content(len, zeros) };
         Ok(())
@@ -237,7 +236,7 @@ impl Unpacker {
             Some(room) => room,
             None => return Err(UnpackError::Size { name: name.clone(), size: bytes.len() as u64 }),
         };
-        file.0.extend_from_slice(bytes);
+        file.append(bytes);
         Ok(())
     }
 }
@@ -252,11 +251,11 @@ fn out_of_memory(name: &str, len: usize) -> UnpackError {
 
 /// The beginning of a block.
 #[derive(Debug)]
-struct Block(Erased);
+struct Block(Erased<Vec<u8>>);
 
 impl Default for Block {
     fn default() -> Self {
-        Self(Erased(Vec::with_capacity(BLOCK)))
+        Self(Vec::with_capacity(BLOCK).into())
     }
 }
 
@@ -265,37 +264,8 @@ impl Block {
     fn fill<'p>(&mut self, piece: &'p [u8]) -> &'p [u8] {
         let lacks = BLOCK.saturating_sub(self.0.len());
         let (taken, rest) = piece.split_at_checked(lacks).unwrap_or((piece, b""));
-        self.0.0.extend_from_slice(taken);
+        self.0.append(taken);
         rest
-    }
-}
-
-/// Bytes that are erased on drop.
-pub struct Erased(Vec<u8>);
-
-impl Deref for Erased {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Erased {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Erased({} bytes)", self.0.len())
-    }
-}
-
-impl From<Vec<u8>> for Erased {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-}
-
-impl Drop for Erased {
-    fn drop(&mut self) {
-        self.0.as_mut_slice().zeroize();
     }
 }
 

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use zeroize::Zeroizing;
+use confonnx_tensor::Erased;
 
 use super::{
     BhttpError, Body, Fields, MAX_FIELDS, MAX_HEAD, MAX_INFORMATIONAL, Part, RequestHead, ResponseHead,
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
             return Ok(Body::Range(only));
         }
         let end = self.at;
-        let mut joined = Zeroizing::new(Vec::with_capacity(total));
+        let mut joined = Erased::new(Vec::with_capacity(total));
         self.at = start;
         while let Some(chunk) = self.chunk()? {
             joined.extend_from_slice(self.message.get(chunk).unwrap_or_default());

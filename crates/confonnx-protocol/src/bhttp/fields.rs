@@ -1,12 +1,12 @@
 use std::fmt;
 
-use zeroize::Zeroizing;
+use confonnx_tensor::Erased;
 
 use super::{BhttpError, Part};
 
 /// Header fields, in order. Values are erased on drop and never printed: one of them may be a token.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Fields(Vec<(String, Zeroizing<Vec<u8>>)>);
+pub struct Fields(Vec<(String, Erased<Vec<u8>>)>);
 
 impl Fields {
     /// The value of the first field of this (lower-case) name.
@@ -16,7 +16,7 @@ impl Fields {
 
     /// Appends a field. Names are lower-case tokens and values without CR, LF and NUL; encoding checks both.
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) {
-        self.0.push((name.into(), Zeroizing::new(value.into())));
+        self.0.push((name.into(), Erased::new(value.into())));
     }
 
     /// Names and values, in order.

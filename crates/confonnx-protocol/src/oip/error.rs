@@ -4,6 +4,7 @@ use super::{HEADER_LENGTH, MAX_NAME, MAX_TENSORS};
 
 /// Why a message cannot be read or written. Names tensors, never values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum OipError {
     /// The JSON object is not one, or not of the protocol's form.
     #[error("the inference message's JSON is not valid at line {line}, column {column}: {what}")]

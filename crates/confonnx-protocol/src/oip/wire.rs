@@ -2,19 +2,18 @@
 
 use std::{borrow::Cow, collections::HashSet, fmt, marker::PhantomData};
 
-use confonnx_tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError};
+use confonnx_tensor::{DataType, Erased, MAX_RANK, Shape, Tensor, TensorError};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use zeroize::Zeroizing;
 
 use super::{MAX_NAME, MAX_TENSORS, OipError, data};
 
 /// An encoded message: a JSON object, and the tensors that follow it.
 pub struct Encoded<'a> {
-    json: Zeroizing<Vec<u8>>,
+    json: Erased<Vec<u8>>,
     binary: Vec<&'a [u8]>,
     has_binary: bool,
 }
@@ -55,8 +54,8 @@ pub(super) fn encode<'a>(
         values.saturating_add(name.len()).saturating_add(128)
     });
     let room = room.fold(256, usize::saturating_add).min(MAX_ROOM);
-    let mut json = Zeroizing::new(Vec::with_capacity(room));
-    serde_json::to_writer(&mut *json, message).map_err(|e| OipError::json(&e))?;
+    let mut json = Erased::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut json, message).map_err(|e| OipError::json(&e))?;
     let binary: Vec<_> =
         tensors.iter().filter(|(name, _)| binary(name)).map(|(_, tensor)| tensor.data()).collect();
     Ok(Encoded { json, has_binary: !binary.is_empty(), binary })

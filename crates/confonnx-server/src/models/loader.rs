@@ -1,7 +1,6 @@
 //! From a model's files to one that runs.
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     fs::File,
     io::{self, Read},
@@ -16,16 +15,15 @@ use confonnx_engine::{
 };
 use confonnx_model::{
     ClassLabels, Dim, HashError, ModelInfo, data_files,
-    encrypted::{self, Erased, ModelKey, OpenedModel, OwnerPublicKey, open_model},
+    encrypted::{self, ModelKey, OpenedModel, OwnerPublicKey, open_model},
     hash_files, runnable,
     triton::{ModelConfig, TensorConfig, Warmup},
 };
 use confonnx_protocol::oip::{MAX_NAME, MAX_TENSORS, ModelMetadata, TensorMetadata};
-use confonnx_tensor::{DataType, Shape, Tensor};
+use confonnx_tensor::{DataType, Erased, Shape, Tensor};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
-use zeroize::Zeroize;
 
 use super::{
     error::{LoadError, UnlockError},
@@ -135,7 +133,7 @@ impl Loader {
     fn load_plain(&self, place: &Place, onnx: &[u8]) -> Result<Served, LoadError> {
         let info = ModelInfo::parse(onnx)?;
         let data = |(location, path): (String, PathBuf)| match std::fs::read(path) {
-            Ok(bytes) => Ok((location, SharedBytes(bytes.into()))),
+            Ok(bytes) => Ok((location, Erased::new(Arc::from(bytes)))),
             Err(source) => Err(LoadError::Read { file: location, source }),
         };
         let files = data_files(&place.path, &info.external_data).map_err(|error| missing(place, error))?;
@@ -151,7 +149,7 @@ impl Loader {
             return Err(LoadError::EncryptedData { expected: info.external_data, found });
         }
         // One by one: each is copied, and its first copy erased, before the next.
-        let data = external.into_iter().map(|(name, bytes)| (name, SharedBytes(Arc::from(&bytes[..]))));
+        let data = external.into_iter().map(|(name, bytes)| (name, Erased::new(Arc::from(&bytes[..]))));
         self.load(place, &onnx, &info, data.collect(), Some(Digest(ciphertext)))
     }
 
@@ -165,13 +163,13 @@ impl Loader {
     ) -> Result<Served, LoadError> {
         let config = &place.config;
         let digest =
-            |(location, bytes): &(String, SharedBytes)| (location.clone(), Sha256::digest(&bytes.0).into());
+            |(location, bytes): &(String, SharedBytes)| (location.clone(), Sha256::digest(&***bytes).into());
         let digests: BTreeMap<_, _> = data.iter().map(digest).collect();
         info.check_names(MAX_TENSORS, MAX_NAME)?;
         // By each name that the model has for a file.
         let share = |(spelling, location): (&String, &String)| {
             let (_, bytes) = data.iter().find(|(found, _)| found == location)?;
-            Some((spelling.clone(), Arc::clone(&bytes.0)))
+            Some((spelling.clone(), Arc::clone(bytes)))
         };
         // A language model answers all callers in turns, and remembers what it read in one place.
         let in_turns = names_a_decoder(info.inputs.iter().map(|input| input.name.as_str()));
@@ -187,9 +185,9 @@ impl Loader {
             batch: batch.and_then(Result::ok),
             free_width: width_is_free(info.operators.iter().map(String::as_str), is_fixed(info)),
         };
-        let runs = Runnable(runnable(onnx)?);
+        let runs = Erased::new(runnable(onnx)?);
         let timeout = config.inference_timeout_s.map_or(self.timeout, Duration::from_secs);
-        let loaded = self.engine.load(&place.name, &runs.0, &options, timeout);
+        let loaded = self.engine.load(&place.name, &runs, &options, timeout);
         drop(runs);
         // Before `data`, which is erased only if nobody else has it.
         drop(options);
@@ -334,27 +332,8 @@ fn warm_up(model: &LoadedModel, request: &Warmup, batched: bool) -> Result<(), L
     Ok(())
 }
 
-/// What ONNX Runtime reads while it loads a model; erased when the last owner drops it.
-struct SharedBytes(Arc<[u8]>);
-
-impl Drop for SharedBytes {
-    fn drop(&mut self) {
-        if let Some(bytes) = Arc::get_mut(&mut self.0) {
-            bytes.zeroize();
-        }
-    }
-}
-
-/// What ONNX Runtime loads; erased if it is not the file itself, whose owner erases that.
-struct Runnable<'o>(Cow<'o, [u8]>);
-
-impl Drop for Runnable<'_> {
-    fn drop(&mut self) {
-        if let Cow::Owned(bytes) = &mut self.0 {
-            bytes.as_mut_slice().zeroize();
-        }
-    }
-}
+/// What ONNX Runtime reads while it loads a model.
+type SharedBytes = Erased<Arc<[u8]>>;
 
 fn missing(place: &Place, error: HashError) -> LoadError {
     // Names within the model's folder only.

@@ -1,16 +1,13 @@
 //! Open Inference Protocol v2: the server, its health, its models, and inference.
 
-use std::borrow::Cow;
-
 use confonnx_engine::InferError;
 use confonnx_protocol::{
     Draft,
     bhttp::ResponseHead,
     oip::{HEADER_LENGTH, InferRequest, InferResponse, OipError, ServerMetadata},
 };
-use confonnx_tensor::Tensor;
+use confonnx_tensor::{Erased, Tensor};
 use serde_json::json;
-use zeroize::Zeroize;
 
 use super::{Answer, Call, Content, LetsIn, Notes, Row, Runs, Subject, encode};
 use crate::{
@@ -137,13 +134,13 @@ fn infer(call: &Call<'_>) -> Result<Answer, InnerError> {
         }
     };
     let mut request = InferRequest::decode(call.body, json_len).map_err(NoInference::Request)?;
-    let inputs = Scrubbed(std::mem::take(&mut request.inputs));
+    let inputs = Erased::new(std::mem::take(&mut request.inputs));
     let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
     let (model, is_alone) = (&served.model, call.service.metrics.at_once() <= 1);
     let ran = match call.patience {
-        Some(patience) => model.begin(&inputs.0, &wanted, is_alone, patience)?,
-        None if is_alone => Ok(model.run_alone(&inputs.0, &wanted)?),
-        None => Ok(model.run(&inputs.0, &wanted)?),
+        Some(patience) => model.begin(&inputs, &wanted, is_alone, patience)?,
+        None if is_alone => Ok(model.run_alone(&inputs, &wanted)?),
+        None => Ok(model.run(&inputs, &wanted)?),
     };
     drop(inputs);
     let InferRequest { id, outputs, binary_default, .. } = request;
@@ -183,20 +180,7 @@ impl Wants {
             }
             encode(head, encoded.content_type(), &encoded.parts(), notes)
         };
-        drop(Scrubbed(response.outputs));
+        drop(Erased::new(response.outputs));
         answer
-    }
-}
-
-/// Tensors whose values are erased on drop, where they are not views of a buffer that is.
-struct Scrubbed<'a>(Vec<(String, Tensor<'a>)>);
-
-impl Drop for Scrubbed<'_> {
-    fn drop(&mut self) {
-        for (_, tensor) in self.0.drain(..) {
-            if let Cow::Owned(mut data) = tensor.into_data() {
-                data.as_mut_slice().zeroize();
-            }
-        }
     }
 }
