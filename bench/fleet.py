@@ -1,4 +1,4 @@
-"""What happens to many replicas at once, simulated: how they join their group, and what becomes of sessions behind a balancer.
+"""What happens to many replicas at once, simulated: how they join their group, and what becomes of resumptions behind a balancer.
 
     .venv/bin/python bench/fleet.py        # writes its part of docs/measurements/scaling.md anew
 
@@ -124,7 +124,7 @@ def join(given: Join) -> Joined:
 
 @dataclass
 class Sessions:
-    """Clients that resume sessions, behind a balancer that knows nothing of them (`sticky` 0) or keeps most calls at one replica."""
+    """Clients that resume, behind a balancer that knows nothing of them (`sticky` 0) or keeps most calls at one replica."""
 
     replicas: int
     between_s: float
@@ -137,9 +137,9 @@ class Sessions:
 @dataclass
 class Used:
     resumed: float
-    """Part of the calls that a session answered."""
+    """Part of the calls that a resumption answered."""
     twice: float
-    """Part of the calls that were sent twice: by a session that the replica does not know, then in full."""
+    """Part of the calls that were sent twice: by a resumption that the replica does not know, then in full."""
 
 
 def sessions(given: Sessions) -> Used:
@@ -163,7 +163,7 @@ def sessions(given: Sessions) -> Used:
                     if sum(refused) >= MAX_REFUSED:
                         refused.clear()
                         paused = at + PAUSE_S
-                # Sent in full; it offers a session from the second answer on.
+                # Sent in full; it offers a resumption from the second answer on.
                 held = (there, at + LIFETIME_S - 1) if answered and at >= paused else None
                 answered = True
             at += rng.expovariate(1 / given.between_s)
@@ -189,7 +189,7 @@ def text() -> str:
             lines.append(
                 f"| {count:,} | {order} | {retry:.0f} | {found.all_s:.1f} | {found.most_joins} | {found.most_open} | {found.evicted} |"
             )
-    lines += ["", "Sessions of clients behind a balancer, half an hour of it; the costs are those of the smallest model, where they matter most:", ""]
+    lines += ["", "Resumptions of clients behind a balancer, half an hour of it; the costs are those of the smallest model, where they matter most:", ""]
     lines += ["| replicas | a call each s | at the same replica | resumed | sent twice | CPU µs a call |", "| --: | --: | --: | --: | --: | --: |"]
     for count in (1, 3, 30, 1000):
         for between in (0.1, 10.0):

@@ -247,8 +247,8 @@ def memory(found: Results) -> str:
     if "bytes_a_session" in numbers:
         each = numbers["bytes_a_session"]
         lines.append(
-            f"- a resumed session: {each:,.0f} bytes, so {each * 1e6 / 2**20:,.0f} MiB for 10⁶ over all replicas; a replica holds "
-            f"{scaling.MAX_SESSIONS:,} by default (`--max-sessions`), and a client whose session is gone sends a full request;"
+            f"- a resumption: {each:,.0f} bytes, so {each * 1e6 / 2**20:,.0f} MiB for 10⁶ over all replicas; a replica holds "
+            f"{scaling.MAX_SESSIONS:,} by default (`--max-resumptions`), and a client whose resumption is gone sends a full request;"
         )
     if "bytes_a_request" in numbers:
         each = numbers["bytes_a_request"]
@@ -301,7 +301,7 @@ def costs(found: Results) -> str:
             cell.append("–" if row is None else number(row["requests_per_s"]) + beside)
         cell.append("–" if fastest is None else f"{number(fastest['requests_per_s'])} ({fastest['server']}, {fastest['mode']})")
         cells.append(cell)
-    head = "model | in and out | bare | sealed, a key encapsulation each | sealed, in sessions | fastest other server, plaintext"
+    head = "model | in and out | bare | sealed, a key encapsulation each | sealed, resumed | fastest other server, plaintext"
     return table(head, cells)
 
 

@@ -13,7 +13,7 @@ WINDOW_S = 600
 REPLAY_CAPACITY = 16_777_216
 """--replay-capacity, by default."""
 MAX_SESSIONS = 65_536
-"""--max-sessions, by default."""
+"""--max-resumptions, by default."""
 
 
 @dataclasses.dataclass(frozen=True)

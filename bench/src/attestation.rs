@@ -126,7 +126,7 @@ async fn ask_all(url: &str, args: &Args) -> anyhow::Result<Vec<Asked>> {
         let (url, left) = (url.to_owned(), Arc::clone(&left));
         clients.spawn(async move {
             let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-            let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() })?;
+            let policy = Policy::new(Expectations::new().allow_debug(true))?;
             let mut found = Vec::new();
             while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
                 found.push(ask(&http, &url, &policy).await?);

@@ -171,7 +171,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Trusts the stand-in for evidence: there is no TEE here.
 fn policy() -> anyhow::Result<Policy> {
-    Ok(Policy::new(Expectations { allow_debug: true, ..Expectations::default() })?)
+    Ok(Policy::new(Expectations::new().allow_debug(true))?)
 }
 
 /// Where the server at `url` listens.

@@ -101,7 +101,8 @@ void confonnx_options_free(ConfonnxOptions *options);
 /* Sets the option `name`: `policy` (a preset or a file), `enclave_hash` (hex or an enclave_info.json; more than once, one
  * of them has to match), `enclave_signing_key` (PEM; likewise), `model_hash` (hex or NAME=HEX; likewise), `allow_debug`,
  * `auth_key`, `basic_user`, `basic_password`, `kem`, `aead`, `chunked`, `resumption`, `relay`, `timeout_ms`,
- * `connect_timeout_ms`, `max_reply`, `retries`, `ca_file`. Whether something is on is `true` or `false`. */
+ * `connect_timeout_ms`, `max_reply`, `retries`, `ca_file`, `proxy` (a URL or `none`; what the environment says when not
+ * set). Whether something is on is `true` or `false`. */
 ConfonnxCode confonnx_options_set(ConfonnxOptions *options, const char *name, const char *value, ConfonnxError **error);
 
 /* A handle by which calls can be ended. */

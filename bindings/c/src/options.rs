@@ -4,7 +4,9 @@ use std::ffi::c_char;
 use std::fmt::Display;
 use std::time::Duration;
 
-use confonnx_client::{Aead, Expectations, Kem, Options, Policy, SigningKey, load_enclave_hash, load_policy};
+use confonnx_client::{
+    Aead, Expectations, Kem, Options, Policy, Proxy, SigningKey, load_enclave_hash, load_policy,
+};
 
 use crate::error::{ConfonnxCode, ConfonnxError, Failure};
 use crate::pointer;
@@ -41,7 +43,8 @@ pub unsafe extern "C" fn confonnx_options_free(options: *mut ConfonnxOptions) {
 /// Sets the option `name`: `policy` (a preset or a file), `enclave_hash` (hex or an enclave_info.json; more than once, one
 /// of them has to match), `enclave_signing_key` (PEM; likewise), `model_hash` (hex or NAME=HEX; likewise), `allow_debug`,
 /// `auth_key`, `basic_user`, `basic_password`, `kem`, `aead`, `chunked`, `resumption`, `relay`, `timeout_ms`,
-/// `connect_timeout_ms`, `max_reply`, `retries`, `ca_file`. Whether something is on is `true` or `false`.
+/// `connect_timeout_ms`, `max_reply`, `retries`, `ca_file`, `proxy` (a URL or `none`; what the environment says when not
+/// set). Whether something is on is `true` or `false`.
 ///
 /// # Safety
 /// `options` was given out by this library and not freed; `name` and `value` are texts; `error` is null or can be
@@ -76,13 +79,14 @@ impl ConfonnxOptions {
             "kem" => self.options.kem = choice(name, value, Kem::from_name, &Kem::ALL.map(Kem::name))?,
             "aead" => self.options.aead = choice(name, value, Aead::from_name, &Aead::ALL.map(Aead::name))?,
             "chunked" => self.options.chunked = parsed(name, value, "true or false")?,
-            "resumption" => self.options.sessions = parsed(name, value, "true or false")?,
+            "resumption" => self.options.resumption = parsed(name, value, "true or false")?,
             "relay" => self.options.relay = Some(value.into()),
             "timeout_ms" => self.options.timeout = milliseconds(name, value)?,
             "connect_timeout_ms" => self.options.connect_timeout = milliseconds(name, value)?,
             "max_reply" => self.options.max_reply = parsed(name, value, "a number of bytes")?,
             "retries" => self.options.retries = parsed(name, value, "a number")?,
             "ca_file" => self.options.ca_file = Some(value.into()),
+            "proxy" => self.options.proxy = Proxy::from_name(value),
             _ => return Err(Failure::argument(name, "unknown option: confonnx.h lists them")),
         }
         Ok(())
@@ -109,7 +113,7 @@ impl ConfonnxOptions {
                 ));
             }
             Some(source) => load_policy(source).map_err(Failure::policy)?,
-            None => Expectations { allow_debug: self.allow_debug, ..Expectations::default() },
+            None => Expectations::new().allow_debug(self.allow_debug),
         };
         let hashes = all("enclave_hash", &self.enclave_hashes, load_enclave_hash)?;
         let keys = all("enclave_signing_key", &self.signing_keys, SigningKey::from_pem)?;

@@ -33,7 +33,7 @@ struct Given {
 pub(crate) fn parse(json: &str) -> Result<(Policy, Options), String> {
     let given: Given = serde_json::from_str(json).map_err(|err| error::argument("options", err))?;
     let mut options = Options::new().chunked(given.chunked);
-    options.sessions = given.resumption.unwrap_or(true);
+    options.resumption = given.resumption.unwrap_or(true);
     options.relay.clone_from(&given.relay);
     options.retries = given.retries.unwrap_or(options.retries);
     if let Some(key) = &given.auth_key {
@@ -87,7 +87,7 @@ fn policy(given: &Given) -> Result<Policy, String> {
             })
             .map_err(|err| error::policy(format!("policy: {err}")))?,
         },
-        None => Expectations { allow_debug: given.allow_debug, ..Expectations::default() },
+        None => Expectations::new().allow_debug(given.allow_debug),
     };
     let keys = parsed("enclaveSigningKey", &given.enclave_signing_key, SigningKey::from_pem)?;
     let hashes = parsed("enclaveHash", &given.enclave_hash, str::parse)?;

@@ -32,11 +32,15 @@ pub(crate) struct Client {
     threads: Mutex<Threads>,
 }
 
-/// Name and version of a model, as far as they are given.
-type Named = (Option<String>, Option<String>);
+/// `confonnx._options.Called`.
+#[derive(FromPyObject)]
+struct Named {
+    name: Option<String>,
+    version: Option<String>,
+}
 
-fn named((name, version): &Named) -> ModelRef<'_> {
-    ModelRef { name: name.as_deref(), version: version.as_deref() }
+fn named(called: &Named) -> ModelRef<'_> {
+    ModelRef { name: called.name.as_deref(), version: called.version.as_deref() }
 }
 
 type Inner = Arc<confonnx_client::Client>;

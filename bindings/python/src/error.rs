@@ -54,6 +54,7 @@ pub(crate) fn client(error: ClientError) -> PyErr {
     match error {
         ClientError::Url { .. }
         | ClientError::Header { .. }
+        | ClientError::Proxy { .. }
         | ClientError::Inputs(_)
         | ClientError::NotEncrypted { .. }
         | ClientError::Model(ModelRefused::Unnamed { .. }) => PyValueError::new_err(message),

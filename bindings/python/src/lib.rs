@@ -22,8 +22,8 @@ mod _confonnx {
     use crate::error::PyCheck;
     #[pymodule_export]
     use crate::model::{
-        annotate, encrypt_model, generate_model_key, model_hash, model_info, model_key_recipient,
-        read_tensor_proto, tensors_from_json, tensors_to_json, write_tensor_proto,
+        Encrypted, ModelInfo, Value, annotate, encrypt_model, generate_model_key, model_hash, model_info,
+        model_key_recipient, read_tensor_proto, tensors_from_json, tensors_to_json, write_tensor_proto,
     };
 
     #[pymodule_export]

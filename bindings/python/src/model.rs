@@ -12,15 +12,38 @@ use crate::error;
 use crate::tensor::{PyTensor, Returned, to_python};
 
 /// A dimension: a number, a symbol's name, or `None`.
-#[derive(IntoPyObject)]
+#[derive(Clone, IntoPyObject)]
 pub(crate) enum PyDim {
     Fixed(i64),
     Symbolic(String),
     Unknown(Option<()>),
 }
 
-/// Name, type by NumPy's name, shape.
-type Described = Vec<(String, &'static str, Vec<PyDim>)>;
+/// An input or output of a model file.
+#[pyclass(frozen, module = "confonnx._confonnx")]
+pub(crate) struct Value {
+    #[pyo3(get)]
+    name: String,
+    /// NumPy's name.
+    #[pyo3(get, name = "type")]
+    dtype: &'static str,
+    #[pyo3(get)]
+    shape: Vec<PyDim>,
+}
+
+/// Inputs and outputs of a model file.
+#[pyclass(frozen, get_all, module = "confonnx._confonnx")]
+pub(crate) struct ModelInfo {
+    inputs: Vec<Py<Value>>,
+    outputs: Vec<Py<Value>>,
+}
+
+/// Hashes of an encrypted model.
+#[pyclass(frozen, get_all, module = "confonnx._confonnx")]
+pub(crate) struct Encrypted {
+    model_hash: String,
+    ciphertext_hash: String,
+}
 
 #[pyfunction]
 pub(crate) fn model_hash(py: Python<'_>, path: &str) -> PyResult<String> {
@@ -62,20 +85,20 @@ pub(crate) fn model_key_recipient(key: &str) -> PyResult<String> {
 
 /// The hashes of the model and of its encrypted form.
 #[pyfunction]
-pub(crate) fn encrypt_model(py: Python<'_>, model: &str, out: &str, key: &str) -> PyResult<(String, String)> {
+pub(crate) fn encrypt_model(py: Python<'_>, model: &str, out: &str, key: &str) -> PyResult<Encrypted> {
     let key: ModelKey = key.parse().map_err(error::model_key)?;
     let digests =
         py.detach(|| encrypt_file(&key, Path::new(model), Path::new(out))).map_err(error::encrypt)?;
     let hex = |digest| confonnx_client::Digest(digest).to_string();
-    Ok((hex(digests.plaintext), hex(digests.ciphertext)))
+    Ok(Encrypted { model_hash: hex(digests.plaintext), ciphertext_hash: hex(digests.ciphertext) })
 }
 
 /// Inputs and outputs.
 #[pyfunction]
-pub(crate) fn model_info(py: Python<'_>, path: &str) -> PyResult<(Described, Described)> {
+pub(crate) fn model_info(py: Python<'_>, path: &str) -> PyResult<ModelInfo> {
     let content = py.detach(|| fs::read(path)).map_err(|err| error::file(path, err))?;
     let info = confonnx_model::ModelInfo::parse(&content).map_err(|err| error::model(path, err))?;
-    Ok((describe(info.inputs), describe(info.outputs)))
+    Ok(ModelInfo { inputs: describe(py, info.inputs)?, outputs: describe(py, info.outputs)? })
 }
 
 #[pyfunction]
@@ -102,12 +125,16 @@ pub(crate) fn tensors_to_json(tensors: Vec<PyTensor>) -> PyResult<String> {
     json::write(&tensors).map_err(error::json)
 }
 
-fn describe(values: Vec<ValueInfo>) -> Described {
+fn describe(py: Python<'_>, values: Vec<ValueInfo>) -> PyResult<Vec<Py<Value>>> {
     let dim = |dim| match dim {
         Dim::Fixed(size) => PyDim::Fixed(size),
         Dim::Symbolic(name) => PyDim::Symbolic(name),
         Dim::Unknown => PyDim::Unknown(None),
     };
     let shape = |shape: Option<Vec<Dim>>| shape.unwrap_or_default().into_iter().map(dim).collect();
-    values.into_iter().map(|value| (value.name, json::type_name(value.dtype), shape(value.shape))).collect()
+    let value = |info: ValueInfo| {
+        let dtype = json::type_name(info.dtype);
+        Py::new(py, Value { name: info.name, dtype, shape: shape(info.shape) })
+    };
+    values.into_iter().map(value).collect()
 }

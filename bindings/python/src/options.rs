@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use confonnx_client::{
-    Aead, Expectations, Kem, Policy, SigningKey, TokenSource, load_enclave_hash, load_policy,
+    Aead, Expectations, Kem, Policy, Proxy, SigningKey, TokenSource, load_enclave_hash, load_policy,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -30,6 +30,7 @@ pub(crate) struct Options {
     chunked: bool,
     retries: u32,
     ca_file: Option<PathBuf>,
+    proxy: Option<String>,
 }
 
 impl Options {
@@ -37,8 +38,9 @@ impl Options {
     pub(crate) fn parse(self) -> PyResult<(Policy, confonnx_client::Options)> {
         let policy = self.policy()?;
         let mut options = confonnx_client::Options::default();
-        (options.sessions, options.relay, options.chunked) = (self.sessions, self.relay, self.chunked);
+        (options.resumption, options.relay, options.chunked) = (self.sessions, self.relay, self.chunked);
         (options.retries, options.ca_file) = (self.retries, self.ca_file);
+        options.proxy = self.proxy.as_deref().map(Proxy::from_name).unwrap_or_default();
         match self.auth_key {
             Some(_) if self.auth_key_outside && self.basic.is_some() => {
                 return Err(PyValueError::new_err(
@@ -85,7 +87,7 @@ impl Options {
             Some(source) => {
                 load_policy(&source.to_string_lossy()).map_err(|err| error::expectation("policy", err))?
             }
-            None => Expectations { allow_debug: self.enclave_allow_debug, ..Expectations::default() },
+            None => Expectations::new().allow_debug(self.enclave_allow_debug),
         };
         let keys = parsed("enclave_signing_key", &self.enclave_signing_keys, SigningKey::from_pem)?;
         let hashes = parsed("enclave_hash", &self.enclave_hashes, load_enclave_hash)?;

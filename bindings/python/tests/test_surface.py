@@ -49,6 +49,8 @@ def test_the_package_names_what_is_needed() -> None:
         ({"retries": -1}, ValueError, "retries: expected 0 or more"),
         ({"ca_file": 1}, TypeError, "ca_file: expected str, found int"),
         ({"kem": 1}, TypeError, "kem: expected str"),
+        ({"proxy": 1}, TypeError, "proxy: expected str, found int"),
+        ({"proxy": "socks5://p:1"}, ValueError, "proxy: expected an HTTP proxy"),
     ],
     ids=str,
 )

@@ -19,6 +19,7 @@ pub struct Hex<const N: usize>(pub [u8; N]);
 
 /// Text that is not the hex of such a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HexError {
     /// The number of digits is wrong.
     #[error("expected {expected} hex digits, found {found} characters")]

@@ -34,6 +34,7 @@ pub struct Documents {
 
 /// Bytes that are not an attestation document.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DocumentError {
     /// Longer than [`MAX_DOCUMENT_BYTES`].
     #[error("an attestation document has at most {MAX_DOCUMENT_BYTES} bytes, found {found}")]

@@ -23,6 +23,7 @@ pub struct EnclaveInfo {
 
 /// Text that is no `enclave_info.json`.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EnclaveInfoError {
     /// Not a JSON object with such members.
     #[error("not an enclave_info.json: {0}")]

@@ -10,6 +10,7 @@ use crate::measured::{Measured, Signer};
 use crate::shown::{one_of, shown};
 use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
 
+mod expectations;
 mod file;
 mod key_source;
 mod model;
@@ -33,6 +34,7 @@ pub struct Policy {
 
 /// The parts of a [`Policy`]. In each list one value has to match; an empty one expects nothing.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Expectations {
     /// What the TEE has to have measured.
     pub enclave_hashes: Vec<EnclaveHash>,
@@ -60,6 +62,7 @@ pub struct Expectations {
 
 /// Expectations that would accept programs of anybody.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PolicyBuildError {
     /// Nothing was expected.
     #[error(

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use confonnx_client::{
-    Aead, Expectations, Kem, ModelPin, ModelRef, Options, Policy, Secret, SigningKey, load_enclave_hash,
-    load_policy,
+    Aead, Expectations, Kem, ModelPin, ModelRef, Options, Policy, Proxy, Secret, SigningKey,
+    load_enclave_hash, load_policy,
 };
 
 /// What the server has to be.
@@ -76,6 +76,9 @@ pub(crate) struct Connection {
     /// Certificates (PEM) that https is checked against, in place of this machine's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// HTTP proxy on the way, or `none` [default: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say]
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
     /// Key encapsulation: x-wing (post-quantum), x25519 or p-256
     #[arg(long, default_value = "x-wing", value_parser = kem)]
     kem: Kem,
@@ -89,7 +92,7 @@ impl Expected {
     pub(crate) fn policy(&self, max_age: Option<Duration>) -> Result<Policy> {
         let mut expected = match &self.policy {
             Some(source) => load_policy(source)?,
-            None => Expectations { allow_debug: self.enclave_allow_debug, ..Expectations::default() },
+            None => Expectations::new().allow_debug(self.enclave_allow_debug),
         };
         let hashes = self.enclave_hash.iter().map(|source| load_enclave_hash(source));
         expected.narrow_enclave_hashes(hashes.collect::<Result<_, _>>()?)?;
@@ -121,6 +124,7 @@ impl Connection {
         }
         options.timeout = Duration::from_secs_f64(self.timeout);
         (options.retries, options.ca_file) = (self.retries, self.ca_file.clone());
+        options.proxy = self.proxy.as_deref().map(Proxy::from_name).unwrap_or_default();
         (options.kem, options.aead) = (self.kem, self.aead);
         Ok(options)
     }

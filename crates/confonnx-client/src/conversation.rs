@@ -6,13 +6,13 @@
 //! host ([`Client`](crate::Client)); a page's `fetch` is another.
 //!
 //! ```no_run
-//! # use confonnx_client::conversation::{Head, Now, Step};
-//! # fn example(fetch: impl Fn(&Step) -> Option<(Head, Vec<u8>)>, now: impl Fn() -> Now, rng: &mut impl rand_core::CryptoRng)
+//! # use confonnx_client::conversation::{CryptoRng, Head, Now, Step};
+//! # fn example(fetch: impl Fn(&Step) -> Option<(Head, Vec<u8>)>, now: impl Fn() -> Now, rng: &mut impl CryptoRng)
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! use confonnx_client::conversation::{Conversation, Exchange, Outcome, Want};
 //! use confonnx_client::{Expectations, Options, Policy, Request};
 //!
-//! let expected = Expectations { enclave_hashes: vec!["4a…".parse()?], ..Expectations::default() };
+//! let expected = Expectations::new().enclave_hash("4a…".parse()?);
 //! let conversation = Conversation::new("https://models.example", Policy::new(expected)?, Options::default())?;
 //! let mut exchange = Exchange::new(conversation.into(), Want::Call(Request::get("/v2").into()), None);
 //! let outcome = loop {
@@ -58,6 +58,7 @@ pub use self::exchange::{Body, Exchange, Outcome, Step, Wait, Want};
 pub use self::incoming::Head;
 use crate::base::Base;
 use crate::{ClientError, Options};
+pub use rand_core::CryptoRng;
 
 /// The host's clocks.
 #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,18 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The proxy that an option or a variable of the environment names cannot be used. Its URL is not shown, because there may
+    /// be a password in it.
+    #[error(
+        "{named}: expected an HTTP proxy, such as http://proxy.example:3128, {reason}; to ask none, {}",
+        if .named == "proxy" { "say `none`" } else { "add the server to NO_PROXY" }
+    )]
+    Proxy {
+        /// The option or the variable.
+        named: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A header option cannot be used. Its value is not shown, because it may be secret.
     #[error("the name or value of header field `{name}` is not valid in HTTP")]
     Header {

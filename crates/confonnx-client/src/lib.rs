@@ -5,14 +5,26 @@
 //! keys when they change and never treats an unsealed answer as a result. [`blocking::Client`] is the same without
 //! `async`. What both do is a [`conversation`] without IO; without the feature `native` that is all there is.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use confonnx_client::{Client, DataType, Expectations, Options, Policy, Shape, Tensor};
+//! ```
+//! use confonnx_client::{Client, ClientError, DataType, ErrorKind, Expectations, Options, Policy, Shape, Tensor};
 //!
-//! let expected = Expectations { enclave_hashes: vec!["4a…".parse()?], ..Expectations::default() };
-//! let client = Client::new("https://models.example", Policy::new(expected)?, Options::default())?;
-//! let image = Tensor::new(DataType::Fp32, Shape::new([1, 1, 28, 28])?, vec![0; 4 * 28 * 28])?;
-//! let outputs = client.infer(None, vec![("image".into(), image)], &[]).await?;
+//! async fn classify(client: &Client, pixels: Vec<u8>) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
+//!     let shape = Shape::new([1, 1, 28, 28]).expect("four dimensions");
+//!     let image = Tensor::new(DataType::Uint8, shape, pixels).expect("as many pixels as the shape says");
+//!     // Attests first, if nothing was verified yet. `None` is the server's only model.
+//!     client.infer(None, vec![("image".into(), image)], &[]).await
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // What `confonnx measure` says of the program that is to see the images.
+//! let program = "4a81".repeat(16).parse()?;
+//! let policy = Policy::new(Expectations::new().enclave_hash(program))?;
+//! let client = Client::new("http://127.0.0.1:1", policy, Options::new().retries(0))?;
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let error = classify(&client, vec![0; 28 * 28]).await.expect_err("nobody listens there");
+//! assert_eq!(error.kind(), ErrorKind::Transport);
+//! assert!(client.proof().is_none(), "nothing was verified, so nothing was sent");
+//! # });
 //! # Ok(())
 //! # }
 //! ```
@@ -38,20 +50,22 @@ pub use error::{BoxError, ClientError, ErrorKind};
 pub use model_ref::ModelRef;
 #[cfg(feature = "native")]
 pub use native::{Client, LoadError, Stream, blocking, load_enclave_hash, load_policy};
-pub use options::{Options, Secret, TokenSource};
+pub use options::{Options, Proxy, Secret, TokenSource};
 pub use repository::ModelState;
 pub use request::{Request, Response};
 
-pub use confonnx_attest::Genuine;
 pub use confonnx_attest::measure;
 pub use confonnx_attest::{
-    Check, Claims, Digest, Document, DocumentError, EnclaveHash, EnclaveInfo, Expectations, Hex, ModelClaim,
-    ModelPin, ModelRefused, Nonce, Outcome, Policy, PolicyBuildError, PolicyError, PolicyFileError, Preset,
-    RawError, RawEvidence, SigningKey, Step, Tee, TimeError, Trusted, UnixTime, Verdict, VerifyError,
+    AcceptedEngine, AcceptedKeyService, Build, Check, Claims, ClientAuth, Digest, Document, DocumentError,
+    EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, Genuine, Hex, HexError, KeyClaim, KeyService,
+    KeySource, Maxima, ModelClaim, ModelPin, ModelRefused, Nonce, Outcome, Platforms, Policy,
+    PolicyBuildError, PolicyError, PolicyFileError, Preset, RawError, RawEvidence, Refusal, Runtime,
+    ServerExpectations, SigningKey, SigningKeyError, Step, Tee, TimeError, Trusted, UnixTime, Verdict,
+    VerifyError,
 };
 #[cfg(feature = "native")]
-pub use confonnx_model::encrypted::{ModelKey, OwnerKey};
+pub use confonnx_model::encrypted::{KeyError, ModelKey, OwnerKey, OwnerKeyError};
 pub use confonnx_protocol::bhttp::Fields;
-pub use confonnx_protocol::oip::{ModelMetadata, ServerMetadata, TensorMetadata};
-pub use confonnx_protocol::{Aead, Kem};
+pub use confonnx_protocol::oip::{ModelMetadata, OipError, ServerMetadata, TensorMetadata};
+pub use confonnx_protocol::{Aead, Kem, SealError};
 pub use confonnx_tensor::{DataType, Shape, Tensor, TensorError};

@@ -6,6 +6,7 @@ mod drive;
 mod host;
 mod outgoing;
 mod policy;
+mod proxies;
 mod transport;
 
 pub use client::Client;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confonnx_protocol::{Aead, Kem};
-use zeroize::Zeroizing;
+use confonnx_tensor::Erased;
 
 use crate::BoxError;
 
@@ -30,10 +30,10 @@ pub struct Options {
     pub aead: Aead,
     /// Seal requests in chunks (draft-ietf-ohai-chunked-ohttp), and so the replies; for peers that stream.
     pub chunked: bool,
-    /// Resume: from the third call on, requests are sealed without key encapsulation for as long as the server
-    /// keeps the session. They can be linked to each other, and whoever gets hold of the session's secret before it
+    /// Resume: from the third call on, requests are sealed without key encapsulation for as long as the server keeps
+    /// the resumption. They can be linked to each other, and whoever gets hold of the resumption's secret before it
     /// ends can open them all (docs/protocol.md, section 4.1). Never with `chunked` or `relay`.
-    pub sessions: bool,
+    pub resumption: bool,
     /// URL of an Oblivious HTTP relay (RFC 9458) that takes the sealed requests, so that the server does not see whose they
     /// are. It is asked for attestation documents, too, by GET (docs/protocol.md, section 2.1). Header fields of these
     /// options are for the server and never go there.
@@ -51,6 +51,8 @@ pub struct Options {
     /// PEM file with the certificates that https is checked against, in place of this machine's. (Confidentiality does not
     /// rest on them.)
     pub ca_file: Option<PathBuf>,
+    /// The proxy on the way to the server; that of the environment by default.
+    pub proxy: Proxy,
 }
 
 impl Default for Options {
@@ -64,13 +66,14 @@ impl Default for Options {
             kem: Kem::XWing,
             aead: Aead::Aes256Gcm,
             chunked: false,
-            sessions: true,
+            resumption: true,
             relay: None,
             timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             max_reply: 1 << 30,
             retries: 2,
             ca_file: None,
+            proxy: Proxy::Environment,
         }
     }
 }
@@ -116,10 +119,10 @@ impl Options {
         self
     }
 
-    /// Resume (the field `sessions`).
+    /// Resume.
     #[must_use]
     pub fn resumption(mut self, value: bool) -> Self {
-        self.sessions = value;
+        self.resumption = value;
         self
     }
 
@@ -165,6 +168,13 @@ impl Options {
         self
     }
 
+    /// Proxy on the way.
+    #[must_use]
+    pub fn proxy(mut self, value: Proxy) -> Self {
+        self.proxy = value;
+        self
+    }
+
     /// User and password for HTTP Basic, outside the seal.
     #[must_use]
     pub fn basic(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
@@ -184,6 +194,27 @@ impl Options {
     pub fn inner_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
         self.inner_headers.push((name.into(), value.into()));
         self
+    }
+}
+
+/// The HTTP proxy on the way to a server. It sees what everybody on the way sees: sealed requests, or TLS around them. This
+/// machine (`localhost` and loopback addresses) is always reached directly.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Proxy {
+    /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say, in capitals or not, when the client is made.
+    #[default]
+    Environment,
+    /// None, whatever the environment says.
+    Direct,
+    /// The one at this URL, such as `http://user:password@proxy.example:3128`.
+    Url(Secret),
+}
+
+impl Proxy {
+    /// `none`, or a URL.
+    pub fn from_name(text: &str) -> Self {
+        if text == "none" { Self::Direct } else { Self::Url(text.into()) }
     }
 }
 
@@ -212,7 +243,7 @@ impl fmt::Debug for TokenSource {
 
 /// Text that is erased on drop and never printed.
 #[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(Erased<String>);
 
 impl Secret {
     /// The text.
@@ -223,7 +254,7 @@ impl Secret {
 
 impl<T: Into<String>> From<T> for Secret {
     fn from(text: T) -> Self {
-        Self(Zeroizing::new(text.into()))
+        Self(Erased::new(text.into()))
     }
 }
 

@@ -279,7 +279,7 @@ fn sealing_key(ring: &KeyRing, kem: Kem) -> SealingKey {
         .evidence(&report_data(&tree.root(), &key_configs, &claims))
         .unwrap();
     let document = Document::new(key_configs.clone(), claims, evidence, tree.root(), tree.proof(0));
-    let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+    let policy = Policy::new(Expectations::new().allow_debug(true)).unwrap();
     let trusted = document.verify(Some(&nonce), NOW).unwrap().appraise(&policy, NOW).unwrap();
     let config =
         KeyConfig::parse_list(&key_configs).unwrap().into_iter().find(|config| config.kem() == kem).unwrap();

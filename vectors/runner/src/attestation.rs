@@ -19,27 +19,16 @@ fn outcome(case: &Value, document: &[u8]) -> Option<Value> {
     let nonce: Option<Nonce> = case["nonce"].as_str().map(str::parse).transpose().ok()?;
     let now = UnixTime(case["now"].as_u64()?);
     let wanted = &case["policy"];
-    let policy = Policy::new(Expectations {
-        enclave_hashes: wanted["enclave_hash"]
-            .as_str()
-            .map(str::parse)
-            .transpose()
-            .ok()?
-            .into_iter()
-            .collect(),
-        signing_keys: wanted["signing_key_pem"]
-            .as_str()
-            .map(SigningKey::from_pem)
-            .transpose()
-            .ok()?
-            .into_iter()
-            .collect(),
-        model_hashes: wanted["model_hash"].as_str().map(str::parse).transpose().ok()?.into_iter().collect(),
-        allow_debug: wanted["allow_debug"].as_bool().unwrap_or_default(),
-        max_age: wanted["max_age_s"].as_u64().map(Duration::from_secs),
-        ..Expectations::default()
-    })
-    .ok()?;
+    let mut expected = Expectations::new();
+    expected.enclave_hashes =
+        wanted["enclave_hash"].as_str().map(str::parse).transpose().ok()?.into_iter().collect();
+    expected.signing_keys =
+        wanted["signing_key_pem"].as_str().map(SigningKey::from_pem).transpose().ok()?.into_iter().collect();
+    expected.model_hashes =
+        wanted["model_hash"].as_str().map(str::parse).transpose().ok()?.into_iter().collect();
+    expected.allow_debug = wanted["allow_debug"].as_bool().unwrap_or_default();
+    expected.max_age = wanted["max_age_s"].as_u64().map(Duration::from_secs);
+    let policy = Policy::new(expected).ok()?;
     let failed = |verdict: &Verdict| verdict.failed().map(|check| check.name).collect::<Vec<_>>();
     let Ok(document) = Document::parse(document) else {
         return Some(json!(["document-invalid", []]));

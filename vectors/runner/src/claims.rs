@@ -16,14 +16,9 @@ pub(crate) fn called(case: &Value) -> (Value, Value) {
     let found = || -> Option<Value> {
         let claims: Claims = serde_json::from_str(case["claims"].as_str()?).ok()?;
         let pins = case["model_hashes"].as_array()?;
-        let expected = Expectations {
-            allow_debug: true,
-            model_hashes: pins
-                .iter()
-                .map(|pin| pin.as_str().and_then(|pin| pin.parse().ok()))
-                .collect::<Option<_>>()?,
-            ..Expectations::default()
-        };
+        let mut expected = Expectations::new().allow_debug(true);
+        expected.model_hashes =
+            pins.iter().map(|pin| pin.as_str().and_then(|pin| pin.parse().ok())).collect::<Option<_>>()?;
         let policy = Policy::new(expected).ok()?;
         let found = policy.model(&claims, case["model"].as_str(), case["version"].as_str());
         Some(found.map_or("refused".into(), |called| json!([called.name, called.version])))

@@ -34,7 +34,7 @@ fn trusted(key_configs: &[u8]) -> Option<Trusted> {
     let nonce = Nonce([5; 32]);
     let tree = Tree::new(vec![nonce]).ok()?;
     let document = document(key_configs, &Claims::example(START).to_bytes(), &tree);
-    let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).ok()?;
+    let policy = Policy::new(Expectations::new().allow_debug(true)).ok()?;
     Document::parse(&document).ok()?.verify(Some(&nonce), START).ok()?.appraise(&policy, START).ok()
 }
 

@@ -10,6 +10,14 @@ AuthKey = str | Callable[[], str]
 Hashes = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+@dataclass(frozen=True)
+class Called:
+    """A model, as far as it is named."""
+
+    name: str | None
+    version: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """All options of a client but its URL, as `Client.__init__` describes them. Secrets are not in its `repr`."""
@@ -30,6 +38,7 @@ class Options:
     chunked: bool = False
     retries: int = 2
     ca_file: str | None = None
+    proxy: str | None = field(default=None, repr=False)
 
 
 def options(
@@ -49,7 +58,7 @@ def options(
     for name in ("auth_key_outside", "enclave_allow_debug", "sessions", "chunked"):
         if not isinstance(rest[name], bool):
             raise TypeError(f"{name}: expected True or False, found {type(rest[name]).__name__}")
-    for name in ("kem", "aead", "relay"):
+    for name in ("kem", "aead", "relay", "proxy"):
         text(name, rest[name])
     timeout = rest["timeout"]
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):

@@ -18,7 +18,7 @@ from typing import Any, Mapping, NoReturn, Sequence
 import numpy.typing as npt
 
 from confonnx import _confonnx, _html, _options, _tensor
-from confonnx._options import AuthKey, Hashes
+from confonnx._options import AuthKey, Called, Hashes
 from confonnx._tensor import Array
 from confonnx.exceptions import (
     AttestationError,
@@ -97,9 +97,6 @@ class ModelState:
 INPUT_INVALID = "input-invalid"
 """The server's code for inputs that do not fit the model."""
 
-_Called = tuple[str | None, str | None]
-"""Name and version of a model."""
-
 
 class _Base:
     """What both clients are: their options, and what they know without the network."""
@@ -126,6 +123,7 @@ class _Base:
         chunked: bool = False,
         retries: int = 2,
         ca_file: str | os.PathLike[str] | None = None,
+        proxy: str | None = None,
     ) -> None:
         if not isinstance(url, str):
             raise TypeError(f"url: expected str, found {type(url).__name__}")
@@ -146,22 +144,23 @@ class _Base:
             chunked=chunked,
             retries=retries,
             ca_file=ca_file,
+            proxy=proxy,
         )
         self._model, self._version = _options.text("model", model), _options.version("model_version", model_version)
         self._client = _confonnx.Client(url, options)
-        self._types: dict[_Called, _tensor.Types] = {}
+        self._types: dict[Called, _tensor.Types] = {}
 
-    def _called(self, model: object, version: object) -> _Called:
+    def _called(self, model: object, version: object) -> Called:
         name, number = _options.text("model", model), _options.version("model_version", version)
         # The client's version is one of the client's model.
-        return name or self._model, number or (self._version if name in (None, self._model) else None)
+        return Called(name or self._model, number or (self._version if name in (None, self._model) else None))
 
     def _verified(self) -> Attestation | None:
         """What the next call rests on; `None` before the first one, after `load` or `unload`, and once closed."""
         proof = None if self._client.closed else self._client.proof()
         return None if proof is None else _attested(proof)
 
-    def _learned(self, called: _Called, metadata: _confonnx.Metadata) -> _tensor.Types:
+    def _learned(self, called: Called, metadata: _confonnx.Metadata) -> _tensor.Types:
         types = {tensor.name: tensor.datatype for tensor in metadata.inputs}
         self._types[called] = types
         return types
@@ -236,6 +235,8 @@ class Client(_Base):
             connection broke; what may have run is run again only if that changes nothing, as for inference. `timeout` is
             for all tries together.
         ca_file: Certificates (PEM) that https is checked against, in place of this machine's.
+        proxy: URL of the HTTP proxy on the way, or `none`; when not given, what the variables `HTTPS_PROXY`, `HTTP_PROXY`,
+            `ALL_PROXY` and `NO_PROXY` say. It sees sealed requests. This machine is always reached directly.
 
     Raises:
         PolicyError: No expectation was given, or one is malformed.

@@ -47,7 +47,8 @@ def encrypt_model(
     if key is None and key_path is not None:
         key = Path(key_path).read_text()
     assert key is not None
-    return EncryptedModel(*_confonnx.encrypt_model(os.fspath(model), os.fspath(out), key))
+    found = _confonnx.encrypt_model(os.fspath(model), os.fspath(out), key)
+    return EncryptedModel(found.model_hash, found.ciphertext_hash)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -30,10 +30,10 @@ def get_model_info(model_path: str | os.PathLike[str]) -> ModelInfo:
 
     Raises `OSError` when the file cannot be read, `ValueError` when it is no ONNX model.
     """
-    inputs, outputs = _confonnx.model_info(os.fspath(model_path))
+    info = _confonnx.model_info(os.fspath(model_path))
     return {
-        "inputs": {name: {"shape": shape, "type": type_} for name, type_, shape in inputs},
-        "outputs": {name: {"shape": shape, "type": type_} for name, type_, shape in outputs},
+        "inputs": {value.name: {"shape": value.shape, "type": value.type} for value in info.inputs},
+        "outputs": {value.name: {"shape": value.shape, "type": value.type} for value in info.outputs},
     }
 
 

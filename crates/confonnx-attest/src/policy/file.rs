@@ -15,6 +15,7 @@ use crate::{
 /// Where the sections of a policy start from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Preset {
     /// Only platforms without known weaknesses.
     #[default]
@@ -25,6 +26,7 @@ pub enum Preset {
 
 /// Text that is not a policy.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PolicyFileError {
     /// Not TOML, or with keys or values that a policy has not.
     #[error("{0}")]

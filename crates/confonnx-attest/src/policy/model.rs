@@ -28,6 +28,7 @@ pub struct Called {
 
 /// No model that a call could go to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelRefused {
     /// None was named, and there is not exactly one.
     #[error("name a model: the server has {}", list(available))]

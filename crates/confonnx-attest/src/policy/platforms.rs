@@ -14,6 +14,7 @@ macro_rules! platforms {
     ($($(#[$doc:meta])* $kind:ident $folder:ident;)*) => {
         /// What each kind of TEE has to be beyond the enclave hash. A kind without a section is refused.
         #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
         pub struct Platforms {
             $(
                 #[doc = concat!("`[", stringify!($folder), "]`.")]

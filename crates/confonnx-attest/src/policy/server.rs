@@ -15,6 +15,7 @@ use crate::{Build, Claims, Digest, KeyClaim, Runtime, Verdict};
 /// They are statements of the program, and true only as far as it is the one that was measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ServerExpectations {
     /// SHA-256 of the server's executable: one of these.
     #[serde(deserialize_with = "at_least_one")]
@@ -47,6 +48,7 @@ pub struct ServerExpectations {
 
 /// What a preset allows at most. What the claims do not state is not held against them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Maxima {
     /// As `max_key_lifetime_s`.
     pub key_lifetime_s: u64,
@@ -70,6 +72,7 @@ impl Default for Maxima {
 /// Where models may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum AcceptedEngine {
     /// In processes of their own, without the server's keys.
     Isolated,
@@ -78,6 +81,7 @@ pub enum AcceptedEngine {
 /// Of what a server may do or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Refusal {
     /// It must not.
     Refuse,

@@ -17,6 +17,7 @@ pub struct SigningKey {
 
 /// Text that is not a public key in PEM.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SigningKeyError {
     /// There is no `PUBLIC KEY` block.
     #[error("expected a PEM file with a `-----BEGIN PUBLIC KEY-----` block, found none")]

@@ -44,10 +44,10 @@ fn flaw_6_measurement_and_debug_are_checked_beside_the_signer() {
         let genuine = Document::parse(&document()).unwrap().verify(Some(&NONCE), NOW).unwrap();
         genuine.appraise(&policy(expected), NOW)
     };
-    let right_program = Expectations { enclave_hashes: vec![MEASUREMENT.into()], ..Expectations::default() };
+    let right_program = Expectations::new().enclave_hash(MEASUREMENT.into());
     let err = appraise(right_program.clone()).unwrap_err();
     assert!(err.verdict.failed().any(|check| check.name == "debug"), "{}", err.verdict);
-    assert!(appraise(Expectations { allow_debug: true, ..right_program }).is_ok());
+    assert!(appraise(right_program.allow_debug(true)).is_ok());
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn document_of(claims: &Claims, key_configs: &[u8]) -> Vec<u8> {
 }
 
 fn allow_debug() -> Expectations {
-    Expectations { allow_debug: true, ..Expectations::default() }
+    Expectations::new().allow_debug(true)
 }
 
 fn policy(expected: Expectations) -> Policy {

@@ -10,26 +10,16 @@ use crate::{MEASUREMENT, NONCE, NOW, allow_debug, document, document_of, policy}
 fn nothing_expected_is_an_error() {
     let build = |expected| Policy::new(expected).map(drop);
     assert_eq!(build(Expectations::default()), Err(PolicyBuildError::NoExpectation));
-    let max_age = Some(Duration::from_secs(60));
-    assert_eq!(
-        build(Expectations { max_age, ..Expectations::default() }),
-        Err(PolicyBuildError::NoExpectation)
-    );
-    let model_hashes = vec![Digest([1; 32]).into()];
-    assert_eq!(
-        build(Expectations { model_hashes: model_hashes.clone(), ..Expectations::default() }),
-        Err(PolicyBuildError::ModelHashAlone)
-    );
-    assert_eq!(build(Expectations { model_hashes, ..allow_debug() }), Ok(()));
+    let aged = Expectations::new().max_age(Duration::from_secs(60));
+    assert_eq!(build(aged), Err(PolicyBuildError::NoExpectation));
+    let model = Expectations::new().model_hash(Digest([1; 32]).into());
+    assert_eq!(build(model.clone()), Err(PolicyBuildError::ModelHashAlone));
+    assert_eq!(build(model.allow_debug(true)), Ok(()));
 }
 
 #[test]
 fn a_refusal_names_all_checks_with_both_values() {
-    let wrong = Expectations {
-        enclave_hashes: vec![Digest([0; 32]).into()],
-        model_hashes: vec![Digest([0; 32]).into()],
-        ..Expectations::default()
-    };
+    let wrong = Expectations::new().enclave_hash(Digest([0; 32]).into()).model_hash(Digest([0; 32]).into());
     let genuine = Document::parse(&document()).unwrap().verify(Some(&NONCE), NOW).unwrap();
     let err = genuine.appraise(&policy(wrong), NOW).unwrap_err();
     let failed: Vec<_> = err.verdict.failed().map(|check| check.name).collect();
@@ -70,7 +60,7 @@ fn signing_keys_are_pem() {
 fn the_policy_on_clients_can_be_pinned() {
     let mut claims = Claims::example(NOW);
     let check = |claims: &Claims, accepted: u8| {
-        let expected = Expectations { client_auth: vec![Digest([accepted; 32])], ..allow_debug() };
+        let expected = allow_debug().client_auth(Digest([accepted; 32]));
         let genuine = Document::parse(&document_of(claims, b"k")).unwrap().verify(Some(&NONCE), NOW).unwrap();
         genuine
             .appraise(&policy(expected), NOW)

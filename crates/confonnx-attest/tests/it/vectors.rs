@@ -35,18 +35,15 @@ fn outcome(case: &Value, document: &[u8]) -> (&'static str, Vec<String>) {
     let nonce: Option<Nonce> = text(&case["nonce"]).map(|hex| hex.parse().unwrap());
     let now = UnixTime(case["now"].as_u64().unwrap());
     let wanted = &case["policy"];
-    let policy = Policy::new(Expectations {
-        enclave_hashes: text(&wanted["enclave_hash"]).map(|hex| hex.parse().unwrap()).into_iter().collect(),
-        signing_keys: text(&wanted["signing_key_pem"])
-            .map(|pem| SigningKey::from_pem(&pem).unwrap())
-            .into_iter()
-            .collect(),
-        model_hashes: text(&wanted["model_hash"]).map(|hex| hex.parse().unwrap()).into_iter().collect(),
-        allow_debug: wanted["allow_debug"].as_bool().unwrap_or_default(),
-        max_age: wanted["max_age_s"].as_u64().map(Duration::from_secs),
-        ..Expectations::default()
-    })
-    .unwrap();
+    let mut expected = Expectations::new();
+    expected.enclave_hashes =
+        text(&wanted["enclave_hash"]).map(|hex| hex.parse().unwrap()).into_iter().collect();
+    expected.signing_keys =
+        text(&wanted["signing_key_pem"]).map(|pem| SigningKey::from_pem(&pem).unwrap()).into_iter().collect();
+    expected.model_hashes = text(&wanted["model_hash"]).map(|hex| hex.parse().unwrap()).into_iter().collect();
+    expected.allow_debug = wanted["allow_debug"].as_bool().unwrap_or_default();
+    expected.max_age = wanted["max_age_s"].as_u64().map(Duration::from_secs);
+    let policy = Policy::new(expected).unwrap();
     let names =
         |verdict: confonnx_attest::Verdict| verdict.failed().map(|check| check.name.to_owned()).collect();
     let Ok(document) = Document::parse(document) else {

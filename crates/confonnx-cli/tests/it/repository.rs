@@ -195,3 +195,22 @@ fn calls_that_reach_nobody_fail() {
     assert_eq!(failed.status.code(), Some(1));
     assert!(stderr(&failed).contains("/nowhere.pem"), "{}", stderr(&failed));
 }
+
+#[test]
+fn the_proxy_of_the_environment_is_asked_or_refused() {
+    let models = ["models", "--url", "http://models.example", "--enclave-allow-debug", "--retries", "0"];
+    let asked = |variable: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_confonnx"));
+        let done = command.args(models).args(more).env("HTTP_PROXY", variable).output().unwrap();
+        assert_eq!(done.status.code(), Some(1));
+        stderr(&done)
+    };
+    let error = asked("http://127.0.0.1:1", &[]);
+    assert!(error.contains("no connection through the proxy http://127.0.0.1:1/: "), "{error}");
+    let error = asked("socks5://127.0.0.1:1", &[]);
+    assert!(error.contains("HTTP_PROXY: expected an HTTP proxy"), "{error}");
+    let error = asked("http://127.0.0.1:1", &["--proxy", "http://127.0.0.1:2"]);
+    assert!(error.contains("no connection through the proxy http://127.0.0.1:2/: "), "{error}");
+    let error = asked("socks5://127.0.0.1:1", &["--proxy", "none"]);
+    assert!(error.contains("no answer from http://models.example") && !error.contains("proxy"), "{error}");
+}

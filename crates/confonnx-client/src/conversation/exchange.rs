@@ -358,7 +358,7 @@ impl<'a> Exchange<'a> {
         let message = |room, offer| call.message(path, token, options, date, room, offer);
         // Both would be linked: what a relay hides, and what is sent in chunks, which have no resumption.
         let chunked = options.chunked || call.streamed;
-        let resumes = options.sessions && options.relay.is_none() && !chunked;
+        let resumes = options.resumption && options.relay.is_none() && !chunked;
         let way = if resumes { key.resuming.way(now.elapsed) } else { Way::Plain };
         let (body, sealed) = if chunked {
             let mut start = Vec::new();

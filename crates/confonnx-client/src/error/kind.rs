@@ -45,6 +45,7 @@ impl ClientError {
         match self {
             Self::Url { .. }
             | Self::Header { .. }
+            | Self::Proxy { .. }
             | Self::Inputs(_)
             | Self::NotEncrypted { .. }
             | Self::File { .. }
@@ -54,7 +55,7 @@ impl ClientError {
             | Self::NotGenuine(_)
             | Self::NotTrusted(_)
             | Self::NoKey { .. }
-            | Self::Model(ModelRefused::Hash { .. }) => ErrorKind::Attestation,
+            | Self::Model(_) => ErrorKind::Attestation,
             Self::Refused { .. } | Self::RequestTooLarge { .. } | Self::Inner { .. } => ErrorKind::Refused,
             Self::Transport { .. } => ErrorKind::Transport,
             Self::Timeout { .. } => ErrorKind::Timeout,

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER,
+};
 use http::{Method, Request};
 use hyper::body::{Body, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -14,17 +16,19 @@ use rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
 use super::outgoing::Outgoing;
+use super::proxies::{Proxies, Way};
 use crate::base::Base;
 use crate::conversation::Head;
 use crate::{BoxError, ClientError, Options};
 
-type Connector = HttpsConnector<HttpConnector>;
+type Connector = HttpsConnector<Way>;
 
 /// A pool of connections.
 #[derive(Debug)]
 pub(crate) struct Transport {
     http: Client<Connector, Outgoing>,
     connector: Connector,
+    proxies: Proxies,
     headers: HeaderMap,
 }
 
@@ -35,18 +39,24 @@ impl Transport {
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(options.connect_timeout));
+        let proxies = Proxies::new(&options.proxy)?;
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls(relay.filter(|relay| relay.is_https()).unwrap_or(base), options)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tcp);
-        Ok(Self { http: pool(&https), connector: https, headers: outer_headers(options)? })
+            .wrap_connector(Way { tcp, proxies: proxies.clone() });
+        Ok(Self { http: pool(&https), connector: https, proxies, headers: outer_headers(options)? })
     }
 
     /// The same without its connections.
     pub(crate) fn afresh(&self) -> Self {
-        let Self { connector, headers, .. } = self;
-        Self { http: pool(connector), connector: connector.clone(), headers: headers.clone() }
+        let Self { connector, proxies, headers, .. } = self;
+        Self {
+            http: pool(connector),
+            connector: connector.clone(),
+            proxies: proxies.clone(),
+            headers: headers.clone(),
+        }
     }
 
     /// Sends a request; the head of its answer, and the body to be read. `ours` are the header fields of the options, which are
@@ -65,6 +75,9 @@ impl Transport {
             Request::builder().method(method).uri(url).body(body).map_err(|err| failed(err.into()))?;
         if ours {
             request.headers_mut().extend(self.headers.clone());
+        }
+        if let Some(credentials) = self.proxies.credentials(request.uri()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, credentials);
         }
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
         if let Some(content_type) = content_type {

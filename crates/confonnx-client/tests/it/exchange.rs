@@ -229,7 +229,7 @@ async fn an_unreachable_server_is_named() {
 fn the_blocking_face_does_the_same() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(Fake::start());
-    let expected = confonnx_client::Expectations { allow_debug: true, ..Default::default() };
+    let expected = confonnx_client::Expectations::new().allow_debug(true);
     let policy = confonnx_client::Policy::new(expected).unwrap();
     let client = confonnx_client::blocking::Client::new(&server.url(), policy, Options::default()).unwrap();
     for _ in 0..2 {

@@ -40,7 +40,7 @@ pub(crate) struct State {
     /// Outer headers and lengths of sealed requests.
     pub(crate) received: Vec<(hyper::HeaderMap, usize)>,
     pub(crate) attestations: usize,
-    /// Requests opened in a session.
+    /// Requests opened by a resumption.
     pub(crate) resumed: usize,
     pub(crate) grants: bool,
     /// Outer headers of requests for documents.
@@ -134,13 +134,13 @@ impl Fake {
         self.state().received.len()
     }
 
-    /// Number of requests opened in a session so far.
+    /// Number of requests opened by a resumption so far.
     pub(crate) fn resumed(&self) -> usize {
         self.state().resumed
     }
 
-    /// Keys as they are, sessions gone: a replica with the same keys.
-    pub(crate) fn forget_sessions(&self) {
+    /// Keys as they are, resumptions gone: a replica with the same keys.
+    pub(crate) fn forget_resumptions(&self) {
         self.state().ring = ring(1);
     }
 
@@ -189,7 +189,7 @@ async fn answer(
         return Ok(state.attest(nonce));
     }
     let (head, body) = request.into_parts();
-    let in_session = head.headers["content-type"] == "message/confonnx-session-req";
+    let is_resumed = head.headers["content-type"] == "message/confonnx-session-req";
     let body = body.collect().await.unwrap().to_bytes().to_vec();
     let fault = {
         let mut state = state.lock().unwrap();
@@ -200,7 +200,7 @@ async fn answer(
     if let Fault::Slow = fault {
         tokio::time::sleep(Duration::from_secs(3600)).await;
     }
-    Ok(state.lock().unwrap().gateway(body, in_session, &fault))
+    Ok(state.lock().unwrap().gateway(body, is_resumed, &fault))
 }
 
 impl State {
@@ -252,12 +252,12 @@ impl State {
         }
     }
 
-    fn gateway(&mut self, body: Vec<u8>, in_session: bool, fault: &Fault) -> Response<Full<Bytes>> {
+    fn gateway(&mut self, body: Vec<u8>, is_resumed: bool, fault: &Fault) -> Response<Full<Bytes>> {
         if let Fault::Answer(status, kind, body) = fault {
             return respond(*status, kind, (*body).into());
         }
         let opened =
-            if in_session { self.ring.open_resumed(body, now()) } else { self.ring.open(body, now()) };
+            if is_resumed { self.ring.open_resumed(body, now()) } else { self.ring.open(body, now()) };
         let (opened, reply) = match opened {
             Ok(opened) => opened,
             Err(err) => {
@@ -265,7 +265,7 @@ impl State {
                 return respond(err.code().status(), "application/problem+json", problem.into());
             }
         };
-        self.resumed += usize::from(in_session);
+        self.resumed += usize::from(is_resumed);
         let (head, content) = bhttp::decode_request(opened.plaintext.expose()).unwrap();
         let mut message = Vec::new();
         let mut answer = ResponseHead::new(200);
@@ -301,7 +301,7 @@ impl State {
             _ => {}
         }
         self.last_reply = fresh;
-        let media_type = if in_session { "message/confonnx-session-res" } else { "message/ohttp-res" };
+        let media_type = if is_resumed { "message/confonnx-session-res" } else { "message/ohttp-res" };
         let mut response = respond(200, media_type, sealed);
         if let Fault::HalfBody = fault {
             response.headers_mut().insert("content-length", "100000".parse().unwrap());

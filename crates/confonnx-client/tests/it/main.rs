@@ -4,6 +4,7 @@ mod attestation;
 mod conversation;
 mod exchange;
 mod fake;
+mod proxies;
 mod resumption;
 
 use confonnx_client::{Client, ClientError, DataType, Expectations, Options, Policy, Shape, Tensor};
@@ -19,7 +20,7 @@ fn client_with(server: &Fake, options: Options) -> Client {
 }
 
 fn policy() -> Policy {
-    Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap()
+    Policy::new(Expectations::new().allow_debug(true)).unwrap()
 }
 
 /// What the fake server echoes.

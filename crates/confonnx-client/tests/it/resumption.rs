@@ -1,4 +1,4 @@
-//! Resumed sessions, and what a server or somebody before it can do to them.
+//! Resumptions, and what a server or somebody before it can do to them.
 
 use confonnx_attest::Nonce;
 use confonnx_client::{ClientError, Options};
@@ -8,9 +8,9 @@ use crate::{client, client_with, echo};
 
 const PROBLEM: &str = "application/problem+json";
 
-fn without_sessions() -> Options {
+fn without_resumptions() -> Options {
     let mut options = Options::default();
-    options.sessions = false;
+    options.resumption = false;
     options
 }
 
@@ -28,11 +28,11 @@ async fn from_the_third_call_on_there_is_no_key_encapsulation() {
 }
 
 #[tokio::test]
-async fn sessions_can_be_turned_off() {
+async fn resumptions_can_be_turned_off() {
     let server = Fake::start().await;
     let mut chunked = Options::default();
     chunked.chunked = true;
-    for options in [without_sessions(), chunked] {
+    for options in [without_resumptions(), chunked] {
         let client = client_with(&server, options);
         for _ in 0..4 {
             // The server of this test takes no chunks; that is what it is asked all the same.
@@ -56,13 +56,13 @@ async fn a_server_that_grants_nothing_is_offered_again_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_forgotten_session_costs_one_more_request_and_no_attestation() {
+async fn a_forgotten_resumption_costs_one_more_request_and_no_attestation() {
     let server = Fake::start().await;
     let client = client(&server);
     for _ in 0..3 {
         echo(&client).await.unwrap();
     }
-    server.forget_sessions();
+    server.forget_resumptions();
     echo(&client).await.unwrap();
     assert_eq!((server.received(), server.resumed(), server.attestations()), (5, 1, 1));
     // That one offered again.
@@ -72,7 +72,7 @@ async fn a_forgotten_session_costs_one_more_request_and_no_attestation() {
 }
 
 #[tokio::test]
-async fn whatever_says_that_a_session_is_no_good_ends_it_alone() {
+async fn whatever_says_that_a_resumption_is_no_good_ends_it_alone() {
     for code in
         ["session-unknown", "key-unknown", "request-invalid", "request-replayed", "media-type-unsupported"]
     {
@@ -101,7 +101,7 @@ async fn a_server_that_is_busy_is_not_asked_again_at_once() {
     assert!(matches!(err, ClientError::Refused { status: 429, .. }), "{err}");
     assert_eq!(server.received(), 4);
     echo(&client).await.unwrap();
-    assert_eq!(server.resumed(), 2, "the session goes on");
+    assert_eq!(server.resumed(), 2, "the resumption goes on");
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn behind_replicas_that_forget_every_other_request_it_stops_trying() {
     let client = client(&server);
     for _ in 0..30 {
         echo(&client).await.unwrap();
-        server.forget_sessions();
+        server.forget_resumptions();
     }
     // The first two are full; then three are sent twice, and no more for a while.
     assert_eq!((server.opened(), server.received(), server.resumed()), (30, 33, 0));
@@ -118,14 +118,14 @@ async fn behind_replicas_that_forget_every_other_request_it_stops_trying() {
 }
 
 #[tokio::test]
-async fn a_session_ends_with_an_outdated_key() {
+async fn a_resumption_ends_with_an_outdated_key() {
     let server = Fake::start().await;
     let client = client(&server);
     for _ in 0..3 {
         echo(&client).await.unwrap();
     }
     begin_epoch(&server.state().ring);
-    // In the session, which is told so.
+    // By the resumption, which is told so.
     echo(&client).await.unwrap();
     assert!(client.key_outdated());
     for resumed in [2, 2, 3] {
@@ -151,7 +151,7 @@ async fn a_reply_of_an_earlier_request_is_refused() {
 }
 
 #[tokio::test]
-async fn concurrent_calls_share_a_session_and_make_one_offer() {
+async fn concurrent_calls_share_a_resumption_and_make_one_offer() {
     let server = Fake::start().await;
     let client = client(&server);
     echo(&client).await.unwrap();

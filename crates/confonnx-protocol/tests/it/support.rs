@@ -74,7 +74,7 @@ pub(crate) fn trusted(key_configs: &[u8]) -> Trusted {
         .evidence(&report_data(&tree.root(), key_configs, &claims))
         .unwrap();
     let document = Document::new(key_configs.to_vec(), claims, evidence, tree.root(), tree.proof(0));
-    let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+    let policy = Policy::new(Expectations::new().allow_debug(true)).unwrap();
     document.verify(Some(&nonce), START).unwrap().appraise(&policy, START).unwrap()
 }
 

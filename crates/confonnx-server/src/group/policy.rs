@@ -89,13 +89,12 @@ impl PeerPolicy {
     /// [`PeerPolicyError::Build`]
     pub fn like(own: &Genuine) -> Result<Self, PeerPolicyError> {
         let (tee, sha256) = (own.tee(), own.same_program());
-        let policy = Policy::new(Expectations {
-            enclave_hashes: vec![own.enclave_hash().clone()],
-            allow_debug: tee == Tee::Insecure,
-            peer_policies: vec![sha256],
-            platforms: Platforms::cloud().only(tee),
-            ..Expectations::default()
-        })?;
+        let expected = Expectations::new()
+            .enclave_hash(own.enclave_hash().clone())
+            .allow_debug(tee == Tee::Insecure)
+            .peer_policy(sha256)
+            .platforms(Platforms::cloud().only(tee));
+        let policy = Policy::new(expected)?;
         Ok(Self { policy, sha256, same_program: true, not_before: UnixTime(0) })
     }
 

@@ -143,7 +143,7 @@ impl Notes {
             return self;
         }
         let resumption = opened.grant_resumption(&mut rng());
-        service.metrics.sessions.fetch_add(u64::from(resumption.is_some()), Relaxed);
+        service.metrics.resumptions.fetch_add(u64::from(resumption.is_some()), Relaxed);
         Self { resumption, ..self }
     }
 }

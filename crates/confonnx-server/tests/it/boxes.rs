@@ -26,7 +26,7 @@ fn children(parent: u32) -> Vec<u32> {
 }
 
 fn client(server: &Server, auth_key: Option<&str>) -> Client {
-    let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+    let policy = Policy::new(Expectations::new().allow_debug(true)).unwrap();
     let mut options = Options::default();
     options.auth_key = auth_key.map(Into::into);
     Client::new(&server.url, policy, options).unwrap()

@@ -207,12 +207,14 @@ pub(crate) async fn whole(response: Response<Incoming>) -> Response<Bytes> {
 }
 
 pub(crate) fn policy() -> Policy {
-    Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap()
+    Policy::new(Expectations::new().allow_debug(true)).unwrap()
 }
 
 pub(crate) fn trust(document: &[u8], nonce: Option<&Nonce>) -> Result<Trusted, Box<dyn std::error::Error>> {
     let max_age = nonce.is_none().then_some(Duration::from_secs(120));
-    let policy = Policy::new(Expectations { allow_debug: true, max_age, ..Expectations::default() })?;
+    let mut expected = Expectations::new().allow_debug(true);
+    expected.max_age = max_age;
+    let policy = Policy::new(expected)?;
     Ok(Document::parse(document)?.verify(nonce, clock::now())?.appraise(&policy, clock::now())?)
 }
 

@@ -75,11 +75,7 @@ async fn two_servers_share_no_key() {
 async fn other_models_are_other_keys_and_pinned_clients_send_nothing() {
     let server = start("mlp").await;
     let hash = confonnx_model::model_hash(&model("mlp")).unwrap();
-    let expected = Expectations {
-        allow_debug: true,
-        model_hashes: vec![Digest(hash).into()],
-        ..Expectations::default()
-    };
+    let expected = Expectations::new().allow_debug(true).model_hash(Digest(hash).into());
     let pinned = Client::new(&server.url(), Policy::new(expected).unwrap(), Options::default()).unwrap();
     let other = server.client(Options::default());
     pinned.server_metadata().await.unwrap();

@@ -24,7 +24,7 @@ mod reference;
 mod released;
 mod replicas;
 mod repository;
+mod resumption;
 mod service;
-mod sessions;
 mod tpm;
 mod trustee;

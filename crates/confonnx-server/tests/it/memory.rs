@@ -100,7 +100,7 @@ async fn neither_the_models_key_nor_its_file_stays_in_memory() {
     let key = ModelKey::generate().unwrap();
     encrypted::encrypt(&key, File::open(model("mlp")).unwrap(), File::create(&path).unwrap()).unwrap();
     let server = Server::start(&["--use-model-key-provisioning", "--model-path", path.to_str().unwrap()]);
-    let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+    let policy = Policy::new(Expectations::new().allow_debug(true)).unwrap();
     let client = Client::new(&server.url, policy, Options::default()).unwrap();
     client.provision_model_key(None, &key, None).await.unwrap();
     assert!(client.ready().await.unwrap());
@@ -153,7 +153,7 @@ async fn no_token_stays_in_memory() {
         audit.to_str().unwrap(),
     ]);
     let ask = async |token: &str| {
-        let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+        let policy = Policy::new(Expectations::new().allow_debug(true)).unwrap();
         let mut options = Options::default();
         options.auth_key = Some(token.into());
         let client = Client::new(&server.url, policy, options).unwrap();
@@ -206,7 +206,7 @@ async fn nothing_that_was_read_of_an_unloaded_model_stays_in_memory() {
     };
     fs::rename(repository.path().join("digits"), repository.path().join(".digits")).unwrap();
     let claimed = || async {
-        let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+        let policy = Policy::new(Expectations::new().allow_debug(true)).unwrap();
         let client = Client::new(&server.url, policy, Options::default()).unwrap();
         client.attest().await.unwrap().claims().models.len()
     };

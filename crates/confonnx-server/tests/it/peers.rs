@@ -194,7 +194,8 @@ async fn the_policy_has_to_be_the_same() {
 
     // So clients have to agree to it.
     let client = |peer_policies| {
-        let expected = Expectations { allow_debug: true, peer_policies, ..Expectations::default() };
+        let mut expected = Expectations::new().allow_debug(true);
+        expected.peer_policies = peer_policies;
         Client::new(&other.url(), Policy::new(expected).unwrap(), Options::default()).unwrap()
     };
     let refused = client(vec![]).server_metadata().await.unwrap_err().to_string();

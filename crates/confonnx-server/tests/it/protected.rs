@@ -38,11 +38,7 @@ impl Protected {
 }
 
 pub(crate) fn client(server: &Running, model_hash: [u8; 32]) -> Client {
-    let expected = Expectations {
-        allow_debug: true,
-        model_hashes: vec![Digest(model_hash).into()],
-        ..Expectations::default()
-    };
+    let expected = Expectations::new().allow_debug(true).model_hash(Digest(model_hash).into());
     Client::new(&server.url(), Policy::new(expected).unwrap(), Options::default()).unwrap()
 }
 

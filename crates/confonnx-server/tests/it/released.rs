@@ -50,7 +50,9 @@ impl Setup {
             name: Some(NAME.into()),
         };
         let key_services = vec![service];
-        Policy::new(Expectations { allow_debug: true, key_services, ..Expectations::default() }).unwrap()
+        let mut expected = Expectations::new().allow_debug(true);
+        expected.key_services = key_services;
+        Policy::new(expected).unwrap()
     }
 
     fn client(&self, server: &Running) -> Client {

@@ -252,11 +252,7 @@ impl Drop for Nginx {
 
 fn client(port: u16) -> Client {
     let hash = Digest(confonnx_model::model_hash(&model("external")).unwrap());
-    let expected = Expectations {
-        allow_debug: true,
-        model_hashes: vec![ModelPin::from(hash)],
-        ..Expectations::default()
-    };
+    let expected = Expectations::new().allow_debug(true).model_hash(ModelPin::from(hash));
     let mut options = Options::default();
     options.timeout = PATIENCE;
     // What is lost is counted, not asked for again.

@@ -40,7 +40,7 @@ fn sealing_key(ring: &KeyRing) -> SealingKey {
     let bound = report_data(&tree.root(), &configs, &claims);
     let evidence = Attester::insecure(Digest([1; 32])).evidence(&bound).unwrap();
     let document = Document::new(configs.clone(), claims, evidence, tree.root(), tree.proof(0));
-    let policy = Policy::new(Expectations { allow_debug: true, ..Expectations::default() }).unwrap();
+    let policy = Policy::new(Expectations::new().allow_debug(true)).unwrap();
     let trusted = document.verify(Some(&nonce), NOW).unwrap().appraise(&policy, NOW).unwrap();
     SealingKey::new(KeyConfig::parse_list(&configs).unwrap().remove(0), &trusted).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Resumed sessions over the wire.
+//! Resumptions over the wire.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,10 +14,10 @@ use hyper::Response;
 
 use super::harness::*;
 
-const IN_SESSION: &str = "message/confonnx-session-req";
+const RESUMED: &str = "message/confonnx-session-req";
 
 impl Running {
-    /// The answer to a request that offers a session, and the session if one is granted.
+    /// The answer to a request that offers a resumption, and the resumption if one is granted.
     async fn offer(&self, mut head: RequestHead, kem: Kem) -> (Answer, Option<Resumption>) {
         head.fields.push(RESUMPTION_FIELD, RESUMPTION_OFFER);
         let key = self.key(kem).await;
@@ -26,22 +26,22 @@ impl Running {
         let answer = Answer::open(self.post(SEALED, sealed).await, opener);
         let grant =
             answer.head.fields.get(RESUMPTION_FIELD).map(|grant| String::from_utf8(grant.to_vec()).unwrap());
-        let session = grant.map(|grant| offer.accept(&grant.parse().unwrap()));
-        (answer, session)
+        let resumption = grant.map(|grant| offer.accept(&grant.parse().unwrap()));
+        (answer, resumption)
     }
 
-    async fn session(&self) -> Resumption {
+    async fn resumption(&self) -> Resumption {
         self.offer(head("GET", "/v2"), Kem::XWing).await.1.expect("granted")
     }
 
-    fn session_metrics(&self) -> (u64, u64) {
+    fn resumption_metrics(&self) -> (u64, u64) {
         let metrics = self.app.metrics();
-        (metrics.sessions.load(Relaxed), metrics.resumed.load(Relaxed))
+        (metrics.resumptions.load(Relaxed), metrics.resumed.load(Relaxed))
     }
 }
 
-fn seal_in(session: &Resumption, head: &RequestHead) -> (Vec<u8>, ReplyOpener) {
-    session.seal(&message(head, b""), &mut rng()).unwrap()
+fn seal_in(resumption: &Resumption, head: &RequestHead) -> (Vec<u8>, ReplyOpener) {
+    resumption.seal(&message(head, b""), &mut rng()).unwrap()
 }
 
 fn open(response: Response<Bytes>, opener: ReplyOpener) -> Answer {
@@ -50,33 +50,33 @@ fn open(response: Response<Bytes>, opener: ReplyOpener) -> Answer {
 }
 
 #[tokio::test]
-async fn requests_in_a_session_are_answered_and_each_once() {
+async fn requests_in_a_resumption_are_answered_and_each_once() {
     let server = start("mlp").await;
-    let session = server.session().await;
+    let resumption = server.resumption().await;
     for _ in 0..3 {
-        let (sealed, opener) = seal_in(&session, &head("GET", "/v2"));
-        let answer = open(server.post(IN_SESSION, sealed.clone()).await, opener);
+        let (sealed, opener) = seal_in(&resumption, &head("GET", "/v2"));
+        let answer = open(server.post(RESUMED, sealed.clone()).await, opener);
         assert_eq!((answer.head.status, answer.field("confonnx-key")), (200, "current"));
         assert!(answer.head.fields.get(RESUMPTION_FIELD).is_none());
-        let again = server.post(IN_SESSION, sealed).await;
+        let again = server.post(RESUMED, sealed).await;
         assert_eq!((again.status().as_u16(), code(&again)), (409, "request-replayed".to_owned()));
     }
-    assert_eq!(server.session_metrics(), (1, 3));
+    assert_eq!(server.resumption_metrics(), (1, 3));
     // Errors travel inside the seal, as ever.
-    let (sealed, opener) = seal_in(&session, &head("GET", "/nowhere"));
-    assert_eq!(open(server.post(IN_SESSION, sealed).await, opener).head.status, 404);
-    let (sealed, opener) = seal_in(&session, &RequestHead::new("GET", "/v2"));
-    let answer = open(server.post(IN_SESSION, sealed).await, opener);
+    let (sealed, opener) = seal_in(&resumption, &head("GET", "/nowhere"));
+    assert_eq!(open(server.post(RESUMED, sealed).await, opener).head.status, 404);
+    let (sealed, opener) = seal_in(&resumption, &RequestHead::new("GET", "/v2"));
+    let answer = open(server.post(RESUMED, sealed).await, opener);
     assert_eq!((answer.head.status, answer.json()["code"].as_str()), (400, Some("date-missing")));
 }
 
 #[tokio::test]
-async fn what_does_not_open_in_a_session() {
+async fn what_does_not_open_in_a_resumption() {
     let server = start("mlp").await;
-    let session = server.session().await;
-    let (sealed, _) = seal_in(&session, &head("GET", "/v2"));
+    let resumption = server.resumption().await;
+    let (sealed, _) = seal_in(&resumption, &head("GET", "/v2"));
     for end in [0, 7, 62, 63, 78] {
-        assert_eq!(code(&server.post(IN_SESSION, sealed[..end].to_vec()).await), "request-invalid", "{end}");
+        assert_eq!(code(&server.post(RESUMED, sealed[..end].to_vec()).await), "request-invalid", "{end}");
     }
     for (at, expected) in [
         (7, "session-unknown"),
@@ -89,61 +89,61 @@ async fn what_does_not_open_in_a_session() {
     ] {
         let mut flipped = sealed.clone();
         flipped[at] ^= 1;
-        let refused = server.post(IN_SESSION, flipped).await;
+        let refused = server.post(RESUMED, flipped).await;
         assert_eq!((refused.status().as_u16(), code(&refused)), (400, expected.to_owned()), "{at}");
     }
     for other in [SEALED, "message/ohttp-chunked-req"] {
         assert_eq!(code(&server.post(other, sealed.clone()).await), "request-invalid");
     }
-    assert_eq!(server.post(IN_SESSION, sealed).await.status(), 200);
-    // Another server, which has neither the key nor the session.
-    let (sealed, _) = seal_in(&session, &head("GET", "/v2"));
-    assert_eq!(code(&start("mlp").await.post(IN_SESSION, sealed).await), "session-unknown");
+    assert_eq!(server.post(RESUMED, sealed).await.status(), 200);
+    // Another server, which has neither the key nor the resumption.
+    let (sealed, _) = seal_in(&resumption, &head("GET", "/v2"));
+    assert_eq!(code(&start("mlp").await.post(RESUMED, sealed).await), "session-unknown");
 }
 
 #[tokio::test]
-async fn whoever_may_not_ask_gets_no_session_and_is_asked_again_in_one() {
+async fn whoever_may_not_ask_gets_no_resumption_and_is_asked_again_in_one() {
     let keys = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(keys.path(), "0123456789abcdef0123456789abcdef\n").unwrap();
     let path = keys.path().to_owned();
     let server = start_with(config("mlp", |settings| settings.auth_key_file = Some(path))).await;
-    let (answer, session) = server.offer(head("GET", "/v2"), Kem::X25519).await;
-    assert_eq!((answer.head.status, session.is_some()), (401, false));
+    let (answer, resumption) = server.offer(head("GET", "/v2"), Kem::X25519).await;
+    assert_eq!((answer.head.status, resumption.is_some()), (401, false));
     let authorized = || {
         let mut head = head("GET", "/v2");
         head.fields.push("authorization", "Bearer 0123456789abcdef0123456789abcdef");
         head
     };
-    let (answer, session) = server.offer(authorized(), Kem::X25519).await;
+    let (answer, resumption) = server.offer(authorized(), Kem::X25519).await;
     assert_eq!(answer.head.status, 200);
-    let session = session.unwrap();
+    let resumption = resumption.unwrap();
     for (head, expected) in [(authorized(), 200), (head("GET", "/v2"), 401)] {
-        let (sealed, opener) = seal_in(&session, &head);
-        assert_eq!(open(server.post(IN_SESSION, sealed).await, opener).head.status, expected);
+        let (sealed, opener) = seal_in(&resumption, &head);
+        assert_eq!(open(server.post(RESUMED, sealed).await, opener).head.status, expected);
     }
 }
 
 #[tokio::test]
-async fn a_session_is_as_long_as_the_setting_says_and_the_claims_say_it() {
-    let server = start_with(config("mlp", |settings| settings.session_lifetime = Some(1))).await;
+async fn a_resumption_is_as_long_as_the_setting_says_and_the_claims_say_it() {
+    let server = start_with(config("mlp", |settings| settings.resumption_lifetime = Some(1))).await;
     let settings = server.attest().await.claims().settings.clone();
     assert_eq!(
         (settings["session_lifetime_s"].as_u64(), settings["max_sessions"].as_u64()),
         (Some(1), Some(65_536))
     );
-    let session = server.session().await;
+    let resumption = server.resumption().await;
     loop {
-        let (sealed, _) = seal_in(&session, &head("GET", "/v2"));
-        let answer = server.post(IN_SESSION, sealed).await;
+        let (sealed, _) = seal_in(&resumption, &head("GET", "/v2"));
+        let answer = server.post(RESUMED, sealed).await;
         if answer.status() != 200 {
             assert_eq!(code(&answer), "session-unknown");
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let server = start_with(config("mlp", |settings| settings.max_sessions = Some(0))).await;
-    let (answer, session) = server.offer(head("GET", "/v2"), Kem::XWing).await;
-    assert_eq!((answer.head.status, session.is_some()), (200, false));
+    let server = start_with(config("mlp", |settings| settings.max_resumptions = Some(0))).await;
+    let (answer, resumption) = server.offer(head("GET", "/v2"), Kem::XWing).await;
+    assert_eq!((answer.head.status, resumption.is_some()), (200, false));
 }
 
 #[tokio::test]
@@ -151,20 +151,20 @@ async fn clients_resume_by_themselves_and_get_the_same_answers() {
     let server = start("mlp").await;
     let (client, full) = (server.client(Options::default()), {
         let mut options = Options::default();
-        options.sessions = false;
+        options.resumption = false;
         server.client(options)
     });
     let expected = infer(&full).await;
     for _ in 0..5 {
         assert_eq!(infer(&client).await, expected);
     }
-    assert_eq!(server.session_metrics(), (1, 3));
-    // The keys change: the client hears of it in the session, and starts over.
+    assert_eq!(server.resumption_metrics(), (1, 3));
+    // The keys change: the client hears of it by the resumption, and starts over.
     server.begin_epoch();
     for _ in 0..4 {
         assert_eq!(infer(&client).await, expected);
     }
-    assert_eq!(server.session_metrics(), (2, 5));
+    assert_eq!(server.resumption_metrics(), (2, 5));
     assert_eq!((client.key_rollover_count(), client.key_invalid_count()), (1, 0));
 }
 
@@ -179,7 +179,7 @@ async fn clients_go_on_at_another_server_behind_the_same_address() {
     for _ in 0..3 {
         infer(&client).await;
     }
-    assert_eq!((first.session_metrics(), second.session_metrics()), ((1, 1), (1, 1)));
+    assert_eq!((first.resumption_metrics(), second.resumption_metrics()), ((1, 1), (1, 1)));
 }
 
 async fn infer(client: &Client) -> Vec<(String, Tensor<'static>)> {
