@@ -76,7 +76,7 @@ pub struct Config {
     pub keys: KeyTimes,
     /// How many encapsulated keys the replay table holds.
     pub replay_capacity: usize,
-    /// Resumed sessions.
+    /// Resumptions.
     pub resumption: ResumptionLimits,
     /// Bounds of what clients can make the server hold.
     pub limits: Limits,
@@ -273,7 +273,7 @@ impl Config {
             return Err(injected);
         }
         let matches = Settings::flags().try_get_matches_from(arguments)?;
-        let settings = Settings::from_arg_matches(&matches)?;
+        let settings = Settings::from_arg_matches(&matches)?.or(renamed(|name| std::env::var(name).ok())?);
         let settings = match &settings.config {
             None => settings,
             Some(path) => {
@@ -350,9 +350,9 @@ impl Config {
         let sync = at_least_1("key-sync-interval", settings.key_sync_interval.unwrap_or(HOUR))?;
         let error_retry =
             at_least_1("key-error-retry-interval", settings.key_error_retry_interval.unwrap_or(300))?;
-        let session_lifetime = at_least_1("session-lifetime", settings.session_lifetime.unwrap_or(600))?;
-        if session_lifetime > DAY {
-            let (name, found) = ("session-lifetime", session_lifetime.to_string());
+        let lifetime = at_least_1("resumption-lifetime", settings.resumption_lifetime.unwrap_or(600))?;
+        if lifetime > DAY {
+            let (name, found) = ("resumption-lifetime", lifetime.to_string());
             return Err(ConfigError::Range { name, found, expected: "at most 86400, a day" });
         }
         let address = settings.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -395,8 +395,8 @@ impl Config {
                 error_retry: Duration::from_secs(error_retry),
             },
             resumption: ResumptionLimits {
-                max: settings.max_sessions.unwrap_or(1 << 16),
-                lifetime: Duration::from_secs(session_lifetime),
+                max: settings.max_resumptions.unwrap_or(1 << 16),
+                lifetime: Duration::from_secs(lifetime),
             },
             replay_capacity: at_least_1("replay-capacity", settings.replay_capacity.unwrap_or(1 << 24))?,
             limits: Limits {
@@ -465,15 +465,33 @@ fn most_memory() -> u64 {
     total / 4 * 3
 }
 
+/// What variables say that had another name once.
+fn renamed(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, clap::Error> {
+    let found = RENAMED.iter().filter_map(|(old, flag)| Some(format!("--{flag}={}", variable(old)?)));
+    let arguments: Vec<_> = std::iter::once(String::new()).chain(found).collect();
+    if arguments.len() == 1 {
+        return Ok(Settings::default());
+    }
+    Settings::from_arg_matches(&Settings::flags().try_get_matches_from(arguments)?)
+}
+
+/// Variables by their old names, and the settings that they are.
+const RENAMED: [(&str, &str); 2] =
+    [("CONFONNX_MAX_SESSIONS", "max-resumptions"), ("CONFONNX_SESSION_LIFETIME", "resumption-lifetime")];
+
 /// `CONFONNX_…` variables that no setting reads: probably misspelled.
 pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> BTreeSet<String> {
     let command = Settings::flags();
     let known: BTreeSet<_> =
         command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
+    let renamed = |name: &str| RENAMED.iter().any(|(old, _)| *old == name);
     let names = names.into_iter().filter_map(|name| name.into_string().ok());
     names
         .filter(|name| {
-            name.starts_with("CONFONNX_") && !known.contains(name.as_str()) && !is_service_link(name)
+            name.starts_with("CONFONNX_")
+                && !known.contains(name.as_str())
+                && !renamed(name)
+                && !is_service_link(name)
         })
         .collect()
 }

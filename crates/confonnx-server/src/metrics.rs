@@ -50,9 +50,9 @@ pub struct Metrics {
     pub key_errors: AtomicU64,
     /// Peers that were last seen in another group.
     pub foreign_peers: AtomicI64,
-    /// Sessions granted.
-    pub sessions: AtomicU64,
-    /// Requests answered in a session.
+    /// Resumptions granted.
+    pub resumptions: AtomicU64,
+    /// Requests answered that were sealed by a resumption.
     pub resumed: AtomicU64,
     /// What is stapled to attestation documents.
     pub collateral: CollateralMetrics,
@@ -130,11 +130,11 @@ impl Metrics {
             "Peers that were last seen in another group than this server.",
             &gauge(&self.foreign_peers),
         );
-        family("sessions_total", "counter", "Sessions granted.", &counter(&self.sessions));
+        family("sessions_total", "counter", "Resumptions granted.", &counter(&self.resumptions));
         family(
             "resumed_requests_total",
             "counter",
-            "Requests answered in a session.",
+            "Requests answered that were sealed by a resumption.",
             &counter(&self.resumed),
         );
         for (name, kind, help, samples) in models {

@@ -219,13 +219,15 @@ pub struct Settings {
     /// How long running requests may take to finish after SIGTERM [default: 30].
     #[arg(long, env = "CONFONNX_SHUTDOWN_GRACE", value_name = "SECONDS")]
     pub shutdown_grace: Option<u64>,
-    /// Resumed sessions held for clients that ask again; a new one takes the place of one rarely used; 0 grants none
+    /// Resumptions held for clients that ask again; a new one takes the place of one rarely used; 0 grants none
     /// [default: 65536].
-    #[arg(long, env = "CONFONNX_MAX_SESSIONS", value_name = "N")]
-    pub max_sessions: Option<usize>,
-    /// How long a resumed session lives: its requests stay readable to whoever gets into the TEE meanwhile [default: 600].
-    #[arg(long, env = "CONFONNX_SESSION_LIFETIME", value_name = "SECONDS")]
-    pub session_lifetime: Option<u64>,
+    #[arg(long, env = "CONFONNX_MAX_RESUMPTIONS", value_name = "N", alias = "max-sessions")]
+    #[serde(alias = "max_sessions")]
+    pub max_resumptions: Option<usize>,
+    /// How long a resumption lasts: its requests stay readable to whoever gets into the TEE meanwhile [default: 600].
+    #[arg(long, env = "CONFONNX_RESUMPTION_LIFETIME", value_name = "SECONDS", alias = "session-lifetime")]
+    #[serde(alias = "session_lifetime")]
+    pub resumption_lifetime: Option<u64>,
     /// Requests remembered to refuse replays, for about ten minutes each; more get 503 [default: 16777216].
     #[arg(long, env = "CONFONNX_REPLAY_CAPACITY", value_name = "N")]
     pub replay_capacity: Option<usize>,
@@ -419,8 +421,8 @@ impl Settings {
             max_queue,
             request_timeout,
             shutdown_grace,
-            max_sessions,
-            session_lifetime,
+            max_resumptions,
+            resumption_lifetime,
             replay_capacity,
         )
     }
@@ -470,8 +472,8 @@ const SECTIONS: [(&str, &[&str]); 8] = [
             "key_grace",
             "key_sync_interval",
             "key_error_retry_interval",
-            "max_sessions",
-            "session_lifetime",
+            "max_resumptions",
+            "resumption_lifetime",
             "replay_capacity",
         ],
     ),

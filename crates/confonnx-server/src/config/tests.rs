@@ -59,12 +59,35 @@ fn what_cannot_work_is_refused() {
     assert!(refused(&["--key-rollover-interval", "2592001"]).contains("thirty days"));
     let week = ["--key-rollover-interval", "2592000", "--key-grace", "604801"];
     assert!(refused(&week).contains("at most 604800"));
-    assert!(refused(&["--session-lifetime", "86401"]).contains("at most 86400"));
+    assert!(refused(&["--resumption-lifetime", "86401"]).contains("at most 86400"));
     assert!(refused(&["--model-name", "a/b"]).contains("model-name"));
     assert!(refused(&["--log-level", "loud"]).contains("verbose"));
     // Grace follows a short rollover, so that key ids never run out.
     let config = load(&["--model-path", "m.onnx", "--key-rollover-interval", "2"]).unwrap();
     assert_eq!(config.keys.grace, Duration::from_secs(2));
+}
+
+#[test]
+fn old_names_of_settings_still_say_what_they_said() {
+    let (_dir, path) = file("max_sessions = 7");
+    for (flags, held, seconds) in [
+        (&["--max-sessions", "5", "--session-lifetime", "60"][..], 5, 60),
+        (&["--max-resumptions", "5", "--resumption-lifetime", "60"], 5, 60),
+        (&["--config", &path], 7, 600),
+    ] {
+        let resumption = load(&[&["--model-path", "m.onnx"], flags].concat()).unwrap().resumption;
+        assert_eq!((resumption.max, resumption.lifetime.as_secs()), (held, seconds), "{flags:?}");
+    }
+    let variables = [("CONFONNX_MAX_SESSIONS", "3"), ("CONFONNX_SESSION_LIFETIME", "30")];
+    let given = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into());
+    let settings = renamed(given).unwrap();
+    assert_eq!((settings.max_resumptions, settings.resumption_lifetime), (Some(3), Some(30)));
+    assert!(renamed(|_| Some("many".into())).unwrap_err().to_string().contains("many"));
+    let names = variables.map(|(name, _)| OsString::from(name));
+    assert!(unknown_variables(names).is_empty());
+    let mut help = Settings::flags();
+    let help = help.render_long_help().to_string();
+    assert!(help.contains("--max-resumptions") && !help.contains("--max-sessions"));
 }
 
 #[test]
