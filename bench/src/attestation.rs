@@ -110,7 +110,7 @@ fn device(slow: Duration, quotes: Arc<Mutex<Vec<Instant>>>) -> anyhow::Result<So
         thread::sleep(slow);
         attester.evidence(report_data)
     };
-    Ok(Source { tee: Tee::Insecure, evidence: Box::new(evidence), interval: DEVICE_REST })
+    Ok(Source { tee: Tee::Insecure, evidence: Box::new(evidence), machine_key: None, interval: DEVICE_REST })
 }
 
 /// One document, trusted.

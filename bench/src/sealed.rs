@@ -208,7 +208,7 @@ mod tests {
         let bare = Bare::new(models::load(&config, &runtime).unwrap().model).unwrap();
         let attester = Attester::insecure(confonnx_attest::Digest([0; 32]));
         let evidence = Box::new(move |report_data: &[u8; 64]| attester.evidence(report_data));
-        let source = Source { tee: Tee::Insecure, evidence, interval: Duration::ZERO };
+        let source = Source { tee: Tee::Insecure, evidence, machine_key: None, interval: Duration::ZERO };
         let parts = Parts::load(&config, source, &runtime).unwrap();
         let serving = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let server = serving.block_on(Server::assemble(config, parts)).unwrap();

@@ -29,7 +29,7 @@ pub use hcl::{HardwareReport, HclError, HclReport};
 pub use imds::ImdsError;
 pub use policy::Policy;
 #[cfg(feature = "produce")]
-pub use produce::{Device, DeviceError};
+pub use produce::{Device, DeviceError, GuestError, GuestKey};
 pub use runtime::RuntimeDataError;
 use runtime::{RuntimeData, VmConfiguration};
 

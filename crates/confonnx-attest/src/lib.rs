@@ -58,6 +58,7 @@ mod image;
 pub mod insecure;
 pub mod json;
 mod list;
+mod maa;
 pub mod measure;
 mod measured;
 pub mod merkle;

@@ -8,17 +8,22 @@ use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha384};
 
-use crate::contract::Attested;
-use crate::{Evidence, Tee, snp};
+#[cfg(feature = "produce")]
+use zeroize::Zeroizing;
 
-/// A request to Microsoft Azure Attestation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MaaRequest {
-    /// Path and query, for the instance's base URL.
-    pub path: &'static str,
-    /// JSON to post.
-    pub body: Value,
-}
+use crate::contract::Attested;
+pub use crate::maa::MaaRequest;
+use crate::{Evidence, Tee, snp};
+#[cfg(feature = "produce")]
+use crate::{azure, collateral};
+
+/// A key of this machine to which services encrypt that do not take a key of ours, with the evidence that names it.
+#[cfg(feature = "produce")]
+#[derive(Debug)]
+pub struct MachineKey(azure::GuestKey);
+
+#[cfg(feature = "produce")]
+pub use azure::{DeviceError as MachineError, GuestError as MachineFormError};
 
 /// Why evidence has no form for a service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +60,63 @@ impl Tee {
                 Err(ReleaseError::Tee { service: TRUSTEE, expected, found: self })
             }
         }
+    }
+}
+
+#[cfg(feature = "produce")]
+impl crate::produce::Attester {
+    /// A key of this machine, another one for each `unique`; `None` where services take keys of ours. May block for seconds.
+    ///
+    /// # Errors
+    /// When the device makes none.
+    pub fn machine_key(
+        &self,
+        unique: &[u8; 256],
+    ) -> Result<Option<MachineKey>, crate::produce::ProduceError> {
+        match self {
+            Self::Azure(device) => Ok(Some(MachineKey(device.guest_key(unique)?))),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[cfg(feature = "produce")]
+impl MachineKey {
+    /// What is to be fetched of the processor's vendor, see [`Evidence::collateral_requests`].
+    pub fn collateral_requests(&mut self) -> Vec<collateral::Request> {
+        self.0.evidence().collateral_requests()
+    }
+
+    /// Adds it, see [`Evidence::staple`].
+    ///
+    /// # Errors
+    /// When an answer is malformed.
+    pub fn staple(&mut self, answers: &[Option<&collateral::Answer>]) -> Result<(), collateral::StapleError> {
+        self.0.evidence().staple(answers)
+    }
+
+    /// What Microsoft Azure Attestation is asked with; it answers with a token that is encrypted to the key.
+    ///
+    /// # Errors
+    /// When the key's evidence is of no form that the service reads.
+    pub fn maa(&self) -> Result<MaaRequest, MachineFormError> {
+        self.0.maa()
+    }
+
+    /// What that service encrypted: RSAES-PKCS1-v1_5. Blocks.
+    ///
+    /// # Errors
+    /// When the machine does not decrypt it.
+    pub fn decrypt_pkcs1(&mut self, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, MachineError> {
+        self.0.decrypt_pkcs1(ciphertext)
+    }
+
+    /// What a vault encrypted: RSAES-OAEP with SHA-256. Blocks.
+    ///
+    /// # Errors
+    /// When the machine does not decrypt it.
+    pub fn decrypt_oaep(&mut self, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, MachineError> {
+        self.0.decrypt_oaep(ciphertext)
     }
 }
 
@@ -104,7 +166,7 @@ impl Evidence {
                 Ok(MaaRequest { path: "/attest/TdxVm?api-version=2025-06-01", body })
             }
             other => {
-                let expected = &[Tee::Snp, Tee::Tdx];
+                let expected = &[Tee::Snp, Tee::Tdx, Tee::Azure];
                 Err(ReleaseError::Tee { service: MAA, expected, found: other.tee() })
             }
         }

@@ -34,7 +34,7 @@ pub use certified::AkRoots;
 #[cfg(feature = "produce")]
 pub use command::{CommandError, CommandError as DeviceError};
 #[cfg(feature = "produce")]
-pub(crate) use command::{Handle, Tpm};
+pub(crate) use command::{DecryptionKey, Handle, Padding, Tpm};
 pub use key::{AkPublic, KeyError};
 pub(crate) use pcrs::list;
 pub use pcrs::{Pcrs, PcrsError};
@@ -56,6 +56,15 @@ pub use wire::WireError;
 /// The verifier fixes them: a quote's digest does not say which PCRs it is of, and software can set some of the others
 /// (16, 23) to any value.
 pub const BOOT_PCRS: [u8; 9] = [0, 2, 4, 7, 8, 9, 11, 12, 13];
+
+/// The bytes of a TPMT_SIGNATURE by RSASSA.
+#[cfg(feature = "produce")]
+pub(crate) fn rsa_signature(tpmt: &[u8]) -> Option<Vec<u8>> {
+    match signature::Signature::parse(tpmt) {
+        Ok(signature::Signature::Rsa { padding: signature::Padding::Pkcs1, bytes, .. }) => Some(bytes),
+        _ => None,
+    }
+}
 
 /// Evidence as received or produced.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
+use crate::random;
 use confonnx_attest::{
     Evidence, Tee,
     produce::{Attester, ProduceError},
+    release::MachineKey,
 };
 
 /// What makes evidence: a TEE's device, or what stands for one in a test or measurement.
@@ -17,12 +19,17 @@ pub struct Source {
     pub tee: Tee,
     /// Asks it. May block for some 100 ms.
     pub evidence: Box<Produce>,
+    /// Makes a key of the machine's own, if it has such.
+    pub machine_key: Option<Box<MakeKey>>,
     /// The least time from one quote's start to the next. Devices are often shared with other guests.
     pub interval: Duration,
 }
 
 /// Makes evidence that carries the 64 bytes.
 pub type Produce = dyn FnMut(&[u8; 64]) -> Result<Evidence, ProduceError> + Send;
+
+/// Makes a key of the machine that is another one for each of the bytes.
+pub type MakeKey = dyn Fn(&[u8; 256]) -> Result<Option<MachineKey>, ProduceError> + Send;
 
 /// Gives evidence. Clones ask the same device, one at a time.
 #[derive(Clone)]
@@ -67,6 +74,22 @@ impl Prover {
     }
 }
 
+impl Prover {
+    /// A key of the machine to which services encrypt that take none of ours; `None` where they do.
+    ///
+    /// # Errors
+    /// See [`NoEvidence`].
+    pub async fn machine_key(&self) -> Result<Option<MachineKey>, NoEvidence> {
+        let source = Arc::clone(&self.source);
+        let unique = random::bytes();
+        let made = tokio::task::spawn_blocking(move || {
+            let source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            source.machine_key.as_ref().map_or(Ok(None), |make| make(&unique))
+        });
+        Ok(made.await.map_err(|_| NoEvidence::Stopped)??)
+    }
+}
+
 impl fmt::Debug for Prover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prover").field("tee", &self.tee).finish_non_exhaustive()
@@ -77,7 +100,14 @@ impl From<Attester> for Source {
     fn from(attester: Attester) -> Self {
         let tee = attester.tee();
         let interval = if tee == Tee::Insecure { Duration::ZERO } else { DEVICE_REST };
-        Self { tee, evidence: Box::new(move |report_data| attester.evidence(report_data)), interval }
+        let attester = Arc::new(attester);
+        let maker = Arc::clone(&attester);
+        Self {
+            tee,
+            evidence: Box::new(move |report_data| attester.evidence(report_data)),
+            machine_key: Some(Box::new(move |unique| maker.machine_key(unique))),
+            interval,
+        }
     }
 }
 

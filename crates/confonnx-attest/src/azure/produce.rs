@@ -14,9 +14,14 @@ use crate::contract::Attested;
 use crate::tpm::{CommandError, DEVICE, Handle, QUOTED_PCRS, Tpm};
 use crate::{snp, tdx};
 
+mod guest;
+
+pub use guest::{GuestError, GuestKey};
+
 /// The virtual TPM of this confidential VM, through the kernel's resource manager.
 #[derive(Debug)]
 pub struct Device {
+    root: PathBuf,
     path: PathBuf,
     imds: SocketAddr,
     /// The last TDREPORT with its quote: the report stays the same from boot to boot, and quotes take the host long.
@@ -44,6 +49,17 @@ pub enum DeviceError {
     /// The TD quote cannot be read.
     #[error("the TD quote of Azure's metadata service cannot be read: {0}")]
     Tdx(#[from] tdx::ParseError),
+    /// The firmware's event log cannot be read.
+    #[error("the firmware's event log {path} cannot be read: {source}")]
+    Log {
+        /// Where it is.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A signature is of another kind than Azure's keys make.
+    #[error("expected an RSASSA signature of the vTPM's attestation key 0x81000003, found another")]
+    Signature,
 }
 
 impl Device {
@@ -64,7 +80,7 @@ impl Device {
         }
         let Some(report) = Tpm::open(&path)?.nv_read_if_defined(HCL_REPORT)? else { return Ok(None) };
         HclReport::parse(&report)?;
-        Ok(Some(Self { path, imds, quoted: Mutex::default() }))
+        Ok(Some(Self { root: root.to_owned(), path, imds, quoted: Mutex::default() }))
     }
 
     /// A quote that carries the SHA-256 of `report_data`, with what vouches for the key that signed it. Blocks for as long
@@ -73,7 +89,11 @@ impl Device {
     /// # Errors
     /// See [`DeviceError`]. The next call starts anew.
     pub fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, DeviceError> {
-        let mut tpm = Tpm::open(&self.path)?;
+        self.quoted_by(&mut Tpm::open(&self.path)?, &Sha256::digest(report_data), &QUOTED_PCRS)
+    }
+
+    /// Evidence with a quote that carries `data`.
+    fn quoted_by(&self, tpm: &mut Tpm, data: &[u8], pcrs: &[u8]) -> Result<Evidence, DeviceError> {
         let report = HclReport::parse(&tpm.nv_read(HCL_REPORT)?)?;
         let hardware = match report.hardware {
             HardwareReport::Snp(report) => {
@@ -84,7 +104,7 @@ impl Device {
             }
         };
         let runtime_data = RuntimeData::parse(&report.runtime_data)?;
-        let (quote, pcrs) = tpm.quote_with_values(AK, &Sha256::digest(report_data), &QUOTED_PCRS)?;
+        let (quote, pcrs) = tpm.quote_with_values(AK, data, pcrs)?;
         Ok(Evidence { hardware, runtime_data, quote: Box::new(quote), pcrs })
     }
 

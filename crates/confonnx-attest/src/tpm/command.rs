@@ -7,10 +7,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::algorithm::{ECC, ECDSA, NULL, P256, SHA256};
 use super::quote::parse_selection;
 use super::wire::{Reader, WireError};
 use super::{AkPublic, KeyError, Pcrs, Quote, QuoteError};
+
+mod decryption;
+
+pub(crate) use decryption::{DecryptionKey, Padding};
 
 /// An open TPM. Keys it made are flushed when it is dropped.
 #[derive(Debug)]
@@ -111,7 +117,8 @@ impl Tpm {
         let mut parameters = Writer::default();
         // TPM2B_SENSITIVE_CREATE without password or data; the template; no outside info; no creation PCRs.
         parameters.sized(&[0; 4]).sized(template).u16(0).u32(0);
-        let command = Command { name: "CreatePrimary", code: 0x131, handles: &[ENDORSEMENT], auth: true };
+        let command =
+            Command { name: "CreatePrimary", code: 0x131, handles: &[ENDORSEMENT], sessions: PASSWORD };
         let (handle, answer) = self.run_for_handle(&command, &parameters.0)?;
         self.transient.push(handle);
         let mut reader = Reader::new(&answer);
@@ -121,7 +128,7 @@ impl Tpm {
 
     /// TPM2_ReadPublic: the public part of a loaded or persistent key.
     pub(crate) fn read_public(&mut self, key: Handle) -> Result<AkPublic, CommandError> {
-        let command = Command { name: "ReadPublic", code: 0x173, handles: &[key], auth: false };
+        let command = Command { name: "ReadPublic", code: 0x173, handles: &[key], sessions: NONE };
         let answer = self.run(&command, &[])?;
         let public = Reader::new(&answer).sized("outPublic").map_err(|source| command.malformed(source))?;
         Ok(AkPublic::from_tpmt(public)?)
@@ -129,7 +136,7 @@ impl Tpm {
 
     /// TPM2_PCR_Read of the SHA-256 bank, which gives at most 8 values at a time.
     pub(crate) fn pcr_read(&mut self, indices: &[u8]) -> Result<Pcrs, CommandError> {
-        let command = Command { name: "PCR_Read", code: 0x17e, handles: &[], auth: false };
+        let command = Command { name: "PCR_Read", code: 0x17e, handles: &[], sessions: NONE };
         let malformed = |source| command.malformed(source);
         let mut pcrs = Pcrs::default();
         for some in indices.chunks(8) {
@@ -156,7 +163,7 @@ impl Tpm {
         let pcr = Handle(index.into());
         let mut parameters = Writer::default();
         parameters.u32(1).u16(SHA256).bytes(digest);
-        let command = Command { name: "PCR_Extend", code: 0x182, handles: &[pcr], auth: true };
+        let command = Command { name: "PCR_Extend", code: 0x182, handles: &[pcr], sessions: PASSWORD };
         self.run(&command, &parameters.0).map(drop)
     }
 
@@ -164,7 +171,7 @@ impl Tpm {
     pub(crate) fn quote(&mut self, ak: Handle, data: &[u8], indices: &[u8]) -> Result<Quote, CommandError> {
         let mut parameters = Writer::default();
         parameters.sized(data).u16(NULL).bytes(&selection(indices));
-        let command = Command { name: "Quote", code: 0x158, handles: &[ak], auth: true };
+        let command = Command { name: "Quote", code: 0x158, handles: &[ak], sessions: PASSWORD };
         let answer = self.run(&command, &parameters.0)?;
         let mut reader = Reader::new(&answer);
         let message = reader.sized("quoted").map_err(|source| command.malformed(source))?;
@@ -190,12 +197,12 @@ impl Tpm {
 
     /// TPM2_NV_ReadPublic and TPM2_NV_Read: all of an NV index that its own empty password or the owner's may read.
     pub(crate) fn nv_read(&mut self, index: Handle) -> Result<Vec<u8>, CommandError> {
-        let command = Command { name: "NV_ReadPublic", code: 0x169, handles: &[index], auth: false };
+        let command = Command { name: "NV_ReadPublic", code: 0x169, handles: &[index], sessions: NONE };
         let answer = self.run(&command, &[])?;
         let (attributes, len) = nv_public(&answer).map_err(|source| command.malformed(source))?;
         let authorization = if attributes & NV_AUTHREAD == 0 { OWNER } else { index };
         let handles = [authorization, index];
-        let command = Command { name: "NV_Read", code: 0x14e, handles: &handles, auth: true };
+        let command = Command { name: "NV_Read", code: 0x14e, handles: &handles, sessions: PASSWORD };
         let mut data = Vec::new();
         while let Some(left) = len.checked_sub(data.len()).filter(|&left| left > 0) {
             let mut parameters = Writer::default();
@@ -220,8 +227,14 @@ impl Tpm {
         }
     }
 
+    /// TPM2_FlushContext. The device's resource manager does that in the end; an emulator has none.
+    fn flush(&mut self, handle: Handle) {
+        let command = Command { name: "FlushContext", code: 0x165, handles: &[], sessions: NONE };
+        let _ = self.run(&command, &handle.0.to_be_bytes());
+    }
+
     /// Runs a command whose answer has parameters only.
-    fn run(&mut self, command: &Command<'_>, parameters: &[u8]) -> Result<Vec<u8>, CommandError> {
+    fn run(&mut self, command: &Command<'_>, parameters: &[u8]) -> Result<Zeroizing<Vec<u8>>, CommandError> {
         let answer = self.transmit(command, parameters)?;
         command.parameters(Reader::new(&answer)).map_err(|source| command.malformed(source))
     }
@@ -231,7 +244,7 @@ impl Tpm {
         &mut self,
         command: &Command<'_>,
         parameters: &[u8],
-    ) -> Result<(Handle, Vec<u8>), CommandError> {
+    ) -> Result<(Handle, Zeroizing<Vec<u8>>), CommandError> {
         let answer = self.transmit(command, parameters)?;
         let mut reader = Reader::new(&answer);
         let handle = reader.u32("handle").map_err(|source| command.malformed(source))?;
@@ -240,7 +253,11 @@ impl Tpm {
     }
 
     /// What follows the header of the answer. The kernel repeats commands to a busy TPM; an emulator leaves it to us.
-    fn transmit(&mut self, command: &Command<'_>, parameters: &[u8]) -> Result<Vec<u8>, CommandError> {
+    fn transmit(
+        &mut self,
+        command: &Command<'_>,
+        parameters: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CommandError> {
         let bytes = command.encode(parameters);
         let mut attempt = 0_u32;
         loop {
@@ -264,9 +281,7 @@ impl Tpm {
 impl Drop for Tpm {
     fn drop(&mut self) {
         for handle in std::mem::take(&mut self.transient) {
-            let command = Command { name: "FlushContext", code: 0x165, handles: &[], auth: false };
-            // The device's resource manager flushes them too; an emulator has none.
-            let _ = self.run(&command, &handle.0.to_be_bytes());
+            self.flush(handle);
         }
     }
 }
@@ -276,8 +291,8 @@ struct Command<'a> {
     /// TPM_CC.
     code: u32,
     handles: &'a [Handle],
-    /// Whether its first handle is authorized, with an empty password.
-    auth: bool,
+    /// What authorizes as many of its first handles.
+    sessions: &'a [Handle],
 }
 
 impl Command<'_> {
@@ -286,26 +301,32 @@ impl Command<'_> {
         for handle in self.handles {
             body.u32(handle.0);
         }
-        if self.auth {
-            // The size of what follows; the password session, no nonce, no attributes, an empty password.
-            body.u32(9).u32(PASSWORD_SESSION).u16(0).bytes(&[0]).u16(0);
+        if !self.sessions.is_empty() {
+            // The size of what follows; of each the session, no nonce, no attributes, an empty password.
+            body.u32(u32::try_from(self.sessions.len().saturating_mul(9)).unwrap_or_default());
+            for session in self.sessions {
+                body.u32(session.0).u16(0).bytes(&[0]).u16(0);
+            }
         }
         body.bytes(parameters);
         let mut command = Writer::default();
         let len = u32::try_from(body.0.len().saturating_add(HEADER)).unwrap_or(u32::MAX);
-        command.u16(if self.auth { TAG_SESSIONS } else { TAG_NO_SESSIONS }).u32(len).u32(self.code);
+        command
+            .u16(if self.sessions.is_empty() { TAG_NO_SESSIONS } else { TAG_SESSIONS })
+            .u32(len)
+            .u32(self.code);
         command.bytes(&body.0);
         command.0
     }
 
     /// The parameters of an answer, without their size and the session's acknowledgement.
-    fn parameters(&self, mut reader: Reader<'_>) -> Result<Vec<u8>, WireError> {
-        if !self.auth {
-            return Ok(reader.rest().to_vec());
+    fn parameters(&self, mut reader: Reader<'_>) -> Result<Zeroizing<Vec<u8>>, WireError> {
+        if self.sessions.is_empty() {
+            return Ok(reader.rest().to_vec().into());
         }
         let len = reader.u32("parameterSize")?;
         let len = usize::try_from(len).map_err(|_| WireError::Truncated { field: "parameters" })?;
-        reader.bytes("parameters", len).map(<[u8]>::to_vec)
+        reader.bytes("parameters", len).map(|bytes| bytes.to_vec().into())
     }
 
     fn malformed(&self, source: WireError) -> CommandError {
@@ -319,16 +340,16 @@ fn exchange(
     stream: &mut (impl Read + Write),
     command: &[u8],
     in_one_read: bool,
-) -> io::Result<(u32, Vec<u8>)> {
+) -> io::Result<(u32, Zeroizing<Vec<u8>>)> {
     stream.write_all(command)?;
-    let mut answer = vec![0; MAX_ANSWER];
+    let mut answer = Zeroizing::new(vec![0; MAX_ANSWER]);
     let mut len = 0;
     loop {
         let read = stream.read(answer.get_mut(len..).unwrap_or_default())?;
         len = len.saturating_add(read);
         let received = answer.get(..len).unwrap_or_default();
         match answer_of(received)? {
-            Some((code, body)) => return Ok((code, body.to_vec())),
+            Some((code, body)) => return Ok((code, body.to_vec().into())),
             None if read == 0 || in_one_read => return Err(io::ErrorKind::UnexpectedEof.into()),
             None => {}
         }
@@ -432,7 +453,9 @@ const NV_CHUNK: usize = 512;
 const ATTEMPTS: usize = 5;
 const TAG_NO_SESSIONS: u16 = 0x8001;
 const TAG_SESSIONS: u16 = 0x8002;
-const PASSWORD_SESSION: u32 = 0x4000_0009;
+/// TPM_RS_PW, for the first handle.
+const PASSWORD: &[Handle] = &[Handle(0x4000_0009)];
+const NONE: &[Handle] = &[];
 const OWNER: Handle = Handle(0x4000_0001);
 const ENDORSEMENT: Handle = Handle(0x4000_000b);
 /// TPMA_NV_AUTHREAD (part 2, 13.4).

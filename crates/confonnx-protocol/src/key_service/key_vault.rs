@@ -8,11 +8,13 @@
 use std::fmt;
 
 use aws_lc_rs::{
+    aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
     agreement::{self, ECDH_P256, ECDH_P384, ECDH_P521},
     encoding::{AsBigEndian, AsDer, EcPrivateKeyBin, PublicKeyX509Der},
     key_wrap::{AES_256, AesKek, KeyWrapPadded},
     rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey},
 };
+use base64ct::{Base64, Encoding};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -23,6 +25,23 @@ use super::{decode, encode, shown};
 pub struct AkvKey {
     private: OaepPrivateDecryptingKey,
     modulus: String,
+}
+
+/// A key as the vault sent it, wrapped to the key in the token.
+#[derive(Debug)]
+pub struct Wrapped {
+    encrypted_kek: Vec<u8>,
+    wrapped: Vec<u8>,
+    kind: String,
+}
+
+/// A token that the attestation service encrypted to a machine's own key: the answer of `attest/AzureGuest`.
+#[derive(Debug)]
+pub struct SealedToken {
+    encrypted_key: Vec<u8>,
+    nonce: [u8; 12],
+    /// With its tag.
+    sealed: Vec<u8>,
 }
 
 /// No key could be made.
@@ -122,6 +141,25 @@ impl AkvKey {
     /// # Errors
     /// See [`AkvError`].
     pub fn open(&self, answer: &[u8]) -> Result<Released, AkvError> {
+        let wrapped = Wrapped::parse(answer)?;
+        let key = self.kek(wrapped.encrypted_kek()).ok_or(AkvError::Unwrap)?;
+        wrapped.open(&key)
+    }
+
+    fn kek(&self, encrypted: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let mut kek = Zeroizing::new(vec![0; self.private.min_output_size()]);
+        let len = self.private.decrypt(&OAEP_SHA256_MGF1SHA256, encrypted, &mut kek, None).ok()?.len();
+        kek.truncate(len);
+        Some(kek)
+    }
+}
+
+impl Wrapped {
+    /// Reads the vault's answer; see [`AkvKey::open`] for what is not checked.
+    ///
+    /// # Errors
+    /// See [`AkvError`].
+    pub fn parse(answer: &[u8]) -> Result<Self, AkvError> {
         let json = |part| move |source| AkvError::Json { part, source };
         let Answer { value } =
             confonnx_attest::json::from_slice(answer).map_err(json("the vault's answer"))?;
@@ -141,21 +179,32 @@ impl AkvKey {
         let key_hsm = decode(&key_hsm).ok_or(AkvError::Base64("key_hsm"))?;
         let KeyHsm { ciphertext } = confonnx_attest::json::from_slice(&key_hsm).map_err(json("`key_hsm`"))?;
         let ciphertext = decode(&ciphertext).ok_or(AkvError::Base64("ciphertext"))?;
-        let key = self.unwrap(&ciphertext).ok_or(AkvError::Unwrap)?;
-        match kty.as_str() {
+        let (encrypted_kek, wrapped) = ciphertext.split_at_checked(RSA_BYTES).ok_or(AkvError::Unwrap)?;
+        Ok(Self { encrypted_kek: encrypted_kek.to_vec(), wrapped: wrapped.to_vec(), kind: kty })
+    }
+
+    /// The transfer key, encrypted by RSAES-OAEP with SHA-256 to the key of the token.
+    pub fn encrypted_kek(&self) -> &[u8] {
+        &self.encrypted_kek
+    }
+
+    /// The key in it.
+    ///
+    /// # Errors
+    /// See [`AkvError`].
+    pub fn open(&self, kek: &[u8]) -> Result<Released, AkvError> {
+        let key = self.unwrap(kek).ok_or(AkvError::Unwrap)?;
+        match self.kind.as_str() {
             "oct" | "oct-HSM" => Ok(Released::Bytes(Bytes(key))),
             "EC" | "EC-HSM" => scalar(&key).map(Bytes).map(Released::Scalar).ok_or(AkvError::Private),
             other => Err(AkvError::Kind(shown(other))),
         }
     }
 
-    fn unwrap(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (wrapped_kek, wrapped) = ciphertext.split_at_checked(self.private.key_size_bytes())?;
-        let mut kek = Zeroizing::new(vec![0; self.private.min_output_size()]);
-        let kek = self.private.decrypt(&OAEP_SHA256_MGF1SHA256, wrapped_kek, &mut kek, None).ok()?;
+    fn unwrap(&self, kek: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let kek = AesKek::new(&AES_256, kek).ok()?;
-        let mut key = Zeroizing::new(vec![0; wrapped.len()]);
-        let len = kek.unwrap_with_padding(wrapped, &mut key).ok()?.len();
+        let mut key = Zeroizing::new(vec![0; self.wrapped.len()]);
+        let len = kek.unwrap_with_padding(&self.wrapped, &mut key).ok()?.len();
         key.truncate(len);
         Some(key)
     }
@@ -211,6 +260,55 @@ impl fmt::Display for KeyName {
             None => f.write_str(&self.name),
             Some(version) => write!(f, "{}/{version}", self.name),
         }
+    }
+}
+
+impl SealedToken {
+    /// Reads the service's answer, whose `token` is base64url of JSON.
+    pub fn parse(answer: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Answer {
+            token: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Wire {
+            encrypted_inner_key: String,
+            encryption_params: Params,
+            authentication_data: String,
+            jwt: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Params {
+            iv: String,
+        }
+        let Answer { token } = confonnx_attest::json::from_slice(answer).ok()?;
+        let json = decode(token.trim_end_matches('='))?;
+        let wire: Wire = confonnx_attest::json::from_slice(&json).ok()?;
+        let base64 = |text: &str| Base64::decode_vec(text).ok();
+        let tag = base64(&wire.authentication_data).filter(|tag| tag.len() == AES_256_GCM.tag_len())?;
+        Some(Self {
+            encrypted_key: base64(&wire.encrypted_inner_key)?,
+            nonce: base64(&wire.encryption_params.iv)?.try_into().ok()?,
+            sealed: [base64(&wire.jwt)?, tag].concat(),
+        })
+    }
+
+    /// Its key, encrypted by RSAES-PKCS1-v1_5.
+    pub fn encrypted_key(&self) -> &[u8] {
+        &self.encrypted_key
+    }
+
+    /// The token, whose key has 16 or 32 bytes.
+    pub fn open(mut self, key: &[u8]) -> Option<String> {
+        let algorithm =
+            [&AES_128_GCM, &AES_256_GCM].into_iter().find(|algorithm| algorithm.key_len() == key.len())?;
+        let key = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
+        let nonce = Nonce::assume_unique_for_key(self.nonce);
+        let token = key.open_in_place(nonce, Aad::from(b"Transport Key"), &mut self.sealed).ok()?;
+        let token = str::from_utf8(token).ok()?;
+        (!token.is_empty() && super::trustee::is_token(token)).then(|| token.into())
     }
 }
 
@@ -292,6 +390,8 @@ struct KeyHsm {
     ciphertext: String,
 }
 
+/// Of a key with 2,048 bits.
+const RSA_BYTES: usize = 256;
 const ENC: &str = "RSA_AES_KEY_WRAP_256";
 const KID: &str = "confonnx";
 /// SubjectPublicKeyInfo of RSA (RFC 8017, appendix A.1.1) with a modulus of 256 bytes whose top bit is set, and 65537.

@@ -98,8 +98,12 @@ pub fn auth(tee: &str) -> Vec<u8> {
 /// The token in the answer to the attestation, if there is one.
 pub fn token(bytes: &[u8]) -> Option<String> {
     let Answer { token } = confonnx_attest::json::from_slice(bytes).ok()?;
-    let is_jwt = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    token.chars().all(is_jwt).then_some(token)
+    is_token(&token).then_some(token)
+}
+
+/// Whether it has the letters of a JWT, and no others.
+pub(super) fn is_token(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
 }
 
 /// What a service says went wrong, for people; empty when it says nothing.

@@ -5,11 +5,12 @@ use std::{fmt, path::PathBuf};
 use bytes::Bytes;
 use confonnx_attest::{
     Evidence, KeyService,
-    release::{self, maa_report_data},
+    collateral::{Answer as CollateralAnswer, Request as CollateralRequest, StapleError},
+    release::{self, MaaRequest, MachineError, MachineKey, maa_report_data},
 };
 use confonnx_protocol::key_service::{
     AkvKey,
-    key_vault::{self as akv, KeyName, NoKey, Released},
+    key_vault::{self as akv, KeyName, NoKey, Released, SealedToken, Wrapped},
 };
 use http::{Request, header};
 use zeroize::Zeroizing;
@@ -47,6 +48,14 @@ pub enum AkvError {
     /// Its attestation service cannot check this TEE.
     #[error("key vault: {0}")]
     Form(#[from] release::ReleaseError),
+    /// What names the machine's own key has no form for the service.
+    #[error("key vault: {0}")]
+    Machine(#[from] release::MachineFormError),
+    /// The machine's own key does not open what was encrypted to it.
+    #[error(
+        "key vault: this machine does not open what was encrypted to it: {0} (was anything measured since?)"
+    )]
+    Decrypt(#[from] MachineError),
     /// No key to wrap to.
     #[error("key vault: {0}")]
     NoKey(#[from] NoKey),
@@ -110,26 +119,60 @@ impl Akv {
     /// # Errors
     /// See [`AkvError`].
     pub async fn release(&self, key: &KeyName) -> Result<Released, AkvError> {
+        match self.prover.machine_key().await? {
+            Some(machine) => self.release_to_machine(machine, key).await,
+            None => self.release_to_us(key).await,
+        }
+    }
+
+    /// Wrapped to a key that we make, and that evidence names.
+    async fn release_to_us(&self, key: &KeyName) -> Result<Released, AkvError> {
         let wrapping = AkvKey::generate()?;
         let runtime_data = wrapping.runtime_data();
         let mut evidence = self.prover.evidence(maa_report_data(&runtime_data)).await?;
         self.endorse(&mut evidence).await;
-        let request = evidence.maa(&runtime_data)?;
+        let answer = self.attest(evidence.maa(&runtime_data)?).await?;
+        let token = akv::token(answer.body()).ok_or(AkvError::NoToken(Step::Attest))?;
+        let body = self.wrapped(key, &token).await?;
+        wrapping.open(&body).map_err(|source| AkvError::Released { key: key.clone(), source })
+    }
+
+    /// Wrapped to a key that the machine makes and vouches for; the token, too, is encrypted to it.
+    async fn release_to_machine(&self, mut machine: MachineKey, key: &KeyName) -> Result<Released, AkvError> {
+        let answers = self.collateral_of(machine.collateral_requests()).await;
+        let answers: Vec<_> = answers.iter().map(Option::as_ref).collect();
+        malformed(machine.staple(&answers));
+        let answer = self.attest(machine.maa()?).await?;
+        let sealed = SealedToken::parse(answer.body()).ok_or(AkvError::NoToken(Step::Attest))?;
+        let encrypted = sealed.encrypted_key().to_vec();
+        let (machine, inner) = by_machine(machine, move |machine| machine.decrypt_pkcs1(&encrypted)).await?;
+        let token = sealed.open(&inner).ok_or(AkvError::NoToken(Step::Attest))?;
+
+        let body = self.wrapped(key, &token).await?;
+        let failed = |source| AkvError::Released { key: key.clone(), source };
+        let wrapped = Wrapped::parse(&body).map_err(failed)?;
+        let encrypted = wrapped.encrypted_kek().to_vec();
+        let (_, kek) = by_machine(machine, move |machine| machine.decrypt_oaep(&encrypted)).await?;
+        wrapped.open(&kek).map_err(failed)
+    }
+
+    async fn attest(&self, request: MaaRequest) -> Result<http::Response<Vec<u8>>, AkvError> {
         let request = Request::post(format!("{}{}", self.config.attestation_url, request.path))
             .header(header::CONTENT_TYPE, "application/json")
             .body(request.body.to_string().into());
-        let answer = self.ask(&self.https, Step::Attest, request).await?;
-        let token = akv::token(answer.body()).ok_or(AkvError::NoToken(Step::Attest))?;
+        self.ask(&self.https, Step::Attest, request).await
+    }
 
+    /// The vault's answer to `token`.
+    async fn wrapped(&self, key: &KeyName, token: &str) -> Result<Zeroizing<Vec<u8>>, AkvError> {
         let access = self.access_token().await?;
         let bearer = Zeroizing::new(format!("Bearer {}", access.as_str()));
         let request = Request::post(format!("{}{}", self.config.vault.url, key.release_path()))
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::AUTHORIZATION, bearer.as_str())
-            .body(akv::release(&token).into());
+            .body(akv::release(token).into());
         let answer = self.ask(&self.https, Step::Release, request).await?;
-        let body = Zeroizing::new(answer.into_body());
-        wrapping.open(&body).map_err(|source| AkvError::Released { key: key.clone(), source })
+        Ok(Zeroizing::new(answer.into_body()))
     }
 
     /// For the claims.
@@ -144,14 +187,17 @@ impl Akv {
 
     /// Adds what the TEE's vendor says of it, as far as it can be had: what is missing is named when it is needed.
     async fn endorse(&self, evidence: &mut Evidence) {
+        let answers = self.collateral_of(evidence.collateral_requests()).await;
+        let answers: Vec<_> = answers.iter().map(Option::as_ref).collect();
+        malformed(evidence.staple(&answers));
+    }
+
+    async fn collateral_of(&self, requests: Vec<CollateralRequest>) -> Vec<Option<CollateralAnswer>> {
         let mut answers = Vec::new();
-        for request in evidence.collateral_requests() {
+        for request in requests {
             answers.push(self.collateral.get(&request).await.ok());
         }
-        let answers: Vec<_> = answers.iter().map(Option::as_ref).collect();
-        if let Err(error) = evidence.staple(&answers) {
-            tracing::warn!("key vault: what the TEE's vendor says of it is malformed: {error}");
-        }
+        answers
     }
 
     async fn access_token(&self) -> Result<Zeroizing<String>, AkvError> {
@@ -189,6 +235,21 @@ impl Akv {
         })?;
         ask(fetcher, request, akv::problem).await.map_err(failed)
     }
+}
+
+fn malformed(stapled: Result<(), StapleError>) {
+    if let Err(error) = stapled {
+        tracing::warn!("key vault: what the TEE's vendor says of it is malformed: {error}");
+    }
+}
+
+/// Has the machine do what may take it a while.
+async fn by_machine<R: Send + 'static>(
+    mut machine: MachineKey,
+    work: impl FnOnce(&mut MachineKey) -> Result<R, MachineError> + Send + 'static,
+) -> Result<(MachineKey, R), AkvError> {
+    let worked = tokio::task::spawn_blocking(move || work(&mut machine).map(|done| (machine, done)));
+    Ok(worked.await.map_err(|_| NoEvidence::Stopped)??)
 }
 
 impl fmt::Debug for Akv {

@@ -87,7 +87,12 @@ async fn all_who_wait_for_the_device_share_its_next_quote() {
         wait.recv().unwrap();
         attester.evidence(report_data)
     };
-    let source = Source { tee: Tee::Insecure, evidence: Box::new(evidence), interval: Duration::ZERO };
+    let source = Source {
+        tee: Tee::Insecure,
+        evidence: Box::new(evidence),
+        machine_key: None,
+        interval: Duration::ZERO,
+    };
     // For the quote that the server makes to begin with.
     go.send(()).unwrap();
     let server = start_from(config("mlp", |_| {}), source).await;
@@ -119,8 +124,12 @@ async fn all_who_wait_for_the_device_share_its_next_quote() {
 #[tokio::test]
 async fn a_device_without_evidence_keeps_the_server_from_starting() {
     let error = || ProduceError::Executable { path: "device", source: std::io::ErrorKind::TimedOut.into() };
-    let source =
-        Source { tee: Tee::Insecure, evidence: Box::new(move |_| Err(error())), interval: Duration::ZERO };
+    let source = Source {
+        tee: Tee::Insecure,
+        evidence: Box::new(move |_| Err(error())),
+        machine_key: None,
+        interval: Duration::ZERO,
+    };
     let config = config("mlp", |_| {});
     let parts = Parts::load(&config, source, engine()).unwrap();
     let error = Server::assemble(config, parts).await.err().unwrap().to_string();

@@ -1,7 +1,8 @@
 //! A stand-in for Microsoft Azure Attestation, Azure Key Vault and the instance metadata service, written from their
 //! REST documents: evidence has to carry the runtime data's digest, the token is believed by the vault alone, and keys are
-//! wrapped to the key in it. It does not check the processor's signature, and no release policy but yes or no. What only
-//! the real services show is in docs/guides/key-services.md.
+//! wrapped to the key in it. It does not check the processor's signature, and no release policy but yes or no. Of a
+//! confidential VM's guest it checks what the virtual TPM signed, down to the key in the processor's report, and nothing of
+//! the event log. What only the real services show is in docs/guides/key-services.md.
 
 use std::{
     collections::HashMap,
@@ -9,10 +10,12 @@ use std::{
 };
 
 use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
     key_wrap::{AES_256, AesKek, KeyWrapPadded},
-    rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey},
+    rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey},
+    signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey},
 };
-use base64ct::{Base64UrlUnpadded, Encoding};
+use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use hyper::http::request::Parts;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -88,6 +91,7 @@ fn answer(state: &mut State, head: &Parts, body: &[u8]) -> Result<Answer, Refusa
     let target = head.uri.path_and_query().unwrap().as_str();
     match (head.method.as_str(), target) {
         ("POST", "/attest/SevSnpVm?api-version=2022-08-01") => attest(state, &asked),
+        ("POST", "/attest/AzureGuest?api-version=2020-10-01") => attest_guest(state, &asked),
         (
             "GET",
             "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net",
@@ -151,16 +155,7 @@ fn release(state: &mut State, head: &Parts, name: &str, asked: &Value) -> Result
     let modulus =
         decode(&claims["keys"][0]["n"]).filter(|n| n.len() == 256).ok_or((403, "Forbidden", "no key"))?;
     let modulus = if state.other_key { [&[0x80][..], &random::<254>(), &[1]].concat() } else { modulus };
-    let der = [
-        &[
-            0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01,
-            0x01, 0x05, 0x00, 0x03, 0x82, 0x01, 0x0f, 0x00, 0x30, 0x82, 0x01, 0x0a, 0x02, 0x82, 0x01, 0x01,
-            0x00,
-        ],
-        modulus.as_slice(),
-        &[0x02, 0x03, 0x01, 0x00, 0x01],
-    ]
-    .concat();
+    let der = spki(&modulus);
     let enc = asked["enc"].as_str().unwrap_or("CKM_RSA_AES_KEY_WRAP");
     assert_eq!(enc, "RSA_AES_KEY_WRAP_256");
     let kek = random::<32>();
@@ -181,6 +176,86 @@ fn release(state: &mut State, head: &Parts, name: &str, asked: &Value) -> Result
     }));
     let value = format!("{}.{payload}.c2lnbmF0dXJl", encode(json!({ "alg": "RS256" })));
     Ok(status(200, json!({ "value": value }).to_string()))
+}
+
+/// Evidence of an Azure confidential VM, by its virtual TPM.
+fn attest_guest(state: &mut State, asked: &Value) -> Result<Answer, Refusal> {
+    let invalid = |message| (400, "InvalidParameter", message);
+    let info = decode(&asked["AttestationInfo"]).ok_or(invalid("AttestationInfo"))?;
+    let info: Value = serde_json::from_slice(&info).map_err(|_| invalid("AttestationInfo is no JSON"))?;
+    if info["AttestationProtocolVersion"] != "2.0" || info["IsolationInfo"]["Type"] != "SevSnp" {
+        return Err(invalid("AttestationProtocolVersion or IsolationInfo.Type"));
+    }
+    let evidence = &info["IsolationInfo"]["Evidence"];
+    let data = decode(&evidence["RunTimeData"]).ok_or(invalid("RunTimeData"))?;
+    let proof: Value = serde_json::from_slice(&decode(&evidence["Proof"]).ok_or(invalid("Proof"))?)
+        .map_err(|_| invalid("Proof is no JSON"))?;
+    let report = decode(&proof["SnpReport"]).ok_or(invalid("SnpReport"))?;
+    decode(&proof["VcekCertChain"]).ok_or(invalid("VcekCertChain"))?;
+    if report.len() != 1184 || report[0x50..0x70] != Sha256::digest(&data)[..] {
+        return Err((400, "AttestationFailed", "report data does not match the runtime data"));
+    }
+    let data: Value = serde_json::from_slice(&data).map_err(|_| invalid("RunTimeData is no JSON"))?;
+    let tpm = &info["TpmInfo"];
+    let of = |name: &'static str| {
+        Base64::decode_vec(tpm[name].as_str().unwrap_or_default()).map_err(|_| invalid(name))
+    };
+    // A TPM2B_PUBLIC of an RSA key ends with its modulus.
+    let modulus = |public: &[u8]| public[public.len() - 256..].to_vec();
+    let ak = modulus(&of("AikPub")?);
+    if decode(&data["keys"][0]["n"]).as_ref() != Some(&ak) || of("AikCert")?.is_empty() {
+        return Err((400, "AttestationFailed", "the attestation key is not that of the runtime data"));
+    }
+    let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, spki(&ak));
+    let signed = |statement, signature| -> Result<Vec<u8>, Refusal> {
+        let statement = of(statement)?;
+        key.verify(&statement, &of(signature)?)
+            .map_err(|_| (400, "AttestationFailed", "a statement is not the TPM's"))?;
+        Ok(statement)
+    };
+    let quote = signed("PcrQuote", "PcrSignature")?;
+    let digests = tpm["PCRs"].as_array().ok_or(invalid("PCRs"))?;
+    let values: Vec<u8> = digests
+        .iter()
+        .flat_map(|pcr| Base64::decode_vec(pcr["Digest"].as_str().unwrap_or_default()).unwrap_or_default())
+        .collect();
+    let certified = signed("EncKeyCertifyInfo", "EncKeyCertifyInfoSignature")?;
+    let public = of("EncKeyPub")?;
+    let name = [&[0, 0x22, 0, 0x0b][..], &Sha256::digest(&public[2..])].concat();
+    if !quote.ends_with(&Sha256::digest(values)) || !certified.windows(36).any(|part| part == name) {
+        return Err((400, "AttestationFailed", "the PCRs or the key are not those of the statements"));
+    }
+    let claims = json!({ "keys": [{ "n": Base64UrlUnpadded::encode_string(&modulus(&public)) }] });
+    let token = format!("e30.{}.c2ln", Base64UrlUnpadded::encode_string(&random::<24>()));
+    state.tokens.insert(token.clone(), claims);
+
+    let (inner, nonce) = (random::<32>(), random::<12>());
+    let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &inner).unwrap());
+    let mut sealed = token.into_bytes();
+    let nonce_of = Nonce::assume_unique_for_key(nonce);
+    let aad = Aad::from(b"Transport Key");
+    let tag = cipher.seal_in_place_separate_tag(nonce_of, aad, &mut sealed).unwrap();
+    let public = PublicEncryptingKey::from_der(&spki(&modulus(&public))).unwrap();
+    let mut encrypted = vec![0; 256];
+    Pkcs1PublicEncryptingKey::new(public).unwrap().encrypt(&inner, &mut encrypted).unwrap();
+    let base64 = Base64::encode_string;
+    let answer = json!({
+        "EncryptedInnerKey": base64(&encrypted),
+        "EncryptionParams": { "Iv": base64(&nonce) },
+        "AuthenticationData": base64(tag.as_ref()),
+        "Jwt": base64(&sealed),
+    });
+    let token = Base64UrlUnpadded::encode_string(answer.to_string().as_bytes());
+    Ok(status(200, json!({ "token": token }).to_string()))
+}
+
+/// The SubjectPublicKeyInfo of an RSA key.
+fn spki(modulus: &[u8]) -> Vec<u8> {
+    const BEFORE: &[u8] = &[
+        0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,
+        0x05, 0x00, 0x03, 0x82, 0x01, 0x0f, 0x00, 0x30, 0x82, 0x01, 0x0a, 0x02, 0x82, 0x01, 0x01, 0x00,
+    ];
+    [BEFORE, modulus, &[2, 3, 1, 0, 1]].concat()
 }
 
 fn decode(text: &Value) -> Option<Vec<u8>> {

@@ -196,6 +196,7 @@ fn what_cannot_be_asked_is_an_error_at_the_start() {
     let source = Source {
         tee: confonnx_attest::Tee::Nitro,
         evidence: Box::new(|_| unreachable!("it is not asked")),
+        machine_key: None,
         interval: std::time::Duration::ZERO,
     };
     let nitro = Prover::new(Arc::new(Mutex::new(source)));

@@ -17,7 +17,7 @@ const TDX_REPORT: &[u8] = include_bytes!("../../../../../vectors/evidence/azure/
 const TD_QUOTE: &[u8] = include_bytes!("../../../../../vectors/evidence/tdx/tdx_quote");
 
 /// The report in the NV index: what `HclReport` reads.
-fn hcl_report(kind: u32, hardware: &[u8], runtime_data: &[u8]) -> Vec<u8> {
+pub(super) fn hcl_report(kind: u32, hardware: &[u8], runtime_data: &[u8]) -> Vec<u8> {
     let len = u32::try_from(runtime_data.len()).unwrap();
     let numbers =
         |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
@@ -36,7 +36,7 @@ fn hcl_report(kind: u32, hardware: &[u8], runtime_data: &[u8]) -> Vec<u8> {
 }
 
 /// A TPM with an attestation key at its place; that key as runtime data has it.
-fn emulator() -> Option<(Emulator, Value)> {
+pub(super) fn emulator() -> Option<(Emulator, Value)> {
     let emulator = Emulator::start()?;
     let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
     emulator
@@ -47,7 +47,7 @@ fn emulator() -> Option<(Emulator, Value)> {
     Some((emulator, key))
 }
 
-fn store(emulator: &Emulator, report: &[u8]) {
+pub(super) fn store(emulator: &Emulator, report: &[u8]) {
     emulator.write("hcl.bin", report);
     emulator.tool(&format!("tpm2_nvdefine -Q -C o -s {} -a ownerread|ownerwrite 0x01400001", report.len()));
     emulator.tool("tpm2_nvwrite -Q -C o -i hcl.bin 0x01400001");

@@ -1,5 +1,6 @@
 //! Answers with keys that the Python package `cryptography` wrapped: `vectors/release`.
 
+use base64ct::Base64UrlUnpadded;
 use proptest::prelude::*;
 
 use super::*;
@@ -140,4 +141,48 @@ proptest! {
         });
         prop_assert!(changed.is_err());
     }
+}
+
+#[test]
+fn a_token_opens_with_its_key_alone() {
+    let sealed = |key: &[u8], text: &str| {
+        let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
+        let key = LessSafeKey::new(UnboundKey::new(algorithm, key).unwrap());
+        let mut bytes = text.as_bytes().to_vec();
+        let nonce = Nonce::assume_unique_for_key([7; 12]);
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(b"Transport Key"), &mut bytes).unwrap();
+        json!({
+            "EncryptedInnerKey": Base64::encode_string(b"inner"),
+            "EncryptionParams": { "Iv": Base64::encode_string(&[7; 12]), "Cipher": "AES" },
+            "AuthenticationData": Base64::encode_string(tag.as_ref()),
+            "Jwt": Base64::encode_string(&bytes),
+        })
+    };
+    let parse = |token: &Value| {
+        let token = Base64UrlUnpadded::encode_string(token.to_string().as_bytes());
+        let padding = "=".repeat((4 - token.len() % 4) % 4);
+        SealedToken::parse(json!({ "token": token + &padding }).to_string().as_bytes())
+    };
+    for key in [&[1; 16][..], &[1; 32]] {
+        let token = parse(&sealed(key, "a.b.c")).unwrap();
+        assert_eq!(token.encrypted_key(), b"inner");
+        assert_eq!(token.open(key).as_deref(), Some("a.b.c"));
+        let again = || parse(&sealed(key, "a.b.c")).unwrap();
+        assert_eq!(again().open(&[2; 32]), None, "another key");
+        assert_eq!(again().open(&key[1..]), None, "no key");
+    }
+    assert_eq!(parse(&sealed(&[1; 32], "a token\r\nx: y")).unwrap().open(&[1; 32]), None, "no token");
+    let good = sealed(&[1; 32], "a.b.c");
+    for (member, bad) in [
+        ("EncryptedInnerKey", json!("*")),
+        ("EncryptionParams", json!({ "Iv": Base64::encode_string(&[7; 11]) })),
+        ("EncryptionParams", json!([Base64::encode_string(&[7; 12])])),
+        ("AuthenticationData", json!(Base64::encode_string(&[7; 15]))),
+        ("Jwt", json!(7)),
+    ] {
+        let mut bad_token = good.clone();
+        bad_token[member] = bad;
+        assert!(parse(&bad_token).is_none(), "{member}");
+    }
+    assert!(SealedToken::parse(br#"{"token": "a.b.c"}"#).is_none(), "one that is not encrypted");
 }

@@ -1,0 +1,12 @@
+//! Microsoft Azure Attestation, asked by whatever has evidence in one of its forms.
+
+use serde_json::Value;
+
+/// A request to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaaRequest {
+    /// Path and query, for the instance's base URL.
+    pub path: &'static str,
+    /// JSON to post.
+    pub body: Value,
+}
