@@ -30,6 +30,23 @@ demo-chat: need-cargo ## Chat in the terminal with a language model that only it
 	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
 	@$(VENV)/python examples/chat/demo.py --programs $(TARGET)/$(PROFILE)
 
+.PHONY: generation-ready conformance-generation bench-generation
+GENERATION := .cache/generation
+
+generation-ready: need-cargo
+	@VENV=$(GENERATION) scripts/venv generation
+	@scripts/fetch-onnxruntime
+	$(CARGO) build --locked --release -p confonnx-server -p confonnx-cli
+	@test -f .cache/chat/model.onnx || $(GENERATION)/bin/python examples/chat/build.py --out .cache/chat
+
+conformance-generation: generation-ready ## A language model's words, sealed, beside bare ONNX Runtime's own loop and onnxruntime-genai
+	@test -f .cache/chat32/model.onnx || $(GENERATION)/bin/python examples/chat/build.py --out .cache/chat32 --bits 32
+	$(GENERATION)/bin/python conformance/generation.py --programs $(TARGET)/release --bits 32
+	$(GENERATION)/bin/python conformance/generation.py --programs $(TARGET)/release --bits 8
+
+bench-generation: generation-ready ## A language model's speed, sealed and streamed, beside onnxruntime-genai in one process
+	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
+
 ci: lint test fuzz-smoke fuzz-models-smoke ## What CI runs: cheap checks first, then every test
 
 test: test-rust test-python test-proxy test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands

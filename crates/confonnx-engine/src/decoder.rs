@@ -5,8 +5,11 @@
 //! `attention_mask`, `position_ids`, `num_logits_to_keep` and `use_cache_branch` they declare. What a sequence has made the
 //! model remember stays in the process that runs it; it is erased when the sequence is closed.
 
+mod cache;
 mod memory;
+mod run;
 mod step;
+mod trial;
 
 use confonnx_tensor::DataType;
 

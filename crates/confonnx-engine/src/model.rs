@@ -43,7 +43,7 @@ pub struct Model {
     batcher: Option<Batcher>,
     not_batched: Option<NotBatched>,
     decoder: Option<Decoder>,
-    memories: Memories,
+    memories: Option<Memories>,
 }
 
 impl Model {
@@ -72,13 +72,27 @@ impl Model {
         }
         let sessions = Sessions::new(plan, each, alone);
         let runs = Runs { ports, sessions, recent: Recent::default(), gave_back: AtomicBool::default() };
-        let (batcher, not_batched) = match options.batch.clone().map(|batch| Batcher::new(&runs, batch)) {
+        let decoder = Decoder::of(&runs.ports.inputs, &runs.ports.outputs);
+        let batch = options.batch.clone();
+        if let Some(decoder) = decoder {
+            let most = batch.map(|batch| batch.max_batch_size);
+            let memories = Memories::new(&decoder, &mut runs.sessions.take().session, most);
+            let differs = most.is_some() && memories.largest_batch() == 1;
+            let not_batched = differs.then_some(NotBatched::Differs);
+            return Ok(Self {
+                runs,
+                batcher: None,
+                not_batched,
+                decoder: Some(decoder),
+                memories: Some(memories),
+            });
+        }
+        let (batcher, not_batched) = match batch.map(|batch| Batcher::new(&runs, batch)) {
             None => (None, None),
             Some(Ok(batcher)) => (Some(batcher), None),
             Some(Err(reason)) => (None, Some(reason)),
         };
-        let decoder = Decoder::of(&runs.ports.inputs, &runs.ports.outputs);
-        Ok(Self { runs, batcher, not_batched, decoder, memories: Memories::default() })
+        Ok(Self { runs, batcher, not_batched, decoder: None, memories: None })
     }
 
     /// How the cores are shared out.
@@ -91,7 +105,11 @@ impl Model {
     /// # Errors
     /// [`NotBatched`]: why there are no batches although it does.
     pub fn largest_batch(&self) -> Result<usize, &NotBatched> {
-        self.not_batched.as_ref().map_or_else(|| Ok(self.batcher.as_ref().map_or(1, Batcher::largest)), Err)
+        let largest = || match &self.memories {
+            Some(memories) => memories.largest_batch(),
+            None => self.batcher.as_ref().map_or(1, Batcher::largest),
+        };
+        self.not_batched.as_ref().map_or_else(|| Ok(largest()), Err)
     }
 
     /// How many requests were answered together with others so far.
@@ -123,9 +141,9 @@ impl Model {
     pub(crate) fn step(&self, inputs: &[(String, Tensor<'_>)]) -> Result<Answer, InferError> {
         let refused =
             || InferError::BoxedInput("this is no step of a model that goes on with a text".to_owned());
-        let decoder = self.decoder.as_ref().ok_or_else(refused)?;
+        let (decoder, memories) = self.decoder.as_ref().zip(self.memories.as_ref()).ok_or_else(refused)?;
         let order = Order::read(inputs).ok_or_else(refused)?;
-        self.memories.step(decoder, &mut self.runs.sessions.take().session, &order)
+        memories.step(decoder, &mut self.runs.sessions.take().session, &order)
     }
 
     /// Whether the next run is likely to take no more than 500 µs, by those of late.

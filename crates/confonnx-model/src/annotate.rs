@@ -64,7 +64,7 @@ pub fn annotate(onnx: &[u8], rows: Option<&IndependentRows>) -> Result<Vec<u8>, 
             return Err(AnnotateError::Unknown { name: name.clone(), known });
         }
     }
-    for tensor in tensors {
+    for tensor in tensors.into_iter().filter(|tensor| !SAID_ONCE.contains(&tensor.name.as_str())) {
         let axis = rows.axis(&tensor.name);
         // Of an unknown rank nothing can be said before it runs.
         let Some(shape) = &tensor.shape else { continue };
@@ -86,6 +86,9 @@ pub fn annotate(onnx: &[u8], rows: Option<&IndependentRows>) -> Result<Vec<u8>, 
     }
     Ok(out)
 }
+
+/// Inputs of language models that are the same for all rows.
+const SAID_ONCE: [&str; 2] = ["num_logits_to_keep", "use_cache_branch"];
 
 /// The model `onnx` with `files` in it, by their names, instead of those it had. All else stays as it is, byte for byte.
 ///

@@ -80,7 +80,7 @@ impl Generator {
             waiting: WAITING,
             prefill: PREFILL,
             prefill_beside: PREFILL_BESIDE,
-            batch: 1,
+            batch: model.largest_batch().unwrap_or(1),
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(State {

@@ -1,14 +1,28 @@
 //! Models that go on with a text: what they say is what ONNX Runtime says to who keeps keys and values himself.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use confonnx_engine::{Engine, Feed, LoadedModel};
+use confonnx_engine::{Batching, Engine, Feed, LoadedModel, ModelOptions};
 
 use super::*;
 
 fn decoder(name: &str) -> LoadedModel {
     let engine = Engine::InProcess(runtime().clone());
     engine.load(name, &onnx(&format!("{name}.onnx")), &options(), Duration::from_secs(60)).unwrap()
+}
+
+/// One whose owner states that rows are independent.
+fn batched(name: &str) -> LoadedModel {
+    let batch = Batching {
+        max_batch_size: 8,
+        preferred: Vec::new(),
+        max_delay: Duration::ZERO,
+        axis: 0,
+        other_axes: Vec::new(),
+    };
+    let options = ModelOptions { batch: Some(batch), ..options() };
+    let engine = Engine::InProcess(runtime().clone());
+    engine.load(name, &onnx(&format!("{name}.onnx")), &options, Duration::from_secs(60)).unwrap()
 }
 
 fn feed(sequence: u64, past: usize, tokens: &[i64]) -> Feed {
@@ -126,4 +140,65 @@ fn what_is_closed_or_was_never_there_is_not_remembered() {
         .load("mlp", &onnx("mlp.onnx"), &options(), Duration::from_secs(9))
         .unwrap();
     assert!(other.decoder().is_none() && other.step(&[], &[feed(1, 0, &[1])]).is_err());
+}
+
+#[test]
+fn those_who_go_on_together_hear_what_each_hears_alone_to_the_bit() {
+    for name in ["decoder", "decoder_q8"] {
+        let (model, alone) = (batched(name), decoder(name));
+        assert_eq!((model.largest_batch(), alone.largest_batch()), (Ok(8), Ok(1)), "{name}");
+        // Each comes and goes at other times: number, first and last turn, tokens read first.
+        let texts: [(u64, usize, usize, usize); 6] =
+            [(1, 0, 30, 3), (2, 0, 9, 40), (3, 4, 30, 250), (4, 8, 12, 1), (5, 11, 30, 7), (6, 20, 21, 90)];
+        let token = |number: u64, at: usize| (number as i64 * 31 + at as i64 * 17) % 250;
+        let mut heard: HashMap<u64, Vec<Vec<u32>>> = HashMap::new();
+        let mut together = 0;
+        for turn in 0..30 {
+            for (number, ..) in texts.iter().filter(|text| text.2 == turn) {
+                model.step(&[*number], &[]).unwrap();
+            }
+            for (number, _, _, read) in texts.iter().filter(|text| text.1 == turn) {
+                let tokens: Vec<i64> = (0..*read).map(|at| token(*number, at)).collect();
+                model.step(&[], &[feed(*number, 0, &tokens)]).unwrap();
+            }
+            let there = texts.iter().filter(|text| text.1 <= turn && turn < text.2);
+            // Now and then one waits.
+            let there: Vec<_> = there.filter(|text| !(text.0 == 3 && turn % 5 == 0)).collect();
+            let feeds: Vec<Feed> = there
+                .iter()
+                .map(|(number, _, _, read)| {
+                    let past = read + heard.get(number).map_or(0, Vec::len);
+                    feed(*number, past, &[token(*number, past)])
+                })
+                .collect();
+            together = together.max(feeds.len());
+            for (feed, logits) in feeds.iter().zip(model.step(&[], &feeds).unwrap()) {
+                heard.entry(feed.sequence).or_default().push(bits(&logits.unwrap()));
+            }
+        }
+        assert!(together >= 4);
+        for (number, _, _, read) in texts {
+            let mut past = read;
+            alone
+                .step(&[], &[feed(number, 0, &(0..read).map(|at| token(number, at)).collect::<Vec<_>>())])
+                .unwrap();
+            for said in &heard[&number] {
+                let logits = alone.step(&[], &[feed(number, past, &[token(number, past)])]).unwrap();
+                assert_eq!(&bits(logits[0].as_ref().unwrap()), said, "{name}: {number} after {past}");
+                past += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_that_copies_what_it_remembers_goes_on_with_each_alone() {
+    let model = batched("decoder_plain");
+    assert!(model.largest_batch().is_err());
+    model.step(&[], &[feed(1, 0, &[1, 2, 3])]).unwrap();
+    model.step(&[], &[feed(2, 0, &[4, 5])]).unwrap();
+    let both = model.step(&[], &[feed(1, 3, &[5]), feed(2, 2, &[6])]).unwrap();
+    let alone = bare(&model, &[&[4, 5], &[6]]).pop().unwrap();
+    assert_eq!(bits(both[1].as_ref().unwrap()), alone);
+    assert!(model.step(&[], &[feed(1, 4, &[5]), feed(1, 4, &[5])]).is_err(), "the same twice");
 }

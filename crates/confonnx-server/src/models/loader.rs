@@ -174,7 +174,8 @@ impl Loader {
         // A language model answers all callers in turns, and remembers what it read in one place.
         let in_turns = names_a_decoder(info.inputs.iter().map(|input| input.name.as_str()));
         let sessions = if in_turns { 1 } else { config.instances.unwrap_or(self.sessions) };
-        let batch = batching(config, info);
+        let batch =
+            if in_turns { info.rows.is_some().then(|| Ok(together())) } else { batching(config, info) };
         if let Some(Err(reason)) = &batch {
             warn!("{}: requests are not batched: {reason}", place.name);
         }
@@ -263,6 +264,17 @@ fn batching(config: &ModelConfig, info: &ModelInfo) -> Option<Result<Batching, N
         axis: rows.axis,
         other_axes: rows.other_axes.clone(),
     }))
+}
+
+/// How a language model's callers go on in one run, if its owner states that none meets another's data there.
+fn together() -> Batching {
+    Batching {
+        max_batch_size: TOGETHER,
+        preferred: Vec::new(),
+        max_delay: Duration::ZERO,
+        axis: 0,
+        other_axes: Vec::new(),
+    }
 }
 
 /// Whether every input is of reals and of one shape.
@@ -357,3 +369,6 @@ fn file_name(path: &Path) -> String {
 fn tensor_metadata(info: &TensorInfo, parameters: Map<String, Value>) -> TensorMetadata {
     TensorMetadata { name: info.name.clone(), datatype: info.dtype, shape: info.shape.clone(), parameters }
 }
+
+/// Callers of a language model who go on in one run at most.
+const TOGETHER: usize = 8;

@@ -12,7 +12,7 @@ use confonnx_generate::{
     decode::{Event, Order},
     sample::Choices,
 };
-use confonnx_model::ModelInfo;
+use confonnx_model::{IndependentRows, ModelInfo, annotate};
 use confonnx_protocol::{Aead, Kem};
 use confonnx_server::generation::{Generator, Sink};
 use getrandom::rand_core::{TryCryptoRng, TryRng};
@@ -129,6 +129,36 @@ async fn many_callers_are_answered_as_if_each_were_alone() {
     assert_eq!(all[1]["choices"], alone["choices"]);
     assert_ne!(all[0]["choices"], alone["choices"]);
     assert_ne!(alone["choices"][0]["message"], alone["choices"][1]["message"]);
+}
+
+#[tokio::test]
+async fn callers_who_go_on_in_one_run_are_answered_as_if_each_were_alone() {
+    let server = start("decoder").await;
+    let alone = Arc::new(server.client(Options::default()));
+    let body = |seed: u64| {
+        let content = "x".repeat(usize::try_from(seed * 37).unwrap());
+        let mut body = hello(json!({ "seed": seed, "temperature": 1.2, "max_tokens": 40 + seed }));
+        body["messages"][0]["content"] = content.into();
+        body
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("decoder.onnx");
+    let onnx = std::fs::read(model("decoder")).unwrap();
+    std::fs::write(&path, annotate(&onnx, Some(&IndependentRows::default())).unwrap()).unwrap();
+    let server = start_with(config("decoder", |settings| {
+        settings.model_path = Some(path);
+        settings.model_name = Some("decoder".into());
+    }))
+    .await;
+    let client = Arc::new(server.client(Options::default()));
+    let proof = server.attest().await;
+    assert_eq!(proof.claims().models[0].batching, Some(8), "it shows in the claims");
+    let together = at_once(&client, (0..10).map(body).collect()).await;
+    for (seed, answer) in together.iter().enumerate() {
+        let (_, alone) = ask(&alone, CHAT, body(seed as u64)).await;
+        assert_eq!(answer["choices"], alone["choices"], "{seed}");
+        assert!(answer["choices"][0]["message"]["content"].is_string(), "{answer}");
+    }
 }
 
 async fn at_once(client: &Arc<Client>, bodies: Vec<Value>) -> Vec<Value> {

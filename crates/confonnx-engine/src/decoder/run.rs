@@ -1,0 +1,147 @@
+//! One run of a model that goes on with sequences.
+
+use std::{borrow::Cow, sync::Arc};
+
+use ort::{
+    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
+    session::{RunOptions, Session, SessionInputValue},
+    value::{DynValue, Tensor as OrtTensor},
+};
+use zeroize::Zeroize;
+
+use super::{Decoder, LOGITS, cache::Cache};
+use crate::{
+    error::{Category, InferError},
+    stop,
+};
+
+/// The next tokens of each row, as many for all.
+pub(super) struct Rows<'r> {
+    pub(super) tokens: &'r [&'r [i64]],
+    /// How many each row remembers.
+    pub(super) past: &'r [usize],
+}
+
+impl Rows<'_> {
+    fn length(&self) -> usize {
+        self.tokens.first().map_or(0, |tokens| tokens.len())
+    }
+
+    /// Remembered and new, of the longest row.
+    fn total(&self) -> usize {
+        self.past.iter().max().map_or(0, |past| past.saturating_add(self.length()))
+    }
+
+    fn inputs(&self, decoder: &Decoder) -> ort::Result<Vec<(&'static str, DynValue)>> {
+        let (rows, length, total) = (self.tokens.len(), self.length(), self.total());
+        let tensor = |shape: Vec<usize>, numbers: Vec<i64>| {
+            Ok::<_, ort::Error>(OrtTensor::from_array((shape, numbers))?.into_dyn())
+        };
+        let mut inputs = vec![("input_ids", tensor(vec![rows, length], self.tokens.concat())?)];
+        if decoder.mask {
+            let of = |past: &usize| {
+                let there = past.saturating_add(length);
+                (0..total).map(move |at| i64::from(at < there))
+            };
+            inputs.push((
+                "attention_mask",
+                tensor(vec![rows, total], self.past.iter().flat_map(of).collect())?,
+            ));
+        }
+        if decoder.positions {
+            let of = |past: &usize| {
+                let past = *past;
+                (past..past.saturating_add(length)).map(|at| i64::try_from(at).unwrap_or(i64::MAX))
+            };
+            inputs
+                .push(("position_ids", tensor(vec![rows, length], self.past.iter().flat_map(of).collect())?));
+        }
+        if decoder.keep {
+            inputs.push(("num_logits_to_keep", tensor(vec![], vec![1])?));
+        }
+        if decoder.branch {
+            let flag = vec![self.past.iter().any(|past| *past > 0)];
+            inputs.push(("use_cache_branch", OrtTensor::from_array((vec![1_usize], flag))?.into_dyn()));
+        }
+        Ok(inputs)
+    }
+}
+
+/// Goes on where `cache` is what the model reads and writes: it has room. The logits after the last token of each row.
+pub(super) fn in_place(
+    decoder: &Decoder,
+    session: &mut Session,
+    rows: &Rows<'_>,
+    cache: &mut Cache,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    let inputs = rows.inputs(decoder).map_err(failed)?;
+    let mut binding = session.create_binding().map_err(failed)?;
+    for (name, value) in &inputs {
+        binding.bind_input(*name, value).map_err(failed)?;
+    }
+    for (layer, value) in decoder.layers.iter().zip(&mut cache.values) {
+        binding.bind_input(layer.past.as_str(), &*value).map_err(failed)?;
+        binding.bind_output(layer.present.as_str(), value).map_err(failed)?;
+    }
+    let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
+        .map_err(failed)?;
+    binding.bind_output_to_device(LOGITS, &memory).map_err(failed)?;
+    let (options, _stoppable) = options()?;
+    let mut outputs = session.run_binding_with_options(&binding, &options).map_err(failed)?;
+    let mut logits = outputs.remove(LOGITS).ok_or_else(|| missing(LOGITS))?;
+    last(decoder, &mut logits, rows.tokens.len())
+}
+
+/// Goes on with one row where the model gives back all that it remembers, and it is handed on.
+pub(super) fn handed_on(
+    decoder: &Decoder,
+    session: &mut Session,
+    rows: &Rows<'_>,
+    cache: &mut Cache,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    let inputs = rows.inputs(decoder).map_err(failed)?;
+    let mut all: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
+        inputs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    for (layer, value) in decoder.layers.iter().zip(&cache.values) {
+        all.push((layer.past.as_str().into(), value.view().into()));
+    }
+    let (options, _stoppable) = options()?;
+    let mut outputs = session.run_with_options(all, &*options).map_err(failed)?;
+    let mut values = Vec::with_capacity(decoder.layers.len());
+    for layer in &decoder.layers {
+        values.push(outputs.remove(&layer.present).ok_or_else(|| missing(&layer.present))?);
+    }
+    let mut logits = outputs.remove(LOGITS).ok_or_else(|| missing(LOGITS))?;
+    // The one before is erased.
+    *cache = Cache { rows: 1, room: rows.total(), values };
+    last(decoder, &mut logits, 1)
+}
+
+/// Options of a run that ends when its caller is told to stop.
+fn options() -> Result<(Arc<RunOptions>, stop::Stoppable), InferError> {
+    let options = Arc::new(RunOptions::new().map_err(failed)?);
+    let stopped = Arc::clone(&options);
+    // It only sets a flag.
+    Ok((options, stop::stoppable(move || drop(stopped.terminate()))))
+}
+
+/// Of each row the logits after its last token; those of all are erased.
+fn last(decoder: &Decoder, logits: &mut DynValue, rows: usize) -> Result<Vec<Vec<f32>>, InferError> {
+    let (_, found) = logits.try_extract_tensor_mut::<f32>().map_err(failed)?;
+    let each = found.len().checked_div(rows).filter(|each| *each >= decoder.vocabulary && *each > 0);
+    let each = each.ok_or_else(|| missing(LOGITS))?;
+    let of = |row: &[f32]| {
+        row.get(row.len().saturating_sub(decoder.vocabulary)..).map(<[f32]>::to_vec).unwrap_or_default()
+    };
+    let last = found.chunks_exact(each).map(of).collect();
+    found.zeroize();
+    Ok(last)
+}
+
+fn missing(name: &str) -> InferError {
+    InferError::OutputType { name: name.to_owned() }
+}
+
+fn failed<R>(error: ort::Error<R>) -> InferError {
+    InferError::Runtime(Category::from(&error))
+}

@@ -1,0 +1,108 @@
+//! What a model can do without another bit in its answers, found by trying when it is loaded.
+
+use ort::session::Session;
+
+use super::{
+    Decoder,
+    cache::Cache,
+    run::{self, Rows},
+};
+use crate::error::InferError;
+
+/// What the model was seen to do without another bit in its answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Means {
+    /// It writes what it remembers where it was given it, so that nothing is copied at each step.
+    pub(super) in_place: bool,
+    /// Sequences that go on in one run, ascending; none if each goes on alone.
+    pub(super) sizes: Vec<usize>,
+}
+
+/// Tries to have it write where it reads and, if at most `batches` sequences may go on together, how many do so.
+pub(super) fn means(decoder: &Decoder, session: &mut Session, batches: Option<usize>) -> Means {
+    let tried = if batches.is_some() { LARGEST } else { 2 };
+    let texts = || texts().take(tried);
+    let Ok(alone) = texts().map(|text| handed_on(decoder, session, &text)).collect::<Result<Vec<_>, _>>()
+    else {
+        return Means::default();
+    };
+    let is_same = |place: usize, text: &Text, session: &mut Session| {
+        let found = in_place(decoder, session, &[text]);
+        found.is_ok_and(|found| found.first() == alone.get(place))
+    };
+    let in_place = texts().enumerate().all(|(place, text)| is_same(place, &text, session));
+    let mut sizes = Vec::new();
+    for size in SIZES.into_iter().filter(|size| in_place && batches.is_some_and(|most| *size <= most)) {
+        let texts: Vec<Text> = texts().take(size).collect();
+        let found = self::in_place(decoder, session, &texts.iter().collect::<Vec<_>>());
+        if !found.is_ok_and(|found| alone.get(..size) == Some(&found)) {
+            break;
+        }
+        sizes.push(size);
+    }
+    Means { in_place, sizes }
+}
+
+/// Made-up tokens: what is read first, and what comes then, one by one.
+struct Text {
+    read: Vec<i64>,
+    then: [i64; STEPS],
+}
+
+/// Of different lengths.
+fn texts() -> impl Iterator<Item = Text> {
+    let token = |number: usize| i64::try_from(number.wrapping_mul(7919) % 97).unwrap_or(0);
+    (0..LARGEST).map(move |number| {
+        let read = (0..number.saturating_mul(5) % 23 + 2).map(|at| token(number + 11 * at)).collect();
+        Text { read, then: std::array::from_fn(|at| token(number + 31 * at + 5)) }
+    })
+}
+
+/// The bits of the logits after each step.
+type Bits = Vec<Vec<u32>>;
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+fn handed_on(decoder: &Decoder, session: &mut Session, text: &Text) -> Result<Bits, InferError> {
+    let mut cache = Cache::new(decoder, 1, 0)?;
+    let rows = Rows { tokens: &[&text.read], past: &[0] };
+    run::handed_on(decoder, session, &rows, &mut cache)?;
+    let mut all = Bits::new();
+    for (at, token) in text.then.iter().enumerate() {
+        let rows = Rows { tokens: &[&[*token]], past: &[text.read.len().saturating_add(at)] };
+        all.extend(run::handed_on(decoder, session, &rows, &mut cache)?.iter().map(|row| bits(row)));
+    }
+    Ok(all)
+}
+
+/// The same in place: each text is read alone, and all go on together.
+fn in_place(decoder: &Decoder, session: &mut Session, texts: &[&Text]) -> Result<Vec<Bits>, InferError> {
+    let mut joint = Cache::new(decoder, texts.len(), ROOM)?;
+    for (row, text) in texts.iter().enumerate() {
+        let mut own = Cache::new(decoder, 1, ROOM)?;
+        let rows = Rows { tokens: &[&text.read], past: &[0] };
+        run::in_place(decoder, session, &rows, &mut own)?;
+        joint
+            .copy(decoder, row, &own, 0, text.read.len())
+            .ok_or_else(|| InferError::OutputType { name: super::LOGITS.to_owned() })?;
+    }
+    let mut all = vec![Bits::new(); texts.len()];
+    for at in 0..STEPS {
+        let tokens: Vec<&[i64]> =
+            texts.iter().map(|text| text.then.get(at..=at).unwrap_or_default()).collect();
+        let past: Vec<usize> = texts.iter().map(|text| text.read.len().saturating_add(at)).collect();
+        let logits = run::in_place(decoder, session, &Rows { tokens: &tokens, past: &past }, &mut joint)?;
+        for (all, logits) in all.iter_mut().zip(&logits) {
+            all.push(bits(logits));
+        }
+    }
+    Ok(all)
+}
+
+const STEPS: usize = 3;
+const ROOM: usize = 64;
+/// Sequences in a run.
+const SIZES: [usize; 3] = [2, 4, LARGEST];
+const LARGEST: usize = 8;
