@@ -2,7 +2,10 @@
 
 use std::ffi::OsString;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::{
+    mm::{MlockAllFlags, mlockall},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+};
 
 /// Why the process could not be hardened.
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +52,49 @@ pub fn forbid_dumps() -> Result<(), HardeningError> {
         .map_err(|e| HardeningError { call: "prctl", source: e.into() })
 }
 
-/// Says so if the system may write memory to a disk of the host. Memory is not locked: tensors and weights are larger than what a
-/// process may usually lock, and ONNX Runtime allocates them itself.
-pub fn tell_of_swap() {
+/// Keeps this process's memory, keys and requests, out of swap, or says why it cannot; and says so if the system swaps at
+/// all, as the models' processes are not locked: they give memory back by pages, which locked ones cannot.
+pub fn lock_memory() {
+    match lock() {
+        Ok(()) => tracing::info!("memory of keys and requests is locked: it is never written to swap"),
+        Err(why) => tracing::info!("memory of keys and requests is not locked: {why}"),
+    }
     if let Ok(swaps) = std::fs::read_to_string("/proc/swaps")
         && is_swapping(&swaps)
     {
         tracing::warn!(
-            "swap is on: keys, weights and requests can be written to a disk, as memory is not locked; turn it off (swapoff -a)"
+            "swap is on: weights and tensors in models' processes can be written to a disk, whatever is locked; turn it off \
+             (swapoff -a)"
         );
     }
+}
+
+/// Why memory is not locked.
+#[derive(Debug, thiserror::Error)]
+enum NotLocked {
+    /// Locking what comes would make it fail later.
+    #[error(
+        "expected no limit on what may be locked (RLIMIT_MEMLOCK), found {0} bytes; set LimitMEMLOCK=infinity in the unit, \
+         or `--ulimit memlock=-1` for the container, or turn swap off"
+    )]
+    Limit(u64),
+    /// The system refused.
+    #[error("mlockall: {0}")]
+    Refused(std::io::Error),
+}
+
+fn lock() -> Result<(), NotLocked> {
+    // Who may raise the limit need not be told to.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+    let limit = getrlimit(Resource::Memlock);
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, ..limit });
+    // Under a limit, what is mapped once it is reached fails: that would be worse than memory that may be swapped.
+    if let Some(limit) = limit.maximum {
+        return Err(NotLocked::Limit(limit));
+    }
+    // Pages are locked as they are touched: much is reserved that never is.
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    mlockall(all).map_err(|error| NotLocked::Refused(error.into()))
 }
 
 /// Whether `/proc/swaps` lists anything below its heading.

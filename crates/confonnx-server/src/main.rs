@@ -49,7 +49,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
 fn run(config: Config) -> anyhow::Result<()> {
     hardening::check_environment(config.insecure, std::env::vars_os().map(|(name, _)| name))?;
     hardening::forbid_dumps()?;
-    hardening::tell_of_swap();
+    hardening::lock_memory();
     // For keys, collateral and the admin port; connections to the public one have threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {

@@ -41,6 +41,14 @@ pub enum CommandError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The certificates above the key's own cannot be read.
+    #[error("the certificates above the attestation key's in {path}: expected PEM, {source}")]
+    Issuers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// Talking to it failed.
     #[error("the TPM {path} did not answer {command}: {source}")]
     Io {

@@ -1,5 +1,6 @@
 //! Quotes of this machine's TPM.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,13 +9,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::command::{CommandError, Handle, Tpm};
 use super::{AkPublic, Evidence, MAX_CERTIFICATES, MAX_LOG_BYTES};
-use crate::x509::Certificate;
+use crate::x509::{Certificate, certificates_from_pem};
 
 /// This machine's TPM, through the kernel's resource manager.
 #[derive(Debug)]
 pub struct Device {
     path: PathBuf,
     event_log: PathBuf,
+    /// Certificates above the key's own, where the cloud does not put them into the TPM.
+    issuers: Vec<Certificate>,
     /// Until a command fails: making a key takes TPMs up to a second.
     open: Mutex<Option<Open>>,
 }
@@ -36,7 +39,8 @@ impl Device {
             return Ok(None);
         }
         let open = Mutex::new(Some(Open::start(&path)?));
-        Ok(Some(Self { path, event_log: root.join(EVENT_LOG), open }))
+        let issuers = issuers(&root.join(ISSUERS))?;
+        Ok(Some(Self { path, event_log: root.join(EVENT_LOG), issuers, open }))
     }
 
     /// A quote that carries the SHA-256 of `report_data`. Blocks for as long as the TPM takes, usually some 100 ms.
@@ -48,7 +52,10 @@ impl Device {
         };
         let data = Sha256::digest(report_data);
         let (quote, pcrs) = open.tpm.quote_with_values(open.handle, &data, &QUOTED_PCRS)?;
-        let (ak, ak_chain) = (open.ak.clone(), open.ak_chain.clone());
+        let (ak, mut ak_chain) = (open.ak.clone(), open.ak_chain.clone());
+        if let [_] = ak_chain.as_slice() {
+            ak_chain.extend(self.issuers.iter().take(MAX_CERTIFICATES.saturating_sub(1)).cloned());
+        }
         *slot = Some(open);
         let event_log = self.event_log();
         Ok(Evidence { ak, ak_chain, quote: Box::new(quote), pcrs, event_log })
@@ -86,6 +93,17 @@ impl Open {
     }
 }
 
+/// The certificates of a file that may be absent. Like all else here they are checked by clients.
+fn issuers(path: &Path) -> Result<Vec<Certificate>, CommandError> {
+    let unusable = |source| CommandError::Issuers { path: path.to_owned(), source };
+    match std::fs::read_to_string(path) {
+        Ok(pem) => certificates_from_pem(&pem)
+            .map_err(|error| unusable(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(unusable(error)),
+    }
+}
+
 /// Where a key is that a cloud certified.
 enum Place {
     /// It is made from the template (TPMT_PUBLIC) in this NV index.
@@ -120,6 +138,8 @@ fn first_certificate(padded: &[u8]) -> Option<(Certificate, usize)> {
 pub(crate) const DEVICE: &str = "dev/tpmrm0";
 /// Where Linux shows the log; only root may read it.
 const EVENT_LOG: &str = "sys/kernel/security/tpm0/binary_bios_measurements";
+/// Where whoever runs the machine puts the issuers' certificates, the key's own issuer first.
+const ISSUERS: &str = "etc/confonnx/ak-issuers.pem";
 /// All that software cannot reset, but 10: Linux's integrity measurements extend it with every program that starts.
 pub(crate) const QUOTED_PCRS: [u8; 15] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15];
 /// NV indices of certificates of attestation keys: of Google Compute Engine (P-256), of Azure (RSA).
@@ -131,6 +151,26 @@ const CERTIFIED: [(Handle, Place); 2] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn issuers_come_from_a_file_if_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("issuers.pem");
+        assert!(issuers(&path).unwrap().is_empty());
+        let made = |name: &str| rcgen::generate_simple_self_signed(vec![name.into()]).unwrap().cert;
+        let (one, other) = (made("one"), made("other"));
+        let pem = |der: &[u8]| {
+            let body = <base64ct::Base64 as base64ct::Encoding>::encode_string(der);
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        };
+        std::fs::write(&path, pem(one.der()) + &pem(other.der())).unwrap();
+        let found = issuers(&path).unwrap();
+        let found: Vec<_> = found.iter().map(Certificate::der).collect();
+        assert_eq!(found, [&one.der()[..], &other.der()[..]]);
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let error = issuers(&path).unwrap_err().to_string();
+        assert!(error.contains("issuers.pem"), "{error}");
+    }
 
     #[test]
     fn all_certificates_of_an_index_are_sent() {

@@ -52,8 +52,19 @@ fn it_says_what_it_serves_and_stops_on_sigterm() {
 
 #[test]
 fn nobody_else_can_read_its_memory() {
-    let (mut child, _log, _) = serving(&[]);
+    let (mut child, _log, start) = serving(&[]);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap().trim();
+    let may_lock = limits.lines().any(|line| {
+        line.starts_with("Max locked memory")
+            && line.split_whitespace().filter(|word| *word == "unlimited").count() == 2
+    });
+    if may_lock {
+        assert!(start.contains("requests is locked") && locked != "0 kB", "{locked}: {start}");
+    } else {
+        assert!(start.contains("LimitMEMLOCK=infinity") && locked == "0 kB", "{locked}: {start}");
+    }
     let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert!(cores.split_whitespace().filter(|word| *word == "0").count() == 2, "{cores}");
     child.kill().unwrap();
