@@ -282,7 +282,8 @@ fn head_json(status: u16, fields: &Fields) -> String {
 
 fn now(clock: f64, elapsed: f64) -> Now {
     let milliseconds = |time: f64| Duration::try_from_secs_f64(time / 1000.0).unwrap_or_default();
-    Now { clock: UNIX_EPOCH + milliseconds(clock), elapsed: milliseconds(elapsed) }
+    let clock = UNIX_EPOCH.checked_add(milliseconds(clock)).unwrap_or(UNIX_EPOCH);
+    Now { clock, elapsed: milliseconds(elapsed) }
 }
 
 fn none() -> String {

@@ -1,6 +1,8 @@
 //! How long a client takes to decide about one attestation document, for each TEE. Nothing here is bound to the document, so
 //! `report data` fails; all checks are made whatever the others say, so the time is that of a genuine one.
 
+#![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
+
 use std::hint::black_box;
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! Writes `vectors/attestation`: `cargo run -p confonnx-attest --example make-attestation-vectors`.
 
+#![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
+
 use std::path::Path;
 use std::{fs, io};
 

@@ -3,7 +3,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use confonnx_client::{Client, Request};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::args::{Connection, Expected};
 use crate::{complain, table};
@@ -84,7 +84,11 @@ impl Chat {
 
     /// Prints the answer as it comes.
     async fn answer(&self, client: &Client, model: &str, messages: &[Value]) -> Result<String> {
-        let mut body = json!({ "model": model, "messages": messages, "stream": true });
+        let mut body = Map::from_iter([
+            ("model".to_owned(), json!(model)),
+            ("messages".to_owned(), json!(messages)),
+            ("stream".to_owned(), json!(true)),
+        ]);
         let choices = [
             ("temperature", self.temperature.map(Value::from)),
             ("seed", self.seed.map(Value::from)),
@@ -92,11 +96,11 @@ impl Chat {
         ];
         for (key, value) in choices {
             if let Some(value) = value {
-                body[key] = value;
+                body.insert(key.into(), value);
             }
         }
         let request = Request::post("/v1/chat/completions").field("content-type", "application/json");
-        let mut stream = client.stream(request.body(body.to_string())).await?;
+        let mut stream = client.stream(request.body(Value::Object(body).to_string())).await?;
         let status = stream.status();
         let (mut text, mut answer, mut ended) = (String::new(), String::new(), false);
         let mut pending = Vec::new();
@@ -107,7 +111,7 @@ impl Chat {
             }
             // Events are whole lines.
             let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
-            let rest = pending.split_off(end + 1);
+            let rest = pending.split_off(end.saturating_add(1));
             text.push_str(std::str::from_utf8(&pending).context("an event is not UTF-8")?);
             pending = rest;
             for line in text.lines() {
@@ -117,14 +121,14 @@ impl Chat {
                     continue;
                 }
                 let event: Value = serde_json::from_str(data).context("an event is not JSON")?;
-                if let Some(message) = event["error"]["message"].as_str() {
+                if let Some(message) = event.pointer("/error/message").and_then(Value::as_str) {
                     bail!("{message}");
                 }
-                if let Some(more) = event["choices"][0]["delta"]["content"].as_str() {
+                if let Some(more) = event.pointer("/choices/0/delta/content").and_then(Value::as_str) {
                     answer.push_str(more);
                     print(more)?;
                 }
-                if event["choices"][0]["finish_reason"] == "length" {
+                if event.pointer("/choices/0/finish_reason").is_some_and(|reason| reason == "length") {
                     complain("the answer is as long as it may be; --max-tokens changes that");
                 }
             }
@@ -132,7 +136,7 @@ impl Chat {
         }
         if status != 200 {
             let body: Value = serde_json::from_slice(&pending).unwrap_or_default();
-            let said = body["error"]["message"].as_str().or_else(|| body["error"].as_str());
+            let said = body.pointer("/error/message").or_else(|| body.get("error")).and_then(Value::as_str);
             bail!("the server answered {status}: {}", said.unwrap_or("it does not say why"));
         }
         if !ended {
@@ -143,11 +147,15 @@ impl Chat {
     }
 }
 
+fn id(model: &Value) -> Option<&str> {
+    model.get("id")?.as_str()
+}
+
 async fn only_model(client: &Client) -> Result<String> {
     let response = client.request(Request::get("/v1/models")).await?;
     let body: Value = serde_json::from_slice(response.body()).context("the list of models is not JSON")?;
     let names: Vec<&str> =
-        body["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str()).collect();
+        body.get("data").and_then(Value::as_array).into_iter().flatten().filter_map(id).collect();
     match names.as_slice() {
         [name] => Ok((*name).to_owned()),
         [] => bail!("the server has no models that you may use"),

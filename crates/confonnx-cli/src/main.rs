@@ -1,5 +1,7 @@
 //! `confonnx`: confidential inference from the command line.
 
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
+
 mod annotate;
 mod args;
 mod chat;

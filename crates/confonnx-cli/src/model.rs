@@ -88,7 +88,9 @@ fn row(kind: &str, value: &ValueInfo) -> [String; 4] {
 
 /// The rows as lines, the columns as wide as their widest cell.
 pub(crate) fn aligned(rows: &[[String; 4]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: [usize; 4] = std::array::from_fn(width);
     rows.iter().fold(String::new(), |mut text, row| {
         let line = row

@@ -114,7 +114,7 @@ impl Random {
         // Below 2 where it may be an index into a table that nobody sees, and into one of two token types.
         let wide = !matches!(dtype, DataType::Uint8 | DataType::Int8 | DataType::Bool);
         let below = most.clamp(1, if wide { 2 } else { 10 }) as u64;
-        let digit = (bits % below) as u8;
+        let digit = bits.checked_rem(below).unwrap_or_default() as u8;
         // 10 bits are exact in half precision, so no value rounds up to 1.
         let unit = (bits >> 54) as f32 / 1024.0;
         match dtype {

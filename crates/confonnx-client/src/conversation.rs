@@ -258,7 +258,7 @@ impl Attesting {
         if state.base == self.base {
             state.key = Some(Arc::clone(key));
             state.outdated = false;
-            state.rollovers += u64::from(self.renews);
+            state.rollovers = state.rollovers.saturating_add(u64::from(self.renews));
         }
     }
 }

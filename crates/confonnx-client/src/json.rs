@@ -205,12 +205,10 @@ fn write_one(name: &str, tensor: &Tensor<'_>) -> Result<Value, JsonError> {
         }
     };
     let dims = tensor.shape().dims();
-    let mut object = json!({ "type": type_name(tensor.dtype()) });
+    let dtype = type_name(tensor.dtype());
     if dims.contains(&0) {
         // Nested lists cannot say `[0, 3]`.
-        object["shape"] = json!(dims);
-        object["values"] = json!([]);
-        return Ok(object);
+        return Ok(json!({ "type": dtype, "shape": dims, "values": [] }));
     }
     for len in dims.iter().skip(1).rev() {
         let len = usize::try_from(*len).unwrap_or(usize::MAX);
@@ -221,8 +219,8 @@ fn write_one(name: &str, tensor: &Tensor<'_>) -> Result<Value, JsonError> {
         })
         .collect();
     }
-    object["values"] = if dims.is_empty() { leaves.pop().unwrap_or_default() } else { Value::Array(leaves) };
-    Ok(object)
+    let values = if dims.is_empty() { leaves.pop().unwrap_or_default() } else { Value::Array(leaves) };
+    Ok(json!({ "type": dtype, "values": values }))
 }
 
 fn numbers<const N: usize, T: Into<Value>>(data: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<Value> {

@@ -31,6 +31,7 @@
 //!
 //! The protocol is specified in `docs/protocol.md`.
 
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
 // What only the native host calls.
 #![cfg_attr(not(feature = "native"), allow(dead_code))]
 

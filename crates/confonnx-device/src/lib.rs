@@ -7,6 +7,8 @@
 //!
 //! Feature `ort`: strings of ONNX Runtime's tensors as bytes, which the `ort` crate's safe functions cannot give.
 
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
+
 #[cfg(target_os = "linux")]
 mod mapping;
 #[cfg(target_os = "linux")]

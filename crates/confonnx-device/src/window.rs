@@ -75,7 +75,8 @@ impl Window {
     pub fn write(&self, at: usize, from: &[u8]) -> bool {
         let Some(cells) = self.cells(at, from.len()) else { return false };
         let (before, rest) = from.split_at(cells.before.len().min(from.len()));
-        let (words, after) = rest.split_at((cells.words.len() * size_of::<u64>()).min(rest.len()));
+        let (words, after) =
+            rest.split_at(cells.words.len().saturating_mul(size_of::<u64>()).min(rest.len()));
         for (to, from) in cells.before.iter().zip(before) {
             to.store(*from, Relaxed);
         }

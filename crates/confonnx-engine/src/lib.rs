@@ -6,6 +6,8 @@
 //!
 //! No error quotes a tensor value: ONNX Runtime's own texts sometimes do, so only their category is kept.
 
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
+
 #[cfg(not(target_endian = "little"))]
 compile_error!("tensors are little-endian on the wire and are handed to ONNX Runtime as they are");
 

@@ -22,7 +22,7 @@ impl Recent {
     pub(crate) fn record(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let before = self.0.load(Relaxed);
-        let faded = if before == u64::MAX { 0 } else { before - before / 4 };
+        let faded = if before == u64::MAX { 0 } else { before.saturating_sub(before / 4) };
         self.0.store(micros.max(faded), Relaxed);
     }
 

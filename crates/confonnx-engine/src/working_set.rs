@@ -23,7 +23,7 @@ impl WorkingSet {
 
     /// Remembers a request whose inputs and outputs had `bytes`, and gave memory back or not.
     pub(crate) fn ended(&mut self, bytes: u64, gave_back: bool) {
-        let faded = self.usual - self.usual / 8;
+        let faded = self.usual.saturating_sub(self.usual / 8);
         self.usual = bytes.max(faded);
         if !gave_back {
             self.held = self.held.max(bytes);

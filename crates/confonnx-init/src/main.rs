@@ -5,6 +5,8 @@
 //! Everything here is measured: the program and the server's configuration are in the image. The answer of the
 //! network's DHCP server is the host's word, as the network itself is.
 
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;

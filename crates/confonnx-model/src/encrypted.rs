@@ -16,4 +16,4 @@ pub use crate::age::{
 pub use error::EncryptFileError;
 pub use file::encrypt_file;
 pub use owner::{NotSigned, OwnerKey, OwnerKeyError, OwnerPublicKey};
-pub use unpack::{OpenModelError, OpenedModel, UnpackError, Unpacker, open_model};
+pub use unpack::{Named, OpenModelError, OpenedModel, UnpackError, Unpacker, open_model};

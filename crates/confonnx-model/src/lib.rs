@@ -14,23 +14,8 @@
 //! assert_eq!(read_tensor_proto(&file)?, ("labels".into(), tensor));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::panic
-    )
-)]
+
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
 
 #[cfg(feature = "age")]
 pub mod age;

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p confonnx-protocol --bench crypto` ends with one line that gives the ratio.
 
+#![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
 #![expect(clippy::print_stdout, reason = "the ratio is the result")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 

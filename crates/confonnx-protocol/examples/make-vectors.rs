@@ -1,5 +1,6 @@
 //! Writes `vectors/sealing` and `vectors/session`: `cargo run -p confonnx-protocol --example make-vectors`.
 
+#![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
 #![allow(
     dead_code,
     unused_imports,

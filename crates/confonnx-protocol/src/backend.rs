@@ -78,6 +78,7 @@ impl<C: Cipher> KeySizeUser for HpkeKey<C> {
 }
 
 impl<C: Cipher> KeyInit for HpkeKey<C> {
+    #[expect(clippy::expect_used, reason = "the trait has no error, and the type fixes the length")]
     fn new(key: &Key<Self>) -> Self {
         Self(BulkKey::new(C::AEAD, key).expect("the type fixes the key's length"), PhantomData)
     }

@@ -22,23 +22,6 @@
 //! assert_eq!(body.bytes(&message), b"{\"inputs\":[]}");
 //! # Ok::<(), confonnx_protocol::bhttp::BhttpError>(())
 //! ```
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::panic
-    )
-)]
 
 mod decode;
 mod encode;

@@ -1,13 +1,5 @@
 //! Published keys: the `application/ohttp-keys` format (RFC 9458 §3).
 
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
-)]
-
 use thiserror::Error;
 
 use crate::{

@@ -3,23 +3,6 @@
 //!
 //! The messages alone: who carries them, over which TLS, is the caller's to say. Each service encrypts the secret to a
 //! key that was made for that one request and that the evidence vouches for ([`KbsKey`], [`AkvKey`]).
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::panic
-    )
-)]
 
 mod concat_kdf;
 mod jwe;

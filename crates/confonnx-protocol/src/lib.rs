@@ -12,6 +12,7 @@
 //! - `key_service`: what services that release secrets against evidence are told, and what they answer.
 //! - [`code`]: the problem codes of answers before opening.
 
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
 // Client and server share the modules between them, and neither uses all.
 #![cfg_attr(not(all(feature = "client", feature = "server")), allow(dead_code))]
 

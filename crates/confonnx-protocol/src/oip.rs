@@ -9,23 +9,6 @@
 //! numbers. Integers keep all 64 bits. Numbers are rounded to the nearest float, and refused where that is infinite.
 //!
 //! Requests are always sent binary. Errors name tensors and positions, never values.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::panic
-    )
-)]
 
 mod data;
 mod error;

@@ -1,6 +1,8 @@
 //! Whether erased keys are gone: this process's own memory is searched for them. In a binary of its own, so that no other
 //! test's memory is searched, or holds what is searched for.
 
+#![allow(clippy::restriction, reason = "a test may panic")]
+
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,

@@ -34,15 +34,9 @@ pub(crate) fn refusal(status: StatusCode, text: &str) -> Answer {
     with_body(status, JSON, json!({ "error": text }).to_string())
 }
 
-/// What there is of an error beside its text.
-pub(crate) fn details(fault: &Fault) -> Value {
-    json!({ "code": fault.kind.name(), "checks": fault.checks })
-}
-
 /// That there is no answer of the server, and why.
 pub(crate) fn failure(fault: &Fault) -> Answer {
-    let mut body = details(fault);
-    body["error"] = fault.text.as_str().into();
+    let body = json!({ "error": fault.text, "code": fault.kind.name(), "checks": fault.checks });
     failed(fault, &body)
 }
 

@@ -3,6 +3,8 @@
 //!
 //! It fails closed: what no policy accepted gets nothing, and the program gets 503 with the checks that failed. It is not
 //! reachable from other machines, since what it is told is in the clear, and answers no page of a browser but its own.
+
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
 #![allow(clippy::result_large_err, reason = "the error of whoever stops early is the answer")]
 
 mod answer;

@@ -31,9 +31,9 @@ pub(crate) fn page(proxy: &Proxy) -> String {
     let name = "nv_inference_first_response_histogram_ms";
     head(&mut out, name, "histogram", "Time from request to answer");
     for (key, counts) in &models {
-        let (labels, mut below) = (labels(key), 0);
+        let (labels, mut below) = (labels(key), 0_u64);
         for (bound, bucket) in BOUNDS_MS.iter().zip(&counts.buckets) {
-            below += bucket.load(Relaxed);
+            below = below.saturating_add(bucket.load(Relaxed));
             line(&mut out, &format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), below);
         }
         let (count, ns) = counts.success.get();

@@ -2,6 +2,7 @@
 //! noticed: p99 beside the quiet one, bytes held against the budget, and what was lost. Fails when something was lost,
 //! answered wrongly, or held beyond the budget; times are for whoever reads them.
 
+#![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
 #![expect(clippy::print_stdout, reason = "a program for people, who read what it prints")]
 
 #[path = "../tests/it/harness.rs"]

@@ -436,7 +436,7 @@ fn plain_tokens(path: &Path) -> Result<Vec<[u8; 32]>, AuthError> {
             continue;
         }
         if !token.iter().all(u8::is_ascii_graphic) {
-            return Err(AuthError::Token { path, line: index + 1 });
+            return Err(AuthError::Token { path, line: index.saturating_add(1) });
         }
         digests.push(Sha256::digest(token).into());
     }

@@ -1,6 +1,6 @@
 //! The host's clock, which is all there is inside a TEE; whoever relies on it guards against it running backwards.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use confonnx_attest::UnixTime;
 
@@ -16,21 +16,48 @@ fn at(time: SystemTime) -> UnixTime {
 /// When this program was written (`build.rs`).
 const WRITTEN: UnixTime = UnixTime(seconds(env!("CONFONNX_WRITTEN").as_bytes()));
 
-/// A decimal number.
+/// A decimal number, at compile time, where too large a one is an error.
+#[expect(clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
 const fn seconds(mut digits: &[u8]) -> u64 {
     let mut seconds = 0;
     while let [digit, rest @ ..] = digits {
-        seconds = seconds * 10 + (*digit - b'0') as u64;
+        seconds = seconds * 10 + digit.saturating_sub(b'0') as u64;
         digits = rest;
     }
     seconds
 }
 
+/// Instants that do not overflow, whatever a setting says.
+pub trait Later: Sized {
+    /// The instant `length` after this one; a decade after it, if clocks do not reach that far.
+    #[must_use]
+    fn later(self, length: Duration) -> Self;
+}
+
+macro_rules! later {
+    ($($instant:ty),*) => {$(
+        impl Later for $instant {
+            fn later(self, length: Duration) -> Self {
+                self.checked_add(length).or_else(|| self.checked_add(DECADE)).unwrap_or(self)
+            }
+        }
+    )*};
+}
+
+later!(std::time::Instant, tokio::time::Instant);
+
+const DECADE: Duration = Duration::from_hours(24 * 3650);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn instants_do_not_overflow() {
+        let now = std::time::Instant::now();
+        assert_eq!(now.later(Duration::from_secs(1)).duration_since(now).as_secs(), 1);
+        assert!(now.later(Duration::MAX) > now.later(Duration::from_secs(1 << 25)));
+    }
 
     /// Keys that a service releases are of a calendar: with the clock turned back, those of yesterday would be made again.
     #[test]

@@ -32,6 +32,7 @@ pub use fetch::Fetcher;
 pub use store::StoreError;
 
 use crate::{
+    clock::Later,
     config::{Bases, CollateralConfig},
     metrics::{CollateralState, Metrics},
 };
@@ -198,21 +199,21 @@ impl Collateral {
             Err(error) => Err(error.into()),
             Ok(answer) => consider(evidence.as_ref()?, entries, index, answer, (self.pace.now)()),
         };
-        let entry = &mut entries[index];
+        let entry = entries.get_mut(index)?;
         let adopted = match considered {
             Ok(kept) => {
                 if entry.failures > 0 {
                     info!("collateral is there again: {}", url(&self.bases, request));
                 }
                 entry.failures = 0;
-                entry.due = Instant::now() + self.pace.refresh(&kept, (self.pace.now)());
+                entry.due = Instant::now().later(self.pace.refresh(&kept, (self.pace.now)()));
                 Some(kept)
             }
             Err(failure) => {
                 self.metrics.collateral.failure(request.vendor, failure.reason());
                 entry.failures = entry.failures.saturating_add(1);
                 let wait = self.pace.retry(entry.failures, failure.retry_after());
-                entry.due = Instant::now() + wait;
+                entry.due = Instant::now().later(wait);
                 warn!(
                     "collateral from {}: {failure}; {}; next attempt in {:.1} s",
                     url(&self.bases, request),
@@ -240,7 +241,10 @@ impl Collateral {
         let state = self.state();
         let due = state.entries.iter().filter(|entry| entry.due <= now);
         let next = state.entries.iter().map(|entry| entry.due).min();
-        (due.map(|entry| entry.request.clone()).collect(), next.unwrap_or(now + self.pace.longest_refresh))
+        (
+            due.map(|entry| entry.request.clone()).collect(),
+            next.unwrap_or_else(|| now.later(self.pace.longest_refresh)),
+        )
     }
 
     /// An entry for `request`: the one there was, or what the cache has, or one to fetch now.
@@ -256,7 +260,7 @@ impl Collateral {
             }
         });
         let wait = kept.as_ref().map_or(Duration::ZERO, |kept| self.pace.refresh(kept, (self.pace.now)()));
-        Entry { request, kept: kept.map(Arc::new), failures: 0, due: Instant::now() + wait }
+        Entry { request, kept: kept.map(Arc::new), failures: 0, due: Instant::now().later(wait) }
     }
 
     fn changed(&self, state: &State) {
@@ -267,7 +271,7 @@ impl Collateral {
         let unsettled = state.entries.iter().any(|entry| entry.kept.is_none() && entry.failures == 0);
         self.metrics.collateral.set(CollateralState {
             needed: state.entries.len(),
-            missing: state.entries.len() - kept().filter(usable).count(),
+            missing: state.entries.len().saturating_sub(kept().filter(usable).count()),
             stale: state.entries.iter().filter(|entry| entry.kept.is_some() && entry.failures > 0).count(),
             fetched: kept().map(|kept| kept.fetched).min(),
             expires: kept().filter_map(|kept| kept.expires).min(),
@@ -289,7 +293,7 @@ fn consider(
     now: UnixTime,
 ) -> Result<Arc<Kept>, Failure> {
     let kept = Arc::new(Kept { fetched: now, expires: answer.expires(), answer });
-    let before = entries[index].kept.clone();
+    let before = entries.get(index).and_then(|entry| entry.kept.clone());
     let newest = before.as_ref().and_then(|before| before.expires).max(Some(now));
     let stale = kept.expires.filter(|expires| Some(*expires) < newest);
     if let (Some(expires), Some(before)) = (stale, &before)
@@ -297,9 +301,12 @@ fn consider(
     {
         return Err(Failure::Stale { expires, now });
     }
-    entries[index].kept = Some(Arc::clone(&kept));
+    let mut put = |kept| entries.get_mut(index).map(|entry| entry.kept = kept);
+    put(Some(Arc::clone(&kept)));
     if let Err(error) = staple(&mut evidence.clone(), entries) {
-        entries[index].kept = before;
+        if let Some(entry) = entries.get_mut(index) {
+            entry.kept = before;
+        }
         return Err(Failure::Malformed(error));
     }
     // Better than what there was, if not good: clients then say what is wrong with it.
@@ -345,12 +352,16 @@ impl fmt::Display for Meanwhile<'_> {
             None => f.write_str("documents go out without it, and clients may refuse them as undecided"),
             Some(None) => f.write_str("the one fetched before stays in use"),
             Some(Some(expires)) if now < expires => {
-                write!(f, "the one fetched before stays in use and expires in {} s", expires.0 - now.0)
+                write!(
+                    f,
+                    "the one fetched before stays in use and expires in {} s",
+                    expires.0.saturating_sub(now.0)
+                )
             }
             Some(Some(expires)) => write!(
                 f,
                 "the one in use expired {} s ago, and clients may refuse it as undecided",
-                now.0 - expires.0
+                now.0.saturating_sub(expires.0)
             ),
         }
     }

@@ -462,7 +462,7 @@ fn is_service_link(name: &str) -> bool {
 fn most_memory() -> u64 {
     let info = rustix::system::sysinfo();
     let total = u64::from(info.mem_unit).saturating_mul(info.totalram);
-    total / 4 * 3
+    (total / 4).saturating_mul(3)
 }
 
 /// What variables say that had another name once.

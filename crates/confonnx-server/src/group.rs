@@ -273,12 +273,12 @@ impl Group {
     /// Looks whether the others are of the same group. Whatever is found, this server keeps its own secret.
     async fn look_around(&self) -> Result<(), JoinError> {
         let (policy, own) = (self.policy().await?, self.claim().group);
-        let mut foreign = 0;
+        let mut foreign = 0_i64;
         for address in resolve(&self.config.peers).await? {
             match self.meet(&address, &policy).await {
                 Ok(member) if member.claims().key_source.group == own => {}
                 Ok(member) => {
-                    foreign += 1;
+                    foreign = foreign.saturating_add(1);
                     let [theirs, ours] = [member.claims().key_source.group, own]
                         .map(|group| group.map_or("none".into(), |group| group.to_string()));
                     warn!(

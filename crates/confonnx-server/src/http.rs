@@ -265,7 +265,7 @@ fn request_id() -> HeaderValue {
             id.push('-');
         }
         for nibble in [byte >> 4, byte & 0x0f] {
-            id.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+            id.extend(char::from_digit(nibble.into(), 16));
         }
     }
     HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))

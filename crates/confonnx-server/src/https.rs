@@ -162,7 +162,7 @@ impl FetchError {
 fn tcp(timeout: Duration) -> HttpConnector {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(timeout / 2));
+    tcp.set_connect_timeout(timeout.checked_div(2));
     tcp
 }
 
@@ -179,7 +179,7 @@ async fn bounded(mut body: Incoming) -> Result<Vec<u8>, FetchError> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| FetchError::Truncated(chain(&error)))?;
         let Some(data) = frame.data_ref() else { continue };
-        if received.len() + data.len() > MAX_ANSWER {
+        if received.len().saturating_add(data.len()) > MAX_ANSWER {
             return Err(FetchError::TooLarge);
         }
         received.extend_from_slice(data);

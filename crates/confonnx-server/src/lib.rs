@@ -11,6 +11,8 @@
 //! - [`http`], [`admin`], [`https`], [`workers`], [`metrics`]: around it.
 //! - [`server`]: puts them together.
 
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
+
 pub mod admin;
 pub mod attestation;
 pub mod audit;

@@ -1,5 +1,7 @@
 //! The `confonnx-server` program.
 
+#![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
+
 use std::{io::Write, process::ExitCode};
 
 use confonnx_server::{

@@ -74,13 +74,16 @@ impl Metrics {
 
     /// Counts a finished request.
     pub fn count(&self, outcome: &'static str) {
-        *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = outcomes.entry(outcome).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// Counts a request that a model ran, or tried to.
     pub fn count_run(&self, model: &str, version: &str) {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        *runs.entry((model.into(), version.into())).or_default() += 1;
+        let count = runs.entry((model.into(), version.into())).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// The page for `GET /metrics`, with the families of `models`.

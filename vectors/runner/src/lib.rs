@@ -4,6 +4,8 @@
 //! A case is what its folder holds: the text of its files. [`run`] gives what was found; whether that is what the case
 //! expects is [`Found::is_expected`].
 
+#![allow(clippy::restriction, reason = "runs vectors, and may panic at a wrong one")]
+
 // What is shared with the tests that stand beside the code.
 #[path = "../../../crates/confonnx-protocol/tests/it/case.rs"]
 mod case;

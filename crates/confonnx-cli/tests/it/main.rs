@@ -1,5 +1,7 @@
 //! The command as its users call it.
 
+#![allow(clippy::restriction, reason = "a test may panic")]
+
 mod help;
 mod measure;
 mod model;

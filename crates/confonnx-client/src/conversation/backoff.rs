@@ -32,7 +32,8 @@ pub(super) fn may_retry(err: &ClientError, repeatable: bool) -> bool {
 pub(super) fn pause(tries: u32, asked: Option<Duration>, rng: &mut impl CryptoRng) -> Duration {
     let longest = FIRST.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX)).min(LONGEST);
     let share = f64::from(rng.next_u32()) / f64::from(u32::MAX);
-    (longest / 2 + (longest / 2).mul_f64(share)).max(asked.unwrap_or_default())
+    let half = longest.checked_div(2).unwrap_or_default();
+    half.saturating_add(half.mul_f64(share)).max(asked.unwrap_or_default())
 }
 
 const FIRST: Duration = Duration::from_millis(200);

@@ -114,10 +114,11 @@ impl<'a> Call<'a> {
         let mut unaligned = head.clone();
         unaligned.fields.push(oip::HEADER_LENGTH, json_len.to_string());
         let body_len = body.iter().map(|part| part.len()).sum();
-        let tensors = bhttp::request_body_offset(&unaligned, body_len) + json_len;
-        let spaces = tensors.next_multiple_of(SPACES.len()) - tensors;
-        head.fields.push(oip::HEADER_LENGTH, (json_len + spaces).to_string());
-        body.insert(1, &SPACES[..spaces]);
+        let tensors = bhttp::request_body_offset(&unaligned, body_len).saturating_add(json_len);
+        let lacks = tensors.checked_next_multiple_of(SPACES.len()).unwrap_or(tensors).saturating_sub(tensors);
+        let spaces = SPACES.get(..lacks).unwrap_or_default();
+        head.fields.push(oip::HEADER_LENGTH, json_len.saturating_add(spaces.len()).to_string());
+        body.insert(1, spaces);
         body
     }
 }

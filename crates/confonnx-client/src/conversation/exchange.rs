@@ -170,7 +170,7 @@ impl<'a> Exchange<'a> {
         let deadline = *self.deadline.get_or_insert(now.elapsed.saturating_add(timeout));
         if let Some(err) = self.pausing.take() {
             let until = now.elapsed.saturating_add(backoff::pause(self.tries, err.retry_after(), rng));
-            self.tries += 1;
+            self.tries = self.tries.saturating_add(1);
             self.state = if until < deadline { State::Paused(until) } else { State::Done(Err(err)) };
         }
         match std::mem::replace(&mut self.state, State::Over) {
@@ -413,8 +413,10 @@ impl<'a> Exchange<'a> {
             if (!unknown || self.renewals > 0) && key.trusted.key_configs() == old.trusted.key_configs() {
                 return Err(refusal);
             }
-            self.conversation.state().invalid += 1;
-            self.renewals += 1;
+            let mut state = self.conversation.state();
+            state.invalid = state.invalid.saturating_add(1);
+            drop(state);
+            self.renewals = self.renewals.saturating_add(1);
         }
         (self.key, self.full) = (Some(key), false);
         Ok(())

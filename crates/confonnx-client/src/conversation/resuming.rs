@@ -78,7 +78,7 @@ impl Resuming {
         }
         state.refused = state.refused << 1 | 1;
         if state.refused.count_ones() >= MAX_REFUSED {
-            (state.refused, state.current, state.paused_until) = (0, None, Some(now + PAUSE));
+            (state.refused, state.current, state.paused_until) = (0, None, Some(now.saturating_add(PAUSE)));
         }
     }
 
@@ -94,7 +94,8 @@ impl Offering {
         let Some(grant) = grant.and_then(|grant| grant.parse::<ResumptionGrant>().ok()) else { return };
         // The server counts from when it opened the request, in whole seconds.
         let lifetime = Duration::from_secs(grant.lifetime().saturating_sub(1).into());
-        let resumed = Resumed { resumption: offer.accept(&grant), until: self.since + lifetime };
+        let resumed =
+            Resumed { resumption: offer.accept(&grant), until: self.since.saturating_add(lifetime) };
         self.resuming.state().current = Some(Arc::new(resumed));
     }
 }

@@ -149,12 +149,12 @@ impl<'c> Stream<'c> {
         loop {
             if let Some(answer) = self.whole.get() {
                 let rest = answer.body().get(self.given..).unwrap_or_default().to_vec();
-                self.given += rest.len();
+                self.given = self.given.saturating_add(rest.len());
                 return Ok((!rest.is_empty()).then_some(rest));
             }
             let chunk = self.drive.exchange.take_streamed();
             if !chunk.is_empty() {
-                self.given += chunk.len();
+                self.given = self.given.saturating_add(chunk.len());
                 return Ok(Some(chunk));
             }
             if let Some(outcome) = self.drive.advance().await {

@@ -1,5 +1,7 @@
 //! The client against a server in this process that can misbehave.
 
+#![allow(clippy::restriction, reason = "a test may panic")]
+
 mod attestation;
 mod conversation;
 mod exchange;

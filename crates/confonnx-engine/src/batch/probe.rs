@@ -62,9 +62,10 @@ pub(super) fn sizes(runs: &Runs, options: &Batching) -> Result<Vec<usize>, NotBa
     if !has_rows(inputs) || !has_rows(outputs) {
         return Err(NotBatched::NoRows);
     }
-    let rows = inputs
-        .iter()
-        .map(|info| trial::row_bytes(info, options.axis(&info.name)).map(|bytes| MOST_BYTES / bytes.max(1)));
+    let rows = inputs.iter().map(|info| {
+        trial::row_bytes(info, options.axis(&info.name))
+            .map(|bytes| MOST_BYTES.checked_div(bytes).unwrap_or(MOST_BYTES))
+    });
     let rows = rows.map(Option::unwrap_or_default).min().unwrap_or_default();
     if rows < 2 {
         return Err(NotBatched::TooLarge { limit: MOST_BYTES });
@@ -153,10 +154,12 @@ impl Trial<'_> {
             let most = self.largest_index(&info.name);
             let others = i64::try_from(size.saturating_sub(1)).unwrap_or(1).max(1);
             let in_row = trial::row_bytes(info, self.options.axis(&info.name)).unwrap_or(1);
-            let in_row =
-                i64::try_from(in_row / info.dtype.size().unwrap_or(1).max(1)).unwrap_or(i64::MAX).max(1);
+            let in_row = i64::try_from(in_row.checked_div(info.dtype.size().unwrap_or(1)).unwrap_or(in_row))
+                .unwrap_or(i64::MAX)
+                .max(1);
             let in_run = in_row.saturating_mul(others);
-            let step = most / in_run.saturating_mul(MOST_RUNS) + 1;
+            let step =
+                most.checked_div(in_run.saturating_mul(MOST_RUNS)).unwrap_or_default().saturating_add(1);
             let stride = step.saturating_mul(in_row);
             let mut first = 0_i64;
             while first <= most {
@@ -168,7 +171,7 @@ impl Trial<'_> {
                     most,
                 };
                 // The first row and the last one take turns in being left alone, row 0 counting as any other.
-                let kept = if (first / stride.saturating_mul(others).max(1)) % 2 == 0 {
+                let kept = if first.checked_div(stride.saturating_mul(others)).unwrap_or_default() % 2 == 0 {
                     size.saturating_sub(1)
                 } else {
                     0

@@ -68,7 +68,7 @@ impl Exchange {
 
     /// Says `note`, then `number`, and wakes who waits for it.
     pub(super) fn say(&self, side: Side, number: u32, note: Note) -> io::Result<()> {
-        if !self.window.set_numbers(side.at() + NOTE, note) {
+        if !self.window.set_numbers(side.at().saturating_add(NOTE), note) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let word = self.word(side)?;
@@ -159,7 +159,7 @@ impl Exchange {
     }
 
     fn note(&self, side: Side) -> io::Result<Note> {
-        self.window.numbers(side.at() + NOTE).ok_or(io::ErrorKind::InvalidData.into())
+        self.window.numbers(side.at().saturating_add(NOTE)).ok_or(io::ErrorKind::InvalidData.into())
     }
 
     fn word(&self, side: Side) -> io::Result<&AtomicU32> {

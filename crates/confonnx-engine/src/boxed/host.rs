@@ -447,7 +447,7 @@ impl Keeper {
                 if self.closes_within(pause) {
                     return;
                 }
-                pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                pause = pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
                 match self.start() {
                     Ok((again, process))
                         if (&again.inputs, &again.outputs) == (&facts.inputs, &facts.outputs) =>

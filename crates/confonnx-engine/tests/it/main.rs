@@ -1,5 +1,7 @@
 //! Real models through the real ONNX Runtime.
 
+#![allow(clippy::restriction, reason = "a test may panic")]
+
 use std::{
     path::{Path, PathBuf},
     sync::OnceLock,

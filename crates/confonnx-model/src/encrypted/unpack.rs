@@ -19,7 +19,7 @@ pub struct OpenedModel {
     /// The `.onnx` file.
     pub onnx: Erased<Vec<u8>>,
     /// Its data files by location, in ascending order. Whether they are those that the model names is for the caller to see.
-    pub external: Vec<(String, Erased<Vec<u8>>)>,
+    pub external: Named,
     /// SHA-256 of the encrypted file.
     pub ciphertext: [u8; 32],
 }
@@ -91,7 +91,7 @@ pub struct Unpacker {
     room: usize,
     state: State,
     block: Block,
-    files: Vec<(String, Erased<Vec<u8>>)>,
+    files: Named,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +157,7 @@ impl Unpacker {
     ///
     /// # Errors
     /// [`UnpackError`]
-    pub fn finish(mut self) -> Result<(Erased<Vec<u8>>, Vec<(String, Erased<Vec<u8>>)>), UnpackError> {
+    pub fn finish(mut self) -> Result<(Erased<Vec<u8>>, Named), UnpackError> {
         match self.state {
             // Shorter than a block.
             State::Start => self.begin_model()?,
@@ -248,6 +248,9 @@ fn after(zeros: usize) -> State {
 fn out_of_memory(name: &str, len: usize) -> UnpackError {
     UnpackError::Size { name: name.into(), size: len as u64 }
 }
+
+/// Contents of files, by name.
+pub type Named = Vec<(String, Erased<Vec<u8>>)>;
 
 /// The beginning of a block.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Against files made by the `onnx` Python package (`tests/data/make.py`).
 
+#![allow(clippy::restriction, reason = "a test may panic")]
+
 mod annotate;
 mod hash;
 mod info;

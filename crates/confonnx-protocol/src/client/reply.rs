@@ -1,13 +1,5 @@
 //! Opening replies.
 
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
-)]
-
 use std::fmt;
 
 use thiserror::Error;

@@ -64,7 +64,6 @@ const ID_TEXT: usize = 22;
 const LIFETIME: &str = "; lifetime=";
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 

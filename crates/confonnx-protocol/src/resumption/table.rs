@@ -143,7 +143,6 @@ const SHARDS: usize = 64;
 const MAX_TURNS: u32 = 8;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use zeroize::Zeroizing;
 

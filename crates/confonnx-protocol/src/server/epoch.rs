@@ -74,6 +74,7 @@ impl EpochKeys {
     }
 }
 
+#[expect(clippy::expect_used, reason = "lengths that are fixed here")]
 fn derive(secret: &EpochSecret, number: u64, binding: &[u8; 32]) -> Vec<EpochKey> {
     let prk = Hkdf::<Sha256>::new(Some(SALT), secret.expose());
     let key = |(id, kem): (u8, Kem)| {

@@ -1,17 +1,5 @@
 //! Secrets that lead forward and never back (`docs/protocol.md`, section 3.2).
 
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)
-)]
-
 use std::{collections::VecDeque, fmt, time::Duration};
 
 use confonnx_attest::UnixTime;

@@ -1,7 +1,5 @@
 //! Which encapsulated keys were seen.
 
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
 mod set;
 
 use std::{

@@ -1,5 +1,7 @@
 //! Client and server against each other, against independent peers, and against everything in between.
 
+#![allow(clippy::restriction, reason = "a test may panic")]
+
 mod case;
 mod flaws;
 mod interop;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{encoded, receive::Content};
 use crate::{
     Proxy, Upstream,
-    answer::{Answer, JSON, copy_head, details, failed, json_answer, opened, with_body},
+    answer::{Answer, JSON, copy_head, failed, json_answer, opened, with_body},
     fault::{Fault, Kind},
     proxy::token,
 };
@@ -170,8 +170,10 @@ fn shaped(status: u16, body: &[u8]) -> Option<Answer> {
 
 fn failure(fault: &Fault) -> Answer {
     let mut error = body(fault.kind.status(), &fault.text, fault.kind.name());
-    if matches!(fault.kind, Kind::NotTrusted | Kind::NotGenuine | Kind::Changed) {
-        error["error"]["checks"] = details(fault)["checks"].take();
+    if matches!(fault.kind, Kind::NotTrusted | Kind::NotGenuine | Kind::Changed)
+        && let Some(error) = error.get_mut("error").and_then(Value::as_object_mut)
+    {
+        error.insert("checks".into(), json!(fault.checks));
     }
     failed(fault, &error)
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::Refused;
+use crate::clock::Later;
 
 /// How often a caller may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ struct Table {
 impl Rate {
     /// Time for one request's place to come back.
     fn interval(self) -> Duration {
-        MINUTE / self.per_minute.get()
+        MINUTE.checked_div(self.per_minute.get()).unwrap_or(MINUTE)
     }
 
     /// How far ahead of now the bucket may be promised full, and one more be taken.
@@ -64,7 +65,7 @@ impl Limiter {
             let retry_after = ahead.saturating_sub(rate.slack());
             return Err(Refused::RateLimited { per_minute: rate.per_minute.get(), retry_after });
         }
-        table.full.insert(Arc::clone(name), full + rate.interval());
+        table.full.insert(Arc::clone(name), full.later(rate.interval()));
         Ok(())
     }
 

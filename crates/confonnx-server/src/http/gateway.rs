@@ -20,6 +20,7 @@ use tokio::{
 use super::{Answered, App, media_type};
 use crate::{
     budget::{Purse, Share},
+    clock::Later,
     config::Limits,
     metrics::Held,
     service::{Sealed, Step},
@@ -189,7 +190,7 @@ impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
         }
         loop {
             let earned = Duration::from_secs((self.received / LEAST_RATE) as u64);
-            let deadline = self.begun + self.longest.min(HEAD_START.saturating_add(earned));
+            let deadline = self.begun.later(self.longest.min(HEAD_START.saturating_add(earned)));
             match timeout_at(deadline, self.body.frame()).await {
                 Err(_) => return Err(Code::RequestTimeout),
                 Ok(None) => return Ok(None),

@@ -32,7 +32,7 @@ use super::{
     problem,
     threads::Threads,
 };
-use crate::{budget::Purse, metrics::Held};
+use crate::{budget::Purse, clock::Later, metrics::Held};
 
 /// Tells the server to stop when its value becomes true, or its sender is dropped.
 pub type Stop = watch::Receiver<bool>;
@@ -147,10 +147,11 @@ async fn connection(
         builder.serve_connection(TokioIo::new(Counted::new(stream, Arc::clone(&written))), service);
     tokio::pin!(connection);
     let idle = app.limits.idle_timeout;
-    let mut looks = interval_at(Instant::now() + idle, idle);
+    let mut looks = interval_at(Instant::now().later(idle), idle);
     let mut closing = false;
     let mut reading = Reading::new(&purse, &written);
-    let mut stalls = interval_at(Instant::now() + app.limits.request_timeout, app.limits.request_timeout);
+    let mut stalls =
+        interval_at(Instant::now().later(app.limits.request_timeout), app.limits.request_timeout);
     loop {
         tokio::select! {
             result = connection.as_mut() => {

@@ -14,7 +14,7 @@ use super::{
     Keys,
     provider::{KeyProvider, ProviderError},
 };
-use crate::{config::KeyTimes, metrics::Metrics};
+use crate::{clock::Later, config::KeyTimes, metrics::Metrics};
 
 /// Asks a source for epochs: at the start, before an epoch ends, again after an error, and when a client has a key that is
 /// not known.
@@ -76,7 +76,7 @@ impl Driver {
 
     /// Keeps the keys up to date, for ever.
     pub async fn run(self) {
-        let mut next_sync = Instant::now() + self.times.sync;
+        let mut next_sync = Instant::now().later(self.times.sync);
         let mut caught_up: Option<Instant> = None;
         loop {
             if self.is_due() && !self.attempt(false).await {
@@ -92,9 +92,9 @@ impl Driver {
                 if wanted {
                     caught_up = Some(Instant::now());
                 }
-                next_sync = Instant::now() + self.times.sync;
+                next_sync = Instant::now().later(self.times.sync);
                 if !self.attempt(true).await {
-                    next_sync = Instant::now() + self.times.error_retry;
+                    next_sync = Instant::now().later(self.times.error_retry);
                 }
             }
             if wanted {
@@ -130,7 +130,7 @@ impl Driver {
 
     /// Waits; keys expire meanwhile, and nobody waits for this.
     async fn pause(&self, length: Duration) {
-        let end = Instant::now() + length;
+        let end = Instant::now().later(length);
         while Instant::now() < end {
             let left = end.saturating_duration_since(Instant::now());
             let wanted = timeout(left.min(LONGEST), self.keys.wanted.notified()).await.is_ok();

@@ -55,7 +55,7 @@ impl Released {
     }
 
     fn number(&self, at: UnixTime) -> u64 {
-        at.0 / self.rollover.as_secs().max(1)
+        at.0.checked_div(self.rollover.as_secs()).unwrap_or(at.0)
     }
 
     fn epoch_of(&self, number: u64, secret: &EpochSecret) -> Epoch {

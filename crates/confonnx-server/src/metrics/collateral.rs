@@ -39,12 +39,16 @@ pub struct CollateralState {
 impl CollateralMetrics {
     /// Counts an attempt.
     pub fn fetch(&self, vendor: Vendor) {
-        *self.inner().fetches.entry(vendor.name()).or_default() += 1;
+        let mut inner = self.inner();
+        let count = inner.fetches.entry(vendor.name()).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// Counts an attempt whose answer is not used.
     pub fn failure(&self, vendor: Vendor, reason: &'static str) {
-        *self.inner().failures.entry((vendor.name(), reason)).or_default() += 1;
+        let mut inner = self.inner();
+        let count = inner.failures.entry((vendor.name(), reason)).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// What is at hand from now on.

@@ -1,5 +1,7 @@
 //! A real server with real models, over real connections.
 
+#![allow(clippy::restriction, reason = "a test may panic")]
+
 mod abuse;
 mod akv;
 mod attest;

@@ -1,5 +1,7 @@
 //! Every vector of this checkout, with the library for cryptography that the build has.
 
+#![allow(clippy::restriction, reason = "a test may panic")]
+
 use confonnx_vectors::{collect, run};
 
 #[test]

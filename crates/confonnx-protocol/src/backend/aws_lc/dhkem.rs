@@ -150,6 +150,7 @@ impl<C: Curve> Kem for DhKem<C> {
         private.public()
     }
 
+    #[expect(clippy::expect_used, reason = "the trait has no error, and keys are derived from any bytes")]
     fn derive_keypair(ikm: &[u8]) -> (DhPrivateKey<C>, DhPublicKey<C>) {
         let private = DhPrivateKey::derive(ikm).expect("a key is derived from any bytes");
         let public = private.public();
@@ -243,6 +244,7 @@ impl<C: Curve> ConstantTimeEq for DhPrivateKey<C> {
 impl<C: Curve> Serializable for DhPrivateKey<C> {
     type OutputSize = U32;
 
+    #[expect(clippy::expect_used, reason = "the trait has no error, and a key was checked when it was made")]
     fn write_exact(&self, out: &mut [u8]) {
         let bytes = C::bytes(&self.0.private).expect("aws-lc gives back the key it has");
         out.copy_from_slice(&bytes);

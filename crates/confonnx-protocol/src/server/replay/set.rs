@@ -21,7 +21,7 @@ impl Set {
 
     /// `number` must not be in it.
     pub(super) fn insert(&mut self, number: u64) {
-        if self.len >= self.slots.len() / 5 * 4 {
+        if self.len >= (self.slots.len() / 5).saturating_mul(4) {
             let larger = self.slots.len().saturating_add(self.slots.len() / 2).max(SMALLEST);
             for number in std::mem::replace(&mut self.slots, vec![0; larger]) {
                 if number != 0 {
@@ -53,7 +53,7 @@ impl Set {
 
     /// The number's share of all numbers, of the slots.
     fn position(&self, number: u64) -> usize {
-        ((u128::from(number) * self.slots.len() as u128) >> u64::BITS) as usize
+        (u128::from(number).saturating_mul(self.slots.len() as u128) >> u64::BITS) as usize
     }
 }
 
