@@ -22,7 +22,7 @@ extern "C" {
 
 /* What an error is about, and so what a caller can do. Numbers stay. */
 typedef enum ConfonnxCode {
-    /* It worked. */
+    /* The call worked. */
     CONFONNX_OK = 0,
     /* What was given cannot be used. */
     CONFONNX_ARGUMENT = 1,

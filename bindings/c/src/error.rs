@@ -12,7 +12,7 @@ use crate::pointer::{self, c_text};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types, reason = "as C has them")]
 pub enum ConfonnxCode {
-    /// It worked.
+    /// The call worked.
     CONFONNX_OK = 0,
     /// What was given cannot be used.
     CONFONNX_ARGUMENT = 1,

@@ -60,7 +60,7 @@ pub(crate) unsafe fn borrow<'a, T>(handle: *const T, name: &'static str) -> Resu
         .ok_or_else(|| Failure::argument(name, "expected a handle, found a null pointer"))
 }
 
-/// The same, to be changed.
+/// What the pointer leads to, to be changed.
 ///
 /// # Safety
 /// As [`borrow`], and nothing else uses it meanwhile.

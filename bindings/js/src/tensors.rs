@@ -38,7 +38,7 @@ impl Inputs {
 #[wasm_bindgen]
 pub struct Outputs(pub(crate) std::vec::IntoIter<(String, Tensor<'static>)>);
 
-/// One of them.
+/// A tensor.
 #[wasm_bindgen]
 pub struct Output {
     name: String,

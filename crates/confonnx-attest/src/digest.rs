@@ -197,7 +197,7 @@ pub(crate) fn decode_array<const N: usize>(text: &str) -> Result<[u8; N], HexErr
     decode(text)?.try_into().map_err(|_| length)
 }
 
-/// The same, in lower case alone: on the wire a value has one form.
+/// Bytes from hex in lower case alone: on the wire a value has one form.
 pub(crate) fn decode_array_lower<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     match text.bytes().position(|c| c.is_ascii_uppercase()) {
         Some(position) => Err(HexError::UpperCase { position }),

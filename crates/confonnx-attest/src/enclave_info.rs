@@ -13,7 +13,7 @@ pub struct EnclaveInfo {
     pub tee: Option<Tee>,
     /// What the TEE will report.
     pub enclave_hash: EnclaveHash,
-    /// The same under the name it has had for SGX enclaves.
+    /// The enclave hash under the name it has had for SGX enclaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mrenclave: Option<Digest>,
     /// How the hash came about, for people; nothing reads it.
@@ -31,12 +31,12 @@ pub enum EnclaveInfoError {
     /// There is no hash in it.
     #[error("expected a member `enclave_hash` (or `mrenclave`), found neither")]
     NoHash,
-    /// Its two hashes differ.
+    /// The file's two hashes differ.
     #[error("expected `mrenclave` to equal `enclave_hash` ({enclave_hash}), found {mrenclave}")]
     Differ {
         /// The one.
         enclave_hash: EnclaveHash,
-        /// The other.
+        /// The hash under its older name.
         mrenclave: Digest,
     },
 }

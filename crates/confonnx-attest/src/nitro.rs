@@ -46,7 +46,7 @@ pub(crate) struct Facts {
 }
 
 impl Evidence {
-    /// The same under another root, for tests.
+    /// `verify` under another root, for tests.
     fn verify_with(
         &self,
         root: &[u8],
@@ -146,7 +146,7 @@ impl Evidence {
 }
 
 impl Facts {
-    /// Its vendor counts no such events.
+    /// None: Nitro's vendor counts no TCB recovery events.
     pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
         None
     }

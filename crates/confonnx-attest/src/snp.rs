@@ -166,7 +166,7 @@ impl Evidence {
 }
 
 impl Facts {
-    /// Its vendor counts no such events.
+    /// None: AMD counts no TCB recovery events.
     pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
         None
     }

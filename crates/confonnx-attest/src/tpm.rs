@@ -131,7 +131,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Its vendor counts no such events.
+    /// None: makers of TPMs count no TCB recovery events.
     pub(crate) fn tcb_evaluation(&self) -> Option<u32> {
         None
     }

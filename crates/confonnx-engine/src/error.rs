@@ -188,7 +188,7 @@ pub enum InferError {
     /// The process that ran the model ended, and with it the run.
     #[error("the model's process ended while it ran this request; it is started again")]
     Crashed,
-    /// It took too long.
+    /// The run took too long.
     #[error("the model was not done after {seconds} s, which is the limit (--inference-timeout)")]
     Timeout {
         /// The limit.

@@ -26,7 +26,7 @@ pub struct Limits {
     pub waiting: usize,
     /// The most tokens of a prompt in one step.
     pub prefill: usize,
-    /// The same while others are being answered, who wait meanwhile.
+    /// Tokens of a prompt that are fed at once while others are being answered, who wait meanwhile.
     pub prefill_beside: usize,
     /// Answers that go on in one step; 1 where the model's rows are not independent.
     pub batch: usize,
@@ -53,7 +53,7 @@ pub enum Refused {
     /// There is nothing to go on with.
     #[error("the prompt is empty; expected one token at least")]
     Empty,
-    /// It is too long for the model, or for the memory that is set apart.
+    /// The request is too long for the model, or for the memory that is set apart.
     #[error(
         "the prompt has {prompt} tokens and {wanted} are to be answered; expected {most} together at most: send less, or ask for \
          fewer with max_tokens"
@@ -123,7 +123,7 @@ pub struct End {
 pub enum Finish {
     /// The model ended it, or a text that was given.
     Stop,
-    /// It is as long as it may be.
+    /// The answer is as long as it may be.
     Length,
     /// The model fails.
     Failed,

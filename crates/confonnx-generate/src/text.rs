@@ -60,13 +60,13 @@ pub struct Facts {
 pub struct Defaults {
     /// See [`Choices`](crate::sample::Choices).
     pub temperature: Option<f32>,
-    /// The same.
+    /// See [`Choices`](crate::sample::Choices).
     pub top_p: Option<f32>,
-    /// The same.
+    /// See [`Choices`](crate::sample::Choices).
     pub top_k: Option<usize>,
-    /// The same.
+    /// See [`Choices`](crate::sample::Choices).
     pub min_p: Option<f32>,
-    /// The same.
+    /// See [`Choices`](crate::sample::Choices).
     pub repetition_penalty: Option<f32>,
 }
 

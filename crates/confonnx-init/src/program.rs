@@ -11,10 +11,10 @@ use crate::console::say;
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
-    /// It cannot be started.
+    /// The program cannot be started.
     #[error("cannot start {SERVER}: {0}")]
     Start(io::Error),
-    /// It cannot be waited for.
+    /// The program cannot be waited for.
     #[error("cannot wait for {SERVER}: {0}")]
     Wait(io::Error),
 }

@@ -44,13 +44,13 @@ pub enum DecryptError {
     /// The file cannot be read.
     #[error("cannot read the encrypted model: {0}")]
     Read(#[from] io::Error),
-    /// It is not in the `age` format.
+    /// The file is not in the `age` format.
     #[error("expected a file in the age format, version 1: {0}")]
     Header(&'static str),
     /// None of its recipients is this key.
     #[error("the file is not encrypted to this key; give the key it was encrypted with")]
     WrongKey,
-    /// It was altered or cut.
+    /// The file was altered or cut.
     #[error("the file was altered or cut after {after} bytes of the model")]
     Altered {
         /// Bytes of plaintext that were authentic.

@@ -12,7 +12,7 @@ use crate::{
 /// Why a statement cannot be written into a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnotateError {
-    /// It is no model.
+    /// The file is no model.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// There is no such input or output.
@@ -20,7 +20,7 @@ pub enum AnnotateError {
     Unknown {
         /// The name.
         name: String,
-        /// Those there are.
+        /// The inputs there are.
         known: Vec<String>,
     },
     /// A tensor has no such axis, or one of a fixed size.

@@ -44,11 +44,11 @@ pub struct TensorConfig {
 /// Which versions are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionPolicy {
-    /// That many, the highest.
+    /// As many of the highest versions.
     Latest(usize),
     /// All there are.
     All,
-    /// Those.
+    /// The versions that are named.
     Specific(Vec<u64>),
 }
 
@@ -100,7 +100,7 @@ pub enum ModelConfigError {
         line: usize,
         /// The field.
         field: String,
-        /// Those that are read.
+        /// The fields that are read.
         known: &'static [&'static str],
     },
     /// A field that can be there once only.

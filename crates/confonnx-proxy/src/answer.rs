@@ -34,7 +34,7 @@ pub(crate) fn refusal(status: StatusCode, text: &str) -> Answer {
     with_body(status, JSON, json!({ "error": text }).to_string())
 }
 
-/// That there is no answer of the server, and why.
+/// Says that there is no answer of the server, and why.
 pub(crate) fn failure(fault: &Fault) -> Answer {
     let body = json!({ "error": fault.text, "code": fault.kind.name(), "checks": fault.checks });
     failed(fault, &body)

@@ -45,7 +45,7 @@ pub struct UpstreamConfig {
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}: {source}", .path.display())]
     Read {
         /// The file.
@@ -53,7 +53,7 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// It says something else.
+    /// The file says something else.
     #[error("{}: {reason}", .path.display())]
     Invalid {
         /// The file.

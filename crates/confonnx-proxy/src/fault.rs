@@ -22,11 +22,11 @@ pub(crate) enum Kind {
     NotGenuine,
     /// Genuine, and not what the policy wants.
     NotTrusted,
-    /// It was what the policy wants, and is no longer.
+    /// The server was what the policy wants, and is no longer.
     Changed,
     /// The server does not prove the model's hash.
     Model,
-    /// Its keys have expired, or are of another kind.
+    /// The server's keys have expired, or are of another kind.
     Key,
     /// No connection.
     Unreachable,
@@ -95,7 +95,7 @@ impl Kind {
         Self::ALL.iter().position(|kind| *kind == self).unwrap_or(0)
     }
 
-    /// Its counter among those of all kinds.
+    /// The fault's counter among those of all kinds.
     pub(crate) fn of<T>(self, all: &[T; Self::ALL.len()]) -> Option<&T> {
         all.get(self.place())
     }

@@ -1,4 +1,4 @@
-//! The same over gRPC: `GRPCInferenceService`, with Triton's extensions.
+//! The inference protocol over gRPC: `GRPCInferenceService`, with Triton's extensions.
 
 mod calls;
 mod convert;

@@ -67,7 +67,7 @@ impl Stats {
 }
 
 impl Running {
-    /// It was answered, and not with an error.
+    /// The request was answered, and not with an error.
     pub(crate) fn succeeded(mut self) {
         self.succeeded = true;
     }

@@ -23,7 +23,7 @@ pub struct Upstream {
     pub(crate) path: Option<String>,
     /// Verifies and seals.
     pub(crate) client: Client,
-    /// It has been what the policy wants.
+    /// The server has been what the policy wants.
     trusted: AtomicBool,
     /// Whether the program's own token is sent, sealed: the proxy has none for this server.
     pub(crate) passes_token: bool,

@@ -109,16 +109,16 @@ struct Pattern {
 /// Why a request is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// It names no credentials.
+    /// The request names no credentials.
     #[error("this server needs to know its callers: send `authorization: Bearer <token>` inside the seal")]
     Missing,
-    /// Its token is none of ours.
+    /// The request's token is none of ours.
     #[error("the token in the request's authorization field is not one that this server knows")]
     Unknown,
-    /// Its JWT is not accepted.
+    /// The request's JWT is not accepted.
     #[error("the request's JWT is not accepted: {0}")]
     Jwt(#[from] JwtError),
-    /// Its JWT cannot be judged.
+    /// The request's JWT cannot be judged.
     #[error("the request's JWT cannot be checked: {reason}; try again in {} s", retry_after.as_secs())]
     Unavailable {
         /// What is missing.
@@ -126,10 +126,10 @@ pub enum Refused {
         /// When it may be there.
         retry_after: Duration,
     },
-    /// It asks for what its caller may not.
+    /// The request asks for what its caller may not.
     #[error("{0}")]
     Forbidden(#[from] Forbidden),
-    /// Its caller asks too often.
+    /// The request's caller asks too often.
     #[error("more than {per_minute} requests a minute from this caller; try again in {} s", seconds(*retry_after))]
     RateLimited {
         /// What is allowed.

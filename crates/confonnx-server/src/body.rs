@@ -74,7 +74,7 @@ pub enum Refused {
 /// Why a body ends early. It ends its connection: the client sees that the end is missing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    /// It cannot be sealed.
+    /// The body cannot be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
     /// Whoever made it gave up.

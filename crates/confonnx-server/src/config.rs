@@ -246,7 +246,7 @@ pub enum ConfigError {
     Both {
         /// One, as its flag is spelled.
         first: &'static str,
-        /// The other.
+        /// The setting that excludes it.
         second: &'static str,
     },
     /// A value is outside its range.

@@ -279,7 +279,7 @@ const MEMORY: usize = 512 << 20;
 const WAITING: usize = 64;
 /// Tokens of a prompt that are read at once.
 const PREFILL: usize = 256;
-/// The same while others are answered: they wait for no more.
+/// Tokens of a prompt that are fed at once while others are answered, who wait no longer than that.
 const PREFILL_BESIDE: usize = 32;
 /// How long an answer may take.
 const LONGEST: Duration = Duration::from_secs(600);

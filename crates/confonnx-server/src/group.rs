@@ -98,7 +98,7 @@ pub enum AttemptError {
     /// The exchange failed.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
-    /// Its document cannot be read.
+    /// The member's document cannot be read.
     #[error("{address}: {source}")]
     Document {
         /// Where.
@@ -106,7 +106,7 @@ pub enum AttemptError {
         /// What is wrong.
         source: DocumentError,
     },
-    /// Its evidence is not genuine.
+    /// The member's evidence is not genuine.
     #[error("{address}: {source}")]
     NotGenuine {
         /// Where.
@@ -114,7 +114,7 @@ pub enum AttemptError {
         /// Which checks failed.
         source: VerifyError,
     },
-    /// It is not what the peer policy wants.
+    /// The member is not what the peer policy wants.
     #[error("{address}: {source}")]
     NotTrusted {
         /// Where.
@@ -122,7 +122,7 @@ pub enum AttemptError {
         /// Which checks failed.
         source: PolicyError,
     },
-    /// Its settings are others.
+    /// The member's settings are others.
     #[error("{address}: {source}")]
     Disagree {
         /// Where.
@@ -130,7 +130,7 @@ pub enum AttemptError {
         /// Which.
         source: Disagree,
     },
-    /// It is not of the protocol.
+    /// The member is not of the protocol.
     #[error("{address}: {reason}")]
     Protocol {
         /// Where.

@@ -50,7 +50,7 @@ pub enum FetchError {
         /// How long the service wants to be left alone.
         retry_after: Option<Duration>,
     },
-    /// It took too long.
+    /// The answer took too long.
     #[error("no answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
     /// No connection, or one to somebody else.

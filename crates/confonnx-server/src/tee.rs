@@ -47,7 +47,7 @@ pub enum TeeError {
         /// What would have shown it.
         looked_for: &'static str,
     },
-    /// It is there, but does not work. Another one is not taken instead: it may prove less.
+    /// The device is there, but does not work. Another one is not taken instead: it may prove less.
     #[error("{name} cannot be used: {source}. Mend that, or choose another with --tee, which may prove less")]
     Unusable {
         /// Which.

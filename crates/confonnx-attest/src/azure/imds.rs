@@ -21,16 +21,16 @@ pub enum ImdsError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// It answered with another status.
+    /// The metadata service answered with another status.
     #[error("asked for a TD quote, Azure's metadata service answered: {found}")]
     Status {
         /// The first line, shortened.
         found: String,
     },
-    /// Its answer is too long.
+    /// The metadata service's answer is too long.
     #[error("expected an answer of Azure's metadata service of at most {MAX_ANSWER} bytes")]
     TooLong,
-    /// Its answer is not a quote.
+    /// The metadata service's answer is not a quote.
     #[error("expected {{\"quote\": base64url}} of Azure's metadata service, found something else")]
     Malformed,
 }

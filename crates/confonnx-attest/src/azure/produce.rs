@@ -125,7 +125,7 @@ impl Device {
 const HCL_REPORT: Handle = Handle(0x0140_0001);
 /// The attestation key that the runtime data name `HCLAkPub`.
 const AK: Handle = Handle(0x8100_0003);
-/// The same in every virtual machine of Azure.
+/// The metadata service, at the same address in every virtual machine of Azure.
 const IMDS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 
 #[cfg(test)]

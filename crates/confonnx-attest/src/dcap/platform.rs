@@ -40,7 +40,7 @@ pub enum TcbStatus {
     SWHardeningNeeded,
     /// A setting of the platform (such as SMT) exposes it to the advisories.
     ConfigurationNeeded,
-    /// Both.
+    /// Configuration and hardening of software are needed.
     ConfigurationAndSWHardeningNeeded,
     /// Updates are missing.
     OutOfDate,

@@ -301,7 +301,7 @@ const ZERO: Pcr = [0; 48];
 /// CBOR tag of COSE_Sign1.
 const COSE_SIGN1: u64 = 18;
 
-/// That tag, encoded.
+/// The tag of COSE_Sign1, encoded.
 const TAG: &[u8] = &[0xd2];
 
 /// The map {1: -35}: the algorithm is ES384.

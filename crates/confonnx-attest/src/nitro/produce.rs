@@ -29,7 +29,7 @@ pub enum DeviceError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// It did not answer.
+    /// The security module did not answer.
     #[error("the Nitro security module {path} did not answer: {source}")]
     Io {
         /// Where it is.
@@ -37,18 +37,18 @@ pub enum DeviceError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// It refused.
+    /// The security module refused.
     #[error("the Nitro security module refused to make an attestation document: {code}")]
     Refused {
         /// Its error code, such as `InternalError`.
         code: String,
     },
-    /// Its answer is something else.
+    /// The security module's answer is something else.
     #[error(
         "expected {{\"Attestation\": {{\"document\": bytes}}}} of the Nitro security module, found something else"
     )]
     Answer,
-    /// Its document cannot be read.
+    /// The security module's document cannot be read.
     #[error("the Nitro security module's document cannot be read: {0}")]
     Document(#[from] ParseError),
 }

@@ -83,7 +83,7 @@ pub enum AcceptedEngine {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It must not.
+    /// The server must not.
     Refuse,
 }
 

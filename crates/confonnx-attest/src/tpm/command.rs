@@ -59,7 +59,7 @@ pub enum CommandError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// It refused the command.
+    /// The TPM refused the command.
     #[error("the TPM refused {command} with code {code:#x}{}", hint(*.code))]
     Refused {
         /// The command.
@@ -67,7 +67,7 @@ pub enum CommandError {
         /// TPM_RC.
         code: u32,
     },
-    /// Its answer cannot be read.
+    /// The TPM's answer cannot be read.
     #[error("the TPM's answer to {command} is malformed: {source}")]
     Answer {
         /// The command.
@@ -75,13 +75,13 @@ pub enum CommandError {
         /// What is wrong.
         source: WireError,
     },
-    /// It made a key that cannot be used.
+    /// The TPM made a key that cannot be used.
     #[error("the TPM made a key that cannot be used: {0}")]
     Key(#[from] KeyError),
-    /// It made a quote that cannot be read.
+    /// The TPM made a quote that cannot be read.
     #[error("the TPM made {0}")]
     Quote(#[from] QuoteError),
-    /// It has no SHA-256 values of some PCRs.
+    /// The TPM has no SHA-256 values of some PCRs.
     #[error(
         "the TPM has no SHA-256 value of PCR {index}: enable the SHA-256 bank in the firmware's settings"
     )]

@@ -106,9 +106,9 @@ fn issuers(path: &Path) -> Result<Vec<Certificate>, CommandError> {
 
 /// Where a key is that a cloud certified.
 enum Place {
-    /// It is made from the template (TPMT_PUBLIC) in this NV index.
+    /// The attestation key is made from the template (TPMT_PUBLIC) in this NV index.
     Template(Handle),
-    /// It is here.
+    /// The attestation key is here.
     Persistent(Handle),
 }
 

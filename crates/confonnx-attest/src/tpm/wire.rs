@@ -3,7 +3,7 @@
 /// Bytes that are not the TPM structure they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// It ends before `field`.
+    /// The structure ends before `field`.
     #[error("it ends within {field}")]
     Truncated {
         /// Name of the field in the specification.

@@ -74,7 +74,7 @@ pub enum Step {
     },
     /// Wait, then ask again.
     Wait(Wait),
-    /// That was all.
+    /// The call is over: what came of it.
     Done(Result<Outcome, ClientError>),
 }
 

@@ -1,4 +1,4 @@
-//! The same client without `async`. Not for use inside an async runtime.
+//! The client without `async`. Not for use inside an async runtime.
 
 use std::sync::Arc;
 

@@ -45,7 +45,7 @@ pub(super) enum Side {
     Box,
 }
 
-/// It took too long.
+/// The other side took too long.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TimedOut;
 

@@ -57,9 +57,9 @@ pub(super) enum Ended {
     Input(String),
     /// The model failed.
     Model(String),
-    /// It was told to stop, as it took too long.
+    /// The run was told to stop, as it took too long.
     Late,
-    /// It is longer than is taken.
+    /// The run is longer than is taken.
     TooLong(u64),
 }
 
@@ -68,7 +68,7 @@ pub(super) enum Ended {
 pub(super) enum Broken {
     /// The box ended, or says what it was not asked.
     Crashed,
-    /// It does not stop.
+    /// The run does not stop.
     Timeout,
 }
 

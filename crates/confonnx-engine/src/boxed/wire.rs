@@ -70,7 +70,7 @@ pub enum Failure {
     Input,
     /// The model failed.
     Model,
-    /// It was told to stop.
+    /// The run was told to stop.
     Stopped,
 }
 

@@ -15,12 +15,12 @@ pub struct RequestError {
 }
 
 impl RequestError {
-    /// One about no field.
+    /// An error about no field.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { message: message.into(), param: None, code }
     }
 
-    /// One about the field `param`.
+    /// An error about the field `param`.
     pub fn of(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
         Self { message: message.into(), param: Some(param.into()), code }
     }

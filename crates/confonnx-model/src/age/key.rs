@@ -29,7 +29,7 @@ pub enum KeyError {
     /// There is more than one.
     #[error("expected one key, found several lines that start with AGE-SECRET-KEY-1")]
     Several,
-    /// It is damaged.
+    /// The key is damaged.
     #[error("the key's check sum or length is wrong: it was altered or cut")]
     Damaged,
 }

@@ -17,13 +17,13 @@ pub enum EncryptFileError {
         /// Why.
         error: io::Error,
     },
-    /// It is encrypted already.
+    /// The model is encrypted already.
     #[error("{} is encrypted already", path.display())]
     Encrypted {
         /// The file.
         path: PathBuf,
     },
-    /// It is not a model.
+    /// The file is not a model.
     #[error("{} is not a model: {error}", path.display())]
     Model {
         /// The file.
@@ -31,7 +31,7 @@ pub enum EncryptFileError {
         /// Why not.
         error: ModelError,
     },
-    /// Its data files are not where they should be.
+    /// The model's data files are not where they should be.
     #[error("{}: {error}", path.display())]
     Data {
         /// The file.
@@ -48,7 +48,7 @@ pub enum EncryptFileError {
         /// Its name.
         location: String,
     },
-    /// It could not be encrypted.
+    /// The model could not be encrypted.
     #[error("{}: {error}", path.display())]
     Encrypt {
         /// The file.

@@ -27,7 +27,7 @@ pub struct OpenedModel {
 /// Why an encrypted model was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenModelError {
-    /// It does not decrypt.
+    /// The file does not decrypt.
     #[error(transparent)]
     Decrypt(#[from] DecryptError),
     /// What it holds is neither a model nor an archive of one.
@@ -61,7 +61,7 @@ pub enum UnpackError {
         /// Its bytes, as the archive says.
         size: u64,
     },
-    /// It ends too early.
+    /// The file ends too early.
     #[error("it ends before its end")]
     Truncated,
 }

@@ -1,4 +1,4 @@
-//! The same in pure Rust: the crates of RustCrypto and dalek, and the key encapsulation of the `hpke` crate over them.
+//! The backend in pure Rust: the crates of RustCrypto and dalek, and the key encapsulation of the `hpke` crate over them.
 
 mod xwing;
 

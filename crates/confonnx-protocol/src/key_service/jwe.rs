@@ -59,7 +59,7 @@ pub enum JweError {
     /// The header has what we are told not to ignore.
     #[error("the JWE's protected header has `{0}`, which is not supported")]
     Unsupported(&'static str),
-    /// It was made for another key, or damaged.
+    /// The answer was made for another key, or damaged.
     #[error(
         "the JWE does not open with the key that was attested: it was made for another, or changed on its way"
     )]

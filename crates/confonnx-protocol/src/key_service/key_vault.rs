@@ -93,7 +93,7 @@ pub enum AkvError {
     /// Another way of wrapping than asked for.
     #[error("the key is wrapped by `{0}`, expected {ENC}")]
     Enc(String),
-    /// It was wrapped for another key, or damaged.
+    /// The released key was wrapped for another key, or damaged.
     #[error(
         "the released key does not unwrap with the key that was attested: it was wrapped for another, or changed on its way"
     )]
@@ -101,7 +101,7 @@ pub enum AkvError {
     /// A key of a kind that gives no bytes.
     #[error("the released key is of type `{0}`; expected an oct, oct-HSM, EC or EC-HSM key")]
     Kind(String),
-    /// It does not have the form of its kind.
+    /// The released key does not have the form of its kind.
     #[error("the released key is no PKCS#8 private key on P-256, P-384 or P-521")]
     Private,
 }

@@ -46,7 +46,7 @@ pub enum StateError {
         /// How many.
         len: usize,
     },
-    /// Its calendar is impossible.
+    /// The state's calendar is impossible.
     #[error("a key ratchet whose epochs of {rollover} s cannot have had number {next} begin at {}", begins.0)]
     Calendar {
         /// Seconds of an epoch.

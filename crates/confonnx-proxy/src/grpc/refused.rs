@@ -9,7 +9,7 @@ use crate::{
     fault::{Fault, Kind},
 };
 
-/// That there is no answer of the server, and why.
+/// Says that there is no answer of the server, and why.
 pub(super) fn fault(fault: &Fault) -> Status {
     let code = match fault.kind {
         Kind::NotGenuine

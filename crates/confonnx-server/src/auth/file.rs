@@ -30,7 +30,7 @@ pub enum FileError {
     /// Not TOML, or with keys or values that it has not.
     #[error("{0}")]
     Toml(#[from] TomlError),
-    /// It lets nobody in.
+    /// The policy lets nobody in.
     #[error("it names no caller; expected [[caller]], or [oidc] with [[oidc.rule]]")]
     Nobody,
     /// A list is empty.

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct KeySet(Vec<Key>);
 
-/// One of them.
+/// A key of the set.
 #[derive(Debug)]
 pub struct Key {
     /// `kid`.

@@ -17,11 +17,11 @@ use super::jwks::{Key, KeySet};
 pub struct Expected {
     /// `iss`, exactly.
     pub issuer: String,
-    /// One of `aud`.
+    /// `aud` has to be one of these.
     pub audiences: Vec<String>,
-    /// One is `alg`.
+    /// `alg` has to be one of these.
     pub algorithms: Vec<Algorithm>,
-    /// One is `typ`, in lower case; none at all is `jwt`.
+    /// `typ` has to be one of these, in lower case; none at all is `jwt`.
     pub types: Vec<String>,
     /// Seconds by which clocks may differ.
     pub leeway: u64,
@@ -34,44 +34,44 @@ pub struct Claims(Map<String, Value>);
 /// Why a JWT is not accepted. Before its signature is found good, nothing of its content is in here but the header's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
-    /// It is longer than any should be.
+    /// The token is longer than any should be.
     #[error("it has {found} bytes; expected at most {MAX_TOKEN}")]
     TooLong {
         /// Its length.
         found: usize,
     },
-    /// It is not three base64url parts around JSON objects.
+    /// The token is not three base64url parts around JSON objects.
     #[error("its {0} is not base64url of a JSON object (RFC 7519)")]
     Malformed(&'static str),
-    /// Its algorithm is not one of those expected.
+    /// The token's algorithm is not one of those expected.
     #[error("it is signed with {found}; expected {expected}")]
     Algorithm {
         /// `alg`.
         found: String,
-        /// Those accepted.
+        /// What is accepted.
         expected: String,
     },
-    /// It is another kind of token.
+    /// The token is of another kind.
     #[error("its type is {found}; expected {expected}")]
     Type {
         /// `typ`.
         found: String,
-        /// Those accepted.
+        /// What is accepted.
         expected: String,
     },
-    /// It uses an extension that has to be understood (RFC 7515, section 4.1.11).
+    /// The token uses an extension that has to be understood (RFC 7515, section 4.1.11).
     #[error("it needs extensions (crit) that this server does not have")]
     Critical,
-    /// It does not say which of several keys it is signed with.
+    /// The token does not say which of several keys it is signed with.
     #[error("it has no key id, and its issuer has {0} keys for its algorithm")]
     NoKeyId(usize),
-    /// It is signed with a key that the issuer does not publish.
+    /// The token is signed with a key that the issuer does not publish.
     #[error("its issuer publishes no key {0} for its algorithm")]
     UnknownKey(String),
     /// The signature is not that key's.
     #[error("its signature is not that of its issuer's key")]
     Signature,
-    /// It has no such claim, or not of the kind it has to be.
+    /// The token has no such claim, or not of the kind it has to be.
     #[error("its claim {0} is missing or not of the right kind")]
     Claim(&'static str),
     /// Somebody else issued it.
@@ -82,15 +82,15 @@ pub enum JwtError {
         /// The one accepted.
         expected: String,
     },
-    /// It is meant for somebody else.
+    /// The token is meant for somebody else.
     #[error("its audience is {found}; expected {expected}")]
     Audience {
         /// `aud`.
         found: String,
-        /// Those accepted.
+        /// What is accepted.
         expected: String,
     },
-    /// Its time has passed.
+    /// The token's time has passed.
     #[error("it expired at Unix time {}, and the server's clock says {}", at.0, now.0)]
     Expired {
         /// `exp`.
@@ -98,7 +98,7 @@ pub enum JwtError {
         /// By the server's clock.
         now: UnixTime,
     },
-    /// Its time has not come.
+    /// The token's time has not come.
     #[error("it is not valid before Unix time {}, and the server's clock says {}", from.0, now.0)]
     NotYet {
         /// `nbf`.

@@ -11,7 +11,7 @@ pub enum Origins {
     None,
     /// Any page.
     Any,
-    /// These.
+    /// The origins that are named.
     Listed(Vec<String>),
 }
 

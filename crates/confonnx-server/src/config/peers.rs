@@ -19,7 +19,7 @@ pub struct PeerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Peers {
-    /// These.
+    /// The servers at these addresses.
     List(Vec<Address>),
     /// Every address that a name has, such as that of a headless Service.
     Dns {

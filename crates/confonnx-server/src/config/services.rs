@@ -151,5 +151,5 @@ impl Named for KeyName {
     const EXPECTED: &'static str = "NAME or NAME/VERSION, each of letters, digits and `-`";
 }
 
-/// The same in every virtual machine of Azure.
+/// The metadata service, at the same address in every virtual machine of Azure.
 const INSTANCE_METADATA: &str = "http://169.254.169.254";

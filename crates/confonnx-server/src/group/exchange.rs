@@ -29,10 +29,10 @@ pub enum ExchangeError {
         /// What the system said.
         reason: String,
     },
-    /// It has no keys either.
+    /// The member has no keys either.
     #[error("{0} has no keys yet")]
     NoKeys(Address),
-    /// It answers with an error, unsealed.
+    /// The member answers with an error, unsealed.
     #[error("{address} answers {code} (HTTP {status})")]
     Problem {
         /// Where.
@@ -42,7 +42,7 @@ pub enum ExchangeError {
         /// The code, or `none`.
         code: String,
     },
-    /// It answers with an error, sealed.
+    /// The member answers with an error, sealed.
     #[error("{address} refuses: {message} ({code})")]
     Refused {
         /// Where.

@@ -35,7 +35,7 @@ pub enum JoinRefusal {
     /// The request is not a challenge and a document.
     #[error("expected 32 bytes of a challenge and an attestation document")]
     Short,
-    /// It is not one that was given, or too long ago.
+    /// The challenge is not one that was given, or too long ago.
     #[error("the challenge is not one that was given within the last {CHALLENGE_LIFE} s; ask for another")]
     Challenge,
     /// The document cannot be read.
@@ -44,10 +44,10 @@ pub enum JoinRefusal {
     /// The evidence is not genuine, or not for the challenge.
     #[error("the joiner: {0}")]
     NotGenuine(#[from] VerifyError),
-    /// It is not what the peer policy wants.
+    /// The joiner is not what the peer policy wants.
     #[error("the joiner: {0}")]
     NotTrusted(#[from] PolicyError),
-    /// Its settings are others.
+    /// The joiner's settings are others.
     #[error("the joiner: {0}")]
     Disagree(#[from] Disagree),
     /// There is no key to seal to.

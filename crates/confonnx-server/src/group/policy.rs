@@ -41,7 +41,7 @@ pub enum PeerPolicyError {
         /// What is wrong with it.
         source: PolicyFileError,
     },
-    /// It would accept anybody.
+    /// The policy would accept anybody.
     #[error("the peer policy: {0}")]
     Build(#[from] PolicyBuildError),
 }

@@ -59,7 +59,7 @@ impl HttpThread {
         let handle = runtime.handle().clone();
         let (running, ended) = oneshot::channel();
         thread::Builder::new().name(format!("http-{index}")).spawn(move || {
-            // It is never sent: the other half goes.
+            // Nothing is sent to `ended`: its sender is dropped.
             let _ = runtime.block_on(ended);
         })?;
         Ok(Self { runtime: handle, seat: Arc::new(()), _running: running })

@@ -45,7 +45,7 @@ pub enum AkvError {
     /// The TEE.
     #[error("key vault: {0}")]
     Evidence(#[from] NoEvidence),
-    /// Its attestation service cannot check this TEE.
+    /// The vault's attestation service cannot check this TEE.
     #[error("key vault: {0}")]
     Form(#[from] release::ReleaseError),
     /// What names the machine's own key has no form for the service.

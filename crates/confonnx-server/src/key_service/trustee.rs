@@ -40,7 +40,7 @@ pub enum KbsError {
     /// Its authorities.
     #[error("key broker service: {0}")]
     Roots(#[from] RootsError),
-    /// It cannot check this TEE.
+    /// The service cannot check this TEE.
     #[error("key broker service: {0}")]
     Form(#[from] release::ReleaseError),
     /// The TEE.
@@ -49,7 +49,7 @@ pub enum KbsError {
     /// No key to encrypt to.
     #[error("key broker service: no key could be made")]
     NoKey,
-    /// It did not answer, or refused to begin.
+    /// The service did not answer, or refused to begin.
     #[error("key broker service, {step}: {source}{}", .step.hint(source))]
     Ask {
         /// What it was asked for.
@@ -57,18 +57,18 @@ pub enum KbsError {
         /// What came of it.
         source: AskError,
     },
-    /// Its challenge is not one.
+    /// The service's challenge is not one.
     #[error("key broker service: {0}")]
     Challenge(#[from] ChallengeError),
-    /// It gave no session.
+    /// The service gave no session.
     #[error(
         "key broker service: expected a cookie `{COOKIE}` with its challenge, found none that can be sent back"
     )]
     Cookie,
-    /// It says the evidence was good, and gives no token.
+    /// The service says the evidence was good, and gives no token.
     #[error("key broker service: expected a token for the evidence, found none")]
     Token,
-    /// Its answer does not open.
+    /// The service's answer does not open.
     #[error("key broker service, secret {resource}: {source}")]
     Jwe {
         /// Which secret.

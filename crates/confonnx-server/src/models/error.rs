@@ -69,7 +69,7 @@ pub enum ControlError {
         "callers cannot load or unload models here; the server was started without --model-control explicit"
     )]
     Off,
-    /// It is not there.
+    /// The model is not there.
     #[error("there is no model {name:?} in the repository")]
     Unknown {
         /// The name.
@@ -81,7 +81,7 @@ pub enum ControlError {
     /// The repository cannot be read.
     #[error("the model repository cannot be read: {0}")]
     Repository(io::Error),
-    /// It does not load; what was served before still is.
+    /// The model does not load; what was served before still is.
     #[error("the model cannot be served: {reason}")]
     Failed {
         /// Why.
@@ -100,7 +100,7 @@ pub enum LoadError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is a folder.
+    /// The model is a folder.
     #[error("expected an .onnx file, found a folder")]
     Folder,
     /// There is no version to serve.
@@ -112,13 +112,13 @@ pub enum LoadError {
     /// A version's folder has two.
     #[error("expected one of model.onnx and model.onnx.age in the version's folder, found both")]
     TwoFiles,
-    /// It is not a model.
+    /// The file is not a model.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The files in it do not say how its text is made.
     #[error("the files in the model do not say how its text is made: {0}")]
     Text(#[from] FilesError),
-    /// Its external data is a link out of its folder, or not a file.
+    /// The model's external data is a link out of its folder, or not a file.
     #[error("the model's data {file} is not a file in the model's folder; copy it there")]
     Outside {
         /// Its name.
@@ -133,13 +133,13 @@ pub enum LoadError {
     EncryptedData {
         /// The data files it names.
         expected: Vec<String>,
-        /// Those that are there.
+        /// The files that are there.
         found: Vec<String>,
     },
     /// ONNX Runtime does not take it.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// It is encrypted, and nobody is expected to bring its key.
+    /// The model is encrypted, and nobody is expected to bring its key.
     #[error(
         "it is encrypted; with --use-model-key-provisioning the server waits for its owner to give the key"
     )]
@@ -150,10 +150,10 @@ pub enum LoadError {
          --use-model-key-provisioning out"
     )]
     NotEncrypted,
-    /// Its configuration cannot be read.
+    /// The model's configuration cannot be read.
     #[error("config.pbtxt, {0}")]
     Config(#[from] ModelConfigError),
-    /// Its configuration is of a model of another name.
+    /// The model's configuration is of a model of another name.
     #[error("config.pbtxt names the model {found:?}; expected {expected:?}, as its folder is named")]
     ConfigName {
         /// The folder's name.
@@ -161,7 +161,7 @@ pub enum LoadError {
         /// The configuration's.
         found: String,
     },
-    /// Its configuration says other inputs or outputs than the model has.
+    /// The model's configuration says other inputs or outputs than the model has.
     #[error("config.pbtxt says {kind} {name:?} is {found}; the model has {expected}")]
     ConfigTensor {
         /// `input` or `output`.
@@ -194,10 +194,10 @@ pub enum LoadError {
 /// Why a model stays locked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockError {
-    /// It is not there.
+    /// The model is not there.
     #[error(transparent)]
     Absent(#[from] Absent),
-    /// It is not locked: it never was, or its key was given before.
+    /// The model is not locked: it never was, or its key was given before.
     #[error("model {model} is not locked: it has its key, and takes no other")]
     NotLocked {
         /// Its name.
@@ -206,7 +206,7 @@ pub enum UnlockError {
     /// Models are being loaded.
     #[error("another model is being loaded; try again later")]
     Busy,
-    /// Its owner did not sign the key.
+    /// The model's owner did not sign the key.
     #[error(
         "{0}; this server takes the model's key only with its owner's signature (`confonnx provision --owner-key-file`)"
     )]
@@ -222,7 +222,7 @@ pub enum UnlockError {
         /// On disk.
         found: Digest,
     },
-    /// It opens, but is no model that can be served.
+    /// The model opens, but is no model that can be served.
     #[error("the model cannot be served: {0}")]
     Load(#[from] LoadError),
 }
@@ -240,7 +240,7 @@ pub enum Absent {
         /// The models there are, and their versions.
         expected: Vec<(String, u64)>,
     },
-    /// Its owner has not given its key.
+    /// The model's owner has not given its key.
     #[error(
         "model {model} version {version} is locked: its owner has not yet given its key (`confonnx provision`)"
     )]
@@ -250,7 +250,7 @@ pub enum Absent {
         /// Its version.
         version: String,
     },
-    /// It is known, but not served.
+    /// The model is known, but not served.
     #[error("model {model}{} is not served: {reason}", Version(version.as_deref()))]
     Unavailable {
         /// Its name.

@@ -19,7 +19,7 @@ pub enum RuntimeError {
         /// Where it was looked for.
         looked: Vec<PathBuf>,
     },
-    /// It is not one that this version was made for.
+    /// The library is not one that this version was made for.
     #[error(
         "ONNX Runtime library {}: its SHA-256 is {found}, expected {}; run scripts/fetch-onnxruntime, or give --debug to \
          develop with another",
@@ -31,7 +31,7 @@ pub enum RuntimeError {
         /// Its digest, in hex.
         found: String,
     },
-    /// It is there but does not load.
+    /// The library is there but does not load.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }

@@ -100,7 +100,7 @@ impl Set {
         versions.get(&number(version)?)
     }
 
-    /// The same.
+    /// [`look`](Self::look), or why there is none.
     ///
     /// # Errors
     /// [`Absent`], with what is there.
@@ -116,7 +116,7 @@ impl Set {
         locked.or_else(|| self.look(name, version))
     }
 
-    /// The same.
+    /// [`look_locked`](Self::look_locked), or why there is none.
     ///
     /// # Errors
     /// [`Absent`], with what is there.

@@ -41,10 +41,10 @@ pub(super) enum NotTaken {
     /// The client is gone, or too slow.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// It is too long.
+    /// The answer is too long.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// Its head cannot be sent.
+    /// The answer's head cannot be sent.
     #[error("the answer cannot be sent as binary HTTP: {0}")]
     Head(#[from] BhttpError),
 }
