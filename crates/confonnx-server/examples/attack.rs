@@ -1,6 +1,7 @@
-//! `make attack`: hostile callers beside honest ones, over loopback, against a live server. Prints what the honest ones
-//! noticed: p99 beside the quiet one, bytes held against the budget, and what was lost. Fails when something was lost,
-//! answered wrongly, or held beyond the budget; times are for whoever reads them.
+//! `make attack`: hostile callers beside honest ones, over loopback, against a live server; last, a host that sets the clock.
+//! Prints what the honest ones noticed: p99 beside the quiet one, bytes held against the budget, by how much this process
+//! grew (callers and attackers are in it, too), and what was lost. Fails when something was lost, answered wrongly, or held
+//! beyond the budget; times are for whoever reads them. Attackers have another address than honest callers.
 
 #![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
 #![expect(clippy::print_stdout, reason = "a program for people, who read what it prints")]
@@ -18,11 +19,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use confonnx_client::{DataType, Options, Shape, Tensor};
 use confonnx_protocol::Kem;
 use harness::*;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     runtime::{Builder, Handle},
     task::JoinSet,
     time::{sleep, timeout},
@@ -36,15 +38,19 @@ enum Attack {
     UnreadReplies,
     Mutated,
     UnknownKeys,
+    Connections,
+    ClockJumps,
 }
 
-const ATTACKS: [Attack; 6] = [
+const ATTACKS: [Attack; 8] = [
     Attack::Quiet,
     Attack::SlowSenders,
     Attack::Garbage,
     Attack::UnreadReplies,
     Attack::Mutated,
     Attack::UnknownKeys,
+    Attack::Connections,
+    Attack::ClockJumps,
 ];
 
 /// What honest callers noticed.
@@ -65,14 +71,17 @@ fn main() -> ExitCode {
         settings.max_held_bytes = Some(16 << 20);
         settings.max_queue = Some(32);
         settings.replay_capacity = Some(1 << 20);
+        settings.max_connections = Some(64);
+        settings.max_peer_percent = Some(50);
     });
     config.limits.request_timeout = Duration::from_secs(2);
     let server = Arc::new(serving.block_on(start_with(config)));
     let (mut quiet, mut bad) = (None, false);
     println!(
-        "{:<14} {:>7} {:>9} {:>6} {:>22} {:>5}",
-        "attack", "calls", "p99", "ratio", "held of budget", "lost"
+        "{:<14} {:>7} {:>9} {:>6} {:>22} {:>9} {:>5}",
+        "attack", "calls", "p99", "ratio", "held of budget", "grown", "lost"
     );
+    let begun = resident();
     for attack in ATTACKS {
         let (noticed, held) =
             calling.block_on(phase(&server, attack, Duration::from_secs(seconds), attacking.handle()));
@@ -83,10 +92,11 @@ fn main() -> ExitCode {
         let (ratio, limit) = (p99.as_secs_f64() / quiet.as_secs_f64().max(1e-9), server.app.budget().limit());
         bad |= noticed.lost > 0 || took.is_empty() || held > limit;
         println!(
-            "{:<14} {:>7} {:>6.2} ms {ratio:>6.2} {held:>11} {limit:>10} {:>5}",
+            "{:<14} {:>7} {:>6.2} ms {ratio:>6.2} {held:>11} {limit:>10} {:>5} MiB {:>5}",
             format!("{attack:?}"),
             took.len(),
             p99.as_secs_f64() * 1e3,
+            resident().saturating_sub(begun) >> 20,
             noticed.lost
         );
     }
@@ -110,11 +120,21 @@ async fn phase(
     }
     let mut honest = JoinSet::new();
     for _ in 0..4 {
-        honest.spawn(caller(Arc::clone(server), Arc::clone(&stop)));
+        let (server, stop) = (Arc::clone(server), Arc::clone(&stop));
+        if matches!(attack, Attack::ClockJumps) {
+            honest.spawn(client(server, stop));
+        } else {
+            honest.spawn(caller(server, stop));
+        }
     }
-    let end = Instant::now() + length;
+    let (begun, end) = (Instant::now(), Instant::now() + length);
     while Instant::now() < end {
         most.fetch_max(server.app.budget().held(), Relaxed);
+        if matches!(attack, Attack::ClockJumps) {
+            // Ahead by more than requests may be, and back again.
+            let jumped = begun.elapsed().as_millis() / 200 % 2 == 1;
+            confonnx_server::clock::set_ahead(if jumped { 1000 } else { 0 });
+        }
         sleep(Duration::from_millis(2)).await;
     }
     stop.store(true, Relaxed);
@@ -153,6 +173,39 @@ async fn caller(server: Arc<Running>, stop: Arc<AtomicBool>) -> Noticed {
     noticed
 }
 
+/// As [`caller`], by the published client, which learns of the server's clock.
+async fn client(server: Arc<Running>, stop: Arc<AtomicBool>) -> Noticed {
+    let mut noticed = Noticed::default();
+    let client = server.client(Options::default());
+    let bytes: Vec<u8> = [1_f32, 2.0, 3.0, 4.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+    while !stop.load(Relaxed) {
+        let tensor = Tensor::new(DataType::Fp32, Shape::new([1, 4]).expect("a shape"), bytes.clone());
+        let begun = Instant::now();
+        match client.infer(None, vec![("x".into(), tensor.expect("a tensor"))], &[]).await {
+            Ok(_) => noticed.took.push(begun.elapsed()),
+            Err(error) => {
+                println!("lost: {error}");
+                noticed.lost += 1;
+            }
+        }
+    }
+    noticed
+}
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or_default() * 4096
+}
+
+/// From an address of the attackers' own.
+async fn connect(server: &Running) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(([127, 0, 0, 2], 0).into())?;
+    socket.connect(server.address).await
+}
+
 async fn attacker(server: Arc<Running>, attack: Attack) {
     let key = server.key(Kem::X25519).await;
     let sealed = || seal(&key, &head("GET", "/v2"), b"").0;
@@ -162,13 +215,21 @@ async fn attacker(server: Arc<Running>, attack: Attack) {
         )
     };
     loop {
-        if matches!(attack, Attack::Quiet) {
+        if matches!(attack, Attack::Quiet | Attack::ClockJumps) {
             return;
         }
-        let Ok(mut stream) = TcpStream::connect(server.address).await else { continue };
+        let Ok(mut stream) = connect(&server).await else { continue };
         let sent = async {
             match attack {
-                Attack::Quiet => {}
+                Attack::Quiet | Attack::ClockJumps => {}
+                Attack::Connections => {
+                    // As many as it gets, and nothing on them.
+                    let mut held = Vec::new();
+                    while held.len() < 64 {
+                        held.push(connect(&server).await?);
+                    }
+                    sleep(PATIENCE).await;
+                }
                 Attack::SlowSenders => {
                     let sealed = sealed();
                     stream.write_all(post(17 << 10).as_bytes()).await?;

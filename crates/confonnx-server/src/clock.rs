@@ -1,13 +1,35 @@
 //! The host's clock, which is all there is inside a TEE; whoever relies on it guards against it running backwards.
 
+#[cfg(feature = "insecure-dev")]
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use confonnx_attest::UnixTime;
 
 /// Now; never before this program was written, whatever the host says.
 pub fn now() -> UnixTime {
-    at(SystemTime::now())
+    at(host())
 }
+
+#[cfg(not(feature = "insecure-dev"))]
+fn host() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(feature = "insecure-dev")]
+fn host() -> SystemTime {
+    let ahead = Duration::from_secs(AHEAD.load(Ordering::Relaxed).into());
+    SystemTime::now().checked_add(ahead).unwrap_or(UNIX_EPOCH)
+}
+
+/// From now on the host's clock is `seconds` ahead, as by a host that sets it. For development only, and for tests.
+#[cfg(feature = "insecure-dev")]
+pub fn set_ahead(seconds: u32) {
+    AHEAD.store(seconds, Ordering::Relaxed);
+}
+
+#[cfg(feature = "insecure-dev")]
+static AHEAD: AtomicU32 = AtomicU32::new(0);
 
 fn at(time: SystemTime) -> UnixTime {
     UnixTime(time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())).max(WRITTEN)
