@@ -53,8 +53,11 @@ struct Text {
 fn texts() -> impl Iterator<Item = Text> {
     let token = |number: usize| i64::try_from(number.wrapping_mul(7919) % 97).unwrap_or(0);
     (0..LARGEST).map(move |number| {
-        let read = (0..number.saturating_mul(5) % 23 + 2).map(|at| token(number + 11 * at)).collect();
-        Text { read, then: std::array::from_fn(|at| token(number + 31 * at + 5)) }
+        let tokens =
+            |apart: usize, from: usize| (from..).step_by(apart).map(move |at| token(number.wrapping_add(at)));
+        let read = tokens(11, 0).take((number.saturating_mul(5) % 23).saturating_add(2)).collect();
+        let mut then = tokens(31, 5);
+        Text { read, then: std::array::from_fn(|_| then.next().unwrap_or(0)) }
     })
 }
 

@@ -178,14 +178,12 @@ fn those_who_go_on_together_hear_what_each_hears_alone_to_the_bit() {
         }
         assert!(together >= 4);
         for (number, _, _, read) in texts {
-            let mut past = read;
             alone
                 .step(&[], &[feed(number, 0, &(0..read).map(|at| token(number, at)).collect::<Vec<_>>())])
                 .unwrap();
-            for said in &heard[&number] {
+            for (past, said) in (read..).zip(&heard[&number]) {
                 let logits = alone.step(&[], &[feed(number, past, &[token(number, past)])]).unwrap();
                 assert_eq!(&bits(logits[0].as_ref().unwrap()), said, "{name}: {number} after {past}");
-                past += 1;
             }
         }
     }
