@@ -225,6 +225,22 @@ async fn an_unreachable_server_is_named() {
     assert!(err.to_string().contains("http://127.0.0.1:1") && err.to_string().contains("refused"), "{err}");
 }
 
+#[tokio::test]
+async fn what_breaks_on_its_way_is_asked_again_as_often_as_told() {
+    let server = Fake::start().await;
+    let faults =
+        || [Fault::HalfBody, Fault::Answer(429, "application/problem+json", r#"{"code": "queue-full"}"#)];
+    let once = client_with(&server, Options::new().retries(0));
+    server.state().faults.extend(faults());
+    assert!(matches!(echo(&once).await.unwrap_err(), ClientError::Transport { .. }));
+    let refused = echo(&once).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused { status: 429, .. }), "{refused:?}");
+    server.state().faults.extend(faults());
+    let before = server.received();
+    echo(&client_with(&server, Options::new().retries(2))).await.unwrap();
+    assert_eq!(server.received() - before, 3);
+}
+
 #[test]
 fn the_blocking_face_does_the_same() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -204,6 +204,32 @@ async fn the_date_has_to_be_there_and_near() {
 }
 
 #[tokio::test]
+async fn the_obsolete_forms_of_dates_are_read_too() {
+    let server = start("mlp").await;
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let [weekday, day, month, year, time, _] = date.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{date}")
+    };
+    let short = weekday.trim_end_matches(',');
+    let long = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+        .into_iter()
+        .find(|name| name.starts_with(short))
+        .unwrap();
+    let unpadded = day.trim_start_matches('0');
+    for form in [
+        format!("{long}, {day}-{month}-{} {time} GMT", &year[2..]),
+        format!("{short} {month} {unpadded:>2} {time} {year}"),
+    ] {
+        let mut dated = confonnx_protocol::bhttp::RequestHead::new("GET", "/v2");
+        dated.fields.push("date", form.clone());
+        assert_eq!(server.ask(&dated, b"").await.head.status, 200, "{form}");
+        let mut undated = confonnx_protocol::bhttp::RequestHead::new("GET", "/v2");
+        undated.fields.push("date", form.replace(time, "25:61:61"));
+        assert_eq!(server.ask(&undated, b"").await.head.status, 400, "{form}");
+    }
+}
+
+#[tokio::test]
 async fn a_bearer_token_is_checked_inside_the_seal() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("keys");
