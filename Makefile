@@ -47,7 +47,7 @@ conformance-generation: generation-ready ## A language model's words, sealed, be
 bench-generation: generation-ready ## A language model's speed, sealed and streamed, beside onnxruntime-genai in one process
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
 
-ci: lint test fuzz-smoke fuzz-models-smoke ## What CI runs: cheap checks first, then every test
+ci: lint test fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
 
 test: test-rust test-python test-proxy test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands
 	@scripts/system-parts --end test
@@ -167,7 +167,7 @@ bench-attestation: need-cargo ## Measure attestation: 10000 fresh nonces, 64 cli
 
 bench-replicas: need-cargo ## Kill, pause and cut off three replicas behind nginx through rollovers; prints the counts
 	@scripts/fetch-onnxruntime
-	$(CARGO) test --locked -p confonnx-server --test it -- replicas:: --include-ignored --nocapture
+	$(CARGO) test --locked -p confonnx-server --test it -- replicas:: --nocapture
 
 bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 	$(CARGO) bench --locked -p confonnx-protocol

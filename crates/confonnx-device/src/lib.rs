@@ -5,10 +5,13 @@
 //! the calls that attestation needs and nothing else; all other crates forbid unsafe code (docs/decisions/0006). It
 //! reads nothing out of the answers: what they mean is for `confonnx-attest`.
 //!
-//! Feature `ort`: strings of ONNX Runtime's tensors as bytes, which the `ort` crate's safe functions cannot give.
+//! Feature `bell`: what another process rings, for tasks to wait by. Feature `ort`: strings of ONNX Runtime's tensors as
+//! bytes, which the `ort` crate's safe functions cannot give.
 
 #![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
 
+#[cfg(all(target_os = "linux", feature = "bell"))]
+mod bell;
 #[cfg(target_os = "linux")]
 mod mapping;
 #[cfg(target_os = "linux")]
@@ -23,6 +26,8 @@ mod window;
 #[cfg(feature = "ort")]
 mod strings;
 
+#[cfg(all(target_os = "linux", feature = "bell"))]
+pub use bell::{Bell, Listener};
 #[cfg(target_os = "linux")]
 pub use mapping::Mapping;
 #[cfg(target_os = "linux")]

@@ -1,15 +1,17 @@
 //! Where models run: in this process, or each in a box of its own.
 
-use std::time::Duration;
+use std::{cell::OnceCell, thread, time::Duration};
 
 use confonnx_tensor::Tensor;
+use tokio::runtime::{Builder, Handle, Runtime as Waiting};
 
 use crate::{
-    boxed::{BoxedModel, Boxes, Deaths, Running},
+    boxed::{BoxedModel, Boxes, Deaths, Reserved},
     decoder::{Decoder, Feed, Order},
     error::{EngineError, InferError},
     model::{Model, ModelOptions},
     port::TensorInfo,
+    run::Answer,
     runtime::Runtime,
     stop::Stop,
 };
@@ -143,15 +145,23 @@ impl LoadedModel {
         }
     }
 
-    /// Whether the next run is likely to take no more than 500 µs, by those of late.
-    pub fn is_brief(&self) -> bool {
+    /// Whether it runs in a process of its own.
+    pub fn is_isolated(&self) -> bool {
+        matches!(self, Self::Isolated(_))
+    }
+
+    /// A place for one request in the model's own process, if it has one, once there is one: whoever waits holds no thread.
+    ///
+    /// # Errors
+    /// [`InferError`] when there is none in time, or no process.
+    pub async fn reserve(&self) -> Result<Option<Reserved>, InferError> {
         match self {
-            Self::InProcess(model) => model.is_brief(),
-            Self::Isolated(model) => model.is_brief(),
+            Self::InProcess(_) => Ok(None),
+            Self::Isolated(model) => model.reserve().await.map(Some),
         }
     }
 
-    /// [`Model::run`], wherever it runs.
+    /// [`Model::run`], wherever it runs. Blocks until it is done.
     ///
     /// # Errors
     /// [`InferError`] when the request does not fit the model, the model fails on it, or its process does.
@@ -175,7 +185,7 @@ impl LoadedModel {
     }
 
     /// Forgets the sequences `close`, and goes on with those of `feeds`: for each, the logits of its next token, if they
-    /// are wanted.
+    /// are wanted. Blocks until it has.
     ///
     /// # Errors
     /// [`InferError`] when there is no such sequence, the model fails, or its process does: then no sequence of `feeds` is
@@ -200,26 +210,7 @@ impl LoadedModel {
         feeds.iter().map(row).collect()
     }
 
-    /// [`run`](Self::run), or [`run_alone`](Self::run_alone) if it is `alone`. In a box, what is not done after `patience` goes
-    /// on, for another thread to wait for.
-    ///
-    /// # Errors
-    /// [`InferError`] as for [`run`](Self::run).
-    pub fn begin(
-        &self,
-        inputs: &[(String, Tensor<'_>)],
-        outputs: &[String],
-        alone: bool,
-        patience: Duration,
-    ) -> Result<Result<Vec<(String, Tensor<'static>)>, Running>, InferError> {
-        match self {
-            Self::InProcess(model) if alone => model.run_alone(inputs, outputs).map(Ok),
-            Self::InProcess(model) => model.run(inputs, outputs).map(Ok),
-            Self::Isolated(model) => model.begin(inputs, outputs, alone, patience),
-        }
-    }
-
-    /// [`Model::run_alone`], wherever it runs.
+    /// [`Model::run_alone`], wherever it runs. Blocks until it is done.
     ///
     /// # Errors
     /// [`InferError`] as for [`run`](Self::run).
@@ -233,4 +224,50 @@ impl LoadedModel {
             Self::Isolated(model) => model.run(inputs, outputs, true),
         }
     }
+}
+
+impl BoxedModel {
+    /// Has the box run the model, with all cores if the request is `alone`. Blocks until it is done.
+    ///
+    /// # Errors
+    /// [`InferError`]: what the box says, or what became of it.
+    pub fn run(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+        alone: bool,
+    ) -> Result<Answer, InferError> {
+        wait(async { self.reserve().await?.run(inputs, outputs, alone)?.answered().await.read() })
+    }
+
+    fn step(&self, inputs: &[(String, Tensor<'_>)]) -> Result<Answer, InferError> {
+        wait(async { self.reserve().await?.step(inputs)?.answered().await.read() })
+    }
+}
+
+thread_local! {
+    /// What threads wait with that have nothing else to do.
+    static WAITING: OnceCell<Waiting> = const { OnceCell::new() };
+}
+
+fn wait(answer: impl Future<Output = Result<Answer, InferError>> + Send) -> Result<Answer, InferError> {
+    let here = || {
+        WAITING.with(|waiting| {
+            let waiting = match waiting.get() {
+                Some(waiting) => waiting,
+                None => {
+                    let made = Builder::new_current_thread().enable_all().build();
+                    // Descriptors are short: so are they for a process.
+                    let made = made.map_err(|_| InferError::Restarting)?;
+                    waiting.get_or_init(|| made)
+                }
+            };
+            waiting.block_on(answer)
+        })
+    };
+    if Handle::try_current().is_err() {
+        return here();
+    }
+    // A thread of a runtime cannot wait by another one.
+    thread::scope(|scope| scope.spawn(here).join()).unwrap_or(Err(InferError::Crashed))
 }

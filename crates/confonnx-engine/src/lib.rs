@@ -33,8 +33,8 @@ mod working_set;
 
 pub use batch::{Batching, NotBatched};
 pub use boxed::{
-    ARGUMENT, Answer as BoxAnswer, BoxLimits, BoxedModel, Boxes, Deaths, Failure, Garbled, Part, Running,
-    run as run_box,
+    ARGUMENT, Answer as BoxAnswer, Answered, BoxLimits, BoxedModel, Boxes, Deaths, Failure, Garbled, Part,
+    Reserved, Running, run as run_box,
 };
 pub use decoder::{Decoder, Feed, names_a_decoder};
 pub use engine::{Engine, LoadedModel};

@@ -21,7 +21,6 @@ use bytes::Bytes;
 use confonnx_attest::Nonce;
 use confonnx_protocol::Code;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
-use tokio::sync::Semaphore;
 use tracing::debug;
 
 pub use problem::problem;
@@ -33,22 +32,16 @@ use crate::{
     budget::{Budget, Purse},
     config::{Limits, Origins},
     metrics::Metrics,
+    scheduling::Scheduling,
     service::Service,
-    workers::Workers,
 };
 
 /// What answers requests; independent of any listener.
 pub struct App {
     service: Arc<Service>,
     attestation: Arc<Attestation>,
-    workers: Workers,
-    /// A permit for each sealed request that was received whole, and waits or runs.
-    queue: Arc<Semaphore>,
-    /// A permit for each that is being received.
-    receiving: Semaphore,
+    scheduling: Scheduling,
     budget: Budget,
-    /// A permit for each HTTP thread but one, which goes on serving whatever the others run.
-    in_place: Semaphore,
     limits: Limits,
     origins: Origins,
     metrics: Arc<Metrics>,
@@ -62,28 +55,21 @@ struct Answered {
 }
 
 impl App {
-    /// An application with an empty queue, served by as many `http_threads`.
+    /// An application that has yet to receive its first request.
     pub fn new(
         service: Arc<Service>,
         attestation: Arc<Attestation>,
-        workers: Workers,
+        scheduling: Scheduling,
         limits: Limits,
         origins: Origins,
-        http_threads: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let in_place = Semaphore::new(http_threads.saturating_sub(1).max(1));
-        let queue = Arc::new(Semaphore::new(limits.queue));
-        let receiving = Semaphore::new(RECEIVING as usize);
         let budget = Budget::new(limits.held_bytes, limits.peer_bytes(), limits.connection_bytes());
         Self {
             service,
             attestation,
-            workers,
-            queue,
-            receiving,
+            scheduling,
             budget,
-            in_place,
             limits,
             origins,
             metrics,
@@ -130,10 +116,7 @@ impl App {
 
     /// Waits until no sealed request is received, waiting or running.
     pub async fn idle(&self) {
-        let all = u32::try_from(self.limits.queue).unwrap_or(u32::MAX);
-        // Closed never: an error would mean idle, too.
-        let _ = self.receiving.acquire_many(RECEIVING).await;
-        let _ = self.queue.acquire_many(all).await;
+        self.scheduling.idle().await;
     }
 
     /// Answers one request.
@@ -276,8 +259,6 @@ fn is_token(value: &HeaderValue) -> bool {
     (1..=128).contains(&value.len()) && value.as_bytes().iter().all(allowed)
 }
 
-/// More requests than there can be connections.
-const RECEIVING: u32 = 1 << 28;
 const ATTESTATION: &str = "/.well-known/confonnx/attestation";
 const GATEWAY: &str = "/.well-known/ohttp-gateway";
 const REQUEST_ID: &str = "x-ms-request-id";

@@ -8,7 +8,7 @@
 //! - [`keys`], [`attestation`]: the key epochs, and the proof that they were made here.
 //! - [`collateral`]: what the TEE's vendor says of it, so that clients can check the proof offline.
 //! - [`models`], [`auth`], [`service`]: what a sealed request meets; [`audit`]: what is written of it.
-//! - [`http`], [`admin`], [`https`], [`workers`], [`metrics`]: around it.
+//! - [`http`], [`admin`], [`https`], [`scheduling`], [`metrics`]: around it.
 //! - [`server`]: puts them together.
 
 #![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
@@ -34,8 +34,8 @@ pub mod log;
 pub mod metrics;
 pub mod models;
 mod random;
+pub mod scheduling;
 pub mod server;
 pub mod service;
 pub mod systemd;
 pub mod tee;
-pub mod workers;

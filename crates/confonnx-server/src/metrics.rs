@@ -7,11 +7,13 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
+
+use crate::scheduling::Load;
 
 pub use auth::{AuthMetrics, JwksState};
 pub use collateral::{CollateralMetrics, CollateralState};
@@ -30,10 +32,8 @@ pub struct Metrics {
     pub quoted: AtomicU64,
     /// Requests on the public port, by outcome: a problem code, or `ok`, or the inner code.
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
-    /// Sealed requests received, waiting or running.
-    pub in_flight: AtomicI64,
-    /// Of those, the ones waiting for a worker.
-    pub queued: AtomicI64,
+    /// How many requests there are, as scheduling counts them.
+    pub load: Arc<Load>,
     /// Open connections.
     pub connections: AtomicI64,
     /// Bytes of sealed requests.
@@ -67,11 +67,6 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Sealed requests waiting or running.
-    pub fn at_once(&self) -> i64 {
-        self.queued.load(Relaxed).saturating_add(self.in_flight.load(Relaxed))
-    }
-
     /// Counts a finished request.
     pub fn count(&self, outcome: &'static str) {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,13 +98,13 @@ impl Metrics {
         let plain = |value: String| [(String::new(), value)];
         let gauge = |value: &AtomicI64| plain(value.load(Relaxed).to_string());
         let counter = |value: &AtomicU64| plain(value.load(Relaxed).to_string());
+        family("in_flight", "gauge", "Sealed requests that run.", &gauge(&self.load.in_flight));
         family(
-            "in_flight",
+            "queue_depth",
             "gauge",
-            "Sealed requests received, waiting or running.",
-            &gauge(&self.in_flight),
+            "Sealed requests received that wait for their model or a thread.",
+            &gauge(&self.load.queued),
         );
-        family("queue_depth", "gauge", "Sealed requests waiting for a worker.", &gauge(&self.queued));
         family("connections", "gauge", "Open connections.", &gauge(&self.connections));
         family(
             "received_bytes_total",

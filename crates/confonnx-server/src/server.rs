@@ -43,10 +43,10 @@ use crate::{
     },
     metrics::Metrics,
     models::{self, Absent, Models, OpenError, RuntimeError, Unserved},
+    scheduling::Scheduling,
     service::Service,
     systemd,
     tee::{self, TeeError},
-    workers::Workers,
 };
 
 /// A server that is ready, its ports bound.
@@ -298,14 +298,14 @@ impl Server {
             issuer,
         };
         let poll = (config.model_control == ModelControl::Poll).then_some(config.repository_poll);
-        let workers = Workers::start(workers(&config)).map_err(StartError::Thread)?;
+        let load = Arc::clone(&metrics.load);
+        let scheduling = Scheduling::start(config.limits.queue, workers(&config), load);
         let app = Arc::new(App::new(
             Arc::clone(&service),
             attestation,
-            workers,
+            scheduling.map_err(StartError::Thread)?,
             config.limits,
             config.origins.clone(),
-            config.http_threads,
             metrics,
         ));
         let grace = config.shutdown_grace;

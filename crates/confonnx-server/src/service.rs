@@ -7,11 +7,12 @@ mod stream;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use confonnx_attest::{ModelClaim, UnixTime};
+use confonnx_engine::{Answered, Running};
 use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::{
     Code, Draft, Incoming,
@@ -31,10 +32,10 @@ use crate::{
     random::rng,
 };
 use error::InnerError;
-use inner::{Answer, Content, Notes};
+use inner::{Answer, Content, Encode, Notes, Plan};
 use stream::{NotTaken, Stream};
 
-pub use inner::Plan;
+pub use inner::Place;
 
 /// Opens requests, answers them, seals the answers.
 pub struct Service {
@@ -60,28 +61,41 @@ pub enum Step {
     /// Its reply. There is an error only if the improbable happens: the reply carries every other.
     Done(Result<Sealed, Code>),
     /// Its model runs.
-    Later(Rest),
+    Later(Going),
 }
 
-/// A request whose model runs.
-pub struct Rest {
-    rest: Box<dyn FnOnce() -> Result<Draft, InnerError> + Send>,
+/// A request whose model runs. Dropped, the model is told to stop.
+pub struct Going {
+    running: Running,
+    rest: Rest,
+}
+
+/// A request whose model has run.
+pub struct Ran {
+    answered: Answered,
+    rest: Rest,
+}
+
+/// What is to be done when the model has run.
+struct Rest {
+    encode: Encode,
     reply: ReplyTo,
     record: Option<Record>,
     notes: Notes,
     start: Instant,
 }
 
-impl Step {
-    /// Waits for the model, if it runs.
-    ///
-    /// # Errors
-    /// As [`Step::Done`].
-    pub fn wait(self, service: &Service) -> Result<Sealed, Code> {
-        match self {
-            Self::Done(sealed) => sealed,
-            Self::Later(rest) => service.finish(rest),
-        }
+impl Going {
+    /// Waits until the model has run, or it is known that it will not.
+    pub async fn answered(self) -> Ran {
+        Ran { answered: self.running.answered().await, rest: self.rest }
+    }
+}
+
+impl Ran {
+    /// Bytes of the answer's tensors.
+    pub fn bytes(&self) -> u64 {
+        self.answered.bytes()
     }
 }
 
@@ -261,15 +275,15 @@ impl Service {
         Receiving { opener: self.keys.ring().chunked_opener(limit), received: 0, service: self }
     }
 
-    /// The sealed reply to a request, called `id` in the audit log, and what is left of the request. Blocks for as long as the
-    /// model runs, or for `patience`.
-    pub fn answer(&self, received: Received, id: &str, patience: Option<Duration>) -> (Step, Spent) {
+    /// The sealed reply to a request, called `id` in the audit log, and what is left of the request. Its model runs at
+    /// `place`; if there is none, and in this process, this blocks meanwhile.
+    pub fn answer(&self, received: Received, id: &str, place: Place) -> (Step, Spent) {
         let Received { asked, reply, received, plan } = received;
         let (start, mut trail) = (Instant::now(), Trail::default());
         let notes = Notes::of(asked.is_outdated());
         let Answer { content, outcome } = match &asked {
             Asked::By(caller, opened) => {
-                guarded(notes, || inner::answer(self, caller, opened, &plan, patience, &mut trail))
+                guarded(notes, || inner::answer(self, caller, opened, &plan, place, &mut trail))
             }
             Asked::ByNobody(why, _) | Asked::ByNobodyAgain(why, _) => inner::failure(why, notes),
         };
@@ -282,20 +296,23 @@ impl Service {
         });
         let spent = Spent { _asked: asked };
         let content = match content {
-            Content::Later(rest) => return (Step::Later(Rest { rest, reply, record, notes, start }), spent),
+            Content::Later(running, encode) => {
+                let rest = Rest { encode, reply, record, notes, start };
+                return (Step::Later(Going { running, rest }), spent);
+            }
             content => content,
         };
         self.metrics.infer.record(start.elapsed());
         (Step::Done(self.finished(Answer { content, outcome }, reply, record)), spent)
     }
 
-    /// The reply to a request whose model is waited for.
+    /// The reply to a request whose model has run.
     ///
     /// # Errors
     /// As [`Step::Done`].
-    pub fn finish(&self, rest: Rest) -> Result<Sealed, Code> {
-        let Rest { rest, reply, record, notes, start } = rest;
-        let answer = guarded(notes, || match rest() {
+    pub fn finish(&self, ran: Ran) -> Result<Sealed, Code> {
+        let Ran { answered, rest: Rest { encode, reply, record, notes, start } } = ran;
+        let answer = guarded(notes, || match encode(answered.read()) {
             Ok(message) => Answer { content: Content::Whole(message), outcome: "ok" },
             Err(err) => inner::failure(&err, notes),
         });
@@ -312,7 +329,7 @@ impl Service {
                 make(stream);
                 body
             }),
-            Content::Later(_) => return Err(Code::RequestInvalid),
+            Content::Later(..) => return Err(Code::RequestInvalid),
         };
         sealed.map(|reply| Sealed { reply, outcome }).map_err(|_| Code::RequestInvalid)
     }
@@ -381,13 +398,21 @@ impl Record {
 
 impl Received {
     /// Bytes of it, sealed.
-    pub fn bytes(&self) -> usize {
-        self.received
+    pub fn bytes(&self) -> u64 {
+        self.received as u64
     }
 
-    /// What it asks.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    /// Whether answering it takes a thread long.
+    pub fn is_long(&self) -> bool {
+        self.plan.is_long()
+    }
+
+    /// Where its model can run, once there is room, if one will run and its caller was let in.
+    pub async fn place(&self) -> Place {
+        match &self.asked {
+            Asked::By(..) => self.plan.place().await,
+            Asked::ByNobody(..) | Asked::ByNobodyAgain(..) => Place::default(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use confonnx_device::Mapping;
+use confonnx_device::{Bell, Mapping};
 use confonnx_tensor::Tensor;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -139,9 +139,9 @@ fn obey(control: &OwnedFd, model: Arc<Model>) -> io::Result<()> {
             heard => heard?,
         };
         let mut fds = fds.into_iter();
-        match (Control::of(message), fds.next()) {
-            (Some(Control::Lane { index }), Some(file)) => {
-                let exchange = Exchange::of(file)?;
+        match (Control::of(message), fds.next(), fds.next()) {
+            (Some(Control::Lane { index }), Some(file), Some(bell)) => {
+                let exchange = Exchange::of(file, Bell::of(bell))?;
                 let running = Arc::clone(&running);
                 lanes.push(Lane { index, exchange, mapping: None, running, core: ANYWHERE, cores: None });
             }
@@ -171,6 +171,13 @@ fn obey(control: &OwnedFd, model: Arc<Model>) -> io::Result<()> {
     }
 }
 
+/// Where an answer is: its head, and as many bytes of tensors after that.
+struct Written {
+    at: u64,
+    len: u64,
+    bytes: u64,
+}
+
 /// Where requests come from, one at a time.
 struct Lane {
     index: u64,
@@ -188,14 +195,14 @@ impl Lane {
         self.cores = sched_getaffinity(None).ok();
         let mut last = 0;
         loop {
-            let Ok((job, note)) = self.exchange.hear(Side::Holder, last, None, || false)? else { continue };
+            let (job, note) = self.exchange.hear(last)?;
             last = job;
             let asked = Asked::of(note).ok_or(io::ErrorKind::InvalidData)?;
             self.go_to(asked.core);
             let start = Instant::now();
-            let (at, len) = self.answer(model, u64::from(job), &asked)?;
+            let Written { at, len, bytes } = self.answer(model, u64::from(job), &asked)?;
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let answered = Answered { at, len, batched: model.batched_requests(), micros };
+            let answered = Answered { at, len, batched: model.batched_requests(), micros, bytes };
             self.exchange.say(Side::Box, job, answered.note())?;
             if model.gave_back() {
                 confonnx_device::give_memory_back();
@@ -220,7 +227,7 @@ impl Lane {
     }
 
     /// Runs the request that is in the memory. Where the answer is.
-    fn answer(&mut self, model: &Model, job: u64, asked: &Asked) -> io::Result<(u64, u64)> {
+    fn answer(&mut self, model: &Model, job: u64, asked: &Asked) -> io::Result<Written> {
         let id = (self.index, job);
         let end_here = usize::try_from(asked.end).map_err(io::Error::other)?;
         if self.mapping.as_ref().is_none_or(|mapping| mapping.bytes().len() < end_here) {
@@ -264,13 +271,13 @@ impl Lane {
                 let len = said.len() as u64;
                 let at = after(asked.end, len).ok_or(io::ErrorKind::InvalidData)?;
                 self.exchange.write(&[&said], at)?;
-                Ok((at, len))
+                Ok(Written { at, len, bytes: 0 })
             }
         }
     }
 
     /// Writes the answer to a request that ends at `end`: what there is, then the tensors.
-    fn write(&self, end: u64, outputs: &[(String, Tensor<'_>)]) -> io::Result<(u64, u64)> {
+    fn write(&self, end: u64, outputs: &[(String, Tensor<'_>)]) -> io::Result<Written> {
         let lay_out = |start| {
             let mut end = start;
             let parts = outputs.iter().map(|(_, tensor)| Part::after(&mut end, tensor));
@@ -293,7 +300,7 @@ impl Lane {
             end = part.bytes.end;
         }
         self.exchange.write(&slices, at)?;
-        Ok((at, len))
+        Ok(Written { at, len, bytes: whole })
     }
 }
 

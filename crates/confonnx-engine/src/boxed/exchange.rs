@@ -1,5 +1,7 @@
-//! The memory of a lane, which key holder and box both write: words that wake the other side, what each says beside them,
-//! and tensors.
+//! The memory of a lane, which key holder and box both write: each side's word, what it says beside that, and tensors.
+//!
+//! A box waits for the key holder's word in a futex. The key holder waits for the box's by a bell, an eventfd among the many
+//! descriptors that its threads wait for, so that no thread is held by a model that runs.
 //!
 //! Its first bytes are a window that both have mapped; the rest is a file that is read and written by calls, so that a key
 //! holder maps little. Either way, what it reads are copies.
@@ -12,15 +14,10 @@ use std::{
         AtomicU32,
         Ordering::{Acquire, Release},
     },
-    time::{Duration, Instant},
 };
 
-use confonnx_device::Window;
-use rustix::{
-    fs::fstat,
-    io::Errno,
-    thread::futex::{self, Timespec},
-};
+use confonnx_device::{Bell, Window};
+use rustix::{fs::fstat, io::Errno, thread::futex};
 
 use crate::memory;
 
@@ -29,12 +26,14 @@ use crate::memory;
 pub(super) struct Exchange {
     window: Window,
     file: OwnedFd,
+    /// Rung by the box when there is an answer, and when it is gone.
+    bell: Bell,
 }
 
 /// What one side says beside its word.
 pub(super) type Note = [u64; NOTE_WORDS];
 
-const NOTE_WORDS: usize = 4;
+const NOTE_WORDS: usize = 5;
 
 /// Whose word it is.
 #[derive(Clone, Copy)]
@@ -45,21 +44,23 @@ pub(super) enum Side {
     Box,
 }
 
-/// The other side took too long.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TimedOut;
-
 impl Exchange {
     /// A new one, and what the other process makes its end of.
-    pub(super) fn new() -> io::Result<(Self, OwnedFd)> {
+    pub(super) fn new() -> io::Result<(Self, [OwnedFd; 2])> {
         let file = memory::growing("tensors", WINDOW as u64)?;
-        let theirs = file.try_clone()?;
-        Ok((Self::of(file)?, theirs))
+        let bell = Bell::new()?;
+        let theirs = [file.try_clone()?, bell.fd().try_clone()?];
+        Ok((Self::of(file, bell)?, theirs))
     }
 
-    /// The end of it that `file` is for.
-    pub(super) fn of(file: OwnedFd) -> io::Result<Self> {
-        Ok(Self { window: Window::new(&file, WINDOW)?, file })
+    /// The end of it that `file` and `bell` are for.
+    pub(super) fn of(file: OwnedFd, bell: Bell) -> io::Result<Self> {
+        Ok(Self { window: Window::new(&file, WINDOW)?, file, bell })
+    }
+
+    /// What is rung when there is an answer, and when there will be none.
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     pub(super) fn file(&self) -> BorrowedFd<'_> {
@@ -73,49 +74,32 @@ impl Exchange {
         }
         let word = self.word(side)?;
         word.store(number, Release);
-        wake(word);
+        match side {
+            // It fails for no address that is mapped.
+            Side::Holder => drop(futex::wake(word, futex::Flags::empty(), 1)),
+            Side::Box => self.bell.ring(),
+        }
         Ok(())
     }
 
-    /// Waits until `side` says another number than `last`, and returns that with its note; or until it is `due`.
-    ///
-    /// `over` is asked after each time that this is woken up: when nobody will say anything any more, there is an error.
-    pub(super) fn hear(
-        &self,
-        side: Side,
-        last: u32,
-        due: Option<Instant>,
-        over: impl Fn() -> bool,
-    ) -> io::Result<Result<(u32, Note), TimedOut>> {
-        let word = self.word(side)?;
+    /// Waits until the key holder says another number than `last`, and returns that with its note.
+    pub(super) fn hear(&self, last: u32) -> io::Result<(u32, Note)> {
         loop {
-            if over() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            if let Some(heard) = self.heard(Side::Holder, last)? {
+                return Ok(heard);
             }
-            let number = word.load(Acquire);
-            if number != last {
-                return Ok(Ok((number, self.note(side)?)));
-            }
-            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(Err(TimedOut));
-            }
-            // A signal, another number by now, the time: all are looked at above.
-            let left = left.map(timespec);
-            match futex::wait(word, futex::Flags::empty(), last, left.as_ref()) {
-                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
+            // A signal, another number by now: both are looked at above.
+            match futex::wait(self.word(Side::Holder)?, futex::Flags::empty(), last, None) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Lets whoever waits for `side` look whether anybody will say anything any more.
-    pub(super) fn startle(&self, side: Side) {
-        if let Ok(word) = self.word(side) {
-            // Who has looked and not begun to wait sees that the number is another.
-            word.fetch_xor(1 << 31, Release);
-            wake(word);
-        }
+    /// What `side` says, if that is another number than `last`.
+    pub(super) fn heard(&self, side: Side, last: u32) -> io::Result<Option<(u32, Note)>> {
+        let number = self.word(side)?.load(Acquire);
+        if number == last { Ok(None) } else { Ok(Some((number, self.note(side)?))) }
     }
 
     /// Writes `parts` one after another from `at` on.
@@ -174,18 +158,6 @@ impl Side {
             Self::Holder => 0,
             Self::Box => 64,
         }
-    }
-}
-
-fn wake(word: &AtomicU32) {
-    // It fails for no address that is mapped.
-    let _ = futex::wake(word, futex::Flags::empty(), 1);
-}
-
-fn timespec(left: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(left.subsec_nanos()),
     }
 }
 

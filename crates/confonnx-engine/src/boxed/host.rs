@@ -3,22 +3,20 @@
 use std::{
     fmt, io,
     path::PathBuf,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc,
-    },
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use confonnx_tensor::{DataType, Tensor};
-use tracing::{error, info, warn};
+use tokio::runtime::Handle;
 
 use super::{
-    lane::{self, Broken, Ended, Lane, Outcome, Where},
+    keeper::Keeper,
+    lane::{Broken, Ended, Lane, Outcome, Where},
     message::Kind,
     process::{BoxLimits, Cargo, Process, Setup},
+    shared::{Absent, Deaths, Shared},
     wire::Facts,
 };
 use crate::{
@@ -26,7 +24,6 @@ use crate::{
     error::{EngineError, InferError},
     model::ModelOptions,
     port::TensorInfo,
-    recent::Recent,
     run::Answer,
     runtime::Library,
 };
@@ -40,59 +37,64 @@ pub struct Boxes {
 
 /// A model in a box of its own, which ends when this is dropped.
 pub struct BoxedModel {
-    facts: Facts,
+    facts: Arc<Facts>,
     decoder: Option<Decoder>,
     shared: Arc<Shared>,
     timeout: Duration,
     limits: BoxLimits,
 }
 
-/// A request that a box runs. Nobody else has its lane until it is finished.
+/// A place in a box for one request.
+pub struct Reserved {
+    held: Held,
+    facts: Arc<Facts>,
+    terms: Terms,
+}
+
+/// A request that a box runs. Dropped, it is told to stop.
 pub struct Running {
-    shared: Arc<Shared>,
-    process: Arc<Process>,
-    lane: Lane,
+    held: Held,
     wanted: Vec<(String, DataType)>,
+    terms: Terms,
+}
+
+/// A request that a box has run, or that it cannot any more.
+pub struct Answered {
+    running: Running,
+    how: Result<InTime, Broken>,
+}
+
+/// Whether an answer came before it was due.
+struct InTime(bool);
+
+/// How long a run may take, and its answer be.
+#[derive(Clone, Copy)]
+struct Terms {
     start: Instant,
     due: Instant,
     timeout: Duration,
     limit: u64,
 }
 
-/// How often a model's box ended, and why.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deaths {
-    /// By itself, or because it said what it was not asked.
-    pub crashes: u64,
-    /// Because a run did not end in time.
-    pub timeouts: u64,
+/// A lane of a box, which nobody else has until this is dropped.
+struct Held {
+    shared: Arc<Shared>,
+    process: Arc<Process>,
+    lane: Option<Lane>,
+    purpose: Use,
+    due: Instant,
+    home: Handle,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-    crashes: AtomicU64,
-    timeouts: AtomicU64,
-    recent: Recent,
-    batched: AtomicU64,
-}
-
-#[derive(Default)]
-struct State {
-    /// The box that runs, if one does.
-    process: Option<Arc<Process>>,
-    /// Its lanes that are not in use; the last one back is the first to go on.
-    idle: Vec<Lane>,
-    closed: bool,
-}
-
-/// Why there is no lane.
-enum Absent {
-    /// All run others' requests.
-    Busy,
-    /// There is no box.
-    Restarting,
+/// What a lane is used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Nothing: the next one can have it.
+    Idle,
+    /// A request runs there, or its answer is there.
+    Asked,
+    /// The same, and nobody wants it.
+    Unwanted,
 }
 
 impl Boxes {
@@ -145,7 +147,7 @@ impl Boxes {
             .spawn(move || keeper.keep(&loaded))
             .map_err(failed)?;
         let lost = || EngineError::NoBox("the thread that keeps it ended".into());
-        let facts = result.recv().map_err(|_| lost())??;
+        let facts = Arc::new(result.recv().map_err(|_| lost())??);
         let decoder = Decoder::of(&facts.inputs, &facts.outputs);
         let limits = self.setup.limits;
         Ok(BoxedModel { facts, decoder, shared, timeout, limits })
@@ -193,22 +195,7 @@ impl BoxedModel {
 
     /// How often its box ended.
     pub fn deaths(&self) -> Deaths {
-        Deaths { crashes: self.shared.crashes.load(Relaxed), timeouts: self.shared.timeouts.load(Relaxed) }
-    }
-
-    /// Has the box run the model, with all cores if the request is `alone`; waits while all of its sessions are busy.
-    ///
-    /// # Errors
-    /// [`InferError`]: what the box says, or what became of it.
-    pub fn run(
-        &self,
-        inputs: &[(String, Tensor<'_>)],
-        outputs: &[String],
-        alone: bool,
-    ) -> Result<Answer, InferError> {
-        let wanted = self.wanted(outputs)?;
-        let place = if self.shared.recent.is_brief() { Where::Here } else { Where::Anywhere };
-        self.ask((inputs, outputs), wanted, if alone { Kind::RunAlone } else { Kind::Run }, place)
+        self.shared.deaths()
     }
 
     /// How it goes on with a text, if it does.
@@ -216,64 +203,63 @@ impl BoxedModel {
         self.decoder.as_ref()
     }
 
-    /// Has the box go on with sequences, as `inputs` say.
-    pub(crate) fn step(&self, inputs: &[(String, Tensor<'_>)]) -> Result<Answer, InferError> {
-        self.ask((inputs, &[]), vec![("logits".into(), DataType::Fp32)], Kind::Step, Where::Anywhere)
-    }
-
-    /// As [`run`](Self::run), and waits for as long as `patience`: what is not done then goes on, for another thread to wait
-    /// for.
+    /// A place for one request, once there is one; the run's time begins now.
     ///
     /// # Errors
-    /// [`InferError`]
-    pub fn begin(
-        &self,
-        inputs: &[(String, Tensor<'_>)],
-        outputs: &[String],
-        alone: bool,
-        patience: Duration,
-    ) -> Result<Result<Answer, Running>, InferError> {
-        let place = if self.shared.recent.is_brief() { Where::Here } else { Where::Anywhere };
-        let kind = if alone { Kind::RunAlone } else { Kind::Run };
-        let running = self.start((inputs, outputs), self.wanted(outputs)?, kind, place)?;
-        let then = running.start.checked_add(patience).unwrap_or(running.start);
-        if running.lane.is_answered(&running.process, then) {
-            running.finish().map(Ok)
-        } else {
-            Ok(Err(running))
-        }
-    }
-
-    fn ask(
-        &self,
-        asked: (&[(String, Tensor<'_>)], &[String]),
-        wanted: Vec<(String, DataType)>,
-        kind: Kind,
-        place: Where,
-    ) -> Result<Answer, InferError> {
-        self.start(asked, wanted, kind, place)?.finish()
-    }
-
-    fn start(
-        &self,
-        (inputs, outputs): (&[(String, Tensor<'_>)], &[String]),
-        wanted: Vec<(String, DataType)>,
-        kind: Kind,
-        place: Where,
-    ) -> Result<Running, InferError> {
+    /// [`InferError::Timeout`] when all are others' until then, [`InferError::Restarting`] when there is no box.
+    pub async fn reserve(&self) -> Result<Reserved, InferError> {
         let start = Instant::now();
         let due = start.checked_add(self.timeout).unwrap_or(start);
-        let core = lane::core(place);
-        let (process, mut lane) = self.shared.take((start, due), core).map_err(|absent| match absent {
+        let terms = Terms { start, due, timeout: self.timeout, limit: self.limits.answer };
+        let home = Handle::current();
+        let taken = self.shared.take((start, due), home.id()).await;
+        let (process, lane) = taken.map_err(|absent| match absent {
             Absent::Busy => InferError::Timeout { seconds: self.timeout.as_secs() },
             Absent::Restarting => InferError::Restarting,
         })?;
-        let asked = lane.ask(inputs, outputs, (kind, core));
-        let (shared, (timeout, limit)) = (Arc::clone(&self.shared), (self.timeout, self.limits.answer));
-        let running = Running { shared, process, lane, wanted, start, due, timeout, limit };
+        let (shared, lane) = (Arc::clone(&self.shared), Some(lane));
+        let held = Held { shared, process, lane, purpose: Use::Idle, due, home };
+        Ok(Reserved { held, facts: Arc::clone(&self.facts), terms })
+    }
+}
+
+impl Reserved {
+    /// Has the box run the model, with all cores if the request is `alone`.
+    ///
+    /// # Errors
+    /// [`InferError`] when there is no such output, or no such box any more.
+    pub fn run(
+        self,
+        inputs: &[(String, Tensor<'_>)],
+        outputs: &[String],
+        alone: bool,
+    ) -> Result<Running, InferError> {
+        let wanted = self.wanted(outputs)?;
+        let place = if self.held.shared.recent.is_brief() { Where::Here } else { Where::Anywhere };
+        self.ask((inputs, outputs), wanted, (if alone { Kind::RunAlone } else { Kind::Run }, place))
+    }
+
+    /// Has the box go on with sequences, as `inputs` say.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn step(self, inputs: &[(String, Tensor<'_>)]) -> Result<Running, InferError> {
+        let wanted = vec![("logits".into(), DataType::Fp32)];
+        self.ask((inputs, &[]), wanted, (Kind::Step, Where::Anywhere))
+    }
+
+    fn ask(
+        self,
+        (inputs, outputs): (&[(String, Tensor<'_>)], &[String]),
+        wanted: Vec<(String, DataType)>,
+        how: (Kind, Where),
+    ) -> Result<Running, InferError> {
+        let Self { mut held, terms, .. } = self;
+        held.purpose = Use::Asked;
+        let asked = held.lane.as_mut().map_or(Err(Broken::Crashed), |lane| lane.ask(inputs, outputs, how));
         match asked {
-            Ok(()) => Ok(running),
-            Err(broken) => Err(running.broke(&broken)),
+            Ok(()) => Ok(Running { held, wanted, terms }),
+            Err(broken) => Err(held.broke(&broken, terms)),
         }
     }
 
@@ -294,43 +280,122 @@ impl BoxedModel {
 }
 
 impl Running {
-    /// Waits until it is done.
+    /// Waits until it is done, or will not be.
+    pub async fn answered(mut self) -> Answered {
+        let how = self.held.answered(self.terms.due).await;
+        Answered { running: self, how }
+    }
+}
+
+impl Answered {
+    /// How many bytes of tensors there are to read.
+    pub fn bytes(&self) -> u64 {
+        self.running.held.lane.as_ref().map_or(0, Lane::bytes)
+    }
+
+    /// Reads what the box says.
     ///
     /// # Errors
     /// [`InferError`]: what the box says, or what became of it.
-    pub fn finish(mut self) -> Result<Answer, InferError> {
-        match self.lane.answer(&self.process, &self.wanted, self.due, self.limit) {
+    pub fn read(self) -> Result<Answer, InferError> {
+        let Self { running: Running { mut held, wanted, terms }, how } = self;
+        let outcome = how.and_then(|InTime(in_time)| {
+            held.lane.as_mut().map_or(Err(Broken::Crashed), |lane| lane.read(&wanted, !in_time, terms.limit))
+        });
+        match outcome {
             Ok(Outcome { result, batched, took }) => {
-                let Self { shared, process, lane, start, timeout, limit, .. } = self;
-                shared.recent.record(took.min(start.elapsed()));
+                held.purpose = Use::Idle;
+                held.shared.recent.record(took.min(terms.start.elapsed()));
                 // Requests end in another order than they are counted.
-                shared.batched.fetch_max(batched, Relaxed);
-                shared.give_back(&process, lane);
+                held.shared.batched.fetch_max(batched, Relaxed);
+                drop(held);
                 result.map_err(|ended| match ended {
                     Ended::Input(text) => InferError::BoxedInput(text),
                     Ended::Model(text) => InferError::BoxedRun(text),
-                    Ended::Late => InferError::Timeout { seconds: timeout.as_secs() },
-                    Ended::TooLong(found) => InferError::TooLong { found, expected: limit },
+                    Ended::Late => InferError::Timeout { seconds: terms.timeout.as_secs() },
+                    Ended::TooLong(found) => InferError::TooLong { found, expected: terms.limit },
                 })
             }
-            Err(broken) => Err(self.broke(&broken)),
+            Err(broken) => Err(held.broke(&broken, terms)),
+        }
+    }
+}
+
+impl Held {
+    /// Waits for the answer until it is `due`; what is late is told to stop, and has a little longer.
+    async fn answered(&mut self, due: Instant) -> Result<InTime, Broken> {
+        let lane = self.lane.as_mut().ok_or(Broken::Crashed)?;
+        if lane.answered(&self.process, due).await? {
+            return Ok(InTime(true));
+        }
+        lane.stop(&self.process)?;
+        let then = Instant::now().checked_add(GRACE).unwrap_or(due);
+        if lane.answered(&self.process, then).await? { Ok(InTime(false)) } else { Err(Broken::Timeout) }
+    }
+
+    /// Has what nobody wants stop, and waits for it: until then nobody else can have the lane.
+    async fn ended(mut self) {
+        let due = self.due;
+        let stopped = match &self.lane {
+            Some(lane) => lane.stop(&self.process).map_err(Broken::from),
+            None => return,
+        };
+        let ended = match stopped {
+            Ok(()) => self.answered(due).await,
+            Err(broken) => Err(broken),
+        };
+        let forgotten =
+            ended.and_then(|_| self.lane.as_ref().map_or(Ok(()), Lane::forget).map_err(Broken::from));
+        match forgotten {
+            Ok(()) => self.purpose = Use::Idle,
+            Err(broken) => self.end(&broken),
         }
     }
 
-    /// Ends the box.
-    fn broke(self, broken: &Broken) -> InferError {
-        let Self { shared, process, start, timeout, .. } = self;
-        shared.recent.record(start.elapsed());
-        let (counter, error) = match broken {
-            Broken::Crashed => (&shared.crashes, InferError::Crashed),
-            Broken::Timeout => (&shared.timeouts, InferError::Timeout { seconds: timeout.as_secs() }),
+    /// Ends the box, for the reason that is returned.
+    fn broke(mut self, broken: &Broken, terms: Terms) -> InferError {
+        self.shared.recent.record(terms.start.elapsed());
+        self.end(broken);
+        match broken {
+            Broken::Crashed => InferError::Crashed,
+            Broken::Timeout => InferError::Timeout { seconds: terms.timeout.as_secs() },
+        }
+    }
+
+    fn end(&mut self, broken: &Broken) {
+        // Nobody has it after this box.
+        self.lane = None;
+        let counter = match broken {
+            Broken::Crashed => &self.shared.crashes,
+            Broken::Timeout => &self.shared.timeouts,
         };
         // Once for each box, whoever of its requests is the first to see.
-        if shared.forget(&process) {
+        if self.shared.forget(&self.process) {
             counter.fetch_add(1, Relaxed);
         }
-        process.end();
-        error
+        self.process.end();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(lane) = self.lane.take() else { return };
+        match self.purpose {
+            Use::Idle => self.shared.give_back(&self.process, lane),
+            Use::Asked => {
+                let held = Self {
+                    shared: Arc::clone(&self.shared),
+                    process: Arc::clone(&self.process),
+                    lane: Some(lane),
+                    purpose: Use::Unwanted,
+                    due: self.due,
+                    home: self.home.clone(),
+                };
+                self.home.spawn(held.ended());
+            }
+            // Nobody waits for it, as the runtime ends: nor can anybody know when the next one could have it.
+            Use::Unwanted => self.end(&Broken::Crashed),
+        }
     }
 }
 
@@ -346,158 +411,13 @@ impl Drop for BoxedModel {
         state.closed = true;
         let process = state.process.take();
         drop(state);
-        self.shared.changed.notify_all();
+        self.shared.changed.notify_waiters();
+        self.shared.closing.notify_all();
         if let Some(process) = process {
             process.end();
         }
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a lane of the box that runs, until its run would be `due`: one that was last asked from `core`, if there is
-    /// one.
-    fn take(&self, (start, due): (Instant, Instant), core: u64) -> Result<(Arc<Process>, Lane), Absent> {
-        let restarted = start.checked_add(RESTART_PATIENCE).map_or(due, |at| at.min(due));
-        let mut state = self.lock();
-        loop {
-            let (until, absent) = match &state.process {
-                Some(process) => {
-                    let process = Arc::clone(process);
-                    let there = state.idle.iter().rposition(|lane| lane.is_on(core));
-                    let lane = there.map(|index| state.idle.remove(index)).or_else(|| state.idle.pop());
-                    if let Some(lane) = lane {
-                        return Ok((process, lane));
-                    }
-                    (due, Absent::Busy)
-                }
-                None => (restarted, Absent::Restarting),
-            };
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(absent);
-            }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn give_back(&self, process: &Arc<Process>, lane: Lane) {
-        let mut state = self.lock();
-        if state.process.as_ref().is_some_and(|current| Arc::ptr_eq(current, process)) {
-            state.idle.push(lane);
-            drop(state);
-            self.changed.notify_one();
-        }
-    }
-
-    /// Lets nobody ask `process` any more; whether anybody could.
-    fn forget(&self, process: &Arc<Process>) -> bool {
-        let mut state = self.lock();
-        let current = state.process.as_ref().is_some_and(|current| Arc::ptr_eq(current, process));
-        if current {
-            state.process = None;
-            state.idle.clear();
-        }
-        current
-    }
-}
-
-/// Starts a model's box, and starts it again when it ends.
-struct Keeper {
-    name: String,
-    setup: Arc<Setup>,
-    cargo: Cargo,
-    sessions: usize,
-    shared: Arc<Shared>,
-}
-
-impl Keeper {
-    fn keep(self, loaded: &mpsc::Sender<Result<Facts, EngineError>>) {
-        let first = match self.start() {
-            Ok((facts, process)) => {
-                if loaded.send(Ok(facts.clone())).is_err() {
-                    return;
-                }
-                Some((facts, process))
-            }
-            // Nobody waits if the thread that asked is gone.
-            Err(error) => return drop(loaded.send(Err(error))),
-        };
-        let Some((facts, mut process)) = first else { return };
-        let mut pause = Duration::ZERO;
-        loop {
-            let start = Instant::now();
-            process.wait();
-            if self.shared.forget(&process) {
-                self.shared.crashes.fetch_add(1, Relaxed);
-            }
-            let how = process.end().map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
-            if self.shared.lock().closed {
-                return;
-            }
-            if start.elapsed() > STABLE {
-                pause = Duration::ZERO;
-            }
-            process = loop {
-                warn!("{}: its process ended ({how}); it is started again in {pause:?}", self.name);
-                if self.closes_within(pause) {
-                    return;
-                }
-                pause = pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-                match self.start() {
-                    Ok((again, process))
-                        if (&again.inputs, &again.outputs) == (&facts.inputs, &facts.outputs) =>
-                    {
-                        info!("{}: its process runs again", self.name);
-                        break process;
-                    }
-                    Ok((_, process)) => {
-                        error!("{}: its process says other inputs and outputs than before", self.name);
-                        self.shared.forget(&process);
-                    }
-                    Err(error) => error!("{}: its process cannot be started again: {error}", self.name),
-                }
-            };
-        }
-    }
-
-    /// A box that takes requests.
-    fn start(&self) -> Result<(Facts, Arc<Process>), EngineError> {
-        let failed = |error: io::Error| EngineError::NoBox(error.to_string());
-        let (process, facts) = Process::load(&self.setup, &self.cargo)?;
-        let together = facts.largest_batch.as_ref().map_or(1, |rows| *rows).clamp(1, MOST_TOGETHER);
-        // As many as run at once, and those that wait while they are batched.
-        let lanes = self.sessions.saturating_add(together).saturating_sub(1);
-        let exchanges = process.begin(lanes).map_err(failed)?;
-        let lanes = exchanges.into_iter().zip(0..).map(|(exchange, index)| Lane::new(index, exchange));
-        let process = Arc::new(process);
-        let mut state = self.shared.lock();
-        if !state.closed {
-            state.process = Some(Arc::clone(&process));
-            state.idle = lanes.collect();
-        }
-        drop(state);
-        self.shared.changed.notify_all();
-        Ok((facts, process))
-    }
-
-    /// Waits; whether the model is not wanted any more.
-    fn closes_within(&self, pause: Duration) -> bool {
-        let state = self.shared.lock();
-        let waited = self.shared.changed.wait_timeout_while(state, pause, |state| !state.closed);
-        waited.unwrap_or_else(PoisonError::into_inner).0.closed
-    }
-}
-
-/// How long a request waits for a box that is being started again.
-const RESTART_PATIENCE: Duration = Duration::from_secs(10);
-/// A box that ran as long is started again at once; one that did not, after a pause that doubles.
-const STABLE: Duration = Duration::from_secs(30);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Lanes for requests that wait to be batched.
-const MOST_TOGETHER: usize = 256;
+/// How long a run that is told to stop may take to do so before its box is ended.
+const GRACE: Duration = Duration::from_millis(500);

@@ -6,17 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use confonnx_device::Listener;
 use confonnx_tensor::{DataType, Tensor};
 use rustix::thread::sched_getcpu;
+use tokio::{
+    runtime::{self, Handle},
+    time::timeout_at,
+};
 
 use super::{
     channel,
-    exchange::{Exchange, START, Side, TimedOut},
-    message::{ANYWHERE, Answered, Asked, Control, Kind, next},
+    exchange::{Exchange, START, Side},
+    message::{ANYWHERE, Answered, Asked, Control, Kind},
     process::Process,
     wire::{self, Answer, Failure, Garbled, Job},
 };
-use crate::stop;
 
 /// The key holder's end.
 #[derive(Debug)]
@@ -28,12 +32,12 @@ pub(super) struct Lane {
     last: u32,
     /// Where that ends.
     asked: u64,
-    /// Where it was last asked from, so that its thread is there.
-    core: u64,
+    /// The bell, with the runtime whose threads wait for it.
+    bell: Option<(runtime::Id, Listener)>,
 }
 
 /// Where a run is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Where {
     /// On the core that asks, which has nothing else to do meanwhile: waking up another takes longer than a brief run.
     Here,
@@ -86,12 +90,12 @@ impl From<io::Error> for Broken {
 
 impl Lane {
     pub(super) fn new(index: u64, exchange: Arc<Exchange>) -> Self {
-        Self { index, exchange, jobs: 0, last: 0, asked: 0, core: ANYWHERE }
+        Self { index, exchange, jobs: 0, last: 0, asked: 0, bell: None }
     }
 
-    /// Whether it was last asked from `core`.
-    pub(super) fn is_on(&self, core: u64) -> bool {
-        self.core == core
+    /// Whether `runtime` waited for its last answer.
+    pub(super) fn is_of(&self, runtime: runtime::Id) -> bool {
+        self.bell.as_ref().is_some_and(|(id, _)| *id == runtime)
     }
 
     /// Asks for `outputs`, which are all of the model's if there are none.
@@ -99,49 +103,64 @@ impl Lane {
         &mut self,
         inputs: &[(String, Tensor<'_>)],
         outputs: &[String],
-        (kind, core): (Kind, u64),
+        (kind, place): (Kind, Where),
     ) -> Result<(), Broken> {
         let (header, end) = self.write(inputs, outputs)?;
         self.asked = end;
         self.last = self.jobs;
-        self.jobs = next(self.last);
-        self.core = core;
-        let note = Asked { header, end, kind, core }.note();
+        self.jobs = self.last.wrapping_add(1);
+        let note = Asked { header, end, kind, core: place.core() }.note();
         Ok(self.exchange.say(Side::Holder, self.jobs, note)?)
     }
 
-    /// Whether there is an answer to what was asked, or never will be; waits until `then`.
-    pub(super) fn is_answered(&self, process: &Process, then: Instant) -> bool {
-        !matches!(
-            self.exchange.hear(Side::Box, self.last, Some(then), || process.is_gone()),
-            Ok(Err(TimedOut))
-        )
+    /// Has the box stop what was asked, at the next of its operators.
+    pub(super) fn stop(&self, process: &Process) -> io::Result<()> {
+        let stop = Control::Stop { lane: self.index, job: u64::from(self.jobs) };
+        channel::tell(&process.control, stop.message())
     }
 
-    /// Waits until the run is `due` for the outputs `wanted` of what was asked. No more than `limit` bytes of tensors are
-    /// read.
-    pub(super) fn answer(
+    /// Waits for the answer to what was asked; whether there is one before it is `due`.
+    ///
+    /// # Errors
+    /// The box is gone: there will be none.
+    pub(super) async fn answered(&mut self, process: &Process, due: Instant) -> Result<bool, Broken> {
+        let runtime = Handle::try_current().map_err(io::Error::other)?.id();
+        let kept = self.bell.take().filter(|(id, _)| *id == runtime).map(|(_, bell)| bell);
+        let bell = match kept {
+            Some(bell) => bell,
+            None => self.exchange.bell().listen()?,
+        };
+        let (_, bell) = self.bell.insert((runtime, bell));
+        loop {
+            if process.is_gone() {
+                return Err(Broken::Crashed);
+            }
+            if self.exchange.heard(Side::Box, self.last)?.is_some() {
+                return Ok(true);
+            }
+            match timeout_at(due.into(), bell.rung()).await {
+                Ok(rung) => rung?,
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    /// How many bytes of tensors the answer has, as the box says.
+    pub(super) fn bytes(&self) -> u64 {
+        let heard = self.exchange.heard(Side::Box, self.last).ok().flatten();
+        heard.map_or(0, |(_, note)| Answered::of(note).bytes)
+    }
+
+    /// Reads the answer, which is there: the outputs `wanted` of what was asked, which was told to stop if it is `late`. No
+    /// more than `limit` bytes of tensors are read.
+    pub(super) fn read(
         &mut self,
-        process: &Arc<Process>,
         wanted: &[(String, DataType)],
-        due: Instant,
+        late: bool,
         limit: u64,
     ) -> Result<Outcome, Broken> {
-        let stop = Control::Stop { lane: self.index, job: u64::from(self.jobs) }.message();
-        let stopping = Arc::clone(process);
-        // A box that is gone needs no telling.
-        let _stoppable = stop::stoppable(move || drop(channel::tell(&stopping.control, stop)));
-        let hear = |due| self.exchange.hear(Side::Box, self.last, Some(due), || process.is_gone());
-        let (heard, late) = match hear(due)? {
-            Ok(heard) => (heard, false),
-            Err(TimedOut) => {
-                channel::tell(&process.control, stop)?;
-                let heard = hear(Instant::now().checked_add(GRACE).unwrap_or(due))?;
-                (heard.map_err(|TimedOut| Broken::Timeout)?, true)
-            }
-        };
-        let (job, note) = heard;
-        let Answered { at, len, batched, micros } = Answered::of(note);
+        let (job, note) = self.exchange.heard(Side::Box, self.last)?.ok_or(Broken::Crashed)?;
+        let Answered { at, len, batched, micros, .. } = Answered::of(note);
         let len = usize::try_from(len).ok().filter(|len| *len <= LONGEST_HEADER).ok_or(Broken::Crashed)?;
         if job != self.jobs {
             return Err(Broken::Crashed);
@@ -177,6 +196,11 @@ impl Lane {
         Ok(Outcome { result, batched, took: Duration::from_micros(micros) })
     }
 
+    /// Erases a request and its answer that nobody reads.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        self.exchange.erase_all()
+    }
+
     /// Puts a request into the memory; how long its head is, and where it ends.
     fn write(&self, inputs: &[(String, Tensor<'_>)], outputs: &[String]) -> Result<(u64, u64), Broken> {
         let start = START as u64;
@@ -196,16 +220,14 @@ impl Lane {
     }
 }
 
-/// The core that asks, if the run is to be there.
-pub(super) fn core(place: Where) -> u64 {
-    match place {
-        Where::Here => sched_getcpu() as u64,
-        Where::Anywhere => ANYWHERE,
+impl Where {
+    fn core(self) -> u64 {
+        match self {
+            Self::Here => sched_getcpu() as u64,
+            Self::Anywhere => ANYWHERE,
+        }
     }
 }
-
-/// How long a run that is told to stop may take to do so before its box is ended.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// What says where an answer's tensors are.
 const LONGEST_HEADER: usize = 16 << 20;

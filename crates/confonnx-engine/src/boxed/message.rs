@@ -9,7 +9,7 @@ pub(super) enum Control {
     Probe,
     /// With the library, a file for reports, the order, the model and its data: to load it. Memory 0 has no limit.
     Load { order_len: u64, model_len: u64, data_len: u64, memory: u64 },
-    /// With a memory file: where requests come from.
+    /// With a memory file and a bell: where requests come from.
     Lane { index: u64 },
     /// That there are no more lanes; the box gives up what it needed until now.
     Begin,
@@ -96,6 +96,8 @@ pub(super) struct Answered {
     pub(super) batched: u64,
     /// How long the run took.
     pub(super) micros: u64,
+    /// How long its tensors are, for whoever has to find a thread to read them.
+    pub(super) bytes: u64,
 }
 
 /// What a box does with tensors.
@@ -116,10 +118,10 @@ impl Asked {
             Kind::RunAlone => 1,
             Kind::Step => 2,
         };
-        [self.header, self.end, kind, self.core]
+        [self.header, self.end, kind, self.core, 0]
     }
 
-    pub(super) fn of([header, end, kind, core]: Note) -> Option<Self> {
+    pub(super) fn of([header, end, kind, core, _]: Note) -> Option<Self> {
         let kind = match kind {
             0 => Kind::Run,
             1 => Kind::RunAlone,
@@ -132,18 +134,13 @@ impl Asked {
 
 impl Answered {
     pub(super) fn note(self) -> Note {
-        [self.at, self.len, self.batched, self.micros]
+        [self.at, self.len, self.batched, self.micros, self.bytes]
     }
 
-    pub(super) fn of([at, len, batched, micros]: Note) -> Self {
-        Self { at, len, batched, micros }
+    pub(super) fn of([at, len, batched, micros, bytes]: Note) -> Self {
+        Self { at, len, batched, micros, bytes }
     }
 }
 
 /// No core in particular.
 pub(super) const ANYWHERE: u64 = u64::MAX;
-
-/// The number of the job after `job`: the top bit is for who startles others.
-pub(super) fn next(job: u32) -> u32 {
-    job.wrapping_add(1) & (u32::MAX >> 1)
-}

@@ -25,7 +25,7 @@ use rustix::{
 
 use super::{
     channel,
-    exchange::{Exchange, Side},
+    exchange::Exchange,
     message::{Control, Said},
     wire::{self, Facts, Order},
 };
@@ -157,7 +157,11 @@ impl Process {
     pub(super) fn begin(&self, lanes: usize) -> io::Result<Vec<Arc<Exchange>>> {
         let exchange = |index| {
             let (exchange, theirs) = Exchange::new()?;
-            channel::tell_with(&self.control, Control::Lane { index }.message(), &[theirs.as_fd()])?;
+            channel::tell_with(
+                &self.control,
+                Control::Lane { index }.message(),
+                &theirs.each_ref().map(AsFd::as_fd),
+            )?;
             Ok(Arc::new(exchange))
         };
         let exchanges = (0..lanes as u64).map(exchange).collect::<io::Result<Vec<_>>>()?;
@@ -211,7 +215,7 @@ impl Process {
         let _ = child.kill();
         let status = child.wait().ok();
         self.gone.store(true, Release);
-        self.exchanges.get().into_iter().flatten().for_each(|exchange| exchange.startle(Side::Box));
+        self.exchanges.get().into_iter().flatten().for_each(|exchange| exchange.bell().ring());
         status
     }
 }

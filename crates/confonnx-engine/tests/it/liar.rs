@@ -11,7 +11,7 @@ use std::{
         unix::fs::PermissionsExt,
     },
     path::Path,
-    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    sync::atomic::Ordering::SeqCst,
     time::Duration,
 };
 
@@ -83,14 +83,16 @@ fn no_more_is_read_than_is_taken() {
 
 #[test]
 fn a_box_that_says_nothing_is_ended_in_time() {
-    for lie in ["says nothing", "wakes and says nothing", "says nothing and hangs up"] {
+    for lie in [
+        "says nothing",
+        "rings and says nothing",
+        "says nothing and hangs up",
+        "rings as often as it can and hangs up",
+    ] {
         let model = boxed(lie, Duration::from_millis(200)).unwrap();
         let error = ask(&model).unwrap_err();
-        let expected = if lie == "says nothing and hangs up" {
-            InferError::Crashed
-        } else {
-            InferError::Timeout { seconds: 0 }
-        };
+        let expected =
+            if lie.ends_with("hangs up") { InferError::Crashed } else { InferError::Timeout { seconds: 0 } };
         assert_eq!(error, expected, "{lie}");
     }
 }
@@ -182,8 +184,9 @@ fn the_box() {
     }
     let ([kind, ..], fds) = hear(&control);
     assert_eq!(kind, LANE);
-    let lane =
-        Lane { window: Window::new(&fds[0], 64 << 10).unwrap(), file: fds.into_iter().next().unwrap() };
+    let window = Window::new(&fds[0], 64 << 10).unwrap();
+    let [file, bell] = <[OwnedFd; 2]>::try_from(fds).unwrap();
+    let lane = Lane { window, file, bell };
     let ([kind, ..], _) = hear(&control);
     assert_eq!(kind, BEGIN);
     tell(&control, [HELD, 0, 0, 0, 0]);
@@ -198,6 +201,7 @@ fn the_box() {
 struct Lane {
     window: Window,
     file: OwnedFd,
+    bell: OwnedFd,
 }
 
 impl Lane {
@@ -210,14 +214,13 @@ impl Lane {
     }
 
     fn say(&self, job: u32, at: u64, len: u64) {
-        assert!(self.window.set_numbers(72, [at, len, 0, 0]));
-        let word = self.said();
-        word.store(job, SeqCst);
-        let _ = futex::wake(word, futex::Flags::empty(), 1);
+        assert!(self.window.set_numbers(72, [at, len, 0, 0, 0]));
+        self.window.word(64).unwrap().store(job, SeqCst);
+        self.ring(1);
     }
 
-    fn said(&self) -> &AtomicU32 {
-        self.window.word(64).unwrap()
+    fn ring(&self, times: u64) {
+        let _ = rustix::io::write(&self.bell, &times.to_ne_bytes());
     }
 
     fn put(&self, at: u64, bytes: &[u8]) {
@@ -259,9 +262,15 @@ impl Lane {
                 rustix::net::shutdown(control, rustix::net::Shutdown::Write).unwrap();
                 wait_for_the_end();
             }
-            "wakes and says nothing" => loop {
-                let _ = futex::wake(self.said(), futex::Flags::empty(), 1);
+            "rings and says nothing" => loop {
+                self.ring(1);
             },
+            // Its bell takes no more: that it hangs up is noticed all the same.
+            "rings as often as it can and hangs up" => {
+                self.ring(u64::MAX - 1);
+                rustix::net::shutdown(control, rustix::net::Shutdown::Write).unwrap();
+                wait_for_the_end();
+            }
             "changes its mind" => {
                 let other = head(FP32, &[1], AT + 512..AT + 516);
                 self.put(AT, &honest);

@@ -1,10 +1,6 @@
 //! Sealed messages in, sealed messages out.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use confonnx_protocol::{Code, Incoming};
@@ -12,7 +8,6 @@ use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::{
-    sync::OwnedSemaphorePermit,
     task::yield_now,
     time::{Instant, timeout_at},
 };
@@ -22,13 +17,11 @@ use crate::{
     budget::{Purse, Share},
     clock::Later,
     config::Limits,
-    metrics::Held,
-    service::{Sealed, Step},
-    workers::Turn,
+    scheduling::{Place, Thread, Turn},
+    service::{Received, Sealed, Step},
 };
 
-/// Receives the request, and has it opened, answered and sealed: on this thread if that is likely to be brief, else on a
-/// worker.
+/// Receives the request, and has it opened, answered and sealed: on this thread if it is short, else on a worker.
 pub(super) async fn answer<B>(
     app: &Arc<App>,
     request: Request<B>,
@@ -51,16 +44,15 @@ where
     if announced > limit as u64 {
         return Err(Code::RequestTooLarge);
     }
-    // Closed never.
-    let receiving = app.receiving.acquire().await;
+    let receiving = app.scheduling.receive().await;
     let mut arriving = Arriving::new(app, request.into_body(), purse.share());
-    let (opened, permit, share) = if kind == Kind::Chunked {
+    let (received, place, share) = if kind == Kind::Chunked {
         let mut opening = app.service.receive(limit);
         while let Some(bytes) = arriving.next().await? {
             opening.push(&bytes)?;
         }
-        // As a place in the queue is for those that are complete, slow senders take none.
-        (opening.finish()?, place(app)?, arriving.share)
+        // As a place is for those that are complete, slow senders take none.
+        (opening.finish(), app.scheduling.place()?, arriving.share)
     } else {
         // Room for all of it once something came.
         let mut message = None;
@@ -77,51 +69,56 @@ where
                 }
             }
         }
-        let (permit, share) = (place(app)?, arriving.share);
+        let (place, share) = (app.scheduling.place()?, arriving.share);
         let message = message.unwrap_or_else(|| Incoming::with_capacity(0));
-        let len = message.len();
-        let open = move |app: &App| match kind {
-            Kind::Resumed => app.service.open_resumed(message),
-            _ => app.service.open(message),
-        };
-        if len > SHORT {
-            drop(receiving);
-            let work = move |app: &App| match open(app) {
-                Ok(received) => {
-                    let (step, spent) = app.service.answer(received, text(&id), None);
-                    (step.wait(&app.service), Some((spent, share)))
-                }
-                Err(code) => (Err(code), None),
+        let (thread, service) = (thread(message.len() as u64, Turn::Sealed), Arc::clone(&app.service));
+        let open = move || {
+            let received = match kind {
+                Kind::Resumed => service.open_resumed(message),
+                _ => service.open(message),
             };
-            return reply(app, on_worker(app, permit, Turn::Sealed, work).await?, kind, purse);
-        }
-        (open(app)?, permit, share)
+            ((received, place, share), ())
+        };
+        app.scheduling.run(thread, open).await?
     };
     drop(receiving);
-    let is_brief = opened.bytes() <= SHORT && opened.plan().is_brief();
-    let in_place = if is_brief { app.in_place.try_acquire().ok() } else { None };
-    let answer = move |app: &App, patience| {
-        let (step, spent) = app.service.answer(opened, text(&id), patience);
-        (step, (spent, share))
-    };
-    let sealed = if let Some(place) = in_place {
-        let step = here(app, |app| answer(app, Some(PATIENCE)));
-        drop(place);
-        match step {
-            Step::Done(sealed) => sealed?,
-            // It takes longer than was likely: others of this thread go on.
-            Step::Later(rest) => {
-                on_worker(app, permit, Turn::Opened, move |app| (app.service.finish(rest), ())).await?
-            }
-        }
-    } else {
-        let work = move |app: &App| {
-            let (step, spent) = answer(app, None);
-            (step.wait(&app.service), spent)
-        };
-        on_worker(app, permit, Turn::Opened, work).await?
-    };
+    let sealed = answered(app, received?, place, id, share).await?;
     reply(app, sealed, kind, purse)
+}
+
+/// Has a request answered and sealed.
+async fn answered(
+    app: &Arc<App>,
+    received: Received,
+    mut place: Place,
+    id: HeaderValue,
+    share: Share,
+) -> Result<Sealed, Code> {
+    let mut at = received.place().await;
+    at.alone = app.scheduling.has_one();
+    place.runs();
+    let thread = if received.is_long() {
+        Thread::Worker(Turn::Opened)
+    } else {
+        thread(received.bytes(), Turn::Opened)
+    };
+    let service = Arc::clone(&app.service);
+    let answer = move || {
+        let (step, spent) = service.answer(received, text(&id), at);
+        ((step, place), (spent, share))
+    };
+    let (step, place) = app.scheduling.run(thread, answer).await?;
+    let ran = match step {
+        Step::Done(sealed) => return sealed,
+        Step::Later(going) => going.answered().await,
+    };
+    let (thread, service) = (self::thread(ran.bytes(), Turn::Opened), Arc::clone(&app.service));
+    app.scheduling.run(thread, move || (service.finish(ran), place)).await?
+}
+
+/// Where as many bytes are opened, copied or sealed.
+fn thread(bytes: u64, turn: Turn) -> Thread {
+    if bytes > SHORT { Thread::Worker(turn) } else { Thread::This }
 }
 
 /// How a request is sealed.
@@ -155,12 +152,7 @@ fn admit(app: &App) -> Result<(), Code> {
     if !app.service.is_ready() {
         return Err(Code::KeysUnavailable);
     }
-    if app.queue.available_permits() == 0 { Err(Code::QueueFull) } else { Ok(()) }
-}
-
-/// A place in the queue, for a request that is complete.
-fn place(app: &App) -> Result<OwnedSemaphorePermit, Code> {
-    Arc::clone(&app.queue).try_acquire_owned().map_err(|_| Code::QueueFull)
+    if app.scheduling.is_full() { Err(Code::QueueFull) } else { Ok(()) }
 }
 
 /// A body as it arrives: not too long, not too slowly, and counted.
@@ -211,47 +203,6 @@ impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
     }
 }
 
-/// Runs `work` on this thread, whose other connections wait meanwhile.
-fn here<R>(app: &App, work: impl FnOnce(&App) -> (Step, R)) -> Step {
-    let _running = Held::new(&app.metrics.in_flight);
-    catch_unwind(AssertUnwindSafe(|| work(app).0)).unwrap_or(Step::Done(Err(Code::RequestInvalid)))
-}
-
-/// Runs `work` on a worker, which gives the place in the queue back when it is done, whoever still waits.
-async fn on_worker<R>(
-    app: &Arc<App>,
-    permit: OwnedSemaphorePermit,
-    turn: Turn,
-    work: impl FnOnce(&App) -> (Result<Sealed, Code>, R) + Send + 'static,
-) -> Result<Sealed, Code> {
-    let shared = Arc::clone(app);
-    let queued = Queued::new(app);
-    let job = move || {
-        let _permit = permit;
-        drop(queued);
-        let _running = Held::new(&shared.metrics.in_flight);
-        work(&shared)
-    };
-    // The service answers its own panics inside the seal; one outside it loses the keys to do so.
-    app.workers.run(turn, job).await.unwrap_or(Err(Code::RequestInvalid))
-}
-
-/// Counts a request as waiting until it runs.
-struct Queued(Arc<App>);
-
-impl Queued {
-    fn new(app: &Arc<App>) -> Self {
-        app.metrics.queued.fetch_add(1, Relaxed);
-        Self(Arc::clone(app))
-    }
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        self.0.metrics.queued.fetch_sub(1, Relaxed);
-    }
-}
-
 /// The answer, held until it is written; there may be no room for it.
 fn reply(app: &App, sealed: Sealed, kind: Kind, purse: &Purse) -> Result<Answered, Code> {
     let share = purse.reply(sealed.reply.held()).map_err(|_| Code::QueueFull)?;
@@ -264,11 +215,8 @@ fn reply(app: &App, sealed: Sealed, kind: Kind, purse: &Purse) -> Result<Answere
     Ok(Answered { response, outcome })
 }
 
-/// How long an HTTP thread waits for a model that is likely to be brief.
-const PATIENCE: Duration = Duration::from_millis(2);
-
-/// Bytes of a request that is opened where it arrives: what a model does with more is hardly brief.
-const SHORT: usize = 16 << 10;
+/// Bytes of a message that is opened, answered or sealed where it arrived: with more, others of its thread wait too long.
+const SHORT: u64 = 16 << 10;
 
 /// Bytes of a request that are read before others of its thread have their turn.
 const TURN: usize = 64 << 10;

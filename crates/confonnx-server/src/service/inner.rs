@@ -11,11 +11,13 @@ mod repository;
 mod unlock;
 
 use std::{
+    cell::Cell,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use confonnx_attest::UnixTime;
+use confonnx_engine::{InferError, Running};
 use confonnx_protocol::{
     Draft,
     bhttp::{Fields, RequestHead, ResponseHead},
@@ -23,6 +25,7 @@ use confonnx_protocol::{
     resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER, ResumptionGrant},
     server::{DateOutOfWindow, Opened},
 };
+use confonnx_tensor::Tensor;
 use serde::Serialize;
 
 use super::{Service, error::InnerError, stream::Stream};
@@ -34,7 +37,8 @@ use crate::{
 };
 use plan::Asked;
 
-pub use plan::Plan;
+pub use plan::Place;
+pub(super) use plan::Plan;
 
 /// Every resource, the most wanted first.
 const FAMILIES: [&[Row]; 5] = [oip::ROWS, openai::ROWS, repository::ROWS, unlock::ROWS, group::ROWS];
@@ -104,8 +108,8 @@ struct Call<'c> {
     received: UnixTime,
     /// The model, if it is there and runs.
     served: Option<&'c Served>,
-    /// How long this thread may wait for a model; none if it has nothing else to do.
-    patience: Option<Duration>,
+    /// Where the model runs.
+    place: Cell<Place>,
     notes: Notes,
 }
 
@@ -121,9 +125,13 @@ pub(super) enum Content {
     Whole(Draft),
     /// Its content is made by what is called with the stream that takes it, and that may hand it to another thread.
     Made(ResponseHead, Box<dyn FnOnce(Stream) + Send>),
-    /// As `Whole`, once a model is done that was not waited for; this waits for it.
-    Later(Box<dyn FnOnce() -> Result<Draft, InnerError> + Send>),
+    /// As `Whole`, of what the model that runs will answer.
+    Later(Running, Encode),
 }
+
+/// Makes an answer of what a model's is.
+pub(super) type Encode =
+    Box<dyn FnOnce(Result<Vec<(String, Tensor<'static>)>, InferError>) -> Result<Draft, InnerError> + Send>;
 
 /// What an answer says of keys beside its content.
 #[derive(Clone, Copy)]
@@ -209,10 +217,10 @@ pub(super) fn answer(
     caller: &Caller,
     opened: &Opened,
     plan: &Plan,
-    patience: Option<Duration>,
+    place: Place,
     trail: &mut Trail,
 ) -> Answer {
-    respond(service, caller, opened, plan, patience, trail)
+    respond(service, caller, opened, plan, place, trail)
         .unwrap_or_else(|err| failure(&err, Notes::of(opened.outdated)))
 }
 
@@ -221,7 +229,7 @@ fn respond(
     caller: &Caller,
     opened: &Opened,
     plan: &Plan,
-    patience: Option<Duration>,
+    place: Place,
     trail: &mut Trail,
 ) -> Result<Answer, InnerError> {
     let asks = plan.asks.as_ref().map_err(|err| InnerError::Message(err.clone()))?;
@@ -261,7 +269,7 @@ fn respond(
         model: &asks.model,
         received: opened.received(),
         served: asks.slot.as_ref().and_then(|slot| slot.served()),
-        patience,
+        place: Cell::new(place),
         notes,
     })
 }

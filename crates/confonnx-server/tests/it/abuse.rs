@@ -139,7 +139,7 @@ async fn a_client_that_vanishes_gives_its_place_back() {
     until(|| metrics.connections.load(Relaxed) == 0).await;
     assert_eq!(infer(&server, 3).await.status(), 200);
     until(|| metrics.connections.load(Relaxed) == 0).await;
-    assert_eq!((metrics.in_flight.load(Relaxed), metrics.queued.load(Relaxed)), (0, 0));
+    assert_eq!((metrics.load.in_flight.load(Relaxed), metrics.load.queued.load(Relaxed)), (0, 0));
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_full_queue_refuses_before_it_opens() {
         waiting.push((stream, opener));
     }
     let metrics = server.app.metrics();
-    until(|| metrics.in_flight.load(Relaxed) + metrics.queued.load(Relaxed) == 2).await;
+    until(|| metrics.load.in_flight.load(Relaxed) + metrics.load.queued.load(Relaxed) == 2).await;
     // Both places are taken: even what could not be opened is not looked at.
     assert_eq!(code(&server.post(SEALED, b"not sealed at all".to_vec()).await), "queue-full");
     let (sealed, opener) = request(3);
@@ -198,7 +198,7 @@ async fn a_long_request_after_brief_ones_leaves_a_thread_to_serve() {
     let metrics = server.app.metrics();
     tokio::select! {
         _ = &mut long => panic!("answered too soon to see anything"),
-        () = until(|| metrics.in_flight.load(Relaxed) == 1) => {}
+        () = until(|| metrics.load.in_flight.load(Relaxed) == 1) => {}
     }
     assert_eq!(server.get("/").await.0, 200);
     server.attest().await;
@@ -207,7 +207,7 @@ async fn a_long_request_after_brief_ones_leaves_a_thread_to_serve() {
         Answer::open(server.post(SEALED, sealed).await, brief).json()["outputs"][0]["data"],
         serde_json::json!([4.0])
     );
-    assert_eq!(metrics.in_flight.load(Relaxed), 1, "the long one still runs");
+    assert_eq!(metrics.load.in_flight.load(Relaxed), 1, "the long one still runs");
     assert_eq!(
         Answer::open(long.await, opener).json()["outputs"][0]["data"],
         serde_json::json!([LONG as f64])

@@ -22,7 +22,7 @@ async fn what_was_received_is_finished_and_nothing_new_is_taken() {
     tokio::pin!(answer);
     tokio::select! {
         _ = &mut answer => panic!("answered too soon to see anything"),
-        () = until(|| server.app.metrics().in_flight.load(Relaxed) == 1) => {}
+        () = until(|| server.app.metrics().load.in_flight.load(Relaxed) == 1) => {}
     }
     server.stop.send_replace(true);
     until(|| server.app.is_draining()).await;
@@ -64,11 +64,11 @@ async fn what_takes_too_long_is_dropped() {
             Request::post(GATEWAY).header("host", "x").header("content-type", SEALED).body(body).unwrap();
         let _ = sender.send_request(request).await;
     });
-    until(|| server.app.metrics().in_flight.load(Relaxed) == 1).await;
+    until(|| server.app.metrics().load.in_flight.load(Relaxed) == 1).await;
     server.stop.send_replace(true);
     server.stopped().await;
     assert_eq!(
-        server.app.metrics().in_flight.load(Relaxed),
+        server.app.metrics().load.in_flight.load(Relaxed),
         1,
         "the request ended by itself; make it longer"
     );

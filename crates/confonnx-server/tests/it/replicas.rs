@@ -293,7 +293,6 @@ async fn ask(client: Client, first: usize, counts: Arc<Counts>, done: Arc<Atomic
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: make bench-replicas"]
 async fn requests_survive_what_happens_to_replicas() {
     let ports: [u16; 3] = free_ports();
     let forwarders = ports.map(Forwarder::start);

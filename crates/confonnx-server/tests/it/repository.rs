@@ -513,9 +513,9 @@ async fn a_long_request_leaves_the_only_http_thread_to_serve_brief_ones_of_anoth
     let metrics = server.app.metrics();
     tokio::select! {
         _ = &mut long => panic!("answered too soon to see anything"),
-        () = until(|| metrics.in_flight.load(Relaxed) == 1) => {}
+        () = until(|| metrics.load.in_flight.load(Relaxed) == 1) => {}
     }
     brief().await;
-    assert_eq!(metrics.in_flight.load(Relaxed), 1, "the long one still runs");
+    assert_eq!(metrics.load.in_flight.load(Relaxed), 1, "the long one still runs");
     assert_eq!(long.await.json()["outputs"][0]["data"], json!([LONG as f64]));
 }

@@ -9,7 +9,7 @@ use confonnx_protocol::{
 use confonnx_tensor::{Erased, Tensor};
 use serde_json::json;
 
-use super::{Answer, Call, Content, LetsIn, Notes, Row, Runs, Subject, encode};
+use super::{Answer, Call, Content, LetsIn, Notes, Place, Row, Runs, Subject, encode};
 use crate::{
     auth::Action,
     service::error::{InnerError, WireError},
@@ -136,11 +136,11 @@ fn infer(call: &Call<'_>) -> Result<Answer, InnerError> {
     let mut request = InferRequest::decode(call.body, json_len).map_err(NoInference::Request)?;
     let inputs = Erased::new(std::mem::take(&mut request.inputs));
     let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
-    let (model, is_alone) = (&served.model, call.service.metrics.at_once() <= 1);
-    let ran = match call.patience {
-        Some(patience) => model.begin(&inputs, &wanted, is_alone, patience)?,
-        None if is_alone => Ok(model.run_alone(&inputs, &wanted)?),
-        None => Ok(model.run(&inputs, &wanted)?),
+    let Place { reserved, alone } = call.place.take();
+    let ran = match reserved.transpose()? {
+        Some(reserved) => Err(reserved.run(&inputs, &wanted, alone)?),
+        None if alone => Ok(served.model.run_alone(&inputs, &wanted)?),
+        None => Ok(served.model.run(&inputs, &wanted)?),
     };
     drop(inputs);
     let InferRequest { id, outputs, binary_default, .. } = request;
@@ -152,8 +152,8 @@ fn infer(call: &Call<'_>) -> Result<Answer, InnerError> {
     match ran {
         Ok(outputs) => Ok(Answer { content: Content::Whole(wants.with(outputs)?), outcome: "ok" }),
         Err(running) => {
-            let rest = move || wants.with(running.finish()?);
-            Ok(Answer { content: Content::Later(Box::new(rest)), outcome: "ok" })
+            let encode = Box::new(move |answer: Result<_, InferError>| wants.with(answer?));
+            Ok(Answer { content: Content::Later(running, encode), outcome: "ok" })
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use confonnx_engine::{InferError, Reserved};
 use confonnx_protocol::bhttp::{self, BhttpError, Body, RequestHead};
 
 use super::{Row, Runs, Subject, route};
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// A request's way, known as soon as it is opened. Whether its caller may go it is for the inner API to say.
-pub struct Plan {
+pub(in crate::service) struct Plan {
     pub(in crate::service) asks: Result<Asks, BhttpError>,
     /// What was served when the request was opened.
     pub(in crate::service) set: Arc<Set>,
@@ -57,7 +58,7 @@ impl Plan {
     }
 
     /// The model that will run, if one will.
-    pub fn model(&self) -> Option<&Served> {
+    pub(in crate::service) fn model(&self) -> Option<&Served> {
         let asks = self.asks.as_ref().ok()?;
         match asks.row?.runs {
             Runs::Model => asks.slot.as_ref()?.served(),
@@ -65,17 +66,33 @@ impl Plan {
         }
     }
 
-    /// Whether answering is likely to be brief, and waits for no other request.
-    pub fn is_brief(&self) -> bool {
+    /// Whether answering takes a thread long, or waits for other requests.
+    pub(in crate::service) fn is_long(&self) -> bool {
         let runs = self.asks.as_ref().ok().and_then(|asks| asks.row).map(|row| row.runs);
         match runs {
             // Errors.
-            None => true,
-            Some(Runs::Briefly) => true,
-            Some(Runs::Long) => false,
-            Some(Runs::Model) => {
-                self.model().is_none_or(|served| served.model.is_brief() && !served.puts_together())
-            }
+            None | Some(Runs::Briefly) => false,
+            Some(Runs::Long) => true,
+            // In a process of its own it takes none of this one's.
+            Some(Runs::Model) => self.model().is_some_and(|served| !served.model.is_isolated()),
         }
     }
+
+    /// Where the model that will run can do so, once there is room.
+    pub(in crate::service) async fn place(&self) -> Place {
+        let reserved = match self.model() {
+            Some(served) => served.model.reserve().await.transpose(),
+            None => None,
+        };
+        Place { reserved, alone: false }
+    }
+}
+
+/// Where a request's model runs.
+#[derive(Default)]
+pub struct Place {
+    /// In its own process: there, or nowhere. None is in this process.
+    pub(in crate::service) reserved: Option<Result<Reserved, InferError>>,
+    /// Whether on all cores, as there is no other request.
+    pub alone: bool,
 }

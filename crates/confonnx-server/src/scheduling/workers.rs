@@ -14,7 +14,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads. They end when this and its clones are dropped and the work is done.
 #[derive(Clone)]
-pub struct Workers(Arc<Hand>);
+pub(super) struct Workers(Arc<Hand>);
 
 /// Gives work out; the threads end without it.
 struct Hand(Arc<Queue>);
@@ -47,14 +47,14 @@ pub enum Turn {
 /// The job did not finish: it panicked.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the job panicked")]
-pub struct Lost;
+pub(super) struct Lost;
 
 impl Workers {
     /// Starts `threads` of them.
     ///
     /// # Errors
     /// When the system gives no more threads.
-    pub fn start(threads: usize) -> std::io::Result<Self> {
+    pub(super) fn start(threads: usize) -> std::io::Result<Self> {
         let hand = Hand(Arc::default());
         for index in 0..threads {
             let queue = Arc::clone(&hand.0);
@@ -74,7 +74,7 @@ impl Workers {
     ///
     /// # Errors
     /// [`Lost`]
-    pub async fn run<T, R>(
+    pub(super) async fn run<T, R>(
         &self,
         turn: Turn,
         work: impl FnOnce() -> (T, R) + Send + 'static,

@@ -1,0 +1,112 @@
+//! Starts a model's box, and starts it again when it ends.
+
+use std::{
+    io,
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed, mpsc},
+    time::{Duration, Instant},
+};
+
+use tracing::{error, info, warn};
+
+use super::{
+    lane::Lane,
+    process::{Cargo, Process, Setup},
+    shared::Shared,
+    wire::Facts,
+};
+use crate::error::EngineError;
+
+/// What it takes.
+pub(super) struct Keeper {
+    pub(super) name: String,
+    pub(super) setup: Arc<Setup>,
+    pub(super) cargo: Cargo,
+    pub(super) sessions: usize,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Keeper {
+    /// Keeps it until the model is dropped; the first of what it says of itself goes to `loaded`.
+    pub(super) fn keep(self, loaded: &mpsc::Sender<Result<Facts, EngineError>>) {
+        let first = match self.start() {
+            Ok((facts, process)) => {
+                if loaded.send(Ok(facts.clone())).is_err() {
+                    return;
+                }
+                Some((facts, process))
+            }
+            // Nobody waits if the thread that asked is gone.
+            Err(error) => return drop(loaded.send(Err(error))),
+        };
+        let Some((facts, mut process)) = first else { return };
+        let mut pause = Duration::ZERO;
+        loop {
+            let start = Instant::now();
+            process.wait();
+            if self.shared.forget(&process) {
+                self.shared.crashes.fetch_add(1, Relaxed);
+            }
+            let how = process.end().map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
+            if self.shared.lock().closed {
+                return;
+            }
+            if start.elapsed() > STABLE {
+                pause = Duration::ZERO;
+            }
+            process = loop {
+                warn!("{}: its process ended ({how}); it is started again in {pause:?}", self.name);
+                if self.closes_within(pause) {
+                    return;
+                }
+                pause = pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                match self.start() {
+                    Ok((again, process))
+                        if (&again.inputs, &again.outputs) == (&facts.inputs, &facts.outputs) =>
+                    {
+                        info!("{}: its process runs again", self.name);
+                        break process;
+                    }
+                    Ok((_, process)) => {
+                        error!("{}: its process says other inputs and outputs than before", self.name);
+                        self.shared.forget(&process);
+                    }
+                    Err(error) => error!("{}: its process cannot be started again: {error}", self.name),
+                }
+            };
+        }
+    }
+
+    /// A box that takes requests.
+    fn start(&self) -> Result<(Facts, Arc<Process>), EngineError> {
+        let failed = |error: io::Error| EngineError::NoBox(error.to_string());
+        let (process, facts) = Process::load(&self.setup, &self.cargo)?;
+        let together = facts.largest_batch.as_ref().map_or(1, |rows| *rows).clamp(1, MOST_TOGETHER);
+        // As many as run at once, and those that wait while they are batched.
+        let lanes = self.sessions.saturating_add(together).saturating_sub(1);
+        let exchanges = process.begin(lanes).map_err(failed)?;
+        let lanes = exchanges.into_iter().zip(0..).map(|(exchange, index)| Lane::new(index, exchange));
+        let process = Arc::new(process);
+        let mut state = self.shared.lock();
+        if !state.closed {
+            state.process = Some(Arc::clone(&process));
+            state.idle = lanes.collect();
+        }
+        drop(state);
+        self.shared.changed.notify_waiters();
+        Ok((facts, process))
+    }
+
+    /// Waits; whether the model is not wanted any more.
+    fn closes_within(&self, pause: Duration) -> bool {
+        let state = self.shared.lock();
+        let waited = self.shared.closing.wait_timeout_while(state, pause, |state| !state.closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+}
+
+/// A box that ran as long is started again at once; one that did not, after a pause that doubles.
+const STABLE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Lanes for requests that wait to be batched.
+const MOST_TOGETHER: usize = 256;
