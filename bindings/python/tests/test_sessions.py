@@ -1,11 +1,13 @@
-"""Resumed sessions: ours against an implementation of the specification in Python, and clients that use them."""
+"""Resumptions: ours against an implementation of the specification in Python, and clients that use them."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import http.server
 import json
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -123,10 +125,37 @@ def test_clients_resume_unless_they_are_told_not_to(start_server: Callable[..., 
 
 @pytest.mark.e2e
 def test_a_relay_gets_the_sealed_requests(server: Server) -> None:
-    # The gateway itself under another name is as good as a relay to the client.
     image = digits.images()[:1]
-    relayed = Client(server.url, enclave_allow_debug=True, relay=server.url + "/.well-known/ohttp-gateway")
-    assert relayed.predict({"image": image})["probabilities"].shape == (1, 10)
+    asked: list[str] = []
+
+    class Relay(http.server.BaseHTTPRequestHandler):
+        def forward(self, path: str, body: bytes | None) -> None:
+            asked.append(self.command)
+            headers = {"content-type": self.headers["content-type"]} if body is not None else {}
+            with urllib.request.urlopen(urllib.request.Request(server.url + path, body, headers)) as answer:
+                content = answer.read()
+                self.send_response(answer.status)
+                self.send_header("content-type", answer.headers["content-type"])
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        def do_GET(self) -> None:
+            self.forward("/.well-known/confonnx/attestation?" + self.path.partition("?")[2], None)
+
+        def do_POST(self) -> None:
+            self.forward("/.well-known/ohttp-gateway", self.rfile.read(int(self.headers["content-length"])))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay) as relay:
+        threading.Thread(target=relay.serve_forever, daemon=True).start()
+        # The server is asked by the relay alone.
+        relayed = Client("http://models.invalid", enclave_allow_debug=True, relay=f"http://127.0.0.1:{relay.server_port}/relay")
+        assert relayed.predict({"image": image})["probabilities"].shape == (1, 10)
+        relay.shutdown()
+    assert asked == ["GET", "POST"]
     nowhere = Client(server.url, enclave_allow_debug=True, relay="http://127.0.0.1:1/")
     with pytest.raises(ConnectionError, match="127.0.0.1:1"):
         nowhere.predict({"image": image})

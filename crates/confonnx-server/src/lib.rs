@@ -3,12 +3,12 @@
 //! A request flows one way: `http` (bytes) → `service`, which opens it, asks the inner API and seals the answer →
 //! `http` (bytes). Plaintext exists only within [`service`]; `http` and `metrics` never see it.
 //!
+//! - [`clock`], [`metrics`], [`budget`], [`https`]: below everything; [`evidence`], [`tee`]: what attests this server.
 //! - [`config`]: settings, from the untrusted host.
-//! - [`tee`]: what attests this server.
-//! - [`keys`], [`attestation`]: the key epochs, and the proof that they were made here.
-//! - [`collateral`]: what the TEE's vendor says of it, so that clients can check the proof offline.
-//! - [`models`], [`auth`], [`service`]: what a sealed request meets; [`audit`]: what is written of it.
-//! - [`http`], [`admin`], [`https`], [`scheduling`], [`metrics`]: around it.
+//! - [`keys`], [`group`], [`key_service`]: the key epochs, and where their secrets come from; [`attestation`]: the proof that
+//!   they were made here; [`collateral`]: what the TEE's vendor says of it, so that clients can check the proof offline.
+//! - [`models`], [`generation`], [`auth`], [`service`]: what a sealed request meets; [`audit`]: what is written of it.
+//! - [`http`] with [`body`], [`admin`], [`scheduling`], [`log`], [`systemd`], [`hardening`]: around it.
 //! - [`server`]: puts them together.
 
 #![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
