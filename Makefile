@@ -120,6 +120,10 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	@scripts/venv lint
 	$(VENV)/typos
 
+.PHONY: check-features
+check-features: need-cargo ## Compile each crate with each of its features alone, by the oldest compiler that is promised
+	scripts/check-features
+
 .PHONY: test-chart test-deploy chart-ready
 ci: test-chart test-dist
 chart-ready:

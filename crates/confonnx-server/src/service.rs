@@ -57,6 +57,7 @@ pub struct Sealed {
 }
 
 /// How far a request is.
+#[expect(clippy::large_enum_variant, reason = "one for each request, and none is kept")]
 pub enum Step {
     /// Its reply. There is an error only if the improbable happens: the reply carries every other.
     Done(Result<Sealed, Code>),
