@@ -3,12 +3,18 @@
 //! A share is taken before bytes are kept and given back when they are gone: those of a request once it was erased, those
 //! of a reply once they were written. What there is no room for is refused.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::clock::Later;
 
 /// What all connections share.
 #[derive(Clone, Debug)]
@@ -20,12 +26,16 @@ pub struct Budget {
 
 /// What the connections of one peer share.
 #[derive(Clone, Debug)]
-pub struct PeerBudget(Arc<Account>);
+pub struct PeerBudget {
+    account: Arc<Account>,
+    pace: Arc<Pace>,
+}
 
 /// One connection's part.
 #[derive(Clone, Debug)]
 pub struct Purse {
     accounts: Accounts,
+    pace: Arc<Pace>,
     replies: Arc<Replies>,
 }
 
@@ -52,6 +62,45 @@ struct Account {
     held: AtomicUsize,
 }
 
+/// How fast long requests of a peer are read, once some of them were nothing that opens: that costs the peer almost nothing,
+/// and each of them as much as one that is answered.
+#[derive(Debug, Default)]
+struct Pace(Mutex<Option<Suspected>>);
+
+#[derive(Debug)]
+struct Suspected {
+    until: Instant,
+    /// When the next is read.
+    next: Instant,
+}
+
+impl Pace {
+    fn turn(&self, bytes: u64, now: Instant) -> Result<Instant, Exhausted> {
+        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(suspected) = pace.as_mut().filter(|suspected| now < suspected.until) else { return Ok(now) };
+        let turn = suspected.next.max(now);
+        if turn > now.later(LONGEST_WAIT) {
+            return Err(Exhausted);
+        }
+        let takes = bytes.saturating_mul(1000) / SUSPECTED_RATE;
+        suspected.next = turn.later(Duration::from_millis(takes.min(1000)));
+        Ok(turn)
+    }
+
+    fn suspect(&self, now: Instant) {
+        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = pace.as_ref().map_or(now, |suspected| suspected.next);
+        *pace = Some(Suspected { until: now.later(SUSPICION), next });
+    }
+}
+
+/// Bytes a second of long requests of a peer that sent some that did not open.
+const SUSPECTED_RATE: u64 = 8 << 20;
+/// How long such a peer is slowed down.
+const SUSPICION: Duration = Duration::from_secs(10);
+/// The longest that a request waits for its turn; who would wait longer is told to come again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
 /// Replies of a connection.
 #[derive(Debug, Default)]
 struct Replies {
@@ -67,13 +116,14 @@ impl Budget {
 
     /// For a new peer.
     pub fn peer(&self) -> PeerBudget {
-        PeerBudget(Arc::new(Account::new(self.peer)))
+        PeerBudget { account: Arc::new(Account::new(self.peer)), pace: Arc::default() }
     }
 
     /// For a new connection of `peer`.
     pub fn purse(&self, peer: &PeerBudget) -> Purse {
         let own = Arc::new(Account::new(self.each));
-        Purse { accounts: [own, Arc::clone(&peer.0), Arc::clone(&self.all)], replies: Arc::default() }
+        let accounts = [own, Arc::clone(&peer.account), Arc::clone(&self.all)];
+        Purse { accounts, pace: Arc::clone(&peer.pace), replies: Arc::default() }
     }
 
     /// Bytes held now.
@@ -88,6 +138,19 @@ impl Budget {
 }
 
 impl Purse {
+    /// When a long request of `bytes` may be read: now, unless the peer's have lately been nothing that opens.
+    ///
+    /// # Errors
+    /// [`Exhausted`]: its turn would come too late.
+    pub fn turn(&self, bytes: u64, now: Instant) -> Result<Instant, Exhausted> {
+        self.pace.turn(bytes, now)
+    }
+
+    /// A long request of the peer's was none that opens.
+    pub fn suspect(&self, now: Instant) {
+        self.pace.suspect(now);
+    }
+
     /// A share of nothing yet.
     pub fn share(&self) -> Share {
         Share { accounts: self.accounts.clone(), bytes: 0, unsent: None }
@@ -199,6 +262,27 @@ mod tests {
         drop(share);
         assert_eq!(budget.held(), 0);
         other.reply(6).unwrap();
+    }
+
+    #[test]
+    fn who_sends_what_does_not_open_is_read_slowly_for_a_while() {
+        let budget = Budget::new(10, 6, 4);
+        let (peer, stranger) = (budget.peer(), budget.peer());
+        let (one, other) = (budget.purse(&peer), budget.purse(&peer));
+        let (now, mib) = (Instant::now(), 1 << 20);
+        assert_eq!((one.turn(mib, now), one.turn(mib, now)), (Ok(now), Ok(now)), "nobody is suspected");
+        one.suspect(now);
+        let after = |millis| now.later(Duration::from_millis(millis));
+        assert_eq!((one.turn(mib, now), other.turn(mib, now)), (Ok(now), Ok(after(125))), "one by one");
+        assert_eq!(one.turn(u64::MAX, now), Ok(after(250)));
+        assert_eq!(one.turn(mib, now), Ok(after(1250)), "no request costs more than a second");
+        assert_eq!(budget.purse(&stranger).turn(mib, now), Ok(now), "others go on");
+        for _ in 0..4 {
+            one.turn(u64::MAX, now).unwrap();
+        }
+        assert_eq!(one.turn(mib, now), Err(Exhausted));
+        let later = after(10_001);
+        assert_eq!((one.turn(mib, later), one.turn(mib, later)), (Ok(later), Ok(later)), "it is forgotten");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::{
     task::yield_now,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{Answered, App, media_type};
@@ -21,8 +21,27 @@ use crate::{
     service::{Received, Sealed, Step},
 };
 
-/// Receives the request, and has it opened, answered and sealed: on this thread if it is short, else on a worker.
+/// Answers the request; a long one when it is its peer's turn.
 pub(super) async fn answer<B>(
+    app: &Arc<App>,
+    request: Request<B>,
+    id: &HeaderValue,
+    purse: &Purse,
+) -> Result<Answered, Code>
+where
+    B: Body<Data = Bytes> + Send + Unpin,
+    B::Error: Send,
+{
+    let bytes = request.body().size_hint().exact().unwrap_or(UNKNOWN);
+    if bytes > SHORT {
+        let turn = purse.turn(bytes, Instant::now()).map_err(|_| Code::QueueFull)?;
+        sleep_until(turn).await;
+    }
+    receive(app, request, id, purse).await
+}
+
+/// Receives the request, and has it opened, answered and sealed: on this thread if it is short, else on a worker.
+async fn receive<B>(
     app: &Arc<App>,
     request: Request<B>,
     id: &HeaderValue,
@@ -45,11 +64,12 @@ where
         return Err(Code::RequestTooLarge);
     }
     let receiving = app.scheduling.receive().await;
+    let mut is_long = kind == Kind::Chunked;
     let mut arriving = Arriving::new(app, request.into_body(), purse.share());
     let (received, place, share) = if kind == Kind::Chunked {
         let mut opening = app.service.receive(limit);
         while let Some(bytes) = arriving.next().await? {
-            opening.push(&bytes)?;
+            opening.push(&bytes).inspect_err(|_| purse.suspect(Instant::now()))?;
         }
         // As a place is for those that are complete, slow senders take none.
         (opening.finish(), app.scheduling.place()?, arriving.share)
@@ -71,6 +91,7 @@ where
         }
         let (place, share) = (app.scheduling.place()?, arriving.share);
         let message = message.unwrap_or_else(|| Incoming::with_capacity(0));
+        is_long = message.len() as u64 > SHORT;
         let (thread, service) = (thread(message.len() as u64, Turn::Sealed), Arc::clone(&app.service));
         let open = move || {
             let received = match kind {
@@ -82,6 +103,9 @@ where
         app.scheduling.run(thread, open).await?
     };
     drop(receiving);
+    if is_long && received.is_err() {
+        purse.suspect(Instant::now());
+    }
     let sealed = answered(app, received?, place, id, share).await?;
     reply(app, sealed, kind, purse)
 }
@@ -220,6 +244,9 @@ const SHORT: u64 = 16 << 10;
 
 /// Bytes of a request that are read before others of its thread have their turn.
 const TURN: usize = 64 << 10;
+
+/// Bytes that a request is taken for which does not say how many it has.
+const UNKNOWN: u64 = 1 << 20;
 
 /// Bytes at the start of a request that say which key it is sealed to, and how.
 const START: usize = 7;
