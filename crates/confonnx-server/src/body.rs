@@ -168,18 +168,26 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let next = match &mut self.content {
+        let this = &mut *self;
+        let next = match &mut this.content {
             Content::Whole(bytes) if bytes.is_empty() => None,
             Content::Whole(bytes) => Some(Ok(mem::take(bytes))),
             Content::Pieces(pieces) => pieces.next().map(|piece| Ok(Bytes::from(piece?))),
-            Content::Made(made) => match ready!(made.pieces.poll_recv(context)) {
-                Some(piece) => {
-                    made.state.behind.fetch_sub(piece.len(), Ordering::AcqRel);
-                    Some(Ok(piece))
+            Content::Made(made) => {
+                let piece = made.pieces.poll_recv(context);
+                // Who has read all that there is does not read slowly.
+                if let Some(share) = &mut this.share {
+                    share.is_making(piece.is_pending());
                 }
-                None if made.state.finished.load(Ordering::Acquire) => None,
-                None => Some(Err(Broken::Unfinished)),
-            },
+                match ready!(piece) {
+                    Some(piece) => {
+                        made.state.behind.fetch_sub(piece.len(), Ordering::AcqRel);
+                        Some(Ok(piece))
+                    }
+                    None if made.state.finished.load(Ordering::Acquire) => None,
+                    None => Some(Err(Broken::Unfinished)),
+                }
+            }
         };
         if next.is_none() {
             self.share = None;
@@ -198,9 +206,13 @@ impl http_body::Body for Body {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http_body_util::BodyExt;
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::budget::Budget;
 
     async fn next(body: &mut Body) -> Option<Result<Bytes, Broken>> {
         body.frame().await.map(|frame| Ok(frame?.into_data().unwrap()))
@@ -216,6 +228,25 @@ mod tests {
         source.finish();
         drop(source);
         assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test]
+    async fn who_has_read_all_that_was_made_is_not_slow() {
+        let budget = Budget::new(100, 100, 100);
+        let purse = budget.purse(&budget.peer());
+        let (source, body) = Source::new(10);
+        let mut body = body.holding(purse.reply(10).unwrap());
+        source.send("one".into()).unwrap();
+        assert_eq!((purse.unsent(), purse.unread()), (1, 1));
+        next(&mut body).await.unwrap().unwrap();
+        assert!(timeout(Duration::ZERO, next(&mut body)).await.is_err());
+        assert_eq!((purse.unsent(), purse.unread()), (1, 0), "it waits for more");
+        source.send("two".into()).unwrap();
+        next(&mut body).await.unwrap().unwrap();
+        assert_eq!(purse.unread(), 1);
+        assert!(timeout(Duration::ZERO, next(&mut body)).await.is_err());
+        drop(body);
+        assert_eq!((purse.unsent(), purse.unread(), budget.held()), (0, 0, 0));
     }
 
     #[tokio::test]

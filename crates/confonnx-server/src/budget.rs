@@ -46,6 +46,7 @@ pub struct Share {
     bytes: usize,
     /// Of a reply that is not written yet.
     unsent: Option<Arc<Replies>>,
+    making: bool,
 }
 
 /// There is no room for more.
@@ -105,6 +106,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 struct Replies {
     unsent: AtomicUsize,
+    /// Of these, those that have nothing to write until more of them is made.
+    making: AtomicUsize,
     sent: AtomicU64,
 }
 
@@ -153,7 +156,7 @@ impl Purse {
 
     /// A share of nothing yet.
     pub fn share(&self) -> Share {
-        Share { accounts: self.accounts.clone(), bytes: 0, unsent: None }
+        Share { accounts: self.accounts.clone(), bytes: 0, unsent: None, making: false }
     }
 
     /// A share of the `bytes` of a reply.
@@ -171,6 +174,11 @@ impl Purse {
     /// Replies that are not written yet.
     pub fn unsent(&self) -> usize {
         self.replies.unsent.load(Relaxed)
+    }
+
+    /// Replies of which something waits for the client to read it.
+    pub fn unread(&self) -> usize {
+        self.unsent().saturating_sub(self.replies.making.load(Relaxed))
     }
 
     /// Replies that were written, or given up.
@@ -195,6 +203,18 @@ impl Share {
         Ok(())
     }
 
+    /// Says whether the reply has nothing to write until more of it is made.
+    pub fn is_making(&mut self, making: bool) {
+        if let Some(replies) = &self.unsent {
+            match (self.making, making) {
+                (false, true) => drop(replies.making.fetch_add(1, Relaxed)),
+                (true, false) => drop(replies.making.fetch_sub(1, Relaxed)),
+                _ => {}
+            }
+            self.making = making;
+        }
+    }
+
     /// `bytes`, which hold the share for as long as anybody holds them.
     pub fn hold(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Held { bytes, _share: self })
@@ -204,6 +224,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.accounts.iter().for_each(|account| account.give(self.bytes));
+        self.is_making(false);
         if let Some(replies) = &self.unsent {
             replies.unsent.fetch_sub(1, Relaxed);
             replies.sent.fetch_add(1, Relaxed);

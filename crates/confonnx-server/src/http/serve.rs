@@ -221,7 +221,7 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 struct Reading<'c> {
     purse: &'c Purse,
     written: &'c AtomicU64,
-    /// At the last look: replies unsent, replies sent, bytes written.
+    /// At the last look: replies unread, replies sent, bytes written.
     last: (usize, u64, u64),
 }
 
@@ -232,10 +232,10 @@ impl<'c> Reading<'c> {
 
     /// Whether nothing waited since the last look, a reply was finished, or enough of one was written within `time`.
     fn goes_on(&mut self, time: Duration) -> bool {
-        let now = (self.purse.unsent(), self.purse.sent(), self.written.load(Ordering::Relaxed));
-        let (unsent, sent, written) = std::mem::replace(&mut self.last, now);
+        let now = (self.purse.unread(), self.purse.sent(), self.written.load(Ordering::Relaxed));
+        let (unread, sent, written) = std::mem::replace(&mut self.last, now);
         let enough = LEAST_RATE.saturating_mul(time.as_secs()).max(1);
-        unsent == 0 || now.0 == 0 || now.1 > sent || now.2.saturating_sub(written) >= enough
+        unread == 0 || now.0 == 0 || now.1 > sent || now.2.saturating_sub(written) >= enough
     }
 }
 
