@@ -1,11 +1,12 @@
 //! The processes that models run in: what they have, what they cannot do, and what becomes of requests when they end.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, sync::Arc};
 
 use confonnx_attest::{Digest, Expectations, Policy};
 use confonnx_client::{Client, Options};
 use confonnx_tensor::{DataType, Shape, Tensor};
 use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
 
 use super::{
     harness::*,
@@ -75,6 +76,26 @@ async fn what_nobody_waits_for_is_ended() {
         // The only session is busy for ever, but for this.
         assert!(tokio::time::timeout(std::time::Duration::from_millis(500), asked).await.is_err());
         assert_eq!(count(&running, 3).await.head.status, 200);
+    }
+}
+
+/// There is one session: brief runs, and among them such as take longer than brief ones and were not foreseen to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_a_model_keeps_nobody_from_its_answer() {
+    let running = Arc::new(start("count").await);
+    let mut asking = JoinSet::new();
+    for client in 0..8 {
+        let running = Arc::clone(&running);
+        asking.spawn(async move {
+            for request in 0..30 {
+                let n = if (client + request) % 7 == 0 { LONG / 50 } else { 3 };
+                assert_eq!(count(&running, n).await.head.status, 200);
+            }
+        });
+    }
+    while let Some(ended) = tokio::time::timeout(PATIENCE, asking.join_next()).await.expect("it stands still")
+    {
+        ended.unwrap();
     }
 }
 
