@@ -235,7 +235,9 @@ impl Reserved {
         alone: bool,
     ) -> Result<Running, InferError> {
         let wanted = self.wanted(outputs)?;
-        let place = if self.held.shared.recent.is_brief() { Where::Here } else { Where::Anywhere };
+        // Among others, the thread that asks goes on with theirs: its core is not free.
+        let here = alone && self.held.shared.recent.is_brief();
+        let place = if here { Where::Here } else { Where::Anywhere };
         self.ask((inputs, outputs), wanted, (if alone { Kind::RunAlone } else { Kind::Run }, place))
     }
 
