@@ -25,11 +25,14 @@ const BYTES: usize = WORDS * 8;
 /// Descriptors with a message.
 const MOST_FDS: usize = 5;
 
-/// Sends `message`.
+/// Sends `message`, and never waits: threads that serve others tell boxes to stop.
+///
+/// # Errors
+/// When the peer is gone, or reads nothing of hundreds of messages.
 pub(super) fn tell(socket: impl AsFd, message: Message) -> io::Result<()> {
     let bytes = to_bytes(message);
     // A peer that is gone is an error, not a signal.
-    retry(|| send(&socket, &bytes, SendFlags::NOSIGNAL)).map(drop)
+    retry(|| send(&socket, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)).map(drop)
 }
 
 /// Sends `message` with copies of `fds`.
@@ -107,6 +110,13 @@ mod tests {
         drop(theirs);
         assert_eq!(hear(&ours).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert!(tell(&ours, [0; WORDS]).is_err());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_peer_that_does_not_read() {
+        let (ours, _theirs) = pair().unwrap();
+        let refused = (0..100_000).find_map(|_| tell(&ours, [0; WORDS]).err());
+        assert_eq!(refused.unwrap().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
