@@ -7,7 +7,9 @@ use std::{
     sync::Arc,
 };
 
+use confonnx_device::Mapping;
 use ort::{environment::Environment, logging::LogLevel};
+use rustix::fs::fstat;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -75,8 +77,13 @@ impl Library {
     }
 
     /// One whose bytes came in a memory file from who read and checked it.
-    pub(crate) fn received(file: OwnedFd) -> Self {
-        Self { bytes: Arc::new(Bytes::Sealed(file)), version: "".into(), sha256: [0; 32] }
+    ///
+    /// # Errors
+    /// What the system says when the file is to be mapped.
+    pub(crate) fn received(file: OwnedFd) -> io::Result<Self> {
+        let len = usize::try_from(fstat(&file)?.st_size).map_err(io::Error::other)?;
+        let version = declared_version(Mapping::new(&file, len)?.bytes()).unwrap_or("?").into();
+        Ok(Self { bytes: Arc::new(Bytes::Sealed(file)), version, sha256: [0; 32] })
     }
 
     /// The memory file with its bytes, where there are such files.

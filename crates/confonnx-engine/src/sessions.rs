@@ -214,7 +214,9 @@ fn refusal(error: &ort::Error, runtime: &Runtime) -> EngineError {
         return unsupported(format!("the operator `{name}`"));
     }
     if let Some((before, _)) = message.split_once(" is not a registered function/op") {
-        return unsupported(format!("the operator `{}`", identifier(before.rsplit(' ').next())));
+        // Its version is -1 where nothing declares the operator.
+        let name = before.rsplit(' ').next().map(|name| name.strip_suffix("(-1)").unwrap_or(name));
+        return unsupported(format!("the operator `{}`", identifier(name)));
     }
     if let Some(name) = after("Could not find an implementation for ", &[' ']) {
         return unsupported(format!(

@@ -48,7 +48,7 @@ fn serve() -> io::Result<()> {
     let order = Control::of(message).ok_or(io::ErrorKind::InvalidData)?;
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or(io::Error::from(io::ErrorKind::InvalidData));
-    let (library, report) = (Library::received(next()?), next()?);
+    let (library, report) = (Library::received(next()?)?, next()?);
     let prepared = held.map_err(|error| error.to_string()).and_then(|()| {
         let memory = if let Control::Load { memory, .. } = order { memory } else { 0 };
         let landlocked = sandbox::before_the_library(memory).map_err(|error| error.to_string())?;

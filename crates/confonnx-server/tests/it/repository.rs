@@ -188,7 +188,7 @@ async fn a_broken_model_takes_no_other_down_and_tells_no_path() {
     for (name, expected) in [
         ("good", ""),
         ("cut", "not an ONNX model, or it was cut short"),
-        ("strange", "Frobnicate"),
+        ("strange", "the operator `Frobnicate`, which ONNX Runtime 1.31."),
         ("external", "cannot read external.bin"),
         ("empty", "expected model.onnx or model.onnx.age"),
         ("none", "there is no version to serve"),
