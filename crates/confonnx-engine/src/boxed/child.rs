@@ -3,9 +3,10 @@
 
 use std::{
     collections::HashMap,
-    io,
+    io, mem,
     os::fd::{AsFd, OwnedFd},
-    process::ExitCode,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::{self, ExitCode},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Instant,
@@ -141,17 +142,23 @@ fn obey(control: &OwnedFd, model: Arc<Model>) -> io::Result<()> {
         let mut fds = fds.into_iter();
         match (Control::of(message), fds.next(), fds.next()) {
             (Some(Control::Lane { index }), Some(file), Some(bell)) => {
-                let exchange = Exchange::of(file, Bell::of(bell))?;
+                let exchange = Arc::new(Exchange::of(file, Bell::of(bell))?);
                 let running = Arc::clone(&running);
-                lanes.push(Lane { index, exchange, mapping: None, running, core: ANYWHERE, cores: None });
+                lanes.push((
+                    Arc::clone(&exchange),
+                    Mutex::new(Lane { index, exchange, last: 0, mapping: None, running }),
+                ));
             }
-            (Some(Control::Begin), ..) => {
+            (Some(Control::Begin { threads }), ..) => {
                 sandbox::before_requests().map_err(io::Error::other)?;
-                for mut lane in lanes.drain(..) {
-                    let model = Arc::clone(&model);
-                    thread::Builder::new().name(format!("lane-{}", lane.index)).spawn(move || {
-                        // Whatever ends it, its socket closes, and the key holder ends the box.
-                        let _ = lane.serve(&model);
+                let lanes: Arc<Lanes> = Arc::new(mem::take(&mut lanes));
+                let threads = usize::try_from(threads).map_err(io::Error::other)?;
+                for own in 0..threads.min(lanes.len()) {
+                    let (lanes, model) = (Arc::clone(&lanes), Arc::clone(&model));
+                    thread::Builder::new().name(format!("lane-{own}")).spawn(move || {
+                        // The key holder ends the requests of a box that ends, and starts another.
+                        let _ = catch_unwind(AssertUnwindSafe(|| serve_lanes(&lanes, own, &model)));
+                        process::abort()
                     })?;
                 }
                 channel::tell(control, Said::Held { landlocked: false }.message())?;
@@ -178,38 +185,47 @@ struct Written {
     bytes: u64,
 }
 
+/// All that a box has, each with what its threads knock and rest at.
+type Lanes = Vec<(Arc<Exchange>, Mutex<Lane>)>;
+
 /// Where requests come from, one at a time.
 struct Lane {
     index: u64,
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
+    /// The number of the last of them.
+    last: u32,
     mapping: Option<Mapping>,
     running: Running,
-    /// The one core that this thread is on, or [`ANYWHERE`].
+}
+
+/// Where a thread is.
+struct Place {
+    /// The one core that it is on, or [`ANYWHERE`].
     core: u64,
     /// All that it may be on.
     cores: Option<CpuSet>,
 }
 
-impl Lane {
-    fn serve(&mut self, model: &Model) -> io::Result<()> {
-        self.cores = sched_getaffinity(None).ok();
-        let mut last = 0;
-        loop {
-            let (job, note) = self.exchange.hear(last)?;
-            last = job;
-            let asked = Asked::of(note).ok_or(io::ErrorKind::InvalidData)?;
-            self.go_to(asked.core);
-            let start = Instant::now();
-            let Written { at, len, bytes } = self.answer(model, u64::from(job), &asked)?;
-            let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let answered = Answered { at, len, batched: model.batched_requests(), micros, bytes };
-            self.exchange.say(Side::Box, job, answered.note())?;
-            if model.gave_back() {
-                confonnx_device::give_memory_back();
-            }
+/// Answers what comes by any lane, and rests at its `own` when there is nothing.
+fn serve_lanes(lanes: &Lanes, own: usize, model: &Model) -> io::Result<()> {
+    let (before, from) = lanes.split_at_checked(own).ok_or(io::ErrorKind::InvalidInput)?;
+    let (home, _) = from.first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut place = Place { core: ANYWHERE, cores: sched_getaffinity(None).ok() };
+    loop {
+        let knocks = home.knocks()?;
+        let mut found = false;
+        for (_, lane) in from.iter().chain(before) {
+            // Whoever has it answers what is there.
+            let Ok(mut lane) = lane.try_lock() else { continue };
+            found |= lane.serve(model, &mut place)?;
+        }
+        if !found {
+            home.rest(knocks)?;
         }
     }
+}
 
+impl Place {
     /// Has the next requests find this thread on `core`. Where the system does not let it, they only take longer.
     fn go_to(&mut self, core: u64) {
         if core == self.core {
@@ -224,6 +240,27 @@ impl Lane {
             let _ = sched_setaffinity(None, &set);
         }
         self.core = core;
+    }
+}
+
+impl Lane {
+    /// Answers what was asked since the last time, if anything was.
+    fn serve(&mut self, model: &Model, place: &mut Place) -> io::Result<bool> {
+        let Some((job, note)) = self.exchange.heard(Side::Holder, self.last)? else { return Ok(false) };
+        self.last = job;
+        self.exchange.begin(job)?;
+        let asked = Asked::of(note).ok_or(io::ErrorKind::InvalidData)?;
+        place.go_to(asked.core);
+        let start = Instant::now();
+        let Written { at, len, bytes } = self.answer(model, u64::from(job), &asked)?;
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let answered = Answered { at, len, batched: model.batched_requests(), micros, bytes };
+        self.exchange.say(Side::Box, job, answered.note())?;
+        self.exchange.bell().ring();
+        if model.gave_back() {
+            confonnx_device::give_memory_back();
+        }
+        Ok(true)
     }
 
     /// Runs the request that is in the memory. Where the answer is.

@@ -1,7 +1,8 @@
 //! The memory of a lane, which key holder and box both write: each side's word, what it says beside that, and tensors.
 //!
-//! A box waits for the key holder's word in a futex. The key holder waits for the box's by a bell, an eventfd among the many
-//! descriptors that its threads wait for, so that no thread is held by a model that runs.
+//! The threads of a box rest in a futex each, in the memory of the lane of the same number; one that runs is not woken up to
+//! look for the next request. The key holder waits for the box's word by a bell, an eventfd among the many descriptors that
+//! its threads wait for, so that no thread is held by a model that runs.
 //!
 //! Its first bytes are a window that both have mapped; the rest is a file that is read and written by calls, so that a key
 //! holder maps little. Either way, what it reads are copies.
@@ -12,7 +13,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{
         AtomicU32,
-        Ordering::{Acquire, Release},
+        Ordering::{Acquire, Release, SeqCst},
     },
 };
 
@@ -67,38 +68,58 @@ impl Exchange {
         self.file.as_fd()
     }
 
-    /// Says `note`, then `number`, and wakes who waits for it.
+    /// Says `note`, then `number`.
     pub(super) fn say(&self, side: Side, number: u32, note: Note) -> io::Result<()> {
         if !self.window.set_numbers(side.at().saturating_add(NOTE), note) {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let word = self.word(side)?;
-        word.store(number, Release);
-        match side {
+        self.word(side.at())?.store(number, Release);
+        Ok(())
+    }
+
+    /// Has the box's thread of this lane look at all lanes, if it rests.
+    pub(super) fn knock(&self) -> io::Result<()> {
+        let knocks = self.word(KNOCKS)?;
+        knocks.fetch_add(1, SeqCst);
+        // Either it is seen here that the thread rests, or there that somebody knocked.
+        if self.word(RESTS)?.load(SeqCst) != 0 {
             // It fails for no address that is mapped.
-            Side::Holder => drop(futex::wake(word, futex::Flags::empty(), 1)),
-            Side::Box => self.bell.ring(),
+            let _ = futex::wake(knocks, futex::Flags::empty(), 1);
         }
         Ok(())
     }
 
-    /// Waits until the key holder says another number than `last`, and returns that with its note.
-    pub(super) fn hear(&self, last: u32) -> io::Result<(u32, Note)> {
-        loop {
-            if let Some(heard) = self.heard(Side::Holder, last)? {
-                return Ok(heard);
-            }
-            // A signal, another number by now: both are looked at above.
-            match futex::wait(self.word(Side::Holder)?, futex::Flags::empty(), last, None) {
-                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// How often somebody knocked.
+    pub(super) fn knocks(&self) -> io::Result<u32> {
+        Ok(self.word(KNOCKS)?.load(SeqCst))
+    }
+
+    /// Waits for another knock than the first `seen`; perhaps shorter.
+    pub(super) fn rest(&self, seen: u32) -> io::Result<()> {
+        let rests = self.word(RESTS)?;
+        rests.store(1, SeqCst);
+        let woken = futex::wait(self.word(KNOCKS)?, futex::Flags::empty(), seen, None);
+        rests.store(0, SeqCst);
+        match woken {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Says that the request `number` runs from now on.
+    pub(super) fn begin(&self, number: u32) -> io::Result<()> {
+        self.word(BEGUN)?.store(number, Release);
+        Ok(())
+    }
+
+    /// Whether the box says that the request `number` runs, or ran.
+    pub(super) fn has_begun(&self, number: u32) -> bool {
+        self.word(BEGUN).is_ok_and(|begun| begun.load(Acquire) == number)
     }
 
     /// What `side` says, if that is another number than `last`.
     pub(super) fn heard(&self, side: Side, last: u32) -> io::Result<Option<(u32, Note)>> {
-        let number = self.word(side)?.load(Acquire);
+        let number = self.word(side.at())?.load(Acquire);
         if number == last { Ok(None) } else { Ok(Some((number, self.note(side)?))) }
     }
 
@@ -146,8 +167,8 @@ impl Exchange {
         self.window.numbers(side.at().saturating_add(NOTE)).ok_or(io::ErrorKind::InvalidData.into())
     }
 
-    fn word(&self, side: Side) -> io::Result<&AtomicU32> {
-        self.window.word(side.at()).ok_or(io::ErrorKind::InvalidData.into())
+    fn word(&self, at: usize) -> io::Result<&AtomicU32> {
+        self.window.word(at).ok_or(io::ErrorKind::InvalidData.into())
     }
 }
 
@@ -163,6 +184,13 @@ impl Side {
 
 /// Where a note is, after its word.
 const NOTE: usize = 8;
+
+/// Where knocks are counted, in the key holder's line.
+const KNOCKS: usize = 48;
+
+/// Where the box says in its line whether its thread rests, and which request was begun last.
+const RESTS: usize = 112;
+const BEGUN: usize = 116;
 
 /// Where requests begin.
 pub(super) const START: usize = 128;

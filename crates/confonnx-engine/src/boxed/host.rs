@@ -83,6 +83,7 @@ struct Held {
     lane: Option<Lane>,
     purpose: Use,
     due: Instant,
+    timeout: Duration,
     home: Handle,
 }
 
@@ -218,7 +219,7 @@ impl BoxedModel {
             Absent::Restarting => InferError::Restarting,
         })?;
         let (shared, lane) = (Arc::clone(&self.shared), Some(lane));
-        let held = Held { shared, process, lane, purpose: Use::Idle, due, home };
+        let held = Held { shared, process, lane, purpose: Use::Idle, due, timeout: self.timeout, home };
         Ok(Reserved { held, facts: Arc::clone(&self.facts), terms })
     }
 }
@@ -330,6 +331,9 @@ impl Held {
         if lane.answered(&self.process, due).await? {
             return Ok(InTime(true));
         }
+        if !lane.has_begun() {
+            return Err(Broken::NotBegun);
+        }
         lane.stop(&self.process)?;
         let then = Instant::now().checked_add(GRACE).unwrap_or(due);
         if lane.answered(&self.process, then).await? { Ok(InTime(false)) } else { Err(Broken::Timeout) }
@@ -337,12 +341,11 @@ impl Held {
 
     /// Has what nobody wants stop, and waits for it: until then nobody else can have the lane.
     async fn ended(mut self) {
-        let due = self.due;
-        let stopped = match &self.lane {
-            Some(lane) => lane.stop(&self.process).map_err(Broken::from),
-            None => return,
-        };
-        let ended = match stopped {
+        let Some(lane) = &self.lane else { return };
+        // Those before it have their time, too.
+        let patience = if lane.has_begun() { GRACE } else { self.timeout.saturating_add(GRACE) };
+        let due = Instant::now().checked_add(patience).map_or(self.due, |at| at.max(self.due));
+        let ended = match lane.stop(&self.process).map_err(Broken::from) {
             Ok(()) => self.answered(due).await,
             Err(broken) => Err(broken),
         };
@@ -354,13 +357,21 @@ impl Held {
         }
     }
 
-    /// Ends the box, for the reason that is returned.
+    /// Ends the box if that is the reason, which is returned.
     fn broke(mut self, broken: &Broken, terms: Terms) -> InferError {
+        let begun = self.lane.as_ref().is_none_or(Lane::has_begun);
         self.shared.recent.record(terms.start.elapsed());
-        self.end(broken);
+        let timeout = InferError::Timeout { seconds: terms.timeout.as_secs() };
         match broken {
-            Broken::Crashed => InferError::Crashed,
-            Broken::Timeout => InferError::Timeout { seconds: terms.timeout.as_secs() },
+            // It is told to stop when it is begun.
+            Broken::NotBegun => return timeout,
+            Broken::Crashed | Broken::Timeout => self.end(broken),
+        }
+        match broken {
+            Broken::Crashed if begun => InferError::Crashed,
+            // Another one's run ended the box before this one began.
+            Broken::Crashed => InferError::Restarting,
+            Broken::Timeout | Broken::NotBegun => timeout,
         }
     }
 
@@ -369,7 +380,7 @@ impl Held {
         self.lane = None;
         let counter = match broken {
             Broken::Crashed => &self.shared.crashes,
-            Broken::Timeout => &self.shared.timeouts,
+            Broken::Timeout | Broken::NotBegun => &self.shared.timeouts,
         };
         // Once for each box, whoever of its requests is the first to see.
         if self.shared.forget(&self.process) {
@@ -391,6 +402,7 @@ impl Drop for Held {
                     lane: Some(lane),
                     purpose: Use::Unwanted,
                     due: self.due,
+                    timeout: self.timeout,
                     home: self.home.clone(),
                 };
                 self.home.spawn(held.ended());

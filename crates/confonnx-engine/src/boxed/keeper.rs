@@ -82,14 +82,22 @@ impl Keeper {
         let (process, facts) = Process::load(&self.setup, &self.cargo)?;
         let together = facts.largest_batch.as_ref().map_or(1, |rows| *rows).clamp(1, MOST_TOGETHER);
         // As many as run at once, and those that wait while they are batched.
-        let lanes = self.sessions.saturating_add(together).saturating_sub(1);
-        let exchanges = process.begin(lanes).map_err(failed)?;
-        let lanes = exchanges.into_iter().zip(0..).map(|(exchange, index)| Lane::new(index, exchange));
+        let threads = self.sessions.saturating_add(together).saturating_sub(1);
+        // A thread that is done goes on with what is there already: nobody has to wake up for that.
+        let ahead = if together == 1 { threads.saturating_mul(AHEAD).min(MOST_AHEAD) } else { 0 };
+        let exchanges = process.begin(threads.saturating_add(ahead), threads).map_err(failed)?;
+        let homes = exchanges.iter().take(threads).enumerate().collect::<Vec<_>>().into_iter().cycle();
+        let lanes = exchanges.iter().zip(homes).zip(0..);
+        let lanes = lanes.map(|((exchange, (thread, home)), index)| {
+            Lane::new(index, Arc::clone(exchange), (thread, Arc::clone(home)))
+        });
+        let lanes = lanes.collect();
         let process = Arc::new(process);
         let mut state = self.shared.lock();
         if !state.closed {
             state.process = Some(Arc::clone(&process));
-            state.idle = lanes.collect();
+            state.idle = lanes;
+            state.used = vec![0; threads];
         }
         drop(state);
         self.shared.changed.notify_waiters();
@@ -108,5 +116,8 @@ impl Keeper {
 const STABLE: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Lanes beyond its own for each thread, and for all of them.
+const AHEAD: usize = 3;
+const MOST_AHEAD: usize = 24;
 /// Lanes for requests that wait to be batched.
 const MOST_TOGETHER: usize = 256;

@@ -27,6 +27,9 @@ use super::{
 pub(super) struct Lane {
     index: u64,
     exchange: Arc<Exchange>,
+    /// The box's thread that is to look at it, and the lane at which one knocks for that.
+    thread: usize,
+    home: Arc<Exchange>,
     /// The number of what was asked last, and of what before that.
     jobs: u32,
     last: u32,
@@ -74,6 +77,8 @@ pub(super) enum Broken {
     Crashed,
     /// The run does not stop.
     Timeout,
+    /// Nothing is wrong, but the request was not begun when it was due.
+    NotBegun,
 }
 
 impl From<Garbled> for Broken {
@@ -89,8 +94,13 @@ impl From<io::Error> for Broken {
 }
 
 impl Lane {
-    pub(super) fn new(index: u64, exchange: Arc<Exchange>) -> Self {
-        Self { index, exchange, jobs: 0, last: 0, asked: 0, bell: None }
+    pub(super) fn new(index: u64, exchange: Arc<Exchange>, (thread, home): (usize, Arc<Exchange>)) -> Self {
+        Self { index, exchange, thread, home, jobs: 0, last: 0, asked: 0, bell: None }
+    }
+
+    /// The box's thread that is to look at it. Another one does if that is busy for long.
+    pub(super) fn thread(&self) -> usize {
+        self.thread
     }
 
     /// Whether `runtime` waited for its last answer.
@@ -110,7 +120,13 @@ impl Lane {
         self.last = self.jobs;
         self.jobs = self.last.wrapping_add(1);
         let note = Asked { header, end, kind, core: place.core() }.note();
-        Ok(self.exchange.say(Side::Holder, self.jobs, note)?)
+        self.exchange.say(Side::Holder, self.jobs, note)?;
+        Ok(self.home.knock()?)
+    }
+
+    /// Whether the box says that it runs, or ran, what was asked.
+    pub(super) fn has_begun(&self) -> bool {
+        self.exchange.has_begun(self.jobs)
     }
 
     /// Has the box stop what was asked, at the next of its operators.

@@ -11,8 +11,8 @@ pub(super) enum Control {
     Load { order_len: u64, model_len: u64, data_len: u64, memory: u64 },
     /// With a memory file and a bell: where requests come from.
     Lane { index: u64 },
-    /// That there are no more lanes; the box gives up what it needed until now.
-    Begin,
+    /// That there are no more lanes; the box gives up what it needed until now, and serves them by as many threads.
+    Begin { threads: u64 },
     /// To stop a request.
     Stop { lane: u64, job: u64 },
 }
@@ -36,7 +36,7 @@ impl Control {
                 [2, order_len, model_len, data_len, memory]
             }
             Self::Lane { index } => [3, index, 0, 0, 0],
-            Self::Begin => [4, 0, 0, 0, 0],
+            Self::Begin { threads } => [4, threads, 0, 0, 0],
             Self::Stop { lane, job } => [5, lane, job, 0, 0],
         }
     }
@@ -48,7 +48,7 @@ impl Control {
                 Some(Self::Load { order_len, model_len, data_len, memory })
             }
             [3, index, ..] => Some(Self::Lane { index }),
-            [4, ..] => Some(Self::Begin),
+            [4, threads, ..] => Some(Self::Begin { threads }),
             [5, lane, job, ..] => Some(Self::Stop { lane, job }),
             _ => None,
         }

@@ -153,8 +153,8 @@ impl Process {
         Ok((process, facts.map_err(ended)?))
     }
 
-    /// Has it take requests by as many memories, once it has given up what it needed to load.
-    pub(super) fn begin(&self, lanes: usize) -> io::Result<Vec<Arc<Exchange>>> {
+    /// Has it take requests by as many memories on as many threads, once it has given up what it needed to load.
+    pub(super) fn begin(&self, lanes: usize, threads: usize) -> io::Result<Vec<Arc<Exchange>>> {
         let exchange = |index| {
             let (exchange, theirs) = Exchange::new()?;
             channel::tell_with(
@@ -165,7 +165,7 @@ impl Process {
             Ok(Arc::new(exchange))
         };
         let exchanges = (0..lanes as u64).map(exchange).collect::<io::Result<Vec<_>>>()?;
-        channel::tell(&self.control, Control::Begin.message())?;
+        channel::tell(&self.control, Control::Begin { threads: threads as u64 }.message())?;
         let Some(Said::Held { .. }) = Said::of(channel::hear(&self.control)?) else {
             return Err(io::ErrorKind::InvalidData.into());
         };

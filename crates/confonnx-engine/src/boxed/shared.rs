@@ -1,6 +1,7 @@
 //! A model's box and its lanes, for all who have requests for it: what they take, wait for and give back.
 
 use std::{
+    cmp::Reverse,
     pin::pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -43,6 +44,8 @@ pub(super) struct State {
     pub(super) process: Option<Arc<Process>>,
     /// Its lanes that are not in use; the last one back is the first to go on.
     pub(super) idle: Vec<Lane>,
+    /// Of each thread of the box, how many of its lanes are in use.
+    pub(super) used: Vec<usize>,
     pub(super) closed: bool,
 }
 
@@ -95,16 +98,31 @@ impl Shared {
     }
 
     fn try_take(&self, runtime: runtime::Id) -> Result<(Arc<Process>, Lane), Absent> {
+        let is_brief = self.recent.is_brief();
         let mut state = self.lock();
         let process = Arc::clone(state.process.as_ref().ok_or(Absent::Restarting)?);
-        let there = state.idle.iter().rposition(|lane| lane.is_of(runtime));
-        let lane = there.map(|index| state.idle.remove(index)).or_else(|| state.idle.pop());
-        lane.map(|lane| (process, lane)).ok_or(Absent::Busy)
+        let used = |lane: &Lane| state.used.get(lane.thread()).copied().unwrap_or_default();
+        // Of those that are as good, the last.
+        let preferred = |(index, lane): &(usize, &Lane)| (used(lane), !lane.is_of(runtime), Reverse(*index));
+        let (index, lane) = state.idle.iter().enumerate().min_by_key(preferred).ok_or(Absent::Busy)?;
+        let thread = lane.thread();
+        // Behind a run that is not brief one would wait though another thread were free.
+        if used(lane) > 0 && !is_brief {
+            return Err(Absent::Busy);
+        }
+        let lane = state.idle.remove(index);
+        if let Some(used) = state.used.get_mut(thread) {
+            *used = used.saturating_add(1);
+        }
+        Ok((process, lane))
     }
 
     pub(super) fn give_back(&self, process: &Arc<Process>, lane: Lane) {
         let mut state = self.lock();
         if state.process.as_ref().is_some_and(|current| Arc::ptr_eq(current, process)) {
+            if let Some(used) = state.used.get_mut(lane.thread()) {
+                *used = used.saturating_sub(1);
+            }
             state.idle.push(lane);
             drop(state);
             self.changed.notify_one();
