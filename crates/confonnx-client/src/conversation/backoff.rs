@@ -20,7 +20,7 @@ pub(super) fn may_retry(err: &ClientError, repeatable: bool) -> bool {
                 | "shutting-down"
         ),
         ClientError::Inner { status: 429 | 503, code, .. } => {
-            matches!(code.as_str(), "rate-limited" | "auth-unavailable")
+            matches!(code.as_str(), "rate-limited" | "auth-unavailable" | "model-restarting")
         }
         ClientError::Transport { sent, .. } => !sent || repeatable,
         _ => false,

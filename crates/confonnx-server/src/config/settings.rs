@@ -181,7 +181,7 @@ pub struct Settings {
     /// is alone].
     #[arg(long, env = "CONFONNX_THREADS_PER_SESSION", value_name = "N")]
     pub threads_per_session: Option<usize>,
-    /// Threads that serve HTTP, and run small models where they arrive [default: one more than cores].
+    /// Threads that serve HTTP, and open and seal what is short [default: one more than cores].
     #[arg(long, env = "CONFONNX_NUM_HTTP_THREADS", value_name = "N")]
     pub num_http_threads: Option<usize>,
     /// Longest sealed request [default: 67108864].

@@ -117,7 +117,7 @@ impl WireError for InferError {
             }
             Self::Crashed => (500, "inference-crashed"),
             Self::Timeout { .. } => (504, "inference-timeout"),
-            Self::Restarting => (503, "model-unavailable"),
+            Self::Restarting => (503, "model-restarting"),
             _ => (400, "input-invalid"),
         }
     }
