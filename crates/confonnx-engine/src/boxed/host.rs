@@ -48,14 +48,12 @@ pub struct BoxedModel {
 pub struct Reserved {
     held: Held,
     facts: Arc<Facts>,
-    terms: Terms,
 }
 
 /// A request that a box runs. Dropped, it is told to stop.
 pub struct Running {
     held: Held,
     wanted: Vec<(String, DataType)>,
-    terms: Terms,
 }
 
 /// A request that a box has run, or that it cannot any more.
@@ -82,8 +80,7 @@ struct Held {
     process: Arc<Process>,
     lane: Option<Lane>,
     purpose: Use,
-    due: Instant,
-    timeout: Duration,
+    terms: Terms,
     home: Handle,
 }
 
@@ -219,8 +216,8 @@ impl BoxedModel {
             Absent::Restarting => InferError::Restarting,
         })?;
         let (shared, lane) = (Arc::clone(&self.shared), Some(lane));
-        let held = Held { shared, process, lane, purpose: Use::Idle, due, timeout: self.timeout, home };
-        Ok(Reserved { held, facts: Arc::clone(&self.facts), terms })
+        let held = Held { shared, process, lane, purpose: Use::Idle, terms, home };
+        Ok(Reserved { held, facts: Arc::clone(&self.facts) })
     }
 }
 
@@ -257,12 +254,12 @@ impl Reserved {
         wanted: Vec<(String, DataType)>,
         how: (Kind, Where),
     ) -> Result<Running, InferError> {
-        let Self { mut held, terms, .. } = self;
+        let Self { mut held, .. } = self;
         held.purpose = Use::Asked;
         let asked = held.lane.as_mut().map_or(Err(Broken::Crashed), |lane| lane.ask(inputs, outputs, how));
         match asked {
-            Ok(()) => Ok(Running { held, wanted, terms }),
-            Err(broken) => Err(held.broke(&broken, terms)),
+            Ok(()) => Ok(Running { held, wanted }),
+            Err(broken) => Err(held.broke(&broken)),
         }
     }
 
@@ -285,7 +282,7 @@ impl Reserved {
 impl Running {
     /// Waits until it is done, or will not be.
     pub async fn answered(mut self) -> Answered {
-        let how = self.held.answered(self.terms.due).await;
+        let how = self.held.answered(self.held.terms.due).await;
         Answered { running: self, how }
     }
 }
@@ -301,7 +298,8 @@ impl Answered {
     /// # Errors
     /// [`InferError`]: what the box says, or what became of it.
     pub fn read(self) -> Result<Answer, InferError> {
-        let Self { running: Running { mut held, wanted, terms }, how } = self;
+        let Self { running: Running { mut held, wanted }, how } = self;
+        let terms = held.terms;
         let outcome = how.and_then(|InTime(in_time)| {
             held.lane.as_mut().map_or(Err(Broken::Crashed), |lane| lane.read(&wanted, !in_time, terms.limit))
         });
@@ -319,7 +317,7 @@ impl Answered {
                     Ended::TooLong(found) => InferError::TooLong { found, expected: terms.limit },
                 })
             }
-            Err(broken) => Err(held.broke(&broken, terms)),
+            Err(broken) => Err(held.broke(&broken)),
         }
     }
 }
@@ -343,8 +341,8 @@ impl Held {
     async fn ended(mut self) {
         let Some(lane) = &self.lane else { return };
         // Those before it have their time, too.
-        let patience = if lane.has_begun() { GRACE } else { self.timeout.saturating_add(GRACE) };
-        let due = Instant::now().checked_add(patience).map_or(self.due, |at| at.max(self.due));
+        let patience = if lane.has_begun() { GRACE } else { self.terms.timeout.saturating_add(GRACE) };
+        let due = Instant::now().checked_add(patience).map_or(self.terms.due, |at| at.max(self.terms.due));
         let ended = match lane.stop(&self.process).map_err(Broken::from) {
             Ok(()) => self.answered(due).await,
             Err(broken) => Err(broken),
@@ -358,7 +356,8 @@ impl Held {
     }
 
     /// Ends the box if that is the reason, which is returned.
-    fn broke(mut self, broken: &Broken, terms: Terms) -> InferError {
+    fn broke(mut self, broken: &Broken) -> InferError {
+        let terms = self.terms;
         let begun = self.lane.as_ref().is_none_or(Lane::has_begun);
         self.shared.recent.record(terms.start.elapsed());
         let timeout = InferError::Timeout { seconds: terms.timeout.as_secs() };
@@ -401,8 +400,7 @@ impl Drop for Held {
                     process: Arc::clone(&self.process),
                     lane: Some(lane),
                     purpose: Use::Unwanted,
-                    due: self.due,
-                    timeout: self.timeout,
+                    terms: self.terms,
                     home: self.home.clone(),
                 };
                 self.home.spawn(held.ended());
