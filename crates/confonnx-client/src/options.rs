@@ -45,8 +45,9 @@ pub struct Options {
     /// Longest reply to read, in bytes.
     pub max_reply: usize,
     /// How often a call is repeated, after a pause, that the server was too busy to run or that did not reach it; 2 by
-    /// default. When the connection ends without an answer, only what reads or infers is repeated, because running it
-    /// twice changes nothing. Each try is sealed anew. No pause is begun that `timeout` would cut short.
+    /// default. When the connection ends without an answer, or a gateway says that its own did (502 to 504), only what
+    /// reads or infers is repeated, because running it twice changes nothing. Each try is sealed anew. No pause is begun
+    /// that `timeout` would cut short.
     pub retries: u32,
     /// PEM file with the certificates that https is checked against, in place of this machine's. (Confidentiality does not
     /// rest on them.)

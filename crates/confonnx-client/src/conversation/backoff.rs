@@ -23,6 +23,8 @@ pub(super) fn may_retry(err: &ClientError, repeatable: bool) -> bool {
             matches!(code.as_str(), "rate-limited" | "auth-unavailable" | "model-restarting")
         }
         ClientError::Transport { sent, .. } => !sent || repeatable,
+        // A gateway that lost its server, in its own words.
+        ClientError::Unsealed { status: 502..=504, .. } => repeatable,
         _ => false,
     }
 }

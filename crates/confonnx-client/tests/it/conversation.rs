@@ -29,6 +29,8 @@ struct World {
     refusals: Vec<&'static str>,
     /// So many of the next requests get no answer: the connection ends.
     broken: usize,
+    /// What a gateway says, with a page of its own, in place of the next answers.
+    gateways: Vec<u16>,
     /// Media types of requests, `GET` for documents.
     seen: Vec<&'static str>,
     waited: Vec<Duration>,
@@ -50,6 +52,7 @@ impl World {
             max_request_bytes: None,
             refusals: Vec::new(),
             broken: 0,
+            gateways: Vec::new(),
             seen: Vec::new(),
             waited: Vec::new(),
         };
@@ -137,6 +140,14 @@ impl World {
                     self.seen.push(content_type);
                     self.broken -= 1;
                     exchange.failed("connection reset".into(), true, self.now());
+                }
+                Step::Post { content_type, .. } if !self.gateways.is_empty() => {
+                    self.seen.push(content_type);
+                    let mut head = Head::new(self.gateways.remove(0));
+                    head.content_type = Some("text/html".into());
+                    exchange.head(&head);
+                    assert!(exchange.data(b"<h1>no server</h1>"));
+                    exchange.end(self.now());
                 }
                 step => self.answer(exchange, step, piece),
             }
@@ -252,7 +263,16 @@ fn a_connection_that_breaks_costs_no_inference() {
     world.broken = 3;
     let err = infer(&mut world, "/v2/models/m/infer").err().unwrap();
     assert!(matches!(err, ClientError::Transport { sent: true, .. }), "{err}");
+    // Behind a gateway the gateway says so.
+    world.gateways = vec![502, 503];
+    infer(&mut world, "/v2/models/m/infer").unwrap();
+    world.gateways = vec![500];
+    let err = infer(&mut world, "/v2/models/m/infer").err().unwrap();
+    assert!(matches!(err, ClientError::Unsealed { status: 500, .. }), "{err}");
     // What may have changed something is not run twice.
+    world.gateways = vec![504];
+    let err = infer(&mut world, "/v2/repository/models/m/load").err().unwrap();
+    assert!(matches!(err, ClientError::Unsealed { status: 504, .. }), "{err}");
     world.broken = 1;
     let err = infer(&mut world, "/v2/repository/models/m/load").err().unwrap();
     assert!(matches!(err, ClientError::Transport { sent: true, .. }), "{err}");
