@@ -213,24 +213,26 @@ def plans(found: Results, assumed: scaling.Assumed, load: float) -> str:
     cells = []
     for model in found.models:
         clients = found.most_clients(model)
-        for row in found.select(model=model, clients=clients, server="confonnx"):
-            if row["mode"].startswith("sealed, library"):
-                continue
-            bytes = sum(found.run["bytes"][model])
-            it = scaling.plan(load, row["server_cpu_us"], bytes, "resumed" not in row["mode"], assumed)
+        beside = found.one(model=model, clients=clients, server="Triton", mode="binary")
+        rows = [row for row in found.select(model=model, clients=clients, server="confonnx") if "library" not in row["mode"]]
+        for row in [*rows, *([beside] if beside else [])]:
+            sealed = row is not beside
+            kem = sealed and "resumed" not in row["mode"]
+            it = scaling.plan(load, row["server_cpu_us"], sum(found.run["bytes"][model]), kem, assumed)
             cells.append(
                 [
                     model,
-                    row["mode"],
+                    row["mode"] if sealed else "Triton, plaintext",
                     number(it.cpu_us),
                     f"{it.replicas:,}",
-                    f"{it.dollars_per_million:.3f}",
+                    f"{it.dollars_per_million:.4f}",
+                    f"{row['server_cpu_us'] / beside['server_cpu_us']:.2f}" if sealed and beside else "–",
                     f"{it.network_gbits:.3f}",
-                    f"{it.replay_fills:.2f}",
+                    f"{it.replay_fills:.2f}" if sealed else "–",
                     it.first,
                 ]
             )
-    head = "model | mode | CPU µs a request | replicas | $ a million | Gbit/s a replica | replay table in use | gives out first"
+    head = "model | mode | CPU µs a request | replicas | $ a million | of Triton's | Gbit/s a replica | replay table in use | gives out first"
     return (
         f"For {load:,.0f} requests a second, on replicas of {assumed.vcpus} vCPUs and {assumed.network_gbits:g} Gbit/s, planned to "
         f"{assumed.utilisation:.0%} of their CPU, at ${assumed.price:g} a vCPU-hour (an input: `bench/page.py --price`):\n\n"
@@ -271,6 +273,8 @@ def herds(found: Results, clients: int) -> str:
         ("rollover, a request each 60 s", 10, 60.0),
         ("all in the same instant", 10, 0.0),
         ("all in the same instant", 50, 0.0),
+        ("rollover, a request each 10 s", 1_000, 10.0),
+        ("all in the same instant", 1_000, 0.0),
     ):
         herd = scaling.Herd(clients, replicas, between, document_s=document_s)
         it = scaling.simulate(herd)
