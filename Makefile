@@ -132,13 +132,13 @@ chart-ready:
 
 test-chart: chart-ready ## The chart: rendered by Helm's engine, checked against Kubernetes' and KServe's schemas
 	cd deploy/tests && ../../$(VENV)/python -m mypy .
-	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider --ignore test_pods.py --ignore test_kserve_pod.py
+	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider --ignore test_pods.py --ignore test_kserve_pod.py --ignore test_commands.py
 
-test-deploy: test-chart need-cargo ## The chart's pods, really run behind nginx (podman): updated, killed, started again
+test-deploy: test-chart need-cargo ## The chart's pods, really run behind nginx and Envoy (podman): updated, killed, started again
 	@scripts/system-parts deploy
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
-	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider test_pods.py test_kserve_pod.py
+	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider test_commands.py test_pods.py test_kserve_pod.py
 
 fmt: need-cargo ## Format the Rust code
 	$(CARGO) fmt --all

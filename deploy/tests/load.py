@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import Any
 
 import numpy as np
-from chart import DEPLOY
+from programs import digits
 from confonnx.client import Client
 from pods import PATIENCE
-
-sys.path.insert(0, str(DEPLOY.parent / "examples" / "digits"))
-
-import digits  # noqa: E402
 
 CLIENTS = 4
 

@@ -69,6 +69,8 @@ class StatefulSet:
         self.folder = folder
         self.ending: set[int] = set()
         self.network = f"{self.name}-test"
+        # What a run that was ended left.
+        self.remove()
         podman("network", "create", "--subnet", f"{subnet}.0/24", self.network)
 
     @property

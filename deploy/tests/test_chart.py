@@ -142,6 +142,7 @@ def test_an_unknown_field_is_found() -> None:
         ({"tee": "sev"}, "tee"),
         ({"settings": {"MAX_QUEUE": 1}}, "CONFONNX_"),
         ({"insecure": True, "tee": "snp"}, "insecure"),
+        ({"maxPeerPercent": 101}, "maxPeerPercent"),
         ({"keys": {"provider": "local"}}, "replicas 1"),
         ({"keys": {"provider": "kbs"}}, "kbs.url"),
         ({"keys": {"provider": "akv"}}, "akv.vaultUrl"),
@@ -216,6 +217,22 @@ def test_a_balancer_of_ones_own_can_ask_dns_for_ready_pods() -> None:
     assert "clusterIP" not in one(objects({}), "Service", "confonnx")["spec"]
 
 
+@pytest.mark.parametrize(
+    ("values", "percent"),
+    [
+        ({}, None),
+        (OLD_2020, "100"),
+        (GATEWAY, "100"),
+        ({"service": {"headless": True}}, "100"),
+        ({"service": {"type": "LoadBalancer"}}, "100"),
+        ({"maxPeerPercent": 25}, "25"),
+        (merged(OLD_2020, {"maxPeerPercent": 50}), "50"),
+    ],
+)
+def test_callers_that_share_an_address_are_not_held_to_half(values: Values, percent: str | None) -> None:
+    assert env(values).get("CONFONNX_MAX_PEER_PERCENT") == percent
+
+
 def test_values_of_2020_keep_their_meaning() -> None:
     found = objects(OLD_2020)
     assert one(found, "StatefulSet")["spec"]["replicas"] == 2 and server(OLD_2020)["image"] == OLD_2020["image"]
@@ -274,6 +291,8 @@ def test_settings_are_the_servers_own() -> None:
     source = (DEPLOY.parent / "crates/confonnx-server/src/config/settings.rs").read_text()
     known = set(re.findall(r'env = "(CONFONNX_[A-Z_]+)"', source))
     used = {name for case in CASES.values() for name in env(case) if name.startswith("CONFONNX_")}
+    [runtime] = yaml.safe_load((DEPLOY / "kserve" / "runtime.yaml").read_text())["spec"]["containers"]
+    used |= {entry["name"] for entry in runtime["env"]}
     assert used and used <= known, used - known
 
 

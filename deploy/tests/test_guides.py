@@ -11,7 +11,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from chart import DEPLOY, Values, merged, objects, one, preset
+from chart import DEPLOY, PRESETS, Values, merged, objects, one, preset
 
 GUIDES = DEPLOY.parent / "docs" / "guides"
 CLOUDS = ["aks", "gke", "eks", "coco"]
@@ -33,6 +33,18 @@ def test_the_values_of_a_guide_render(name: str) -> None:
     assert server["image"] == shown[0]["image"] and "@sha256:" in server["image"]
     # A preset's own lists are not lost by what a reader adds.
     assert one(found, "StatefulSet")["spec"]["template"]["spec"]["securityContext"]["seccompProfile"]
+
+
+def test_the_values_of_the_first_page_render() -> None:
+    [shown] = [yaml.safe_load(block) for block in blocks("kubernetes", "yaml") if block.startswith("image:")]
+    # What a reader fills in.
+    shown["image"], shown["model"]["hash"] = "registry.example/confonnx-server@sha256:" + "0" * 64, "0" * 64
+    for name in PRESETS:
+        found = objects(merged(preset(name), shown))
+        for entry in found:
+            kubernetes_validate.validate(entry, NEWEST, strict=True)
+        volumes = one(found, "StatefulSet")["spec"]["template"]["spec"]["volumes"]
+        assert shown["model"]["from"]["claim"] in [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in volumes]
 
 
 @pytest.mark.parametrize("name", CLOUDS)

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Iterator
 
-import image
 import numpy as np
 import pytest
 import yaml
+from programs import ROOT, digits
 from chart import DEPLOY, Object
 from confonnx.client import Client
 from confonnx.exceptions import AttestationError
@@ -23,12 +23,6 @@ from confonnx.hash_model import hash_model
 from jwcrypto import jwe, jwk
 from pods import PATIENCE, make_volume, podman, status
 
-ROOT = DEPLOY.parent
-sys.path.insert(0, str(ROOT / "examples" / "digits"))
-
-import digits  # noqa: E402
-
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
 NAME, SUBNET = "confonnx-kserve-test", "10.89.216"
 # KServe's module asks for the libraries of every cloud when it is imported; this part of it needs none of them.
 RUNNER = """
@@ -106,7 +100,9 @@ def logs() -> str:
     return done.stdout + done.stderr
 
 
-def test_a_jwe_model_is_served_and_its_plaintext_is_what_clients_pin(hub: str, tmp_path: Path) -> None:
+def test_a_jwe_model_is_served_and_its_plaintext_is_what_clients_pin(
+    hub: str, built: tuple[str, str], tmp_path: Path
+) -> None:
     service = yaml.safe_load((DEPLOY / "kserve" / "confidential.yaml").read_text())
     resource = service["spec"]["predictor"]["model"]["confidential"]["resourceId"]
     key = jwk.JWK.generate(kty="oct", size=256)
@@ -125,9 +121,7 @@ def test_a_jwe_model_is_served_and_its_plaintext_is_what_clients_pin(hub: str, t
     # Readable by the initializer's user alone: KServe runs it as the user of the server's container.
     assert (models / "model.onnx").read_bytes() == digits.MODEL.read_bytes()
 
-    [runtime] = (ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*")
-    reference = image.build(TARGET / "confonnx-server", runtime, tmp_path)
-    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(predictor(service, reference)))
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(predictor(service, built[0])))
     make_volume(NAME, models, "model.onnx")
     podman("network", "create", "--subnet", f"{SUBNET}.0/24", NAME)
     try:

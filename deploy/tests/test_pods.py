@@ -3,34 +3,30 @@ keys under load. No answer is wrong; what is lost is at most what was under way 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Iterator
 
-import image
 import ingress
 import numpy as np
 import pytest
-from chart import DEPLOY, Object, Values, merged, objects, preset, texts
+from chart import Object, Values, merged, objects, preset, texts
 from confonnx.client import Client
 from confonnx.exceptions import AttestationError, AuthError, ServerError
+from programs import TARGET, VOLUME, digits
 from load import CLIENTS, Load
 from pods import PATIENCE, StatefulSet, make_volume, podman
 
-ROOT = DEPLOY.parent
-sys.path.insert(0, str(ROOT / "examples" / "digits"))
-
-import digits  # noqa: E402
-
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
 ROLLOVER = 10
-VOLUME = "confonnx-test-models"
+CONNECTIONS = 64
 
 
 def command(*arguments: str) -> str:
@@ -45,22 +41,17 @@ def values(reference: str, **more: object) -> Values:
         "imagePullPolicy": "Never",
         "model": {"name": "digits", "path": "/models/digits.onnx", "hash": found[0], "from": {"claim": VOLUME}},
         "keys": {"rollover": ROLLOVER, "grace": ROLLOVER - 1},
-        "settings": {"CONFONNX_KEY_SYNC_INTERVAL": 5, "CONFONNX_KEY_ERROR_RETRY_INTERVAL": 1},
+        "settings": {
+            "CONFONNX_KEY_SYNC_INTERVAL": 5,
+            "CONFONNX_KEY_ERROR_RETRY_INTERVAL": 1,
+            "CONFONNX_MAX_CONNECTIONS": CONNECTIONS,
+        },
+        # As for an Envoy of one's own: the name has the pods' addresses, and callers have the one of what is before them.
+        "service": {"headless": True},
         "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
         "drain": 3,
     }
     return merged(preset("plain"), chosen, more)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """An image, one of another program, and a volume with the model."""
-    folder = tmp_path_factory.mktemp("image")
-    [runtime] = (ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*")
-    references = image.build(TARGET / "confonnx-server", runtime, folder), image.another(folder)
-    make_volume(VOLUME, digits.HERE, digits.MODEL.name)
-    yield references
-    podman("volume", "rm", "--force", VOLUME, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -115,40 +106,61 @@ def test_the_commands_of_notes_work(pods: StatefulSet, release: Values, tmp_path
     assert "probabilities" in outputs[1]
 
 
-@pytest.mark.parametrize("kind", [ingress.Nginx, ingress.Envoy])
-def test_no_request_is_lost_but_those_of_killed_servers(
-    kind: type[ingress.Ingress], pods: StatefulSet, release: Values, tmp_path: Path
-) -> None:
-    before = kind(pods, tmp_path)
-    try:
-        with Load(before.url, enclave_model_hash=release["model"]["hash"]) as load:
+def test_callers_behind_one_address_have_all_connections(pods: StatefulSet) -> None:
+    """As behind an ingress: more than half of what there are, and one of them answers."""
+    with contextlib.ExitStack() as stack:
+        address = (pods.address(1), pods.port("http"))
+        held = [stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(CONNECTIONS * 3 // 4)]
+        held[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = held[-1].recv(1 << 16)
+        assert b"connections-full" not in answer and answer.startswith(b"HTTP/1.1 "), answer
+
+
+def test_no_request_is_lost_but_those_of_killed_servers(pods: StatefulSet, release: Values, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        befores = [ingress.Nginx(pods, tmp_path), ingress.Envoy(pods, tmp_path)]
+        for before in befores:
+            stack.callback(before.stop)
+        loads = [Load(before.url, enclave_model_hash=release["model"]["hash"]) for before in befores]
+
+        def until(more: int) -> None:
+            for load in loads:
+                load.until(more)
+
+        def report(what: str, kills: int) -> None:
+            for before, load in zip(befores, loads):
+                load.report(f"{type(before).__name__}, {what}", kills)
+
+        with contextlib.ExitStack() as asking:
+            for load in loads:
+                asking.enter_context(load)
             # A rolling update and rollovers in it: nothing is lost.
-            load.until(50)
-            pods.roll(changed(pods, level="warning" if kind is ingress.Nginx else "info"))
-            load.until_rollovers(2 if kind is ingress.Nginx else 1)
-            load.until(50)
-            load.report(f"{kind.__name__}, a rolling update")
-            assert load.lost == [] and load.wrong == 0, load.lost
+            until(50)
+            pods.roll(changed(pods, level="warning"))
+            for load in loads:
+                load.until_rollovers(2)
+            until(50)
+            report("a rolling update", 0)
+            assert all(load.lost == [] and load.wrong == 0 for load in loads), [load.lost for load in loads]
             # Killed servers cost what they had under way, at most one request a client.
-            killed = pods.ordinals if kind is ingress.Nginx else [1]
-            for ordinal in killed:
+            for ordinal in pods.ordinals:
                 restarts = pods.inspect(ordinal)["RestartCount"]
                 pods.kill(ordinal)
-                load.until(50)
+                until(50)
                 pods.wait_restarted(ordinal, restarts)
                 pods.wait_ready(ordinal)
             # A pod that is gone for good comes back, the one that may make secrets too: to the group that there is.
             pods.lose(0)
-            load.until(50)
+            until(50)
             pods.start(0)
             pods.wait_ready(0)
-            before.wait_told()
-            load.until(50)
-        kills = len(killed) + 1
-        load.report(f"{kind.__name__}, then killed servers", kills)
-        assert load.wrong == 0 and len(load.lost) <= kills * CLIENTS, load.lost
-    finally:
-        before.stop()
+            for before in befores:
+                before.wait_told()
+            until(50)
+        kills = pods.replicas + 1
+        report("then killed servers", kills)
+        for load in loads:
+            assert load.wrong == 0 and len(load.lost) <= kills * CLIENTS, load.lost
 
 
 def measurement(client: Client) -> str:

@@ -21,6 +21,11 @@
 {{- end -}}
 {{- if $v.insecure -}}{{- $_ := set $env "CONFONNX_DEBUG" true -}}{{- end -}}
 {{- with $v.tee -}}{{- $_ := set $env "CONFONNX_TEE" . -}}{{- end -}}
+{{- if $v.maxPeerPercent -}}
+{{- $_ := set $env "CONFONNX_MAX_PEER_PERCENT" $v.maxPeerPercent -}}
+{{- else if or $v.urlPrefix $v.gateway.enabled $v.service.headless (ne $v.service.type "ClusterIP") -}}
+{{- $_ := set $env "CONFONNX_MAX_PEER_PERCENT" 100 -}}
+{{- end -}}
 {{- if eq $v.keys.provider "peer" -}}
 {{- $_ := set $env "CONFONNX_PEERS" (printf "dns:%s-peers:8888" $name) -}}
 {{- $_ := set $env "CONFONNX_PEER_BOOTSTRAP" "ordinal" -}}
