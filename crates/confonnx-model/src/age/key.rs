@@ -8,13 +8,14 @@ use aws_lc_rs::{
     rand::{SecureRandom, SystemRandom},
 };
 use bech32::{Bech32, Hrp, primitives::decode::CheckedHrpstring};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{Failed, Secret};
 
 /// The key of encrypted models: an X25519 identity of the `age` format. Erased on drop, never printed.
 pub struct ModelKey {
-    secret: Secret<32>,
+    /// Where it stays: an array would leave a copy behind wherever it was before it moved.
+    secret: Zeroizing<Vec<u8>>,
     recipient: [u8; 32],
 }
 
@@ -37,17 +38,17 @@ pub enum KeyError {
 impl ModelKey {
     /// A fresh key; `None` when the system gives no randomness.
     pub fn generate() -> Option<Self> {
-        Self::from_secret(random().ok()?)
+        Self::from_secret(Zeroizing::new(random::<32>().ok()?.to_vec()))
     }
 
     /// The key whose secret is an X25519 scalar, as a key vault keeps it; the argument is not erased.
     pub fn from_bytes(secret: &[u8; 32]) -> Option<Self> {
-        Self::from_secret(Secret::new(*secret))
+        Self::from_secret(Zeroizing::new(secret.to_vec()))
     }
 
     /// The key as text: a secret, erased on drop.
     pub fn expose(&self) -> Zeroizing<String> {
-        let Some(text) = encode(SECRET_PREFIX, self.secret.as_slice()) else { return Zeroizing::default() };
+        let Some(text) = encode(SECRET_PREFIX, &self.secret) else { return Zeroizing::default() };
         let text = Zeroizing::new(text);
         Zeroizing::new(text.to_ascii_uppercase())
     }
@@ -63,12 +64,13 @@ impl ModelKey {
 
     /// The key that wraps a file key between this identity and `ephemeral`'s owner; `None` for a share of small order.
     pub(super) fn wrap_key(&self, ephemeral: &[u8; 32]) -> Option<Secret<32>> {
-        let own = agreement::PrivateKey::from_private_key(&X25519, self.secret.as_slice()).ok()?;
+        let own = agreement::PrivateKey::from_private_key(&X25519, &self.secret).ok()?;
         wrap_key(&own, ephemeral, ephemeral, &self.recipient)
     }
 
-    fn from_secret(secret: Secret<32>) -> Option<Self> {
-        let private = agreement::PrivateKey::from_private_key(&X25519, secret.as_slice()).ok()?;
+    /// `None` unless it has 32 bytes.
+    fn from_secret(secret: Zeroizing<Vec<u8>>) -> Option<Self> {
+        let private = agreement::PrivateKey::from_private_key(&X25519, &secret).ok()?;
         let recipient = private.compute_public_key().ok()?.as_ref().try_into().ok()?;
         Some(Self { secret, recipient })
     }
@@ -117,10 +119,10 @@ impl FromStr for ModelKey {
             return Err(KeyError::Several);
         }
         let parsed = CheckedHrpstring::new::<Bech32>(line).map_err(|_| KeyError::Damaged)?;
-        let mut bytes: Vec<u8> = parsed.byte_iter().collect();
-        let secret = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new);
-        bytes.as_mut_slice().zeroize();
-        secret.ok().and_then(Self::from_secret).ok_or(KeyError::Damaged)
+        // With room for all of it, it never moves.
+        let mut secret = Zeroizing::new(Vec::with_capacity(line.len()));
+        secret.extend(parsed.byte_iter());
+        Self::from_secret(secret).ok_or(KeyError::Damaged)
     }
 }
 
