@@ -124,21 +124,31 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 check-features: need-cargo ## Compile each crate with each of its features alone, by the oldest compiler that is promised
 	scripts/check-features
 
-.PHONY: test-chart test-deploy chart-ready
+.PHONY: test-chart test-deploy chart-ready demo-chart
 ci: test-chart test-dist
+# Those that need our programs, nginx and podman.
+DEPLOYED := test_commands.py test_ingress.py test_pods.py test_kserve_pod.py
+
 chart-ready:
 	@scripts/venv runtime deploy
 	@$(VENV)/python -m pip download --quiet --no-deps --require-hashes -r requirements/kserve.txt -d .cache/kserve
 
 test-chart: chart-ready ## The chart: rendered by Helm's engine, checked against Kubernetes' and KServe's schemas
 	cd deploy/tests && ../../$(VENV)/python -m mypy .
-	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider --ignore test_pods.py --ignore test_kserve_pod.py --ignore test_commands.py
+	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider $(addprefix --ignore ,$(DEPLOYED))
 
 test-deploy: test-chart need-cargo ## The chart's pods, really run behind nginx and Envoy (podman): updated, killed, started again
 	@scripts/system-parts deploy
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
-	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider test_commands.py test_pods.py test_kserve_pod.py
+	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider $(DEPLOYED)
+
+demo-chart: need-cargo ## The chart without a cluster: its pods by podman, nginx, a verified answer (as root; VALUES=FILE; KEEP=1)
+	@scripts/system-parts deploy
+	@scripts/venv runtime deploy
+	@scripts/fetch-onnxruntime
+	@scripts/build-python debug confonnx-server confonnx-cli
+	@$(VENV)/python deploy/tests/demo.py $(or $(VALUES),docs/samples/chart-2020.yaml) $(if $(KEEP),--keep)
 
 fmt: need-cargo ## Format the Rust code
 	$(CARGO) fmt --all

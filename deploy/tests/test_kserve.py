@@ -53,10 +53,22 @@ def unknown(kind: str, value: Any, path: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", ["runtime", "inference-service", "confidential"])
+@pytest.mark.parametrize("name", ["runtime", "inference-service", "confidential", "autoscaled"])
 def test_kserve_knows_every_field(name: str) -> None:
     found = yaml.safe_load((KSERVE / f"{name}.yaml").read_text())
     assert unknown(KINDS[found["kind"]], found, name) == []
+
+
+def test_the_runtime_may_be_of_one_namespace() -> None:
+    found = yaml.safe_load((KSERVE / "runtime.yaml").read_text())
+    assert unknown("V1alpha1ServingRuntime", {**found, "kind": "ServingRuntime"}, "runtime") == []
+
+
+def test_variables_are_the_servers_own() -> None:
+    source = (ROOT / "crates/confonnx-server/src/config/settings.rs").read_text()
+    service = yaml.safe_load((KSERVE / "autoscaled.yaml").read_text())
+    used = {entry["name"] for entry in service["spec"]["predictor"]["model"]["env"]}
+    assert used and used <= set(re.findall(r'env = "(CONFONNX_[A-Z_]+)"', source))
 
 
 def test_an_unknown_field_is_found() -> None:
@@ -77,6 +89,8 @@ def test_the_runtimes_container_is_one_that_kubernetes_takes() -> None:
     [
         ("kserve", "kserve/runtime.yaml"),
         ("kserve", "kserve/inference-service.yaml"),
+        ("kserve", "kserve/autoscaled.yaml"),
+        ("from-the-2020-beta", "../docs/samples/chart-2020.yaml"),
         ("kubernetes", "ingress/nginx.conf"),
         ("kubernetes", "ingress/envoy.yaml"),
     ],

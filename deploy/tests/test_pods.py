@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
+import hashlib
+import json
 import re
 import shlex
 import socket
@@ -15,13 +16,15 @@ import time
 from pathlib import Path
 from typing import Iterator
 
+import demo
 import ingress
 import numpy as np
 import pytest
-from chart import Object, Values, merged, objects, preset, texts
+import yaml
+from chart import Object, Values, merged, objects, one, preset, texts
 from confonnx.client import Client
 from confonnx.exceptions import AttestationError, AuthError, ServerError
-from programs import TARGET, VOLUME, digits
+from programs import ROOT, TARGET, VOLUME, digits
 from load import CLIENTS, Load
 from pods import PATIENCE, StatefulSet, make_volume, podman
 
@@ -210,6 +213,81 @@ def test_another_measurement(pods: StatefulSet, release: Values, built: tuple[st
     finally:
         before.stop()
         second.remove()
+
+
+def test_the_demonstration_of_the_guide_shows_it(built: tuple[str, str]) -> None:
+    """What `make demo-chart` runs."""
+    arguments = [sys.executable, demo.__file__, str(ROOT / "docs" / "samples" / "chart-2020.yaml"), "--image", built[0]]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "probabilities" in done.stdout
+    page = (ROOT / "docs" / "guides" / "from-the-2020-beta.md").read_text()
+    [shown] = [block for block in re.findall(r"```text\n(.*?)```", page, re.S) if "is ready at" in block]
+    expected = [".*".join(map(re.escape, line.split("…"))) for line in shown.splitlines() if line != "…"]
+    assert re.search("\n(?:.*\n)*?".join(expected), done.stdout), done.stdout
+
+
+def test_a_group_of_two_measurements_is_updated_in_place(built: tuple[str, str], tmp_path: Path) -> None:
+    """With a policy that names both from the start, which clients have to name in turn."""
+    program = (TARGET / "confonnx-server").read_bytes()
+    both = [hashlib.sha256(found).hexdigest() for found in (program, program + b"\n")]
+    policy = f"allow_debug = true\nenclave_hashes = {json.dumps(both)}\n"
+    pods = StatefulSet(objects(values(built[0], replicas=2, keys={"peerPolicy": policy}), "two"), tmp_path, "10.89.218")
+    before = None
+    try:
+        pods.start_all()
+        said = subprocess.run(
+            [TARGET / "confonnx", "verify", "--url", f"http://{pods.address(0)}:8888", "--enclave-allow-debug"],
+            capture_output=True,
+            text=True,
+        )
+        found = re.findall(r"peer policy ([0-9a-f]{64})", said.stdout + said.stderr)
+        assert said.returncode and found, said.stdout + said.stderr
+        file = tmp_path / "policy.toml"
+        file.write_text(f'{policy}peer_policy_sha256 = ["{found[-1]}"]\n')
+        before = ingress.Envoy(pods, tmp_path)
+        with Load(before.url, policy=file) as load:
+            load.until(50)
+            pods.roll(changed(pods, reference=built[1]))
+            load.until(50)
+        load.report("Envoy, two measurements in one group")
+        assert load.lost == [] and load.wrong == 0, load.lost
+        file.write_text(file.read_text().replace(both[0], "0" * 64))
+        assert measurement(Client(before.url, policy=file)) == both[1]
+    finally:
+        if before:
+            before.stop()
+        pods.remove()
+
+
+def test_values_of_2020_lead_to_a_verified_answer(built: tuple[str, str], tmp_path: Path) -> None:
+    """Through the Ingress: TLS, user and password, the prefix; then through the HTTPRoute of the same release."""
+    chosen = yaml.safe_load((ROOT / "docs" / "samples" / "chart-2020.yaml").read_text())
+    (tmp_path / "input.json").write_text((digits.HERE / "samples" / "digit_7.json").read_text())
+
+    def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([TARGET / "confonnx", *words], capture_output=True, text=True, cwd=tmp_path)
+
+    with demo.release(chosen, built[0], tmp_path) as made:
+        assert made.front.url.startswith("https://localhost:") and made.front.url.endswith("/mymodel")
+        verify, predict = made.commands()
+        for words in (verify, predict):
+            done = run(words)
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert "probabilities" in done.stdout
+        # The ingress asks for the password, and is not this server's root.
+        (tmp_path / "password").write_text("another")
+        assert "401" in run(predict).stderr
+        (tmp_path / "password").write_text(demo.PASSWORD)
+        elsewhere = [word.removesuffix("/mymodel") for word in predict]
+        assert elsewhere != predict and "404" in run(elsewhere).stderr
+        gateway = objects({"gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}, "urlPrefix": "/m"})
+        front = ingress.Envoy(made.pods, tmp_path, one(gateway, "HTTPRoute"))
+        try:
+            answer = Client(front.url, enclave_allow_debug=True).predict({"image": digits.images()[7:8]})
+            assert front.url.endswith("/m") and np.argmax(answer["probabilities"]) == digits.labels()[7]
+        finally:
+            front.stop()
 
 
 def test_a_caller_who_asks_too_often_is_refused_alone(built: tuple[str, str], tmp_path: Path) -> None:
