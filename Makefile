@@ -83,9 +83,9 @@ test-proxy: need-cargo ## The proxy: clients of others, as published, through it
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_kserve.py
 
 .PHONY: test-wasm test-platforms platforms-ready
-test-wasm: need-cargo ## The test vectors in WebAssembly, in Node: what is found natively, byte by byte
+test-wasm: need-cargo ## The test vectors and the conversation in WebAssembly, in Node: what is found natively, byte by byte
 	@scripts/system-parts wasm
-	scripts/make-js
+	WASM_PROFILE=dev scripts/make-js vectors
 	$(CARGO) build --locked --workspace --bin confonnx-vectors
 	CONFONNX_VECTORS=$(abspath $(TARGET))/debug/confonnx-vectors node --test bindings/js/tests/vectors.test.mjs
 
@@ -95,7 +95,9 @@ platforms-ready: need-cargo
 	@scripts/fetch-onnxruntime
 	cd bindings/js && npm ci --ignore-scripts
 
-test-platforms: platforms-ready test-wasm ## The clients for browsers, Node and C, each with its foreign part: Chromium, Node, gcc, clang, valgrind
+test-platforms: platforms-ready ## The clients for browsers, Node and C, each with its foreign part: Chromium, Node, gcc, clang, valgrind
+	scripts/make-js
+	$(CARGO) build --locked --workspace --bin confonnx-vectors
 	scripts/build-python debug confonnx-server
 	cd bindings/js && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_VECTORS=$(abspath $(TARGET))/debug/confonnx-vectors \
 	  node --test --test-concurrency=1 tests/*.test.mjs

@@ -19,3 +19,17 @@ mod tensors;
 pub fn run_vectors(cases: &str) -> Result<String, String> {
     confonnx_vectors::run_all(cases).map_err(|err| err.to_string())
 }
+
+/// The names of the scenes that the conversation and a server's key ring play in memory.
+#[cfg(feature = "vectors")]
+#[wasm_bindgen::prelude::wasm_bindgen]
+pub fn scenes() -> Vec<String> {
+    confonnx_vectors::scenes().map(str::to_owned).collect()
+}
+
+/// Plays the scene of that name. WebAssembly ends where it goes otherwise than it should.
+#[cfg(feature = "vectors")]
+#[wasm_bindgen::prelude::wasm_bindgen]
+pub fn play(scene: &str) -> bool {
+    confonnx_vectors::play(scene)
+}

@@ -9,6 +9,8 @@
 // What is shared with the tests that stand beside the code.
 #[path = "../../../crates/confonnx-protocol/tests/it/case.rs"]
 mod case;
+#[path = "../../../crates/confonnx-client/tests/it/conversation.rs"]
+mod conversation;
 
 mod attestation;
 mod claims;
@@ -22,6 +24,8 @@ mod support;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use self::support::{document, policy, rng};
 
 #[cfg(not(target_family = "wasm"))]
 pub use self::files::collect;
@@ -62,6 +66,20 @@ impl Found {
     pub fn is_expected(&self) -> bool {
         self.expected.is_null() || self.expected == self.found
     }
+}
+
+/// The names of the scenes that the client's conversation and a key ring play in memory.
+pub fn scenes() -> impl Iterator<Item = &'static str> {
+    conversation::SCENES.iter().map(|(name, _)| *name)
+}
+
+/// Plays the scene of that name; whether there is one.
+///
+/// # Panics
+/// It ends otherwise than it should.
+pub fn play(name: &str) -> bool {
+    let scene = conversation::SCENES.iter().find(|scene| scene.0 == name);
+    scene.map(|(_, play)| play()).is_some()
 }
 
 /// Runs one case. What cannot even be read is found to be so.

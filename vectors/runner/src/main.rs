@@ -1,11 +1,12 @@
 //! `confonnx-vectors collect` writes every case of `vectors/` as one JSON array; `confonnx-vectors run` reads one and
-//! writes what was found, as WebAssembly does. Without a word it does both, names what is not as expected, and fails.
+//! writes what was found, as WebAssembly does. Without a word it does both, names what is not as expected, and fails; and it
+//! plays the scenes of the conversation.
 
 use std::env;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use confonnx_vectors::{collect, run, run_all};
+use confonnx_vectors::{collect, play, run, run_all, scenes};
 
 fn main() -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
@@ -17,6 +18,7 @@ fn main() -> io::Result<ExitCode> {
             out.write_all(run_all(&cases)?.as_bytes())?;
         }
         _ => {
+            scenes().for_each(|scene| assert!(play(scene), "{scene}"));
             let found: Vec<_> = collect()?.into_iter().map(run).collect();
             for found in found.iter().filter(|found| !found.is_expected()) {
                 let (suite, name) = (&found.suite, &found.name);

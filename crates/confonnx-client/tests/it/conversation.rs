@@ -1,22 +1,22 @@
 //! The conversation against a key ring in memory, by a clock that stands still unless it is told to move.
+//!
+//! Each is a test here, and a row of `SCENES` for `vectors/runner`, which plays them in WebAssembly. What the two have each
+//! in their own way, they have at their root: `document`, `policy`, `rng`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use confonnx_attest::merkle::Tree;
-use confonnx_attest::produce::Attester;
-use confonnx_attest::{Claims, Digest, Document, KeyClaim, Nonce, UnixTime, report_data};
+use confonnx_attest::{Claims, KeyClaim, Nonce, UnixTime};
 use confonnx_client::conversation::{Body, Conversation, Exchange, Head, Now, Outcome, Step, Wait, Want};
 use confonnx_client::{ClientError, Options, Request};
 use confonnx_protocol::bhttp::{self, ResponseHead};
 use confonnx_protocol::resumption::RESUMPTION_FIELD;
 use confonnx_protocol::server::{Epoch, KeyRing, ResumptionLimits, RingConfig};
 use confonnx_protocol::{EpochSecret, padding};
-use getrandom::SysRng;
-use getrandom::rand_core::UnwrapErr;
 
-use crate::policy;
+use crate::{document, policy, rng};
 
 const HOUR: u64 = 3600;
 
@@ -88,15 +88,12 @@ impl World {
         if let Some(limit) = self.max_request_bytes {
             claims.settings.insert("max_request_bytes".into(), limit.into());
         }
-        let (tree, claims) = (Tree::new(vec![nonce]).unwrap(), claims.to_bytes());
-        let bound = report_data(&tree.root(), &key_configs, &claims);
-        let evidence = Attester::insecure(Digest([0xe1; 32])).evidence(&bound).unwrap();
-        Document::new(key_configs, claims, evidence, tree.root(), tree.proof(0)).to_json()
+        document(&key_configs, &claims.to_bytes(), &Tree::new(vec![nonce]).unwrap())
     }
 
     /// The sealed answer: the request's body, said twice.
     fn gateway(&self, content_type: &str, body: Vec<u8>) -> Result<Vec<u8>, String> {
-        let (rng, now) = (&mut UnwrapErr(SysRng), UnixTime(self.time));
+        let (rng, now) = (&mut rng(), UnixTime(self.time));
         let answer = |request: &[u8], outdated: bool, grant: Option<String>| {
             let (_, content) = bhttp::decode_request(request).unwrap();
             let mut head = ResponseHead::new(200);
@@ -129,7 +126,7 @@ impl World {
     /// Runs an exchange; each answer comes in pieces of `piece` bytes.
     fn run(&mut self, exchange: &mut Exchange<'_>, piece: usize) -> Result<Outcome, ClientError> {
         loop {
-            match exchange.step(self.now(), &mut UnwrapErr(SysRng)) {
+            match exchange.step(self.now(), &mut rng()) {
                 Step::Done(outcome) => return outcome,
                 Step::Wait(Wait::For(time)) => {
                     self.waited.push(time);
@@ -195,7 +192,7 @@ fn conversation(options: Options) -> Arc<Conversation> {
 const FULL: &str = "message/ohttp-req";
 const RESUMED: &str = "message/confonnx-session-req";
 
-#[test]
+#[cfg_attr(test, test)]
 fn a_key_serves_until_the_clock_says_that_it_does_not() {
     let (mut world, conversation) = (World::new(), conversation(Options::default()));
     for _ in 0..4 {
@@ -217,7 +214,7 @@ fn a_key_serves_until_the_clock_says_that_it_does_not() {
     assert_eq!((conversation.key_rollover_count(), conversation.key_invalid_count()), (1, 0));
 }
 
-#[test]
+#[cfg_attr(test, test)]
 fn an_outdated_key_is_renewed_by_the_next_call() {
     let (mut world, conversation) = (World::new(), conversation(Options::default()));
     world.call(&conversation).unwrap();
@@ -231,7 +228,7 @@ fn an_outdated_key_is_renewed_by_the_next_call() {
     assert!(!conversation.key_outdated());
 }
 
-#[test]
+#[cfg_attr(test, test)]
 fn what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow() {
     let mut world = World::new();
     let conversation = conversation(Options::new().retries(2));
@@ -249,7 +246,7 @@ fn what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow() {
     assert_eq!(world.seen.len(), 1);
 }
 
-#[test]
+#[cfg_attr(test, test)]
 fn a_connection_that_breaks_costs_no_inference() {
     let (mut world, conversation) = (World::new(), conversation(Options::default()));
     let infer = |world: &mut World, path: &str| {
@@ -278,7 +275,7 @@ fn a_connection_that_breaks_costs_no_inference() {
     assert!(matches!(err, ClientError::Transport { sent: true, .. }), "{err}");
 }
 
-#[test]
+#[cfg_attr(test, test)]
 fn no_pause_is_begun_that_the_timeout_would_cut_short() {
     let mut world = World::new();
     let conversation = conversation(Options::new().retries(9).timeout(Duration::from_millis(50)));
@@ -288,7 +285,7 @@ fn no_pause_is_begun_that_the_timeout_would_cut_short() {
     assert!(world.waited.is_empty());
 }
 
-#[test]
+#[cfg_attr(test, test)]
 fn a_request_over_the_servers_limit_is_not_sent() {
     let (mut world, conversation) = (World::new(), conversation(Options::default()));
     world.max_request_bytes = Some(2000);
@@ -300,12 +297,12 @@ fn a_request_over_the_servers_limit_is_not_sent() {
     assert_eq!(world.seen, ["GET", FULL]);
 }
 
-#[test]
+#[cfg_attr(test, test)]
 fn one_call_attests_and_the_others_wait_for_it() {
     let (mut world, conversation) = (World::new(), conversation(Options::default()));
     let exchange = || Exchange::new(Arc::clone(&conversation), Want::Proof, None);
     let (mut first, mut second) = (exchange(), exchange());
-    let rng = &mut UnwrapErr(SysRng);
+    let rng = &mut rng();
     let step = first.step(world.now(), rng);
     assert!(matches!(second.step(world.now(), rng), Step::Wait(Wait::Attestation)));
     let context = Context::from_waker(Waker::noop());
@@ -325,7 +322,7 @@ fn second_try(conversation: &Arc<Conversation>) -> Exchange<'static> {
     Exchange::new(Arc::clone(conversation), Want::Proof, None)
 }
 
-#[test]
+#[cfg_attr(test, test)]
 fn chunks_are_opened_however_they_are_cut() {
     let mut world = World::new();
     let conversation = conversation(Options::new().chunked(true));
@@ -338,12 +335,12 @@ fn chunks_are_opened_however_they_are_cut() {
     }
 }
 
-#[test]
+#[cfg_attr(test, test)]
 fn a_clock_that_is_wrong_shows_in_the_exchange_alone() {
     // Whoever is a day ahead thinks that the key has ended, and says so.
     let (world, conversation) = (World::new(), conversation(Options::default()));
     let mut exchange = Exchange::new(conversation, Want::Proof, None);
-    let rng = &mut UnwrapErr(SysRng);
+    let rng = &mut rng();
     let Step::Get { url, .. } = exchange.step(world.now(), rng) else { panic!() };
     let mut head = Head::new(200);
     head.content_type = Some("application/json".into());
@@ -355,3 +352,26 @@ fn a_clock_that_is_wrong_shows_in_the_exchange_alone() {
     let Step::Done(Err(err)) = exchange.step(later, rng) else { panic!() };
     assert!(matches!(&err, ClientError::NoKey { reason } if reason.contains("clock")), "{err}");
 }
+
+/// All of the above, by name.
+#[allow(dead_code, reason = "vectors/runner plays them")]
+pub(crate) const SCENES: [(&str, fn()); 9] = [
+    (
+        "a_key_serves_until_the_clock_says_that_it_does_not",
+        a_key_serves_until_the_clock_says_that_it_does_not,
+    ),
+    ("an_outdated_key_is_renewed_by_the_next_call", an_outdated_key_is_renewed_by_the_next_call),
+    (
+        "what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow",
+        what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow,
+    ),
+    ("a_connection_that_breaks_costs_no_inference", a_connection_that_breaks_costs_no_inference),
+    (
+        "no_pause_is_begun_that_the_timeout_would_cut_short",
+        no_pause_is_begun_that_the_timeout_would_cut_short,
+    ),
+    ("a_request_over_the_servers_limit_is_not_sent", a_request_over_the_servers_limit_is_not_sent),
+    ("one_call_attests_and_the_others_wait_for_it", one_call_attests_and_the_others_wait_for_it),
+    ("chunks_are_opened_however_they_are_cut", chunks_are_opened_however_they_are_cut),
+    ("a_clock_that_is_wrong_shows_in_the_exchange_alone", a_clock_that_is_wrong_shows_in_the_exchange_alone),
+];

@@ -9,7 +9,12 @@ mod fake;
 mod proxies;
 mod resumption;
 
+use confonnx_attest::merkle::Tree;
+use confonnx_attest::produce::Attester;
+use confonnx_attest::{Digest, Document, report_data};
 use confonnx_client::{Client, ClientError, DataType, Expectations, Options, Policy, Shape, Tensor};
+use getrandom::SysRng;
+use getrandom::rand_core::UnwrapErr;
 
 use fake::Fake;
 
@@ -23,6 +28,17 @@ fn client_with(server: &Fake, options: Options) -> Client {
 
 fn policy() -> Policy {
     Policy::new(Expectations::new().allow_debug(true)).unwrap()
+}
+
+fn rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+/// The attestation document of the insecure TEE for the only nonce of `tree`.
+fn document(key_configs: &[u8], claims: &[u8], tree: &Tree) -> Vec<u8> {
+    let bound = report_data(&tree.root(), key_configs, claims);
+    let evidence = Attester::insecure(Digest([0xe1; 32])).evidence(&bound).unwrap();
+    Document::new(key_configs.to_vec(), claims.to_vec(), evidence, tree.root(), tree.proof(0)).to_json()
 }
 
 /// What the fake server echoes.
