@@ -1,11 +1,10 @@
 //! What a client is told.
 
 use std::ffi::c_char;
-use std::fmt::Display;
 use std::time::Duration;
 
 use confonnx_client::{
-    Aead, Expectations, Kem, Options, Policy, Proxy, SigningKey, load_enclave_hash, load_policy,
+    Given, GivenError, GivenOption, NameError, Options, Policy, Proxy, load_enclave_hash, load_policy,
 };
 
 use crate::error::{ConfonnxCode, ConfonnxError, Failure};
@@ -76,8 +75,12 @@ impl ConfonnxOptions {
             "auth_key" => self.options.auth_key = Some(value.into()),
             "basic_user" => self.basic_user = Some(value.into()),
             "basic_password" => self.basic_password = Some(value.into()),
-            "kem" => self.options.kem = choice(name, value, Kem::from_name, &Kem::ALL.map(Kem::name))?,
-            "aead" => self.options.aead = choice(name, value, Aead::from_name, &Aead::ALL.map(Aead::name))?,
+            "kem" => {
+                self.options.kem = value.parse().map_err(|err: NameError| Failure::argument(name, err))?
+            }
+            "aead" => {
+                self.options.aead = value.parse().map_err(|err: NameError| Failure::argument(name, err))?
+            }
             "chunked" => self.options.chunked = parsed(name, value, "true or false")?,
             "resumption" => self.options.resumption = parsed(name, value, "true or false")?,
             "relay" => self.options.relay = Some(value.into()),
@@ -106,33 +109,25 @@ impl ConfonnxOptions {
     }
 
     fn policy(&self) -> Result<Policy, Failure> {
-        let mut expected = match &self.policy {
-            Some(_) if self.allow_debug => {
-                return Err(Failure::policy(
-                    "allow_debug: expected none beside a policy, which says itself whether debug is allowed",
-                ));
-            }
-            Some(source) => load_policy(source).map_err(Failure::policy)?,
-            None => Expectations::new().allow_debug(self.allow_debug),
-        };
-        let hashes = all("enclave_hash", &self.enclave_hashes, load_enclave_hash)?;
-        let keys = all("enclave_signing_key", &self.signing_keys, SigningKey::from_pem)?;
-        let models = all("model_hash", &self.model_hashes, str::parse)?;
-        expected
-            .narrow_signing_keys(keys)
-            .and_then(|()| expected.narrow_enclave_hashes(hashes))
-            .and_then(|()| expected.narrow_model_hashes(models))
-            .and_then(|()| Policy::new(expected))
-            .map_err(Failure::policy)
+        let policy = self.policy.as_deref().map(load_policy).transpose().map_err(Failure::policy)?;
+        let mut beside = Given::default();
+        (beside.enclave_hashes, beside.signing_keys) = (&self.enclave_hashes, &self.signing_keys);
+        (beside.model_hashes, beside.allow_debug) = (&self.model_hashes, self.allow_debug);
+        beside.narrow(policy, load_enclave_hash).map_err(|err| match &err {
+            GivenError::Option { option, .. } => Failure::policy(format!("{}: {err}", named(*option))),
+            _ => Failure::policy(err),
+        })
     }
 }
 
-fn all<T, E: Display>(
-    name: &str,
-    given: &[String],
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<Vec<T>, Failure> {
-    given.iter().map(|text| parse(text).map_err(|err| Failure::policy(format!("{name}: {err}")))).collect()
+fn named(option: GivenOption) -> &'static str {
+    match option {
+        GivenOption::EnclaveHash => "enclave_hash",
+        GivenOption::SigningKey => "enclave_signing_key",
+        GivenOption::ModelHash => "model_hash",
+        GivenOption::AllowDebug => "allow_debug",
+        _ => "policy",
+    }
 }
 
 fn parsed<T: std::str::FromStr>(name: &str, value: &str, expected: &str) -> Result<T, Failure> {
@@ -144,15 +139,4 @@ fn milliseconds(name: &str, value: &str) -> Result<Duration, Failure> {
         0 => Err(Failure::argument(name, "expected milliseconds above 0, found 0")),
         time => Ok(Duration::from_millis(time)),
     }
-}
-
-fn choice<T>(
-    name: &str,
-    value: &str,
-    parse: impl Fn(&str) -> Option<T>,
-    known: &[&str],
-) -> Result<T, Failure> {
-    let unknown =
-        || Failure::argument(name, format!("expected one of {}, found {value:?}", known.join(", ")));
-    parse(value).ok_or_else(unknown)
 }

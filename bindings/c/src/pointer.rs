@@ -122,7 +122,7 @@ pub(crate) unsafe fn run<T>(
     }
 }
 
-/// The same, for a function that gives nothing.
+/// As [`run`], for a function that gives nothing.
 ///
 /// # Safety
 /// `error` is null or can be written to.

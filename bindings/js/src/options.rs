@@ -1,9 +1,8 @@
 //! What a client is told, from JSON.
 
-use std::fmt::Display;
 use std::time::Duration;
 
-use confonnx_client::{Aead, Expectations, Kem, Options, Policy, Preset, SigningKey};
+use confonnx_client::{Expectations, Given, GivenError, GivenOption, NameError, Options, Policy, Preset};
 use serde::Deserialize;
 
 use crate::error;
@@ -11,7 +10,7 @@ use crate::error;
 /// The options that decide; those of the transport stay in JavaScript.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct Given {
+struct Told {
     policy: Option<String>,
     enclave_hash: Vec<String>,
     enclave_signing_key: Vec<String>,
@@ -31,7 +30,7 @@ struct Given {
 
 /// The policy and the options that the client takes.
 pub(crate) fn parse(json: &str) -> Result<(Policy, Options), String> {
-    let given: Given = serde_json::from_str(json).map_err(|err| error::argument("options", err))?;
+    let given: Told = serde_json::from_str(json).map_err(|err| error::argument("options", err))?;
     let mut options = Options::new().chunked(given.chunked);
     options.resumption = given.resumption.unwrap_or(true);
     options.relay.clone_from(&given.relay);
@@ -43,10 +42,10 @@ pub(crate) fn parse(json: &str) -> Result<(Policy, Options), String> {
         options = options.inner_header(name, value.as_str());
     }
     if let Some(name) = &given.kem {
-        options.kem = choice("kem", name, Kem::from_name, &Kem::ALL.map(Kem::name))?;
+        options.kem = name.parse().map_err(|err: NameError| error::argument("kem", err))?;
     }
     if let Some(name) = &given.aead {
-        options.aead = choice("aead", name, Aead::from_name, &Aead::ALL.map(Aead::name))?;
+        options.aead = name.parse().map_err(|err: NameError| error::argument("aead", err))?;
     }
     if let Some(milliseconds) = given.timeout {
         let timeout = Duration::try_from_secs_f64(milliseconds / 1000.0).ok().filter(|time| !time.is_zero());
@@ -73,48 +72,32 @@ pub(crate) fn whole(number: f64) -> Option<u64> {
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
 /// The preset or the text of a policy file, narrowed to what is given beside it.
-fn policy(given: &Given) -> Result<Policy, String> {
-    let mut expected = match given.policy.as_deref() {
-        Some(_) if given.allow_debug => {
-            return Err(error::policy(
-                "allowDebug: expected none beside a policy, which says itself whether debug is allowed",
-            ));
-        }
-        Some(source) => match source.trim().parse::<Preset>() {
+fn policy(given: &Told) -> Result<Policy, String> {
+    let policy = match given.policy.as_deref() {
+        Some(source) => Some(match source.trim().parse::<Preset>() {
             Ok(preset) => preset.into(),
             Err(_) => Expectations::from_toml(source, &mut |_| {
                 Err(std::io::Error::other("there are no files here: put what it says into the policy"))
             })
             .map_err(|err| error::policy(format!("policy: {err}")))?,
-        },
-        None => Expectations::new().allow_debug(given.allow_debug),
+        }),
+        None => None,
     };
-    let keys = parsed("enclaveSigningKey", &given.enclave_signing_key, SigningKey::from_pem)?;
-    let hashes = parsed("enclaveHash", &given.enclave_hash, str::parse)?;
-    let models = parsed("modelHash", &given.model_hash, str::parse)?;
-    expected
-        .narrow_signing_keys(keys)
-        .and_then(|()| expected.narrow_enclave_hashes(hashes))
-        .and_then(|()| expected.narrow_model_hashes(models))
-        .and_then(|()| Policy::new(expected))
-        .map_err(error::policy)
+    let mut beside = Given::default();
+    (beside.enclave_hashes, beside.signing_keys) = (&given.enclave_hash, &given.enclave_signing_key);
+    (beside.model_hashes, beside.allow_debug) = (&given.model_hash, given.allow_debug);
+    beside.narrow(policy, str::parse).map_err(|err| match &err {
+        GivenError::Option { option, .. } => error::policy(format!("{}: {err}", name(*option))),
+        _ => error::policy(err),
+    })
 }
 
-fn parsed<T, E: Display>(
-    name: &str,
-    given: &[String],
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<Vec<T>, String> {
-    given.iter().map(|text| parse(text).map_err(|err| error::policy(format!("{name}: {err}")))).collect()
-}
-
-fn choice<T>(
-    argument: &str,
-    name: &str,
-    parse: impl Fn(&str) -> Option<T>,
-    known: &[&str],
-) -> Result<T, String> {
-    let unknown =
-        || error::argument(argument, format!("expected one of {}, found {name:?}", known.join(", ")));
-    parse(name).ok_or_else(unknown)
+fn name(option: GivenOption) -> &'static str {
+    match option {
+        GivenOption::EnclaveHash => "enclaveHash",
+        GivenOption::SigningKey => "enclaveSigningKey",
+        GivenOption::ModelHash => "modelHash",
+        GivenOption::AllowDebug => "allowDebug",
+        _ => "policy",
+    }
 }

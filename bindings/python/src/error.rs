@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use confonnx_client::json::JsonError;
-use confonnx_client::{Check, ClientError, ModelRefused, Outcome, PolicyBuildError};
+use confonnx_client::{Check, ClientError, ModelRefused, Outcome};
 use confonnx_model::encrypted::{EncryptFileError, KeyError};
 use confonnx_model::{AnnotateError, HashError, ModelError, TensorProtoError};
 use pyo3::exceptions::PyValueError;
@@ -99,7 +99,7 @@ pub(crate) fn expectation(name: &str, error: impl Display) -> PyErr {
     PolicyError::new_err(format!("{name}: {error}"))
 }
 
-pub(crate) fn policy(error: PolicyBuildError) -> PyErr {
+pub(crate) fn policy(error: impl Display) -> PyErr {
     PolicyError::new_err(error.to_string())
 }
 

@@ -1,11 +1,10 @@
 //! What a client is told: the attributes of `confonnx.client.Options`.
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use confonnx_client::{
-    Aead, Expectations, Kem, Policy, Proxy, SigningKey, TokenSource, load_enclave_hash, load_policy,
+    Given, GivenError, GivenOption, NameError, Policy, Proxy, TokenSource, load_enclave_hash, load_policy,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -61,10 +60,10 @@ impl Options {
         }
         options.basic = self.basic.map(|(user, password)| (user, password.into()));
         if let Some(name) = self.kem {
-            options.kem = choice("kem", &name, Kem::from_name, &Kem::ALL.map(Kem::name))?;
+            options.kem = name.parse().map_err(|err: NameError| error::argument("kem", err))?;
         }
         if let Some(name) = self.aead {
-            options.aead = choice("aead", &name, Aead::from_name, &Aead::ALL.map(Aead::name))?;
+            options.aead = name.parse().map_err(|err: NameError| error::argument("aead", err))?;
         }
         if let Some(seconds) = self.timeout {
             options.timeout =
@@ -77,37 +76,27 @@ impl Options {
 
     /// The policy file or preset, narrowed to what is given beside it.
     fn policy(&self) -> PyResult<Policy> {
-        if self.policy.is_some() && self.enclave_allow_debug {
-            return Err(error::expectation(
-                "enclave_allow_debug",
-                "expected none beside a policy, which says itself whether debug is allowed",
-            ));
-        }
-        let mut expected = match &self.policy {
-            Some(source) => {
-                load_policy(&source.to_string_lossy()).map_err(|err| error::expectation("policy", err))?
-            }
-            None => Expectations::new().allow_debug(self.enclave_allow_debug),
-        };
-        let keys = parsed("enclave_signing_key", &self.enclave_signing_keys, SigningKey::from_pem)?;
-        let hashes = parsed("enclave_hash", &self.enclave_hashes, load_enclave_hash)?;
-        let models = parsed("enclave_model_hash", &self.enclave_model_hashes, str::parse)?;
-        expected
-            .narrow_signing_keys(keys)
-            .and_then(|()| expected.narrow_enclave_hashes(hashes))
-            .and_then(|()| expected.narrow_model_hashes(models))
-            .and_then(|()| Policy::new(expected))
-            .map_err(error::policy)
+        let wrong = |err| error::expectation("policy", err);
+        let source = self.policy.as_ref().map(|source| load_policy(&source.to_string_lossy()));
+        let policy = source.transpose().map_err(wrong)?;
+        let mut beside = Given::default();
+        (beside.enclave_hashes, beside.signing_keys) = (&self.enclave_hashes, &self.enclave_signing_keys);
+        (beside.model_hashes, beside.allow_debug) = (&self.enclave_model_hashes, self.enclave_allow_debug);
+        beside.narrow(policy, load_enclave_hash).map_err(|err| match err {
+            GivenError::Option { option, reason } => error::expectation(named(option), reason),
+            err => error::policy(err),
+        })
     }
 }
 
-/// The expectations `name`, each of them parsed.
-fn parsed<T, E: Display>(
-    name: &str,
-    given: &[String],
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> PyResult<Vec<T>> {
-    given.iter().map(|text| parse(text).map_err(|err| error::expectation(name, err))).collect()
+fn named(option: GivenOption) -> &'static str {
+    match option {
+        GivenOption::EnclaveHash => "enclave_hash",
+        GivenOption::SigningKey => "enclave_signing_key",
+        GivenOption::ModelHash => "enclave_model_hash",
+        GivenOption::AllowDebug => "enclave_allow_debug",
+        _ => "policy",
+    }
 }
 
 /// A bearer token, or what gives one for each call.
@@ -125,10 +114,4 @@ fn token_source(source: Py<PyAny>) -> TokenSource {
         let token = Python::attach(|py| source.call0(py)?.extract::<String>(py))?;
         Ok(token.into())
     })
-}
-
-fn choice<T>(argument: &str, name: &str, parse: impl Fn(&str) -> Option<T>, known: &[&str]) -> PyResult<T> {
-    let unknown =
-        || error::argument(argument, format!("expected one of {}, found {name:?}", known.join(", ")));
-    parse(name).ok_or_else(unknown)
 }

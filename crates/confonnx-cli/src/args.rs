@@ -80,10 +80,10 @@ pub(crate) struct Connection {
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
     /// Key encapsulation: x-wing (post-quantum), x25519 or p-256
-    #[arg(long, default_value = "x-wing", value_parser = kem)]
+    #[arg(long, default_value = "x-wing")]
     kem: Kem,
     /// Encryption: aes-256-gcm, aes-128-gcm or chacha20-poly1305
-    #[arg(long, default_value = "aes-256-gcm", value_parser = aead)]
+    #[arg(long, default_value = "aes-256-gcm")]
     aead: Aead,
 }
 
@@ -152,12 +152,4 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number of seconds from 0.001 to 86400".into()),
     }
-}
-
-fn kem(name: &str) -> Result<Kem, String> {
-    Kem::from_name(name).ok_or_else(|| format!("expected {}", Kem::ALL.map(Kem::name).join(", ")))
-}
-
-fn aead(name: &str) -> Result<Aead, String> {
-    Aead::from_name(name).ok_or_else(|| format!("expected {}", Aead::ALL.map(Aead::name).join(", ")))
 }

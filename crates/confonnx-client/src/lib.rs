@@ -38,6 +38,7 @@
 mod base;
 pub mod conversation;
 mod error;
+mod given;
 mod inference;
 pub mod json;
 mod model_ref;
@@ -48,6 +49,7 @@ mod repository;
 mod request;
 
 pub use error::{BoxError, ClientError, ErrorKind};
+pub use given::{Given, GivenError, GivenOption};
 pub use model_ref::ModelRef;
 #[cfg(feature = "native")]
 pub use native::{Client, LoadError, Stream, blocking, load_enclave_hash, load_policy};
@@ -68,5 +70,5 @@ pub use confonnx_attest::{
 pub use confonnx_model::encrypted::{KeyError, ModelKey, OwnerKey, OwnerKeyError};
 pub use confonnx_protocol::bhttp::Fields;
 pub use confonnx_protocol::oip::{ModelMetadata, OipError, ServerMetadata, TensorMetadata};
-pub use confonnx_protocol::{Aead, Kem, SealError};
+pub use confonnx_protocol::{Aead, Kem, NameError, SealError};
 pub use confonnx_tensor::{DataType, Shape, Tensor, TensorError};

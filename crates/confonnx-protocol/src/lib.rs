@@ -42,4 +42,4 @@ pub use code::Code;
 pub use context::SealError;
 pub use key_config::KeyConfig;
 pub use secret::{EpochSecret, Plaintext};
-pub use suite::{Aead, Kem};
+pub use suite::{Aead, Kem, NameError};

@@ -1,6 +1,6 @@
 //! The algorithms that can be negotiated, by their registered identifiers (RFC 9180 §7, draft-ietf-hpke-pq).
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// The only key derivation function: HKDF-SHA256 (RFC 9180 §7.2).
 pub const KDF_ID: u16 = 0x0001;
@@ -10,6 +10,20 @@ pub const TAG_LEN: usize = 16;
 
 /// Bytes of a nonce, the same for every [`Aead`].
 pub(crate) const NONCE_LEN: usize = 12;
+
+/// A name of no algorithm that is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected one of {expected}, found {found:?}")]
+pub struct NameError {
+    expected: String,
+    found: String,
+}
+
+impl NameError {
+    fn new(known: &[&str], found: &str) -> Self {
+        Self { expected: known.join(", "), found: found.to_owned() }
+    }
+}
 
 /// A key encapsulation mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +87,14 @@ impl Kem {
     }
 }
 
+impl FromStr for Kem {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        Self::from_name(name).ok_or_else(|| NameError::new(&Self::ALL.map(Self::name), name))
+    }
+}
+
 impl fmt::Display for Kem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -133,6 +155,14 @@ impl Aead {
     /// Bytes of the exported secret and of the nonce that starts a reply: max(Nn, Nk) (RFC 9458 §4.4).
     pub const fn reply_nonce_len(self) -> usize {
         if self.key_len() > NONCE_LEN { self.key_len() } else { NONCE_LEN }
+    }
+}
+
+impl FromStr for Aead {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        Self::from_name(name).ok_or_else(|| NameError::new(&Self::ALL.map(Self::name), name))
     }
 }
 

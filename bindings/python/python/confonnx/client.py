@@ -225,12 +225,12 @@ class Client(_Base):
         kem: `x-wing` (post-quantum hybrid, the default), `x25519` or `p-256`.
         aead: `aes-256-gcm` (the default), `aes-128-gcm` or `chacha20-poly1305`.
         timeout: For one call with its key exchange and retries, in seconds; 60 when not given.
-        sessions: Resume sessions: from the third call on, requests need no key encapsulation of their own. They can then be
-            linked to each other, and a session's secret, as long as it lives, opens all of them (docs/protocol.md, 4.1).
+        sessions: Resume: from the third call on, requests need no key encapsulation of their own. They can then be linked to
+            each other, and the resumption's secret, as long as it lives, opens all of them (docs/protocol.md, 4.1).
         relay: URL of an Oblivious HTTP relay that takes the sealed requests, so that the server does not see whose they
-            are; never with sessions. It is asked for proofs, too, and never gets `auth`.
+            are; never resumed. It is asked for proofs, too, and never gets `auth`.
         chunked: Seal requests chunk by chunk as they are sent, and open replies as they arrive, so that sealing, sending
-            and opening of large tensors overlap; without sessions.
+            and opening of large tensors overlap; never resumed.
         retries: How often a call is repeated, after a pause that grows, when the server was too busy to run it or the
             connection broke; what may have run is run again only if that changes nothing, as for inference. `timeout` is
             for all tries together.
