@@ -123,7 +123,7 @@ def join(given: Join) -> Joined:
 
 
 @dataclass
-class Sessions:
+class Resuming:
     """Clients that resume, behind a balancer that knows nothing of them (`sticky` 0) or keeps most calls at one replica."""
 
     replicas: int
@@ -142,7 +142,7 @@ class Used:
     """Part of the calls that were sent twice: by a resumption that the replica does not know, then in full."""
 
 
-def sessions(given: Sessions) -> Used:
+def resuming(given: Resuming) -> Used:
     rng = random.Random(given.seed)
     calls = resumed = twice = 0
     for _ in range(given.clients):
@@ -194,7 +194,7 @@ def text() -> str:
     for count in (1, 3, 30, 1000):
         for between in (0.1, 10.0):
             for sticky in (0.0, 0.99) if count > 1 else (0.0,):
-                used = sessions(Sessions(count, between, sticky, clients=40 if between < 1 else 300))
+                used = resuming(Resuming(count, between, sticky, clients=40 if between < 1 else 300))
                 cpu = used.resumed * quick + (1 - used.resumed) * sealed + used.twice * quick
                 kept = "by chance" if not sticky else f"{sticky:.0%}"
                 lines.append(f"| {count:,} | {between:g} | {kept} | {used.resumed:.0%} | {used.twice:.1%} | {cpu:.0f} |")

@@ -246,11 +246,11 @@ def memory(found: Results) -> str:
     if "bytes_a_connection" in numbers:
         each = numbers["bytes_a_connection"]
         lines.append(f"- an idle connection: {each:,.0f} bytes, so {each * 1e6 / 2**30:.1f} GiB for 10⁶ over all replicas;")
-    if "bytes_a_session" in numbers:
-        each = numbers["bytes_a_session"]
+    if "bytes_a_resumption" in numbers:
+        each = numbers["bytes_a_resumption"]
         lines.append(
             f"- a resumption: {each:,.0f} bytes, so {each * 1e6 / 2**20:,.0f} MiB for 10⁶ over all replicas; a replica holds "
-            f"{scaling.MAX_SESSIONS:,} by default (`--max-resumptions`), and a client whose resumption is gone sends a full request;"
+            f"{scaling.MAX_RESUMPTIONS:,} by default (`--max-resumptions`), and a client whose resumption is gone sends a full request;"
         )
     if "bytes_a_request" in numbers:
         each = numbers["bytes_a_request"]

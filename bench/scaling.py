@@ -12,7 +12,7 @@ WINDOW_S = 600
 """How long the server remembers an encapsulated key (docs/protocol.md: twice the window of `date`)."""
 REPLAY_CAPACITY = 16_777_216
 """--replay-capacity, by default."""
-MAX_SESSIONS = 65_536
+MAX_RESUMPTIONS = 65_536
 """--max-resumptions, by default."""
 
 

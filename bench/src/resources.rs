@@ -32,7 +32,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure, all by default.
-    #[arg(long, value_delimiter = ',', default_values = ["memory", "start", "connections", "idle", "sessions", "requests", "resumed", "attestation", "threads", "large"], value_name = "WHAT,…")]
+    #[arg(long, value_delimiter = ',', default_values = ["memory", "start", "connections", "idle", "resumptions", "requests", "resumed", "attestation", "threads", "large"], value_name = "WHAT,…")]
     only: Vec<What>,
     /// Times that each is measured; medians are over these.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -64,11 +64,11 @@ enum What {
     Connections,
     /// Memory of connections that do nothing.
     Idle,
-    /// Memory of sessions.
-    Sessions,
+    /// Memory of resumptions.
+    Resumptions,
     /// Memory over many requests, each to an encapsulated key of its own.
     Requests,
-    /// Memory over many requests in sessions.
+    /// Memory over many resumed requests.
     Resumed,
     /// What a fresh attestation document costs.
     Attestation,
@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             What::Start => bench.start(&tiny),
             What::Connections => bench.connections(&tiny),
             What::Idle => bench.idle(&tiny),
-            What::Sessions => bench.sessions(&tiny),
+            What::Resumptions => bench.resumptions(&tiny),
             What::Attestation => bench.attestation(&tiny),
             What::Threads => bench.threads(&squeezenet),
             What::Large => bench.large(&args.models.join("total.onnx")),
@@ -323,8 +323,8 @@ impl Bench {
         })
     }
 
-    /// Memory that a session takes, with the entry in the replay table of the request that opened it.
-    fn sessions(&self, path: &Path) -> anyhow::Result<Finding> {
+    /// Memory that a resumption takes, with the entry in the replay table of the request that opened it.
+    fn resumptions(&self, path: &Path) -> anyhow::Result<Finding> {
         let (name, bare) = self.load(path)?;
         let server = self.serve(path, &[])?;
         let sealer = Sealer::new(&server.url, &name, Kem::XWing)?.resuming();
@@ -332,17 +332,17 @@ impl Bench {
         asked.round(CLIENTS, self.length)?;
         let before = server.group.memory("VmRSS")?;
         let mut client = asked.open()?;
-        for _ in 0..SESSIONS {
+        for _ in 0..RESUMPTIONS {
             asked.sealer.ask(&mut client, &bare)?;
             client.forget();
         }
-        let each = server.group.memory("VmRSS")?.saturating_sub(before) as f64 / f64::from(SESSIONS);
+        let each = server.group.memory("VmRSS")?.saturating_sub(before) as f64 / f64::from(RESUMPTIONS);
         Ok(Finding {
-            what: "memory of a session",
+            what: "memory of a resumption",
             target: "",
-            measured: format!("{name}: {each:.0} bytes, over {SESSIONS}"),
+            measured: format!("{name}: {each:.0} bytes, over {RESUMPTIONS}"),
             met: true,
-            numbers: BTreeMap::from([("bytes_a_session", each)]),
+            numbers: BTreeMap::from([("bytes_a_resumption", each)]),
         })
     }
 
@@ -479,7 +479,7 @@ impl Bench {
         );
         Ok(if resumed {
             Finding {
-                what: "memory over many requests in sessions",
+                what: "memory over many resumed requests",
                 target: "flat: at most 2 MiB more in the second half",
                 measured,
                 met: growth <= 2.0,
@@ -505,6 +505,6 @@ const CLIENTS: usize = 8;
 /// Bytes.
 const LARGE: usize = 1 << 30;
 const IDLE: usize = 512;
-const SESSIONS: u32 = 20_000;
+const RESUMPTIONS: u32 = 20_000;
 const ATTESTING: usize = 64;
 const CONNECTIONS: [usize; 4] = [8, 64, 256, 512];

@@ -30,10 +30,10 @@ pub(crate) struct Sealer {
     resumes: bool,
 }
 
-/// One client: a connection, and the session that its first request opened.
+/// One client: a connection, and what its first request resumed.
 pub(crate) struct SealedClient {
     connection: Connection,
-    session: Option<Resumption>,
+    resumption: Option<Resumption>,
 }
 
 impl Sealer {
@@ -46,24 +46,24 @@ impl Sealer {
         Ok(Self { key, path: format!("/v2/models/{model}/infer"), resumes: false })
     }
 
-    /// Clients open a session with their first request and stay in it.
+    /// Clients offer a resumption with their first request and use it from then on.
     pub(crate) fn resuming(self) -> Self {
         Self { resumes: true, ..self }
     }
 
     pub(crate) fn open(address: SocketAddr) -> anyhow::Result<SealedClient> {
-        Ok(SealedClient { connection: Connection::open(address)?, session: None })
+        Ok(SealedClient { connection: Connection::open(address)?, resumption: None })
     }
 
-    /// Writes, seals, sends, opens and reads one request: in the client's session, or else to an encapsulated key of its
+    /// Writes, seals, sends, opens and reads one request: by the client's resumption, or else to an encapsulated key of its
     /// own.
     pub(crate) fn ask(&self, client: &mut SealedClient, bare: &Bare) -> anyhow::Result<Duration> {
         let (start, mut rng) = (Instant::now(), UnwrapErr(SysRng));
-        let SealedClient { connection, session } = client;
-        let (request, opener, media, offer) = match session {
-            Some(session) => {
+        let SealedClient { connection, resumption } = client;
+        let (request, opener, media, offer) = match resumption {
+            Some(resumption) => {
                 let (request, opener) =
-                    session.seal(message(&self.path, bare, Resumption::ROOM, false)?, &mut rng)?;
+                    resumption.seal(message(&self.path, bare, Resumption::ROOM, false)?, &mut rng)?;
                 (request, opener, "message/confonnx-session-req", None)
             }
             None => {
@@ -91,8 +91,8 @@ impl Sealer {
         let response = InferResponse::decode(body, json_len)?;
         let time = start.elapsed();
         if let Some(offer) = offer {
-            let grant = field(RESUMPTION_FIELD).context("the server granted no session")?;
-            *session = Some(offer.accept(&grant.parse()?));
+            let grant = field(RESUMPTION_FIELD).context("the server granted no resumption")?;
+            *resumption = Some(offer.accept(&grant.parse()?));
         }
         same(&bare.outputs, &response.outputs).context("the sealed answer differs from bare ONNX Runtime")?;
         Ok(time)
@@ -100,9 +100,9 @@ impl Sealer {
 }
 
 impl SealedClient {
-    /// Asks without a session the next time.
+    /// Asks without a resumption the next time.
     pub(crate) fn forget(&mut self) {
-        self.session = None;
+        self.resumption = None;
     }
 }
 
@@ -232,13 +232,13 @@ mod tests {
             }
         }
 
-        // The second request of a client that resumes is sealed in the session of its first.
+        // The second request of a client that resumes is sealed by what its first resumed.
         let mut client = Sealer::open(address).unwrap();
         sealer(Kem::XWing).resuming().ask(&mut client, &bare).unwrap();
-        assert!(client.session.is_some());
+        assert!(client.resumption.is_some());
         client.forget();
         sealer(Kem::XWing).ask(&mut client, &bare).unwrap();
-        assert!(client.session.is_none());
+        assert!(client.resumption.is_none());
 
         // A wrong answer is noticed.
         let mut other = Bare::new(models::load(&settings, &runtime).unwrap().model).unwrap();

@@ -4,7 +4,7 @@ import re
 
 import fleet
 import pytest
-from fleet import Join, Sessions, join, sessions
+from fleet import Join, Resuming, join, resuming
 
 
 def test_the_page_is_what_the_simulation_makes():
@@ -35,19 +35,19 @@ def test_joiners_that_are_pushed_out_begin_again_and_all_join():
     assert found.most_joins == 999
 
 
-def test_a_single_replica_knows_every_session():
-    found = sessions(Sessions(replicas=1, between_s=1))
+def test_a_single_replica_knows_every_resumption():
+    found = resuming(Resuming(replicas=1, between_s=1))
     assert found.twice == 0 and found.resumed > 0.98
 
 
-def test_by_chance_a_session_is_where_the_client_comes_once_in_as_many_replicas():
-    # Seldom enough that no pause begins: a session is over before the eighth call.
-    found = sessions(Sessions(replicas=2, between_s=10, clients=2000, seconds=40))
+def test_by_chance_a_resumption_is_where_the_client_comes_once_in_as_many_replicas():
+    # Seldom enough that no pause begins: a resumption is over before the eighth call.
+    found = resuming(Resuming(replicas=2, between_s=10, clients=2000, seconds=40))
     assert found.resumed / (found.resumed + found.twice) == pytest.approx(0.5, abs=0.04)
 
 
 def test_calls_that_keep_to_a_replica_resume():
-    kept, chance = sessions(Sessions(30, 10, sticky=1.0)), sessions(Sessions(30, 10))
+    kept, chance = resuming(Resuming(30, 10, sticky=1.0)), resuming(Resuming(30, 10))
     assert kept.resumed > 0.95 and kept.twice == 0
     assert chance.resumed < 0.05 and chance.twice > 0.2
 

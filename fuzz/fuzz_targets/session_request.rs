@@ -5,15 +5,15 @@ use std::{sync::LazyLock, time::Duration};
 use confonnx_attest::UnixTime;
 use confonnx_protocol::{
     EpochSecret,
-    server::{Epoch, KeyRing, OpenError, RingConfig, ResumptionLimits},
     resumption::ResumptionGrant,
+    server::{Epoch, KeyRing, OpenError, ResumptionLimits, RingConfig},
 };
 use libfuzzer_sys::fuzz_target;
 use rand_core::{Infallible, TryCryptoRng, TryRng};
 
 const NOW: UnixTime = UnixTime(1_795_426_200);
 
-/// That of vectors/session, after it granted their session.
+/// That of vectors/session, after it granted their resumption.
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     let (day, resumption) =
         (Duration::from_secs(86_400), ResumptionLimits { max: 16, lifetime: Duration::from_secs(600) });
@@ -25,7 +25,7 @@ static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     ring.install(epoch, NOW).expect("a sound epoch");
     let opening = include_bytes!("../seeds/session_request/opening").to_vec();
     let (opened, _) = ring.open(opening, NOW).expect("sealed to this ring");
-    opened.grant_resumption(&mut Ids(0xa0)).expect("a session");
+    opened.grant_resumption(&mut Ids(0xa0)).expect("a resumption");
     ring
 });
 

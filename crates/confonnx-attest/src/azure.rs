@@ -95,7 +95,7 @@ pub(crate) struct Facts {
 }
 
 impl Evidence {
-    /// The same for any data that a quote may carry and, for tests, under other roots.
+    /// As `verify`, for any data that a quote may carry and, for tests, under other roots.
     fn verify_with(
         &self,
         roots: &snp::Roots,

@@ -180,7 +180,7 @@ impl Claims {
     pub fn binding(&self) -> [u8; 32] {
         let Self { protocol, build, runtime, models, key_source, client_auth, settings, .. } = self;
         let bound = Bound { protocol, build, runtime, models, key_source, client_auth, settings };
-        // The same: serializing cannot fail.
+        // As in `to_bytes`: serializing cannot fail.
         Sha256::digest(serde_json::to_vec(&bound).unwrap_or_default()).into()
     }
 

@@ -200,7 +200,7 @@ impl Documents {
         let mut json = self.shared.clone();
         if let Some(proof) = proof {
             json.extend_from_slice(b",\"proof\":");
-            // The same: it cannot fail.
+            // Numbers and strings only: serializing them cannot fail.
             json.append(&mut serde_json::to_vec(&WireProof::write(proof)).unwrap_or_default());
         }
         json.extend_from_slice(CLOSING);

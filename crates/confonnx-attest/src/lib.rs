@@ -48,6 +48,7 @@ mod image;
 #[cfg(feature = "insecure-dev")]
 pub mod insecure;
 pub mod json;
+pub mod key_service;
 mod list;
 mod maa;
 pub mod measure;
@@ -59,7 +60,6 @@ mod policy;
 pub mod produce;
 mod proof;
 mod raw;
-pub mod release;
 pub mod sgx;
 mod shown;
 pub mod snp;

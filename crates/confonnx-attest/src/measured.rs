@@ -25,7 +25,7 @@ pub(crate) struct Signer {
 pub(crate) type DigestOf = fn(&[u8]) -> Option<Vec<u8>>;
 
 impl<F> Measured<F> {
-    /// The same with other facts.
+    /// What was measured, with other facts.
     pub(crate) fn map<T>(self, facts: impl FnOnce(F) -> T) -> Measured<T> {
         let Self { enclave_hash, signer, debug, facts: own } = self;
         Measured { enclave_hash, signer, debug, facts: facts(own) }

@@ -57,7 +57,7 @@ impl Evidence {
         self.verify_carrying(root, report_data, now, verdict)
     }
 
-    /// The same for other data than ours.
+    /// As `verify`, for a document that carries other data than ours.
     fn verify_carrying(
         &self,
         root: &[u8],

@@ -159,7 +159,7 @@ impl Policy {
         })
     }
 
-    /// The same, that accepts no older word of the vendor than `own` has: no lower number of TCB recovery events.
+    /// This policy, which accepts no older word of the vendor than `own` has: no lower number of TCB recovery events.
     pub fn no_older_than(mut self, own: &Genuine) -> Self {
         if let Some(number) = own.measured.facts.tcb_evaluation() {
             self.expected.platforms.raise_tcb_evaluation(number);

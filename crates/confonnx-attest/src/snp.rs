@@ -15,21 +15,21 @@ use crate::{EnclaveHash, Hex, UnixTime, Verdict, digest};
 mod chain;
 mod collateral;
 mod id_key;
+mod key_service;
 pub mod measure;
 mod policy;
 #[cfg(feature = "produce")]
 mod produce;
-mod release;
 mod report;
 #[cfg(feature = "produce")]
 mod table;
 
 pub(crate) use chain::{Endorsements, Roots};
 use id_key::signer_of;
+pub use key_service::FormError;
 pub use policy::{MinimumTcb, Policy};
 #[cfg(feature = "produce")]
 pub use produce::{Device, DeviceError};
-pub use release::FormError;
 pub use report::Tcb;
 pub(crate) use report::{Product, REPORT_BYTES, Report, SigningKey};
 

@@ -187,7 +187,7 @@ impl Attested for Evidence {
 }
 
 impl Evidence {
-    /// The same for any data that a quote may carry.
+    /// As `verify`, for any data that a quote may carry.
     fn verify_carrying(&self, data: &[u8], now: UnixTime, verdict: &mut Verdict) -> Option<Measured<Facts>> {
         let names = Names { signature: "signature", data: "report data" };
         let quoted = self.quote.verify(&self.ak, data, &self.pcrs, names, verdict);

@@ -64,7 +64,7 @@ pub enum Outcome {
     Undecided,
     /// Nothing was expected by the caller: stated so that it is not overlooked.
     Info,
-    /// The same, of a setting that is not as it is unless somebody changes it.
+    /// Nothing was expected by the caller, of a setting that is not as it is unless somebody changes it.
     Notable,
 }
 

@@ -13,7 +13,7 @@ use crate::{model, print};
 ///
 /// A server may then run requests of several callers together. Only the model's owner can know it: the answer to each row must be the same whatever the other rows are, which is not so
 /// where a scale, a mean or a maximum is taken over all of them. The statement is part of the file, so the model hash changes.
-/// A server tries it when it loads the model, and batches nothing if it sees a difference.
+/// A server tries the statement when it loads the model, and batches nothing if it sees a difference.
 #[derive(Args)]
 pub(crate) struct Annotate {
     /// The .onnx file

@@ -249,7 +249,7 @@ fn report(
         "enclave_hash": result.as_ref().ok().map(|trusted| trusted.enclave_hash()),
         "models": result.as_ref().ok().map(|trusted| trusted.claims().models.iter().map(model).collect::<Vec<_>>()),
         "claims": document.claims_json().unwrap_or(Value::Null),
-        // Only then does hardware vouch for them.
+        // Only then does hardware vouch for the claims.
         "claims_genuine": genuine,
     }))
 }

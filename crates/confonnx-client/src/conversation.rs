@@ -158,7 +158,7 @@ impl Conversation {
         let mut state = self.state();
         state.key = state.key.as_ref().map(|key| Arc::new(key.afresh()));
         state.attesting = false;
-        // They belong to the original's threads.
+        // The wakers belong to the original's threads.
         std::mem::forget(std::mem::take(&mut state.waiting));
     }
 

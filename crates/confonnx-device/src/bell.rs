@@ -8,7 +8,8 @@ use rustix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// An eventfd that another process rings, which may be hostile: it decides when whoever waits wakes up, and nothing else.
+/// An eventfd that another process rings. That process may be hostile: it decides when whoever waits wakes up, and
+/// nothing else.
 #[derive(Clone, Debug)]
 pub struct Bell(Arc<OwnedFd>);
 

@@ -98,7 +98,7 @@ struct ExtendedReportRequest {
     padding: u32,
 }
 
-/// What the kernel may use to reach the memory it points to.
+/// The number by which the kernel reaches the memory that `pointer` points to.
 fn address<T>(pointer: *mut T) -> u64 {
     pointer.expose_provenance() as u64
 }

@@ -11,7 +11,7 @@ mod run;
 mod step;
 mod trial;
 
-use confonnx_tensor::DataType;
+use confonnx_tensor::{DataType, Erased};
 
 pub(crate) use self::{memory::Memories, step::Order};
 use crate::port::TensorInfo;
@@ -19,12 +19,12 @@ use crate::port::TensorInfo;
 /// Tokens of one sequence that a model is to read next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feed {
-    /// Which.
+    /// The sequence.
     pub sequence: u64,
     /// How many tokens of it the model remembers; with none it is a new one.
     pub past: usize,
     /// The tokens.
-    pub tokens: Vec<i64>,
+    pub tokens: Erased<Vec<i64>>,
     /// Whether the logits of the next token are wanted.
     pub wanted: bool,
 }

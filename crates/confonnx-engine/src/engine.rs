@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, thread, time::Duration};
 
-use confonnx_tensor::Tensor;
+use confonnx_tensor::{Erased, Tensor};
 use tokio::runtime::{Builder, Handle, Runtime as Waiting};
 
 use crate::{
@@ -190,20 +190,23 @@ impl LoadedModel {
     /// # Errors
     /// [`InferError`] when there is no such sequence, the model fails, or its process does: then no sequence of `feeds` is
     /// remembered any more, and after the end of the process no other one either.
-    pub fn step(&self, close: &[u64], feeds: &[Feed]) -> Result<Vec<Option<Vec<f32>>>, InferError> {
+    pub fn step(&self, close: &[u64], feeds: &[Feed]) -> Result<Vec<Option<Erased<Vec<f32>>>>, InferError> {
         let order = Order { close: close.to_vec(), feeds: feeds.to_vec() };
-        let inputs = order.tensors().ok_or(InferError::Crashed)?;
+        let inputs = Erased::new(order.tensors().ok_or(InferError::Crashed)?);
         let mut outputs = match self {
             Self::InProcess(model) => model.step(&inputs)?,
             Self::Isolated(model) => model.step(&inputs)?,
         };
         let logits = outputs.pop().map(|(_, tensor)| tensor.into_data().into_owned()).unwrap_or_default();
+        let logits = Erased::new(logits);
         let vocabulary = self.decoder().map_or(1, Decoder::vocabulary).max(1);
         let mut rows = logits.chunks_exact(vocabulary.saturating_mul(size_of::<f32>()));
         let number = |bytes: &[u8]| bytes.try_into().map_or(f32::NAN, f32::from_le_bytes);
         let row = |feed: &Feed| match (feed.wanted, feed.wanted.then(|| rows.next()).flatten()) {
             (false, _) => Ok(None),
-            (true, Some(row)) => Ok(Some(row.chunks_exact(size_of::<f32>()).map(number).collect())),
+            (true, Some(row)) => {
+                Ok(Some(row.chunks_exact(size_of::<f32>()).map(number).collect::<Vec<_>>().into()))
+            }
             // A process that says less than it was asked.
             (true, None) => Err(InferError::Crashed),
         };

@@ -75,7 +75,7 @@ impl Made {
         Some((info.name.clone(), Tensor::new(info.dtype, Shape::new(dims).ok()?, data).ok()?))
     }
 
-    /// The same for all of `infos`.
+    /// [`rows`](Self::rows) for each of `infos`.
     pub(crate) fn all(
         self,
         infos: &[TensorInfo],

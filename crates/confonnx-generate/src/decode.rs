@@ -5,6 +5,8 @@ mod sequence;
 
 use std::{collections::VecDeque, sync::Arc};
 
+use confonnx_tensor::Erased;
+
 use self::sequence::Sequence;
 use crate::{
     sample::{Choices, Logprobs},
@@ -36,12 +38,12 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Order {
     /// What comes before it.
-    pub prompt: Vec<u32>,
+    pub prompt: Erased<Vec<u32>>,
     /// The most tokens of it; none is as many as there is room for.
     pub max_tokens: Option<usize>,
     /// How to choose tokens.
     pub choices: Choices,
-    /// Of the numbers for that.
+    /// What the random numbers of the choice begin with.
     pub seed: u64,
     /// Texts that end it.
     pub stop: Vec<String>,
@@ -84,10 +86,10 @@ pub struct Step {
 /// Tokens of one answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feed {
-    /// Whose.
+    /// The answer whose tokens they are.
     pub id: Id,
     /// The tokens.
-    pub tokens: Vec<u32>,
+    pub tokens: Erased<Vec<u32>>,
     /// How many came before them.
     pub past: usize,
     /// Whether the next token is to be chosen by what the model answers.
@@ -97,10 +99,10 @@ pub struct Feed {
 /// What became of an answer in a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Whose.
+    /// The answer.
     pub id: Id,
     /// The text that was added: none if it could still become something else.
-    pub text: String,
+    pub text: Erased<String>,
     /// The token that was chosen, and how likely it was, if that was asked for.
     pub chosen: Option<(u32, Logprobs)>,
     /// If it is the last one.
@@ -223,7 +225,7 @@ impl Scheduler {
                 let batch = self.limits.batch.max(1);
                 let feeds: Vec<Feed> =
                     self.running.iter().filter(|s| s.is_decoding()).take(batch).map(|s| s.feed(1)).collect();
-                // Who went on is the last to go on again.
+                // Answers that went on are the last to go on again.
                 for feed in &feeds {
                     if let Some(at) = self.running.iter().position(|sequence| sequence.id() == feed.id) {
                         let sequence = self.running.remove(at);
@@ -240,7 +242,7 @@ impl Scheduler {
     }
 
     /// Takes what the model answered to `step`: for each feed that wanted them, the logits of the next token.
-    pub fn done(&mut self, step: &Step, logits: Vec<Option<Vec<f32>>>) -> Vec<Event> {
+    pub fn done(&mut self, step: &Step, logits: Vec<Option<Erased<Vec<f32>>>>) -> Vec<Event> {
         let mut events = Vec::new();
         for (feed, logits) in step.feeds.iter().zip(logits.into_iter().chain(std::iter::repeat(None))) {
             // It may have been cancelled meanwhile.

@@ -158,7 +158,7 @@ impl Text {
         let mut words = Vec::new();
         let mut controls = BTreeSet::new();
         for (id, token) in tokenizer.get_added_tokens_decoder() {
-            // Runs of spaces are text.
+            // Added tokens that are runs of spaces are text, and no control tokens.
             if !token.content.trim().is_empty() {
                 controls.insert(id);
                 words.push(token.content);

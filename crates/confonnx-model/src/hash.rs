@@ -89,7 +89,7 @@ pub fn hash_files(onnx: &[u8], external: &BTreeMap<String, [u8; 32]>) -> [u8; 32
     hash_parts(Sha256::digest(onnx).into(), external)
 }
 
-/// The same, from the SHA-256 of the `.onnx` file.
+/// As [`hash_files`], from the SHA-256 of the `.onnx` file.
 pub(crate) fn hash_parts(model: [u8; 32], external: &BTreeMap<String, [u8; 32]>) -> [u8; 32] {
     if external.is_empty() {
         return model;

@@ -36,7 +36,7 @@ pub struct ModelInfo {
     pub outputs: Vec<ValueInfo>,
     /// Files with tensors of the model, relative to it: sorted, each once, `./w.bin` as `w.bin`.
     pub external_data: Vec<String>,
-    /// How the model spells them, and which it is.
+    /// Each spelling of such a file in the model, and the file that it names.
     pub spellings: BTreeMap<String, String>,
     /// Operators, each as `Conv` or `com.microsoft:Gelu`.
     pub operators: BTreeSet<String>,
@@ -212,7 +212,7 @@ impl ModelInfo {
             producer_name: model.producer_name,
             producer_version: model.producer_version,
             inputs: inputs.map(|input| value_info("input", input)).collect::<Result<_, _>>()?,
-            // One of a type that cannot be sent keeps its value.
+            // An optional input of a type that cannot be sent keeps its value.
             optional_inputs: overridable.filter_map(|input| value_info("input", input).ok()).collect(),
             outputs: graph.output.iter().map(output).collect::<Result<_, _>>()?,
             indices: indices::tables(&graph),

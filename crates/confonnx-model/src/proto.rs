@@ -59,7 +59,7 @@ pub(crate) struct ValueInfoProto {
 pub(crate) struct TypeProto {
     #[prost(message, optional, tag = "1")]
     pub(crate) tensor_type: Option<TensorTypeProto>,
-    /// Of a sequence: that of its elements.
+    /// Of a sequence: the type of its elements.
     #[prost(message, optional, boxed, tag = "4")]
     pub(crate) sequence_type: Option<Box<SequenceTypeProto>>,
     #[prost(message, optional, tag = "5")]

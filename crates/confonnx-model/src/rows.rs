@@ -8,7 +8,7 @@ use crate::proto::StringStringEntryProto;
 pub struct IndependentRows {
     /// Along which axis rows lie, of all inputs and outputs.
     pub axis: usize,
-    /// Those whose rows lie along another.
+    /// Inputs and outputs whose rows lie along another axis.
     pub other_axes: Vec<(String, usize)>,
 }
 

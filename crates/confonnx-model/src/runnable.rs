@@ -33,7 +33,7 @@ pub fn runnable(onnx: &[u8]) -> Result<Cow<'_, [u8]>, ModelError> {
         }
     }
     if !has_default {
-        // For `Identity`.
+        // The operator set of `Identity`.
         let mut opset = Vec::new();
         wire::put_number(&mut opset, 2, 13);
         wire::put(&mut out, OPSET, &opset);
@@ -68,7 +68,7 @@ fn graph(field: Field<'_>, labels: &BTreeMap<String, ClassLabels>) -> Option<Vec
                 let name = name.and_then(|name| std::str::from_utf8(name).ok());
                 match name.and_then(|name| Some((name, labels.get(name)?))) {
                     None => out.extend_from_slice(field.whole),
-                    // Its type there is that of the maps.
+                    // The type that the graph gives the output is that of the maps.
                     Some(_) if field.number == VALUE_INFO => {}
                     Some((name, labels)) => {
                         let mut value = Vec::new();

@@ -13,7 +13,7 @@ pub const TEXT_FILES: [&str; 5] = [
     "config.json",
 ];
 
-/// Those that a model has.
+/// The text files that a model has.
 pub(crate) fn of(properties: &[StringStringEntryProto]) -> BTreeMap<String, String> {
     let ours = properties.iter().filter_map(|property| {
         let name = property.key.strip_prefix(PREFIX)?;

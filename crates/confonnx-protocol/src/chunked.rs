@@ -236,7 +236,7 @@ impl ChunkReader {
         let data = self.message.get_mut(start..).unwrap_or_default();
         context.open(aad, data, tag).map_err(|_| ChunkError::Decrypt)?;
         if start == 0 {
-            // So that a large message is neither moved nor given twice its room. What is never used costs nothing.
+            // Room for all that is announced, so that a large message is neither moved nor given twice its room. What is never used costs nothing.
             let announced = bhttp::announced_len(&self.message).map_or(0, padded_len);
             self.message.reserve_total(announced.min(self.limit));
         }

@@ -85,7 +85,7 @@ impl SealingKey {
         self.seal_whole(aead, message.into(), rng).map(|(request, opener, _)| (request, opener))
     }
 
-    /// The same, and what a resumption can be made of: for a `message` whose field
+    /// As [`seal`](Self::seal), and what a resumption can be made of: for a `message` whose field
     /// [`RESUMPTION_FIELD`](crate::resumption::RESUMPTION_FIELD) offers one.
     ///
     /// # Errors

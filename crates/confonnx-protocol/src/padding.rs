@@ -25,7 +25,7 @@ pub fn pad(buffer: &mut Vec<u8>) {
     pad_from(buffer, 0);
 }
 
-/// The same for a message that starts at `start`.
+/// As [`pad`], for a message that starts at `start`.
 pub(crate) fn pad_from(buffer: &mut Vec<u8>, start: usize) {
     let len = start.saturating_add(padded_len(buffer.len().saturating_sub(start)));
     buffer.reserve_exact(len.saturating_sub(buffer.len()));
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn sizes_are_few() {
         let sizes: BTreeSet<_> = (0..=1 << 20).map(padded_len).collect();
-        // 2^20 lengths in 11 octaves of 16 or 32 sizes each, plus the last.
+        // 2^20 lengths in 11 powers of two of 16 or 32 sizes each, plus the last.
         assert_eq!(sizes.len(), 7 * 16 + 4 * 32 + 1);
     }
 

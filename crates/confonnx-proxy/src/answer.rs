@@ -40,7 +40,7 @@ pub(crate) fn failure(fault: &Fault) -> Answer {
     failed(fault, &body)
 }
 
-/// The same with another body.
+/// As [`failure`], with another body.
 pub(crate) fn failed(fault: &Fault, body: &Value) -> Answer {
     let mut answer = with_body(fault.kind.status(), JSON, body.to_string());
     if let Some(wait) = fault.retry_after {

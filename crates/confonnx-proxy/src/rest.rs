@@ -94,7 +94,7 @@ impl Asked<'_> {
         self.proxy.upstream_for(self.among, model).ok_or_else(|| no_upstream(model))
     }
 
-    /// With what the program says of itself.
+    /// Adds the token that the program sends, if it is to be sent on.
     fn sealed(&self, upstream: &Upstream, request: Sealed) -> Sealed {
         match token(upstream, self.fields) {
             Some(token) => request.field("authorization", token),

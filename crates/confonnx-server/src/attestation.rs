@@ -95,7 +95,7 @@ impl Attestation {
 
 struct Waiting {
     nonce: Option<Nonce>,
-    /// What it is about, if not what is published.
+    /// What the document is to be about, if not what is published.
     subject: Option<Box<Published>>,
     answer: oneshot::Sender<Result<Bytes, Unavailable>>,
 }
@@ -113,7 +113,7 @@ struct Producer {
 /// The latest document without a nonce, and what it was made of.
 struct Cached {
     made: Instant,
-    /// Of other claims, others.
+    /// Keys are for one value of the claims: with other claims these are others.
     key_configs: Vec<u8>,
     /// The [`version`](Collateral::version) of what is stapled.
     collateral: u64,

@@ -149,7 +149,7 @@ impl Body {
         }
     }
 
-    /// The same, counted as held until it is written.
+    /// The body, counted as held until it is written.
     #[must_use]
     pub fn holding(self, share: Share) -> Self {
         match self.content {

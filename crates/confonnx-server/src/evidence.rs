@@ -9,8 +9,8 @@ use std::{
 use crate::random;
 use confonnx_attest::{
     Evidence, Tee,
+    key_service::MachineKey,
     produce::{Attester, ProduceError},
-    release::MachineKey,
 };
 
 /// What makes evidence: a TEE's device, or what stands for one in a test or measurement.

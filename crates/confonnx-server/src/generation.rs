@@ -267,7 +267,7 @@ fn feeds(step: &Step) -> Vec<Feed> {
     let feed = |feed: &decode::Feed| Feed {
         sequence: feed.id.0,
         past: feed.past,
-        tokens: feed.tokens.iter().map(|token| i64::from(*token)).collect(),
+        tokens: feed.tokens.iter().map(|token| i64::from(*token)).collect::<Vec<_>>().into(),
         wanted: feed.wanted,
     };
     step.feeds.iter().map(feed).collect()

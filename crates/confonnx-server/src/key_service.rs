@@ -68,9 +68,7 @@ impl Secret {
         match self {
             Self::Kbs(kbs, resource) => Ok(kbs.resource(resource).await?),
             Self::Akv(akv, key) => match akv.release(key).await? {
-                Released::Bytes(bytes) | Released::Scalar(bytes) => {
-                    Ok(Zeroizing::new(bytes.expose().to_vec()))
-                }
+                Released::Bytes(bytes) | Released::Scalar(bytes) => Ok(Zeroizing::new(bytes.to_vec())),
             },
         }
     }

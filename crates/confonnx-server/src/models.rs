@@ -248,7 +248,7 @@ impl Models {
         self.unlock_in(known, name, version, key, signature)
     }
 
-    /// The same, but waits while other models are loaded: not for what callers wait for.
+    /// As [`unlock`](Self::unlock), but waits while other models are loaded: not for what callers wait for.
     ///
     /// # Errors
     /// [`UnlockError`]

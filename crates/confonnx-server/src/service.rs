@@ -122,7 +122,7 @@ enum Asked {
     By(Caller, Opened),
     /// By somebody who was not. It takes no place that a caller's could have.
     ByNobody(InnerError, Authentic),
-    /// The same, in a resumption.
+    /// By somebody who was not let in, in a request that was resumed.
     ByNobodyAgain(InnerError, Opened),
 }
 
@@ -227,7 +227,7 @@ impl Service {
         })
     }
 
-    /// Opens a request in a session.
+    /// Opens a request that is sealed by what an earlier one resumed.
     ///
     /// # Errors
     /// As [`open`](Self::open).

@@ -74,6 +74,20 @@ where
     }
 }
 
+impl Erased<String> {
+    /// Appends; when it has to grow, what it grew out of is erased.
+    pub fn append(&mut self, more: &str) {
+        let len = self.0.len().saturating_add(more.len());
+        if self.0.capacity() < len {
+            let mut grown = String::with_capacity(len.max(self.0.capacity().saturating_mul(2)));
+            grown.push_str(&self.0);
+            self.0.erase();
+            self.0 = grown;
+        }
+        self.0.push_str(more);
+    }
+}
+
 impl io::Write for Erased<Vec<u8>> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.append(bytes);
@@ -129,7 +143,7 @@ macro_rules! plain {
     )*};
 }
 
-plain!(u8, u32, u64, f32);
+plain!(u8, u32, u64, i64, f32);
 
 impl<T: Erase> Erase for Vec<T> {
     fn erase(&mut self) {
@@ -151,7 +165,7 @@ impl Erase for Cow<'_, [u8]> {
     }
 }
 
-/// By the last of its owners.
+/// The last of the owners erases it.
 impl Erase for Arc<[u8]> {
     fn erase(&mut self) {
         if let Some(bytes) = Arc::get_mut(self) {
@@ -166,7 +180,7 @@ impl Erase for Tensor<'_> {
     }
 }
 
-/// The name stays.
+/// The value is erased; the name stays.
 impl<T: Erase> Erase for (String, T) {
     fn erase(&mut self) {
         self.1.erase();

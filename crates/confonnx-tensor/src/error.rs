@@ -13,7 +13,7 @@ pub enum TensorError {
         /// How many.
         found: usize,
     },
-    /// The product of the dimensions, or of it and the element size, does not fit.
+    /// The product of the dimensions, or that times the size of an element, does not fit.
     ShapeOverflow,
     /// `found` bytes where shape and type need `expected`.
     Length {

@@ -72,7 +72,7 @@ impl Device {
         Self::find_with(root, IMDS)
     }
 
-    /// The same with the metadata service elsewhere, for tests.
+    /// As [`find`](Self::find), with the metadata service elsewhere, for tests.
     pub(super) fn find_with(root: &Path, imds: SocketAddr) -> Result<Option<Self>, DeviceError> {
         let path = root.join(DEVICE);
         if !path.exists() {

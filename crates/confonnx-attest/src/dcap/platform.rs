@@ -48,7 +48,7 @@ pub enum TcbStatus {
     OutOfDateConfigurationNeeded,
     /// The platform is up to date, but the trust domain was started before that.
     TDRelaunchAdvised,
-    /// The same, and a setting exposes the platform.
+    /// As `TDRelaunchAdvised`, and a setting exposes the platform.
     TDRelaunchAdvisedConfigurationNeeded,
     /// The platform's keys are compromised. No policy can accept it.
     #[serde(skip)]

@@ -75,7 +75,7 @@ impl Device {
         self.evidence_by(report_data, nsm_request)
     }
 
-    /// The same with the exchange of a request for a response replaced, for tests.
+    /// As [`evidence`](Self::evidence), with the exchange of a request for a response replaced, for tests.
     fn evidence_by(
         &self,
         report_data: &[u8; 64],

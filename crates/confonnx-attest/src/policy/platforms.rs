@@ -33,7 +33,7 @@ macro_rules! platforms {
                 Self { $($folder: Some(crate::$folder::Policy::cloud()),)* }
             }
 
-            /// The same, of that kind of TEE alone.
+            /// The section of that kind of TEE alone.
             pub fn only(self, tee: Tee) -> Self {
                 Self { $($folder: self.$folder.filter(|_| tee == Tee::$kind),)* }
             }

@@ -39,8 +39,9 @@ pub struct ServerExpectations {
     pub model_control: Vec<String>,
     /// The longest time from the beginning of a key to its erasure, in seconds.
     pub max_key_lifetime_s: Option<u64>,
-    /// The longest a session of resumption may last, in seconds.
-    pub max_session_lifetime_s: Option<u64>,
+    /// The longest a resumption may last, in seconds.
+    #[serde(alias = "max_session_lifetime_s")]
+    pub max_resumption_lifetime_s: Option<u64>,
     /// What the preset allows at most, where the policy itself says nothing.
     #[serde(skip)]
     pub maxima: Maxima,
@@ -52,15 +53,15 @@ pub struct ServerExpectations {
 pub struct Maxima {
     /// As `max_key_lifetime_s`.
     pub key_lifetime_s: u64,
-    /// As `max_session_lifetime_s`.
-    pub session_lifetime_s: u64,
+    /// As `max_resumption_lifetime_s`.
+    pub resumption_lifetime_s: u64,
 }
 
 impl Maxima {
-    /// A server's defaults: keys of a day and an hour, sessions of ten minutes.
-    pub const STRICT: Self = Self { key_lifetime_s: 90_000, session_lifetime_s: 600 };
-    /// The longest that a server can be set to: thirty days and a week, sessions of a day.
-    pub const CLOUD: Self = Self { key_lifetime_s: 3_196_800, session_lifetime_s: 86_400 };
+    /// A server's defaults: keys of a day and an hour, resumptions of ten minutes.
+    pub const STRICT: Self = Self { key_lifetime_s: 90_000, resumption_lifetime_s: 600 };
+    /// The longest that a server can be set to: thirty days and a week, resumptions of a day.
+    pub const CLOUD: Self = Self { key_lifetime_s: 3_196_800, resumption_lifetime_s: 86_400 };
 }
 
 impl Default for Maxima {
@@ -115,8 +116,8 @@ impl ServerExpectations {
         let (name, maximum) = ("key lifetime", self.maxima.key_lifetime_s);
         at_most(name, self.max_key_lifetime_s, maximum, longest, malformed, verdict);
         let claimed = setting("session_lifetime_s");
-        let (name, maximum) = ("session lifetime", self.maxima.session_lifetime_s);
-        at_most(name, self.max_session_lifetime_s, maximum, claimed, false, verdict);
+        let (name, maximum) = ("resumption lifetime", self.maxima.resumption_lifetime_s);
+        at_most(name, self.max_resumption_lifetime_s, maximum, claimed, false, verdict);
     }
 
     fn check_settings(&self, claims: &Claims, verdict: &mut Verdict) {

@@ -57,7 +57,7 @@ const USUAL: [Usual; 9] = [
     ("key_rollover_interval_s", "key rollover", || json!(86_400)),
     ("key_grace_s", "key grace", || json!(3_600)),
     ("replay_capacity", "replay capacity", || json!(1 << 24)),
-    ("max_sessions", "max sessions", || json!(1 << 16)),
+    ("max_sessions", "max resumptions", || json!(1 << 16)),
     ("max_request_bytes", "max request bytes", || json!(64 << 20)),
     ("insecure", "insecure setting", || json!(false)),
     ("use_model_key_provisioning", "model key provisioning", || json!(false)),

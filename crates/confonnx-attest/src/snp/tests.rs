@@ -16,8 +16,8 @@ use crate::{Hex, Outcome};
 
 mod appraise;
 mod collateral;
+mod key_service;
 mod real;
-mod release;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 

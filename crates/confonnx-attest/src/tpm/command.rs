@@ -227,7 +227,7 @@ impl Tpm {
         Ok(data)
     }
 
-    /// The same; `None` when there is no such index.
+    /// As [`nv_read`](Self::nv_read); `None` when there is no such index.
     pub(crate) fn nv_read_if_defined(&mut self, index: Handle) -> Result<Option<Vec<u8>>, CommandError> {
         match self.nv_read(index) {
             Err(CommandError::Refused { code: NO_SUCH_HANDLE, .. }) => Ok(None),

@@ -29,7 +29,7 @@ fn a_good_document_is_trusted_and_says_what_was_checked() {
         "build",
         "runtime",
         "key lifetime",
-        "session lifetime",
+        "resumption lifetime",
         "model owner",
         "engine",
         "batching",

@@ -64,13 +64,13 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The same, with the answer's content given as it comes: [`Exchange::take_streamed`](super::Exchange::take_streamed).
+    /// The call, with the answer's content given as it comes: [`Exchange::take_streamed`](super::Exchange::take_streamed).
     #[must_use]
     pub fn streamed(self) -> Self {
         Self { streamed: true, ..self }
     }
 
-    /// Whether running it twice changes nothing: it reads, or infers, which gives the same answer each time.
+    /// Whether running the call twice changes nothing: it reads, or infers, which gives the same answer each time.
     pub(crate) fn is_repeatable(&self) -> bool {
         match &*self.method {
             "GET" | "HEAD" => true,

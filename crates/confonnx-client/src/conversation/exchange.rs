@@ -59,7 +59,7 @@ pub enum Step {
         /// The media type of the answer, for `accept`.
         accept: &'static str,
     },
-    /// Send a POST, then the same.
+    /// Send a POST, then give what [`Step::Get`] names.
     Post {
         /// Where to.
         url: String,
@@ -184,7 +184,7 @@ impl<'a> Exchange<'a> {
                 self.step(now, rng)
             }
             State::Done(result) => Step::Done(result),
-            // Its answer was not ended: the host has given up on it.
+            // The answer under way was not ended: the host has given up on it.
             State::Document | State::Attesting(..) | State::Sealed(_) | State::Over => {
                 Step::Done(Err(ClientError::System { source: "the exchange was not ended".into() }))
             }
@@ -212,7 +212,7 @@ impl<'a> Exchange<'a> {
             incoming.push(bytes);
             return !incoming.is_too_large();
         }
-        // What went wrong is said again by its end.
+        // What went wrong is said again when the answer ends.
         opener.push(bytes).is_ok()
             && (!self.want.is_streamed() || self.streamed.read(opener.opened()).is_ok())
     }
@@ -309,7 +309,7 @@ impl<'a> Exchange<'a> {
             let Want::Call(call) = &self.want else {
                 return Ok(Step::Done(Ok(Outcome::Proof(Arc::clone(&key.trusted)))));
             };
-            // Of every key anew: what its claims say of the model decides.
+            // The path is made anew for every key: what its claims say of the model decides.
             match self.address(call, &key) {
                 // The claims may be of long ago.
                 Err(ClientError::Model(_)) if !self.looked_again => {
@@ -356,7 +356,7 @@ impl<'a> Exchange<'a> {
         let (conversation, options) = (&self.conversation, &self.conversation.options);
         let (date, token) = (conversation.date(now), self.token.as_ref());
         let message = |room, offer| call.message(path, token, options, date, room, offer);
-        // Both would be linked: what a relay hides, and what is sent in chunks, which have no resumption.
+        // Resumed requests can be linked, which a relay is to prevent; and chunks have no resumption.
         let chunked = options.chunked || call.streamed;
         let resumes = options.resumption && options.relay.is_none() && !chunked;
         let way = if resumes { key.resuming.way(now.elapsed) } else { Way::Plain };
@@ -566,7 +566,7 @@ impl Streamed {
             self.pieces.push(range);
         }
         if self.head.is_none() {
-            // Anything else is looked at whole first: it may be something to repeat.
+            // An answer of another status is read whole first: the request may be one to repeat.
             self.head = self.reader.head().filter(|head| head.status == 200).map(|head| {
                 let fields = head.fields.clone();
                 (head.status, fields)

@@ -80,7 +80,7 @@ impl Incoming {
         }
     }
 
-    /// More than that is not wanted.
+    /// Whether there are more bytes than are wanted.
     pub(super) fn is_too_large(&self) -> bool {
         self.too_large
     }

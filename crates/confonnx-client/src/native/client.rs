@@ -98,7 +98,7 @@ impl Client {
         Ok(Response(self.answer(request.into()).await?))
     }
 
-    /// The same, with the answer's content as it comes. Sealed in chunks, whatever the options say.
+    /// As [`request`](Self::request), with the answer's content as it comes. Sealed in chunks, whatever the options say.
     pub async fn stream(&self, request: Request) -> Result<Stream<'_>, ClientError> {
         let timeout = self.0.conversation.options().timeout;
         let call = Call { streamed: true, ..request.into() };
@@ -235,7 +235,7 @@ impl Client {
         self.bounded(Drive::new(&self.0, exchange).finish()).await
     }
 
-    /// With a token of the source, if there is one.
+    /// An exchange, with a token of the options' source if there is one.
     async fn exchange<'a>(&self, want: Want<'a>) -> Result<Exchange<'a>, ClientError> {
         self.0.look_for_fork();
         let conversation = Arc::clone(&self.0.conversation);

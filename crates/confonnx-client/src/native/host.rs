@@ -7,7 +7,7 @@ use crate::ClientError;
 use crate::base::Base;
 use crate::conversation::Conversation;
 
-/// The conversation, and how it gets there.
+/// The conversation, and the connections that it goes over.
 pub(super) struct Native {
     pub(super) conversation: Arc<Conversation>,
     connections: Mutex<Connections>,
@@ -17,7 +17,7 @@ struct Connections {
     transport: Arc<Transport>,
     /// The server they are for.
     url: String,
-    /// Whose they are: a process that was forked must not use them.
+    /// The process whose connections they are: one that was forked must not use them.
     process: u32,
 }
 

@@ -48,7 +48,7 @@ impl Transport {
         Ok(Self { http: pool(&https), connector: https, proxies, headers: outer_headers(options)? })
     }
 
-    /// The same without its connections.
+    /// As configured, without the connections.
     pub(crate) fn afresh(&self) -> Self {
         let Self { connector, proxies, headers, .. } = self;
         Self {

@@ -91,7 +91,7 @@ enum Use {
     Idle,
     /// A request runs there, or its answer is there.
     Asked,
-    /// The same, and nobody wants it.
+    /// A request or its answer that nobody wants is there.
     Unwanted,
 }
 
@@ -375,7 +375,7 @@ impl Held {
     }
 
     fn end(&mut self, broken: &Broken) {
-        // Nobody has it after this box.
+        // Nobody has the lane after this box.
         self.lane = None;
         let counter = match broken {
             Broken::Crashed => &self.shared.crashes,

@@ -26,7 +26,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps it until the model is dropped; the first of what it says of itself goes to `loaded`.
+    /// Keeps the box until the model is dropped; the first of what it says of itself goes to `loaded`.
     pub(super) fn keep(self, loaded: &mpsc::Sender<Result<Facts, EngineError>>) {
         let first = match self.start() {
             Ok((facts, process)) => {

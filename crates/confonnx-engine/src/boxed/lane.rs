@@ -33,7 +33,7 @@ pub(super) struct Lane {
     /// The number of what was asked last, and of what before that.
     jobs: u32,
     last: u32,
-    /// Where that ends.
+    /// Where what was asked ends in the memory.
     asked: u64,
     /// The bell, with the runtime whose threads wait for it.
     bell: Option<(runtime::Id, Listener)>,
@@ -202,7 +202,7 @@ impl Lane {
             Answer::Failed(Failure::Model | Failure::Stopped, text) => Err(Ended::Model(text)),
         };
         match &result {
-            // Nor was it looked at where that is.
+            // Nor was it looked at where the answer is.
             Err(Ended::TooLong(_)) => self.exchange.erase_all()?,
             _ => {
                 self.exchange.erase(START as u64..self.asked)?;

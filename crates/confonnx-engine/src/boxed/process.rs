@@ -208,7 +208,7 @@ impl Process {
         let _ = channel::hear(&self.control);
     }
 
-    /// Ends it, if it runs still. How it ended.
+    /// Ends the box, if it runs still, and says how it ended.
     pub(super) fn end(&self) -> Option<std::process::ExitStatus> {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has ended and was waited for is not sent anything.

@@ -104,7 +104,7 @@ fn apply(lists: &[&[i64]], reading: bool) -> Result<(), NotHeld> {
     }
     for (call, conditions) in conditional(reading).map_err(backend)? {
         if rules.get(&call).is_some_and(Vec::is_empty) {
-            // It is in a list, without conditions.
+            // The call is in a list, without conditions.
             continue;
         }
         rules.entry(call).or_default().push(Rule::new(conditions).map_err(backend)?);

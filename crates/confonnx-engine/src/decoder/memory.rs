@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use confonnx_tensor::{DataType, Shape, Tensor};
+use confonnx_tensor::{DataType, Erased, Shape, Tensor};
 use ort::session::Session;
 
 use super::{
@@ -98,7 +98,7 @@ impl Memories {
         decoder: &Decoder,
         session: &mut Session,
         feeds: &[Feed],
-    ) -> Result<Vec<Vec<f32>>, InferError> {
+    ) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
         let each_knows = |feed: &Feed| {
             let known = state.sequences.get(&feed.sequence).map_or(0, |sequence| sequence.tokens);
             !feed.tokens.is_empty() && (feed.past == 0 || feed.past == known)
@@ -139,7 +139,7 @@ impl Memories {
         decoder: &Decoder,
         session: &mut Session,
         feed: &Feed,
-    ) -> Result<Vec<f32>, InferError> {
+    ) -> Result<Erased<Vec<f32>>, InferError> {
         let all = feed.past.saturating_add(feed.tokens.len());
         let rows = Rows { tokens: &[&feed.tokens], past: &[feed.past] };
         let mut cache = if feed.past == 0 {
@@ -205,7 +205,7 @@ impl State {
         session: &mut Session,
         feeds: &[Feed],
         size: usize,
-    ) -> Result<Vec<Vec<f32>>, InferError> {
+    ) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
         self.seat(decoder, feeds, size)?;
         let joint = self.joint.as_mut().ok_or_else(unusable)?;
         let (mut tokens, mut past) = (vec![&[0_i64][..]; size], vec![0; size]);

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use confonnx_tensor::Erased;
 use ort::{
     memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
     session::{RunOptions, Session, SessionInputValue},
@@ -73,7 +74,7 @@ pub(super) fn in_place(
     session: &mut Session,
     rows: &Rows<'_>,
     cache: &mut Cache,
-) -> Result<Vec<Vec<f32>>, InferError> {
+) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
     let inputs = rows.inputs(decoder).map_err(failed)?;
     let mut binding = session.create_binding().map_err(failed)?;
     for (name, value) in &inputs {
@@ -98,7 +99,7 @@ pub(super) fn handed_on(
     session: &mut Session,
     rows: &Rows<'_>,
     cache: &mut Cache,
-) -> Result<Vec<Vec<f32>>, InferError> {
+) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
     let inputs = rows.inputs(decoder).map_err(failed)?;
     let mut all: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
         inputs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -126,12 +127,15 @@ fn options() -> Result<(Arc<RunOptions>, stop::Stoppable), InferError> {
 }
 
 /// Of each row the logits after its last token; those of all are erased.
-fn last(decoder: &Decoder, logits: &mut DynValue, rows: usize) -> Result<Vec<Vec<f32>>, InferError> {
+fn last(decoder: &Decoder, logits: &mut DynValue, rows: usize) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
     let (_, found) = logits.try_extract_tensor_mut::<f32>().map_err(failed)?;
     let each = found.len().checked_div(rows).filter(|each| *each >= decoder.vocabulary && *each > 0);
     let each = each.ok_or_else(|| missing(LOGITS))?;
     let of = |row: &[f32]| {
-        row.get(row.len().saturating_sub(decoder.vocabulary)..).map(<[f32]>::to_vec).unwrap_or_default()
+        row.get(row.len().saturating_sub(decoder.vocabulary)..)
+            .map(<[f32]>::to_vec)
+            .unwrap_or_default()
+            .into()
     };
     let last = found.chunks_exact(each).map(of).collect();
     found.zeroize();

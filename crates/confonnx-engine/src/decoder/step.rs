@@ -52,7 +52,7 @@ impl Order {
             feeds.push(Feed {
                 sequence,
                 past: usize::try_from(past).ok()?,
-                tokens: tokens.by_ref().take(usize::try_from(length).ok()?).collect(),
+                tokens: tokens.by_ref().take(usize::try_from(length).ok()?).collect::<Vec<_>>().into(),
                 wanted: wanted != 0,
             });
         }
@@ -68,8 +68,12 @@ mod tests {
 
     #[test]
     fn a_step_crosses_as_tensors() {
-        let feed =
-            |sequence, tokens: &[i64], wanted| Feed { sequence, past: 3, tokens: tokens.into(), wanted };
+        let feed = |sequence, tokens: &[i64], wanted| Feed {
+            sequence,
+            past: 3,
+            tokens: tokens.to_vec().into(),
+            wanted,
+        };
         let order =
             Order { close: vec![7, u64::MAX], feeds: vec![feed(1, &[5, 6], false), feed(2, &[-1], true)] };
         assert_eq!(Order::read(&order.tensors().unwrap()), Some(order));

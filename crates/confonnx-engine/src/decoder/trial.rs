@@ -80,7 +80,7 @@ fn handed_on(decoder: &Decoder, session: &mut Session, text: &Text) -> Result<Bi
     Ok(all)
 }
 
-/// The same in place: each text is read alone, and all go on together.
+/// As [`handed_on`], in place: each text is read alone, and all go on together.
 fn in_place(decoder: &Decoder, session: &mut Session, texts: &[&Text]) -> Result<Vec<Bits>, InferError> {
     let mut joint = Cache::new(decoder, texts.len(), ROOM)?;
     for (row, text) in texts.iter().enumerate() {

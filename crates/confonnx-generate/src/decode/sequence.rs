@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use zeroize::Zeroize;
+use confonnx_tensor::Erased;
 
 use super::{End, Event, Feed, Finish, Id, Order};
 use crate::{
@@ -15,9 +15,9 @@ use crate::{
 pub(super) struct Sequence {
     id: Id,
     /// Prompt, then answer.
-    tokens: Vec<u32>,
+    tokens: Erased<Vec<u32>>,
     prompt: usize,
-    /// The model remembers as many.
+    /// How many of the tokens the model remembers.
     fed: usize,
     /// Tokens of the answer at most.
     most: usize,
@@ -60,57 +60,52 @@ impl Sequence {
     /// The next tokens for the model, `most` at most.
     pub(super) fn feed(&self, most: usize) -> Feed {
         let end = self.fed.saturating_add(most).min(self.tokens.len());
-        let tokens = self.tokens.get(self.fed..end).unwrap_or_default().to_vec();
+        let tokens = self.tokens.get(self.fed..end).unwrap_or_default().to_vec().into();
         Feed { id: self.id, tokens, past: self.fed, wanted: end == self.tokens.len() }
     }
 
     /// The model remembers `feed`, and says the logits of the next token if they were wanted.
-    pub(super) fn fed(&mut self, feed: &Feed, logits: Option<Vec<f32>>) -> Option<Event> {
+    pub(super) fn fed(&mut self, feed: &Feed, logits: Option<Erased<Vec<f32>>>) -> Option<Event> {
         self.fed = feed.past.saturating_add(feed.tokens.len());
         if !feed.wanted {
             return None;
         }
-        let chosen = logits.and_then(|mut logits| {
-            let chosen = self.sampler.choose(&mut logits, None).ok();
-            logits.zeroize();
-            chosen
-        });
+        let chosen = logits.and_then(|mut logits| self.sampler.choose(&mut logits, None).ok());
         let Some(chosen) = chosen else { return Some(self.failed()) };
         let token = chosen.token;
         let mut event = Event {
             id: self.id,
-            text: String::new(),
+            text: Erased::default(),
             chosen: chosen.logprobs.map(|p| (token, p)),
             end: None,
         };
+        self.tokens.append(&[token]);
         if self.text.facts().ends.contains(&token) {
-            self.tokens.push(token);
             event.text = self.rest();
             event.end = Some(self.end(Finish::Stop));
             return Some(event);
         }
-        self.tokens.push(token);
         event.text = self.stop.push(&self.detokenizer.push(token));
         if self.stop.found() {
             event.end = Some(self.end(Finish::Stop));
         } else if self.answered() >= self.most {
             let rest = self.rest();
-            event.text.push_str(&rest);
+            event.text.append(&rest);
             event.end = Some(self.end(if self.stop.found() { Finish::Stop } else { Finish::Length }));
         }
         Some(event)
     }
 
     pub(super) fn failed(&self) -> Event {
-        Event { id: self.id, text: String::new(), chosen: None, end: Some(self.end(Finish::Failed)) }
+        Event { id: self.id, text: Erased::default(), chosen: None, end: Some(self.end(Finish::Failed)) }
     }
 
     /// What was held back.
-    fn rest(&mut self) -> String {
+    fn rest(&mut self) -> Erased<String> {
         let tail = self.detokenizer.finish();
         let mut rest = self.stop.push(&tail);
         if !self.stop.found() {
-            rest.push_str(&self.stop.finish());
+            rest.append(&self.stop.finish());
         }
         rest
     }
@@ -121,11 +116,5 @@ impl Sequence {
 
     fn end(&self, finish: Finish) -> End {
         End { finish, prompt: self.prompt, answer: self.answered() }
-    }
-}
-
-impl Drop for Sequence {
-    fn drop(&mut self) {
-        self.tokens.zeroize();
     }
 }

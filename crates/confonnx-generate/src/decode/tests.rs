@@ -11,20 +11,20 @@ struct Alphabet {
 }
 
 impl Alphabet {
-    fn answer(&mut self, step: &Step) -> Vec<Option<Vec<f32>>> {
+    fn answer(&mut self, step: &Step) -> Vec<Option<Erased<Vec<f32>>>> {
         self.steps.push(step.feeds.iter().map(|feed| (feed.id.0, feed.tokens.len())).collect());
         assert!(step.feeds.len() == 1 || step.feeds.iter().all(|feed| feed.tokens.len() == 1));
         let feeds = step.feeds.iter().map(|feed| {
             let remembers = self.remembers.entry(feed.id).or_default();
             assert_eq!(remembers.len(), feed.past, "nothing is fed twice or left out");
-            remembers.extend(&feed.tokens);
+            remembers.extend(&*feed.tokens);
             feed.wanted.then(|| {
                 let mut logits = vec![0.0; 304];
                 let last = remembers.last().copied().unwrap();
                 // After z comes the end.
                 let next = if last == u32::from(b'z') { 301 } else { last + 1 };
                 logits[next as usize] = 9.0;
-                logits
+                logits.into()
             })
         });
         feeds.collect()
@@ -37,7 +37,13 @@ fn limits() -> Limits {
 
 fn order(prompt: &str, max_tokens: Option<usize>) -> Order {
     let choices = Choices { temperature: 0.0, ..Choices::default() };
-    Order { prompt: prompt.bytes().map(u32::from).collect(), max_tokens, choices, seed: 0, stop: Vec::new() }
+    Order {
+        prompt: prompt.bytes().map(u32::from).collect::<Vec<_>>().into(),
+        max_tokens,
+        choices,
+        seed: 0,
+        stop: Vec::new(),
+    }
 }
 
 /// Runs until nothing is left: texts and ends.
@@ -148,7 +154,7 @@ fn who_goes_leaves_room() {
     assert!(scheduler.cancel(first));
     assert!(!scheduler.cancel(first));
     // The model was asked already.
-    assert!(scheduler.done(&step, vec![Some(vec![0.0; 304])]).is_empty());
+    assert!(scheduler.done(&step, vec![Some(vec![0.0; 304].into())]).is_empty());
     assert_eq!(scheduler.step().unwrap().feeds[0].id, second);
     assert!(scheduler.cancel(second));
     assert_eq!((scheduler.step(), scheduler.reserved), (None, 0));
@@ -162,13 +168,13 @@ fn a_model_that_fails_ends_what_it_was_asked_for() {
     let step = scheduler.step().unwrap();
     let failed = |id| Event {
         id,
-        text: String::new(),
+        text: Erased::default(),
         chosen: None,
         end: Some(End { finish: Finish::Failed, prompt: 1, answer: 0 }),
     };
     assert_eq!(scheduler.failed(&step), [failed(first)]);
     let step = scheduler.step().unwrap();
-    assert_eq!(scheduler.done(&step, vec![Some(vec![f32::NAN; 304])]), [failed(second)]);
+    assert_eq!(scheduler.done(&step, vec![Some(vec![f32::NAN; 304].into())]), [failed(second)]);
     let third = scheduler.add(order("a", None)).unwrap();
     assert_eq!(scheduler.lost(), [failed(third)]);
     assert!(scheduler.is_empty());

@@ -86,14 +86,14 @@ impl Fields {
         found.ok_or_else(|| wrong(&self.path(key), &format!("a number from {least} to {most}"), &value))
     }
 
-    /// What means the same here whatever it is.
+    /// Passes over fields whose values make no difference here.
     pub(super) fn ignore(&mut self, keys: &[&str]) {
         for key in keys {
             self.fields.remove(*key);
         }
     }
 
-    /// What is not done here, unless it is `harmless`.
+    /// Refuses a field that asks for what is not done here, unless its value is `harmless`.
     pub(super) fn refuse(
         &mut self,
         key: &str,
@@ -109,7 +109,7 @@ impl Fields {
         }
     }
 
-    /// There are no other fields.
+    /// Refuses what other fields there are.
     pub(super) fn end(self) -> Result<(), RequestError> {
         match self.fields.keys().next() {
             None => Ok(()),

@@ -26,7 +26,7 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// How to choose tokens, where the owner's choices are not to count.
     pub overrides: Overrides,
-    /// Of random numbers; the same gives the same answer.
+    /// What random numbers begin with; the same seed gives the same answer.
     pub seed: Option<u64>,
     /// Texts that end the answer.
     pub stop: Vec<String>,
@@ -258,7 +258,7 @@ fn message(path: &str, value: Value) -> Result<Message, RequestError> {
             }
             text
         }
-        // What an assistant said that only called tools.
+        // An assistant that only called tools said nothing.
         None if role == Role::Assistant => String::new(),
         None => {
             let message = format!("{path_of_content} is missing");

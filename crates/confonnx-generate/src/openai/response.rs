@@ -1,5 +1,6 @@
 //! Answers, whole and in pieces.
 
+use confonnx_tensor::Erased;
 use serde_json::{Value, json};
 
 use crate::{decode::Finish, sample::Logprobs};
@@ -53,7 +54,7 @@ impl Told {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choice {
     /// Its text.
-    pub text: String,
+    pub text: Erased<String>,
     /// Its tokens, if they are to be told.
     pub told: Option<Vec<Told>>,
     /// Its end.
@@ -90,13 +91,13 @@ impl Writer {
             match self.kind {
                 Kind::Chat => json!({
                     "index": index,
-                    "message": { "role": "assistant", "content": choice.text, "refusal": null },
+                    "message": { "role": "assistant", "content": *choice.text, "refusal": null },
                     "logprobs": logprobs,
                     "finish_reason": choice.finish.map(finish),
                 }),
                 Kind::Completion => json!({
                     "index": index,
-                    "text": choice.text,
+                    "text": *choice.text,
                     "logprobs": logprobs,
                     "finish_reason": choice.finish.map(finish),
                 }),
@@ -127,13 +128,13 @@ impl Writer {
         match self.kind {
             Kind::Chat => {
                 let delta =
-                    if choice.text.is_empty() { json!({}) } else { json!({ "content": choice.text }) };
+                    if choice.text.is_empty() { json!({}) } else { json!({ "content": *choice.text }) };
                 let choice =
                     json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish });
                 self.head(CHUNK, vec![choice])
             }
             Kind::Completion => {
-                let choice = json!({ "index": index, "text": choice.text, "logprobs": logprobs, "finish_reason": finish });
+                let choice = json!({ "index": index, "text": *choice.text, "logprobs": logprobs, "finish_reason": finish });
                 self.head("text_completion", vec![choice])
             }
         }
@@ -202,7 +203,7 @@ fn finish(finish: Finish) -> &'static str {
     match finish {
         Finish::Stop => "stop",
         Finish::Length => "length",
-        // Whoever reads it finds an error instead.
+        // Whoever reads the answer finds an error instead.
         Finish::Failed => "error",
     }
 }
@@ -227,7 +228,8 @@ mod tests {
     #[test]
     fn a_chat_is_written_as_the_api_has_it() {
         let told = Told { chosen: ("é".into(), f32::NEG_INFINITY), top: vec![("a".into(), -0.5)] };
-        let choice = Choice { text: "hi".into(), told: Some(vec![told]), finish: Some(Finish::Length) };
+        let choice =
+            Choice { text: "hi".to_owned().into(), told: Some(vec![told]), finish: Some(Finish::Length) };
         let body = writer(Kind::Chat).whole(std::slice::from_ref(&choice), Usage { prompt: 3, answer: 4 });
         assert_eq!(body["id"], "chatcmpl-1");
         assert_eq!(
@@ -239,7 +241,8 @@ mod tests {
             "top_logprobs": [{ "token": "a", "logprob": -0.5, "bytes": [97] }] });
         assert_eq!(body["choices"][0]["logprobs"]["content"], json!([token]));
         assert_eq!(body["usage"], json!({ "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7 }));
-        let piece = writer(Kind::Chat).piece(1, &Choice { text: "hi".into(), ..Choice::default() });
+        let piece =
+            writer(Kind::Chat).piece(1, &Choice { text: "hi".to_owned().into(), ..Choice::default() });
         assert_eq!(
             piece["choices"][0],
             json!({ "index": 1, "delta": { "content": "hi" }, "logprobs": null, "finish_reason": null })
@@ -252,7 +255,7 @@ mod tests {
     #[test]
     fn a_completion_has_texts() {
         let told = Told { chosen: ("x".into(), -1.0), top: vec![("y".into(), -0.5)] };
-        let choice = Choice { text: "hi".into(), told: Some(vec![told]), finish: None };
+        let choice = Choice { text: "hi".to_owned().into(), told: Some(vec![told]), finish: None };
         let body = writer(Kind::Completion).piece(0, &choice);
         assert_eq!((&body["object"], &body["choices"][0]["text"]), (&json!("text_completion"), &json!("hi")));
         assert_eq!(body["choices"][0]["logprobs"]["top_logprobs"], json!([{ "y": -0.5 }]));

@@ -118,5 +118,5 @@ pub(super) fn log_sum(logits: &[f32]) -> f64 {
     highest + numbers().map(|logit| (logit - highest).exp()).sum::<f64>().ln()
 }
 
-/// As many have most of the weight, mostly.
+/// As many tokens mostly have most of the weight together.
 const FIRST: usize = 64;

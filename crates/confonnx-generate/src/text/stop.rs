@@ -1,10 +1,12 @@
 //! Texts that end an answer, wherever the borders of tokens are.
 
+use confonnx_tensor::Erased;
+
 /// Looks for texts that end an answer. What could become one is held back.
 #[derive(Clone, Debug, Default)]
 pub struct StopStrings {
     stops: Vec<String>,
-    held: String,
+    held: Erased<String>,
     found: bool,
 }
 
@@ -12,15 +14,15 @@ impl StopStrings {
     /// Looks for `stops`; empty ones count for nothing.
     pub fn new(stops: Vec<String>) -> Self {
         let stops = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
-        Self { stops, held: String::new(), found: false }
+        Self { stops, held: Erased::default(), found: false }
     }
 
     /// Takes the next text; what of it is surely part of the answer.
-    pub fn push(&mut self, text: &str) -> String {
+    pub fn push(&mut self, text: &str) -> Erased<String> {
         if self.found {
-            return String::new();
+            return Erased::default();
         }
-        self.held.push_str(text);
+        self.held.append(text);
         // The one that is complete first, as if characters came one by one.
         let found = self.stops.iter().filter_map(|stop| {
             let at = self.held.find(stop.as_str())?;
@@ -32,7 +34,8 @@ impl StopStrings {
             return std::mem::take(&mut self.held);
         }
         let keep = self.stops.iter().map(|stop| self.overlap(stop)).max().unwrap_or(0);
-        let rest = self.held.split_off(self.held.len().saturating_sub(keep));
+        let len = self.held.len().saturating_sub(keep);
+        let rest = self.held.split_off(len).into();
         std::mem::replace(&mut self.held, rest)
     }
 
@@ -42,7 +45,7 @@ impl StopStrings {
     }
 
     /// What was held back, and became none.
-    pub fn finish(&mut self) -> String {
+    pub fn finish(&mut self) -> Erased<String> {
         std::mem::take(&mut self.held)
     }
 
@@ -62,13 +65,13 @@ mod tests {
     #[test]
     fn the_first_to_appear_counts_and_nothing_after_it() {
         let mut stop = StopStrings::new(vec!["END".into(), "\n\n".into(), String::new()]);
-        assert_eq!(stop.push("one\n"), "one");
-        assert_eq!(stop.push("two E"), "\ntwo ");
-        assert_eq!(stop.push("N"), "");
+        assert_eq!(*stop.push("one\n"), "one");
+        assert_eq!(*stop.push("two E"), "\ntwo ");
+        assert_eq!(*stop.push("N"), "");
         assert!(!stop.found());
-        assert_eq!(stop.push("D \n\n more"), "");
+        assert_eq!(*stop.push("D \n\n more"), "");
         assert!(stop.found());
-        assert_eq!((stop.push("x"), stop.finish()), (String::new(), String::new()));
+        assert_eq!((stop.push("x"), stop.finish()), (Erased::default(), Erased::default()));
     }
 
     proptest! {

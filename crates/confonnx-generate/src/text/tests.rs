@@ -68,8 +68,8 @@ fn say(content: &str) -> Vec<Message> {
 
 fn decode(text: &Arc<Text>, tokens: &[u32]) -> (Vec<String>, String) {
     let mut stream = Detokenizer::new(Arc::clone(text));
-    let pieces: Vec<String> = tokens.iter().map(|token| stream.push(*token)).collect();
-    let tail = stream.finish();
+    let pieces: Vec<String> = tokens.iter().map(|token| stream.push(*token).take()).collect();
+    let tail = stream.finish().take();
     (pieces, tail)
 }
 

@@ -69,7 +69,7 @@ impl Read for Pack {
                     hash.update(buffer.get(..read).unwrap_or_default());
                     *left = left.saturating_sub(read as u64);
                     if read == 0 && !buffer.is_empty() {
-                        // The header has said how long it is.
+                        // The header has said how long the file is.
                         if *left > 0 || file.read(&mut [0])? > 0 {
                             let changed = format!("the data file {name} changed while it was read");
                             return Err(io::Error::other(changed));

@@ -195,7 +195,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// All there is, is the model.
+    /// What was decrypted is the model alone.
     fn begin_model(&mut self) -> Result<(), UnpackError> {
         self.state = State::Model;
         let block = mem::take(&mut self.block);

@@ -15,6 +15,7 @@ use aws_lc_rs::{
     rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey},
 };
 use base64ct::{Base64, Encoding};
+use confonnx_tensor::Erased;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -65,13 +66,10 @@ pub struct KeyNameError(String);
 #[derive(Debug)]
 pub enum Released {
     /// Bytes, as they were imported or generated.
-    Bytes(Bytes),
+    Bytes(Erased<Vec<u8>>),
     /// The private scalar of a key on a curve, big-endian, as long as the curve's order.
-    Scalar(Bytes),
+    Scalar(Erased<Vec<u8>>),
 }
-
-/// Secret bytes.
-pub struct Bytes(Zeroizing<Vec<u8>>);
 
 /// Why a released key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -188,15 +186,18 @@ impl Wrapped {
         &self.encrypted_kek
     }
 
-    /// The key in it.
+    /// The key that was wrapped.
     ///
     /// # Errors
     /// See [`AkvError`].
     pub fn open(&self, kek: &[u8]) -> Result<Released, AkvError> {
         let key = self.unwrap(kek).ok_or(AkvError::Unwrap)?;
         match self.kind.as_str() {
-            "oct" | "oct-HSM" => Ok(Released::Bytes(Bytes(key))),
-            "EC" | "EC-HSM" => scalar(&key).map(Bytes).map(Released::Scalar).ok_or(AkvError::Private),
+            "oct" | "oct-HSM" => Ok(Released::Bytes(Erased::new(key.to_vec()))),
+            "EC" | "EC-HSM" => {
+                let scalar = scalar(&key).ok_or(AkvError::Private)?;
+                Ok(Released::Scalar(Erased::new(scalar.to_vec())))
+            }
             other => Err(AkvError::Kind(shown(other))),
         }
     }
@@ -213,19 +214,6 @@ impl Wrapped {
 impl fmt::Debug for AkvKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AkvKey").field("modulus", &self.modulus).finish_non_exhaustive()
-    }
-}
-
-impl Bytes {
-    /// The secret.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Bytes({})", self.0.len())
     }
 }
 

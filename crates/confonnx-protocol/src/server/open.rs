@@ -30,7 +30,7 @@ impl KeyRing {
         Ok((authentic.remember(self, now)?, reply))
     }
 
-    /// The same, but it is not remembered yet: for whoever wants to know first whether it will be served.
+    /// As [`open`](Self::open), but the request is not remembered yet: for whoever wants to know first whether it will be served.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -186,7 +186,7 @@ impl Authentic {
         if !ring.is_bound(admission.rebound) {
             return Err(OpenError::UnknownKey(admission.key_id));
         }
-        // Not before it was received: how long it is remembered counts from here.
+        // Not before the request was received: how long it is remembered counts from here.
         opened.received = ring.admit(admission.token)?;
         Ok(opened)
     }
@@ -291,7 +291,7 @@ impl ChunkedReply {
         Ok(ChunkSealer::new(Box::new(start_reply(self.0, rng, out)?)))
     }
 
-    /// The whole of it for `message`, padded binary HTTP, to be sealed as it is sent.
+    /// The whole reply for `message`, padded binary HTTP, to be sealed as it is sent.
     ///
     /// # Errors
     /// [`SealError`].
@@ -379,7 +379,7 @@ impl<'r> ChunkedOpener<'r> {
         Ok((authentic.remember(ring, now)?, reply))
     }
 
-    /// The same, as [`KeyRing::open_unremembered`].
+    /// As [`finish`](Self::finish), with the request not remembered yet: see [`KeyRing::open_unremembered`].
     ///
     /// # Errors
     /// [`OpenError::Truncated`] when the final chunk is missing or cut.

@@ -20,7 +20,7 @@ pub struct Ratchet {
     rollover: u64,
     /// The epoch that `chain` gives.
     next: u64,
-    /// When that one begins.
+    /// When the next epoch begins.
     begins: UnixTime,
     chain: EpochSecret,
     /// Secrets of the epochs right before that one, oldest first.

@@ -19,7 +19,7 @@ use crate::{Proxy, Upstream, rest::encoded};
 pub(super) struct Service(pub(super) Arc<Proxy>);
 
 impl Service {
-    /// Those without a path of their own: calls of gRPC have none.
+    /// The upstreams without a path of their own: calls of gRPC have none.
     pub(super) fn among(&self) -> Vec<usize> {
         self.0.reached("/").0
     }

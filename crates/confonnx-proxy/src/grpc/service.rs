@@ -50,7 +50,7 @@ impl GrpcInferenceService for Service {
         let asked = Sealed::get("/ready").to_model(reference(name, version));
         let ready = self.ask(self.upstream(name)?, request.metadata(), asked).await;
         match ready {
-            // As Triton does, whatever keeps it from being ready. That no server is there is no such thing.
+            // Not ready, as Triton says of any model that is not. That no server can be reached is an error all the same.
             Err(status) if status.metadata().contains_key(crate::answer::FAULT) => Err(status),
             ready => Ok(Response::new(ModelReadyResponse { ready: ready.is_ok() })),
         }

@@ -40,7 +40,7 @@ pub struct Settings {
     /// How often to look at the repository, with --model-control poll [default: 15].
     #[arg(long, env = "CONFONNX_REPOSITORY_POLL_INTERVAL", value_name = "SECONDS")]
     pub repository_poll_interval: Option<u64>,
-    /// Put requests together, up to this many along their first dimension, while others run. Only if that changes no bit
+    /// Batch requests, up to this many along their first dimension, while others run. Only if that changes no bit
     /// of the answers, which is tried at the start. In a repository config.pbtxt says so [default: 1, none].
     #[arg(long, env = "CONFONNX_MAX_BATCH_SIZE", value_name = "N")]
     pub max_batch_size: Option<u32>,
@@ -289,7 +289,7 @@ pub enum Bootstrap {
     /// When no peer answers.
     #[value(name = "true")]
     Always,
-    /// The same, if its host name ends in -0.
+    /// As `Always`, if its host name ends in -0; else as `Never`.
     Ordinal,
 }
 

@@ -98,7 +98,7 @@ impl PeerPolicy {
         Ok(Self { policy, sha256, same_program: true, not_before: UnixTime(0) })
     }
 
-    /// The same, that takes this server's own evidence for the least that others have to show: no older word of the TEE's
+    /// This policy, which takes this server's own evidence for the least that others have to show: no older word of the TEE's
     /// vendor, and no earlier time.
     #[must_use]
     pub fn no_older_than(self, own: &Genuine) -> Self {

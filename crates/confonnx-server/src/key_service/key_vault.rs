@@ -6,7 +6,7 @@ use bytes::Bytes;
 use confonnx_attest::{
     Evidence, KeyService,
     collateral::{Answer as CollateralAnswer, Request as CollateralRequest, StapleError},
-    release::{self, MaaRequest, MachineError, MachineKey, maa_report_data},
+    key_service::{self, MaaRequest, MachineError, MachineKey, maa_report_data},
 };
 use confonnx_protocol::key_service::{
     AkvKey,
@@ -47,10 +47,10 @@ pub enum AkvError {
     Evidence(#[from] NoEvidence),
     /// The vault's attestation service cannot check this TEE.
     #[error("key vault: {0}")]
-    Form(#[from] release::ReleaseError),
+    Form(#[from] key_service::ReleaseError),
     /// What names the machine's own key has no form for the service.
     #[error("key vault: {0}")]
-    Machine(#[from] release::MachineFormError),
+    Machine(#[from] key_service::MachineFormError),
     /// The machine's own key does not open what was encrypted to it.
     #[error(
         "key vault: this machine does not open what was encrypted to it: {0} (was anything measured since?)"

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use confonnx_attest::{
     KeyService,
-    release::{self, trustee_report_data},
+    key_service::{self, trustee_report_data},
 };
 use confonnx_protocol::key_service::{
     JweError, KbsKey,
@@ -42,7 +42,7 @@ pub enum KbsError {
     Roots(#[from] RootsError),
     /// The service cannot check this TEE.
     #[error("key broker service: {0}")]
-    Form(#[from] release::ReleaseError),
+    Form(#[from] key_service::ReleaseError),
     /// The TEE.
     #[error("key broker service: {0}")]
     Evidence(#[from] NoEvidence),

@@ -272,7 +272,7 @@ impl Absent {
         }
     }
 
-    /// The same, without the names of models that are not `visible`.
+    /// This error, without the names of models that are not `visible`.
     pub fn among(mut self, visible: impl Fn(&str) -> bool) -> Self {
         if let Self::Unknown { expected, .. } = &mut self {
             expected.retain(|(name, _)| visible(name));

@@ -6,7 +6,7 @@ use confonnx_protocol::{
     bhttp::{BhttpError, ResponseHead, ResponseWriter},
     server::Reply,
 };
-use zeroize::Zeroizing;
+use confonnx_tensor::Erased;
 
 use super::ReplyTo;
 use crate::{
@@ -32,7 +32,7 @@ pub(super) type Ended = Box<dyn FnOnce(&'static str, usize) + Send>;
 
 enum Sealing {
     Chunks { sealer: ChunkSealer, writer: ResponseWriter },
-    Whole { reply: Reply, head: ResponseHead, content: Vec<Zeroizing<Vec<u8>>> },
+    Whole { reply: Reply, head: ResponseHead, content: Vec<Erased<Vec<u8>>> },
 }
 
 /// Why no more of an answer is taken.
@@ -83,12 +83,12 @@ impl Stream {
                 if self.len > MAX_BEHIND {
                     return Err(Refused::Behind { limit: MAX_BEHIND }.into());
                 }
-                parts.push(Zeroizing::new(content.to_vec()));
+                parts.push(Erased::new(content.to_vec()));
                 Ok(())
             }
             Some(Sealing::Chunks { sealer, writer }) => {
                 let mut message =
-                    Zeroizing::new(Vec::with_capacity(content.len().saturating_add(LONGEST_LENGTH)));
+                    Erased::new(Vec::with_capacity(content.len().saturating_add(LONGEST_LENGTH)));
                 writer.content(content, &mut message);
                 let mut sealed = Vec::with_capacity(ChunkSealer::sealed_len(message.len()));
                 sealer.chunk(&message, &mut sealed)?;

@@ -79,7 +79,7 @@ fn name() -> KeyName {
 
 fn bytes(released: Released) -> Vec<u8> {
     match released {
-        Released::Bytes(bytes) | Released::Scalar(bytes) => bytes.expose().to_vec(),
+        Released::Bytes(bytes) | Released::Scalar(bytes) => bytes.to_vec(),
     }
 }
 

@@ -297,7 +297,7 @@ fn nobody_answers_who_is_gone() {
         Arc::new(engine().load("decoder", &onnx, &options, Duration::from_secs(60)).unwrap());
     let generator = Generator::of("decoder", &loaded, &ModelInfo::parse(&onnx).unwrap()).unwrap().unwrap();
     let order = || Order {
-        prompt: vec![104, 101],
+        prompt: vec![104, 101].into(),
         max_tokens: Some(400),
         choices: Choices { logit_bias: vec![(301, -100.0)], ..Choices::default() },
         seed: 1,
@@ -314,7 +314,7 @@ fn nobody_answers_who_is_gone() {
     }
     assert_eq!(*seen.lock().unwrap(), 5);
     // What was remembered of it is forgotten: sequences count from 0.
-    let again = confonnx_engine::Feed { sequence: 0, past: 6, tokens: vec![1], wanted: true };
+    let again = confonnx_engine::Feed { sequence: 0, past: 6, tokens: vec![1].into(), wanted: true };
     assert!(loaded.step(&[], &[again]).is_err());
     let all = Arc::new(Mutex::new(0));
     generator.begin(vec![order()]).unwrap().give(|_| Box::new(Goes(1000, Arc::clone(&all))));

@@ -28,7 +28,7 @@ fn with(setting: &str, value: Value) -> Claims {
 fn checks(server: &str, claims: &Claims) -> Vec<Check> {
     let mut verdict = Verdict::default();
     // Of the presets' maxima there are tests of their own.
-    let lax = Maxima { key_lifetime_s: u64::MAX, session_lifetime_s: u64::MAX };
+    let lax = Maxima { key_lifetime_s: u64::MAX, resumption_lifetime_s: u64::MAX };
     ServerExpectations { maxima: lax, ..read(server).unwrap().server }.check(claims, &mut verdict);
     let of_maxima = |check: &Check| check.expected.ends_with(&format!("{} s", u64::MAX));
     verdict
@@ -156,14 +156,16 @@ fn no_key_lives_longer_than_the_policy_says() {
 }
 
 #[test]
-fn no_session_lasts_longer_than_the_policy_says() {
-    let line = "max_session_lifetime_s = 60";
+fn no_resumption_lasts_longer_than_the_policy_says() {
+    let line = "max_resumption_lifetime_s = 60";
     let lifetime = |value| with("session_lifetime_s", value);
-    assert_eq!(judged(line, &lifetime(60.into())), text(true, "session lifetime: at most 60 s: 60 s"));
-    assert_eq!(judged(line, &lifetime(61.into())), text(false, "session lifetime: at most 60 s: 61 s"));
+    assert_eq!(judged(line, &lifetime(60.into())), text(true, "resumption lifetime: at most 60 s: 60 s"));
+    assert_eq!(judged(line, &lifetime(61.into())), text(false, "resumption lifetime: at most 60 s: 61 s"));
     for other in [claims(), lifetime(Value::Null), lifetime("60".into()), lifetime((-1).into())] {
-        assert_eq!(judged(line, &other), text(false, "session lifetime: at most 60 s: not stated"));
+        assert_eq!(judged(line, &other), text(false, "resumption lifetime: at most 60 s: not stated"));
     }
+    let former = "max_session_lifetime_s = 60";
+    assert_eq!(judged(former, &lifetime(61.into())), text(false, "resumption lifetime: at most 60 s: 61 s"));
 }
 
 #[test]
@@ -189,7 +191,7 @@ fn who_loads_models_is_one_of_those_named() {
 
 /// Keys of two hundred years are nobody's default.
 #[test]
-fn presets_bound_how_long_keys_and_sessions_last() {
+fn presets_bound_how_long_keys_and_resumptions_last() {
     let failed = |preset: Preset, claims: &Claims| {
         let mut verdict = Verdict::default();
         Expectations::from(preset).server.check(claims, &mut verdict);
@@ -204,7 +206,7 @@ fn presets_bound_how_long_keys_and_sessions_last() {
         assert_eq!(failed(preset, &lives(most)), [""; 0]);
         assert_eq!(failed(preset, &lives(most + 1)), ["key lifetime"]);
     }
-    assert_eq!(failed(Preset::Strict, &with("session_lifetime_s", 601.into())), ["session lifetime"]);
+    assert_eq!(failed(Preset::Strict, &with("session_lifetime_s", 601.into())), ["resumption lifetime"]);
     assert_eq!(failed(Preset::Cloud, &with("session_lifetime_s", 86_400.into())), [""; 0]);
     // Without any preset too, and a policy may say otherwise.
     assert_eq!(ServerExpectations::default().maxima, Maxima::CLOUD);
@@ -242,14 +244,24 @@ fn what_no_policy_judges_is_stated_and_what_is_unusual_stands_out() {
             .map(|check| check.name)
             .collect::<Vec<_>>()
     };
-    let notable =
-        ["model owner", "engine", "batching", "audit log", "model control", "max sessions", "other settings"];
+    let notable = [
+        "model owner",
+        "engine",
+        "batching",
+        "audit log",
+        "model control",
+        "max resumptions",
+        "other settings",
+    ];
     assert_eq!(of(Outcome::Notable), notable);
     let usual =
-        ["build", "runtime", "session lifetime", "request metrics", "keys", "key source", "date window"];
+        ["build", "runtime", "resumption lifetime", "request metrics", "keys", "key source", "date window"];
     assert_eq!(of(Outcome::Info), usual);
     let shown = verdict.to_string();
-    assert!(shown.contains("! audit log") && shown.contains("! other settings    telepathy true"), "{shown}");
+    assert!(
+        shown.contains("! audit log") && shown.contains("! other settings       telepathy true"),
+        "{shown}"
+    );
     assert!(shown.contains("17 x-wing, current 1970-01-01T00:00:05Z to 1970-01-02T00:00:05Z"), "{shown}");
     // However many there are.
     for setting in 0..1000 {

@@ -9,6 +9,7 @@ use confonnx_generate::{
     openai::{Format, Kind, Prompt, Request, RequestError, Writer, models},
     text::{Text, TextError},
 };
+use confonnx_tensor::Erased;
 use serde_json::Value;
 
 use self::sink::{Streamed, Whole};
@@ -142,15 +143,19 @@ fn generate(call: &Call<'_>, kind: Kind) -> Result<Answer, InnerError> {
 }
 
 /// The tokens of each prompt.
-fn prompts(text: &Text, request: &Request, now: u64) -> Result<Vec<Vec<u32>>, GenerateError> {
+fn prompts(text: &Text, request: &Request, now: u64) -> Result<Vec<Erased<Vec<u32>>>, GenerateError> {
     let prompts = match &request.prompt {
-        Prompt::Chat(messages) => vec![text.chat(messages, now)?],
-        Prompt::Texts(texts) => texts.iter().map(|prompt| text.prompt(prompt)).collect::<Result<_, _>>()?,
-        Prompt::Tokens(tokens) => tokens.clone(),
+        Prompt::Chat(messages) => vec![text.chat(messages, now)?.into()],
+        Prompt::Texts(texts) => {
+            texts.iter().map(|prompt| text.prompt(prompt).map(Erased::new)).collect::<Result<_, _>>()?
+        }
+        Prompt::Tokens(prompts) => prompts.iter().cloned().map(Erased::new).collect(),
     };
     let tokens = text.tokens();
-    let unknown =
-        prompts.iter().flatten().find(|token| usize::try_from(**token).is_ok_and(|token| token >= tokens));
+    let unknown = prompts
+        .iter()
+        .flat_map(|prompt| prompt.iter())
+        .find(|token| usize::try_from(**token).is_ok_and(|token| token >= tokens));
     match unknown {
         Some(token) => Err(GenerateError::Token { token: *token, tokens }),
         None => Ok(prompts),
@@ -160,11 +165,11 @@ fn prompts(text: &Text, request: &Request, now: u64) -> Result<Vec<Vec<u32>>, Ge
 fn begin(
     generator: &Generator,
     request: &Request,
-    prompts: Vec<Vec<u32>>,
+    prompts: Vec<Erased<Vec<u32>>>,
 ) -> Result<crate::generation::Begun, GenerateError> {
     let choices = request.overrides.over(&generator.text().facts().defaults);
     let seed = request.seed.unwrap_or_else(|| u64::from_le_bytes(random::bytes()));
-    let order = |prompt: &Vec<u32>, answer: u64| Order {
+    let order = |prompt: &Erased<Vec<u32>>, answer: u64| Order {
         prompt: prompt.clone(),
         max_tokens: Some(request.max_tokens.unwrap_or(MAX_TOKENS)),
         choices: choices.clone(),

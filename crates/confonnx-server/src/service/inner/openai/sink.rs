@@ -7,8 +7,8 @@ use confonnx_generate::{
     openai::{Choice, Told, Usage, Writer},
     text::Text,
 };
+use confonnx_tensor::Erased;
 use serde_json::{Value, json};
-use zeroize::Zeroize;
 
 use crate::{generation::Sink, service::stream::Stream};
 
@@ -68,7 +68,7 @@ impl Streamed {
 impl Sink for StreamedOne {
     fn take(&mut self, event: &Event) -> bool {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut piece = Vec::new();
+        let mut piece = Erased::default();
         if !self.begun {
             self.begun = true;
             if let Some(first) = all.writer.first(self.index) {
@@ -94,11 +94,10 @@ impl Sink for StreamedOne {
             if all.tell_usage {
                 push(&mut piece, &all.writer.usage(all.usage));
             }
-            piece.extend_from_slice(b"data: [DONE]\n\n");
+            piece.append(b"data: [DONE]\n\n");
         }
         pad(&mut piece);
         let taken = all.stream.as_mut().is_some_and(|stream| stream.send(&piece).is_ok());
-        piece.zeroize();
         if !taken {
             all.stream = None;
         }
@@ -133,7 +132,7 @@ impl Sink for WholeOne {
         }
         let next = choice(event, &self.text);
         if let Some(choice) = all.choices.get_mut(self.index) {
-            choice.text.push_str(&next.text);
+            choice.text.append(&next.text);
             choice.finish = next.finish;
             if let Some(told) = next.told {
                 choice.told.get_or_insert_default().extend(told);
@@ -151,21 +150,14 @@ impl Sink for WholeOne {
         if all.left == 0
             && let Some(mut stream) = all.stream.take()
         {
-            let mut body = serde_json::to_vec(&all.writer.whole(&all.choices, all.usage)).unwrap_or_default();
-            if stream.send(&body).is_ok() {
+            let mut body = Erased::default();
+            let whole = all.writer.whole(&all.choices, all.usage);
+            let written = serde_json::to_writer(&mut body, &whole).is_ok();
+            if written && stream.send(&body).is_ok() {
                 let _ = stream.finish("ok");
             }
-            body.zeroize();
         }
         true
-    }
-}
-
-impl Drop for Gathering {
-    fn drop(&mut self) {
-        for choice in &mut self.choices {
-            choice.text.zeroize();
-        }
     }
 }
 
@@ -178,20 +170,21 @@ fn choice(event: &Event, text: &Text) -> Choice {
     }
 }
 
-fn push(piece: &mut Vec<u8>, body: &Value) {
-    piece.extend_from_slice(b"data: ");
-    piece.extend_from_slice(body.to_string().as_bytes());
-    piece.extend_from_slice(b"\n\n");
+fn push(piece: &mut Erased<Vec<u8>>, body: &Value) {
+    piece.append(b"data: ");
+    piece.append(Erased::new(body.to_string()).as_bytes());
+    piece.append(b"\n\n");
 }
 
 /// Fills up to a multiple of [`SIZE`] with a comment, which who reads events passes over.
-fn pad(piece: &mut Vec<u8>) {
+fn pad(piece: &mut Erased<Vec<u8>>) {
     // A comment is ": " and the end of an event at least.
     let least = piece.len().saturating_add(COMMENT);
     let len = least.checked_next_multiple_of(SIZE).unwrap_or(least);
-    piece.extend_from_slice(b": ");
+    piece.reserve_total(len);
+    piece.append(b": ");
     piece.resize(len.saturating_sub(2), b' ');
-    piece.extend_from_slice(b"\n\n");
+    piece.append(b"\n\n");
 }
 
 /// What is said of a model that fails in the middle of an answer.
@@ -216,12 +209,12 @@ mod tests {
     #[test]
     fn pieces_have_one_size_whatever_they_say() {
         for len in [0, 1, 250, 507, 508] {
-            let mut piece = vec![b'x'; len];
+            let mut piece = Erased::new(vec![b'x'; len]);
             pad(&mut piece);
             assert_eq!(piece.len(), SIZE, "{len}");
             assert!(piece.ends_with(b"\n\n") && piece[len..].starts_with(b": "));
         }
-        let mut long = vec![b'x'; 509];
+        let mut long = Erased::new(vec![b'x'; 509]);
         pad(&mut long);
         assert_eq!(long.len(), 2 * SIZE);
     }

@@ -1,4 +1,4 @@
-//! A report in the form of the services that release secrets (see `crate::release`).
+//! A report in the form of the services that release secrets (see `crate::key_service`).
 
 use base64ct::{Base64, Encoding};
 use serde_json::{Value, json};
