@@ -40,6 +40,10 @@ pub struct Policy {
     /// Accepted privilege levels of the program that asked for the report, 0 being the highest.
     #[serde(deserialize_with = "at_least_one")]
     pub vmpl: Vec<u32>,
+    /// Bits of mitigations, by the numbers that AMD's bulletins give them, that the firmware must have had in place when
+    /// the guest was launched, and still has. Reports say so since version 5; others then fail.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mitigations: Vec<u32>,
     /// Accepts guests whose memory the host may read and write.
     pub debug: bool,
     /// Accepts guests that a migration agent may move to another machine.
@@ -84,6 +88,7 @@ impl Policy {
             minimum_guest_svn: None,
             minimum_tcb: MinimumTcb::published(),
             vmpl: vec![0],
+            mitigations: Vec::new(),
             debug: false,
             migration: false,
             smt: false,
@@ -107,6 +112,23 @@ impl Policy {
         }
     }
 
+    /// Versions do not say all: some mitigations do nothing until the host has the firmware verify them.
+    fn check_mitigations(&self, stated: Option<[u64; 2]>, verdict: &mut Verdict) {
+        let name = "mitigations";
+        let found = stated.map_or_else(
+            || "not stated, as in reports before version 5".into(),
+            |[launch, now]| format!("{launch:#x} at launch, {now:#x} now"),
+        );
+        if self.mitigations.is_empty() {
+            return verdict.info(name, found);
+        }
+        let has = |vector: u64, bit: u32| vector.checked_shr(bit).is_some_and(|bits| bits & 1 == 1);
+        let all = |vector| self.mitigations.iter().all(|bit| has(vector, *bit));
+        let bits = self.mitigations.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let passed = stated.is_some_and(|vectors| vectors.into_iter().all(all));
+        verdict.decide(name, format!("bits {bits}, at launch and now"), found, passed);
+    }
+
     fn check_platform(&self, facts: &Facts, verdict: &mut Verdict) {
         let report = &facts.report;
         let tcbs = [
@@ -119,6 +141,7 @@ impl Policy {
             self.minimum_tcb.check(name, tcb, facts.product, verdict);
         }
         verdict.info("firmware", report.shown_firmware());
+        self.check_mitigations(report.mitigations(), verdict);
         one_of("chip", &self.chips, Hex(report.chip_id), verdict);
         let provider = facts.csp.as_deref();
         let found = provider.map_or_else(|| "none: signed by a VCEK".into(), shown);

@@ -203,6 +203,16 @@ impl Report {
         format!("{major}.{minor}.{build}")
     }
 
+    /// Bits of the vulnerabilities that the firmware had mitigated when the guest was launched, and those that it has
+    /// now; since version 5.
+    pub(crate) fn mitigations(&self) -> Option<[u64; 2]> {
+        let vector = |at| {
+            let bytes = self.part(at, 8).try_into();
+            bytes.map_or(0, u64::from_le_bytes)
+        };
+        (self.version >= 5).then(|| [vector(0x1F8), vector(0x200)])
+    }
+
     fn reserved_fields(&self) -> Vec<&'static str> {
         // Version 5 put the mitigation vectors at 0x1F8.
         let end = if self.version >= 5 { 0x208 } else { 0x1F8 };

@@ -52,6 +52,23 @@ fn strict_asks_for_the_firmware_that_amds_bulletins_ask_for() {
 }
 
 #[test]
+fn mitigations_are_demanded_of_launch_and_of_now() {
+    fn version_5(report: &mut [u8], launch: u8, now: u8) {
+        (report[0], report[0x1F8], report[0x200]) = (5, launch, now);
+    }
+    let wants = |bits: &[u32]| Policy { mitigations: bits.to_vec(), ..Policy::cloud() };
+    let both = Made { edit_report: |report| version_5(report, 0b1_0110, 0b1_0010), ..Made::new() };
+    assert_eq!(failures(&both, &wants(&[1, 4])), []);
+    for bits in [&[1, 2][..], &[0], &[64], &[u32::MAX]] {
+        assert_eq!(failures(&both, &wants(bits)), [("mitigations", Failed)], "{bits:?}");
+    }
+    let since = Made { edit_report: |report| version_5(report, 0, 0b10), ..Made::new() };
+    assert_eq!(failures(&since, &wants(&[1])), [("mitigations", Failed)], "what came before is not undone");
+    assert_eq!(failures(&since, &Policy::cloud()), []);
+    assert_eq!(failures(&Made::new(), &wants(&[1])), [("mitigations", Failed)], "a report that has none");
+}
+
+#[test]
 fn guests_that_the_host_can_read_or_move_are_told() {
     let debug = Made { edit_report: |report| report[0x0A] |= 8, ..Made::new() };
     assert!(debug.verify().1.unwrap().into_measured().debug);
