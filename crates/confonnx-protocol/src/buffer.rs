@@ -92,9 +92,9 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The identifier of the key that the message was sealed to, if it is not empty.
-    pub fn key_id(&self) -> Option<u8> {
-        self.buffer.get(self.start..)?.first().copied()
+    /// What there is of the request.
+    pub fn received(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
     }
 
     /// An empty one, with room for a request of `len` bytes.

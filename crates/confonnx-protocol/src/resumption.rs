@@ -76,6 +76,12 @@ impl Start {
         Self(start)
     }
 
+    /// The start of `message`, if all of it is there.
+    #[cfg(feature = "server")]
+    pub(crate) fn first(message: &[u8]) -> Option<Self> {
+        message.first_chunk().copied().map(Self)
+    }
+
     /// The start of `message`, and the sealed bytes after it: at least a tag.
     pub(crate) fn read(message: &[u8]) -> Option<(Self, &[u8])> {
         let (start, sealed) = message.split_first_chunk()?;

@@ -1,4 +1,5 @@
-//! `make attack`: hostile callers beside honest ones, over loopback, against a live server; last, a host that sets the clock.
+//! `make attack`: hostile callers beside honest ones, over loopback, against a live server; then a model whose process lies
+//! with each answer, as one that has taken over its native library does; last, a host that sets the clock.
 //! Prints what the honest ones noticed: p99 beside the quiet one, bytes held against the budget, by how much this process
 //! grew (callers and attackers are in it, too), and what was lost. Fails when something was lost, answered wrongly, or held
 //! beyond the budget; times are for whoever reads them. Attackers have another address than honest callers.
@@ -10,8 +11,14 @@
 #[expect(dead_code, reason = "made for the tests, which need more of it")]
 mod harness;
 
+#[path = "../../confonnx-engine/tests/it/liar/box_side.rs"]
+mod liar;
+
 use std::{
-    process::ExitCode,
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::{Command, ExitCode},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -19,7 +26,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use confonnx_attest::{Digest, produce::Attester};
 use confonnx_client::{DataType, Options, Shape, Tensor};
+use confonnx_engine::{BoxLimits, Boxes, Engine, Library};
 use confonnx_protocol::Kem;
 use harness::*;
 use tokio::{
@@ -38,18 +47,26 @@ enum Attack {
     UnreadReplies,
     Mutated,
     UnknownKeys,
+    UnknownResumptions,
+    ChunkedGarbage,
     Connections,
+    Churn,
+    LyingLibrary,
     ClockJumps,
 }
 
-const ATTACKS: [Attack; 8] = [
+const ATTACKS: [Attack; 12] = [
     Attack::Quiet,
     Attack::SlowSenders,
     Attack::Garbage,
     Attack::UnreadReplies,
     Attack::Mutated,
     Attack::UnknownKeys,
+    Attack::UnknownResumptions,
+    Attack::ChunkedGarbage,
     Attack::Connections,
+    Attack::Churn,
+    Attack::LyingLibrary,
     Attack::ClockJumps,
 ];
 
@@ -61,12 +78,20 @@ struct Noticed {
 }
 
 fn main() -> ExitCode {
+    if let Some(server) = std::env::var_os(BOX) {
+        be_a_box(Path::new(&server));
+        return ExitCode::SUCCESS;
+    }
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(5);
     let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     // Honest and hostile callers each have threads of their own: what is measured is the server, not this program.
     let calling = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let attacking = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = Engine::Isolated(boxes(folder.path()));
     let mut config = config("mlp", |settings| {
+        settings.model_path = None;
+        settings.model_repository = Some(repository(folder.path()));
         settings.max_request_bytes = Some(1 << 20);
         settings.max_held_bytes = Some(16 << 20);
         settings.max_queue = Some(32);
@@ -75,10 +100,11 @@ fn main() -> ExitCode {
         settings.max_peer_percent = Some(50);
     });
     config.limits.request_timeout = Duration::from_secs(2);
-    let server = Arc::new(serving.block_on(start_with(config)));
+    let source = Attester::insecure(Digest([7; 32]));
+    let server = Arc::new(serving.block_on(start_by(config, source, &engine)));
     let (mut quiet, mut bad) = (None, false);
     println!(
-        "{:<14} {:>7} {:>9} {:>6} {:>22} {:>9} {:>5}",
+        "{:<18} {:>7} {:>9} {:>6} {:>22} {:>9} {:>5}",
         "attack", "calls", "p99", "ratio", "held of budget", "grown", "lost"
     );
     let begun = resident();
@@ -92,7 +118,7 @@ fn main() -> ExitCode {
         let (ratio, limit) = (p99.as_secs_f64() / quiet.as_secs_f64().max(1e-9), server.app.budget().limit());
         bad |= noticed.lost > 0 || took.is_empty() || held > limit;
         println!(
-            "{:<14} {:>7} {:>6.2} ms {ratio:>6.2} {held:>11} {limit:>10} {:>5} MiB {:>5}",
+            "{:<18} {:>7} {:>6.2} ms {ratio:>6.2} {held:>11} {limit:>10} {:>5} MiB {:>5}",
             format!("{attack:?}"),
             took.len(),
             p99.as_secs_f64() * 1e3,
@@ -106,6 +132,55 @@ fn main() -> ExitCode {
     attacking.shutdown_background();
     if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
+
+/// A model that is what it says, and one whose process is a liar.
+fn repository(folder: &Path) -> std::path::PathBuf {
+    let repository = folder.join("models");
+    for (name, file) in [("mlp", "mlp"), ("liar", "identity_fp32")] {
+        let version = repository.join(name).join("1");
+        fs::create_dir_all(&version).expect("a folder");
+        fs::copy(model(file), version.join("model.onnx")).expect("a model");
+    }
+    repository
+}
+
+/// Boxes of the program under test, but for the model that is for liars.
+fn boxes(folder: &Path) -> Boxes {
+    let own = std::env::current_exe().expect("a program");
+    let server = own.ancestors().nth(2).expect("its folder").join("confonnx-server");
+    let program = folder.join("box");
+    let script = format!("#!/bin/sh\nexec env {BOX}='{}' '{}' \"$@\"\n", server.display(), own.display());
+    fs::write(&program, script).expect("a script");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a script");
+    let library = Library::read(&library()).expect("a library");
+    Boxes::new(program, library, BoxLimits { memory: 0, answer: 1 << 30 }).expect("boxes")
+}
+
+fn be_a_box(server: &Path) {
+    let lies = liar::peek().is_some_and(|model| model.windows(8).any(|part| part == b"Identity"));
+    if lies {
+        // Another one each time that it is started.
+        let lie = LIES[std::process::id() as usize % LIES.len()];
+        return liar::serve(|_| lie.into());
+    }
+    let error = Command::new(server).args(std::env::args_os().skip(1)).env_clear().exec();
+    panic!("{}: {error}", server.display());
+}
+
+/// Set for a box: the program under test.
+const BOX: &str = "CONFONNX_ATTACK_BOX";
+
+const LIES: [&str; 9] = [
+    "another job",
+    "no head there",
+    "an endless list",
+    "no tensor there",
+    "more bytes than its shape",
+    "floods the control channel",
+    "hangs up",
+    "ends",
+    "rings as often as it can and hangs up",
+];
 
 async fn phase(
     server: &Arc<Running>,
@@ -181,7 +256,7 @@ async fn client(server: Arc<Running>, stop: Arc<AtomicBool>) -> Noticed {
     while !stop.load(Relaxed) {
         let tensor = Tensor::new(DataType::Fp32, Shape::new([1, 4]).expect("a shape"), bytes.clone());
         let begun = Instant::now();
-        match client.infer(None, vec![("x".into(), tensor.expect("a tensor"))], &[]).await {
+        match client.infer(Some("mlp"), vec![("x".into(), tensor.expect("a tensor"))], &[]).await {
             Ok(_) => noticed.took.push(begun.elapsed()),
             Err(error) => {
                 println!("lost: {error}");
@@ -260,6 +335,30 @@ async fn attacker(server: Arc<Running>, attack: Attack) {
                         stream.write_all(&sealed).await?;
                         answered(&mut stream).await?;
                     }
+                }
+                Attack::ChunkedGarbage => {
+                    let mut junk = sealed();
+                    junk.resize(1 << 20, 0x5a);
+                    let head = post(junk.len()).replace(SEALED, "message/ohttp-chunked-req");
+                    stream.write_all(head.as_bytes()).await?;
+                    stream.write_all(&junk).await?;
+                    answered(&mut stream).await?;
+                }
+                Attack::UnknownResumptions => {
+                    let head = post(1 << 20).replace(SEALED, "message/confonnx-session-req");
+                    stream.write_all(head.as_bytes()).await?;
+                    stream.write_all(&sealed()).await?;
+                    answered(&mut stream).await?;
+                }
+                Attack::Churn => {}
+                Attack::LyingLibrary => {
+                    let ask = head("POST", "/v2/models/liar/infer");
+                    let body =
+                        br#"{"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}]}"#;
+                    let sealed = seal(&key, &ask, body).0;
+                    stream.write_all(post(sealed.len()).as_bytes()).await?;
+                    stream.write_all(&sealed).await?;
+                    answered(&mut stream).await?;
                 }
                 Attack::UnknownKeys => {
                     let mut sealed = sealed();

@@ -22,6 +22,7 @@ pub struct Budget {
     all: Arc<Account>,
     peer: usize,
     each: usize,
+    paces: bool,
 }
 
 /// What the connections of one peer share.
@@ -63,10 +64,16 @@ struct Account {
     held: AtomicUsize,
 }
 
-/// How fast long requests of a peer are read, once some of them were nothing that opens: that costs the peer almost nothing,
-/// and each of them as much as one that is answered.
+/// How fast a peer is served that asks for what costs it almost nothing, and us as much as what is worth something.
 #[derive(Debug, Default)]
-struct Pace(Mutex<Option<Suspected>>);
+struct Pace {
+    /// How fast its long requests are read, once some of them were nothing that opens.
+    suspected: Mutex<Option<Suspected>>,
+    /// When it could ask for all of [`UNSEALED_BURST`] again.
+    full: Mutex<Option<Instant>>,
+    /// Whether it is one peer: what many send under one address is no reason to serve all of them slowly.
+    paces: bool,
+}
 
 #[derive(Debug)]
 struct Suspected {
@@ -76,8 +83,28 @@ struct Suspected {
 }
 
 impl Pace {
+    /// When the next answer is given that just anybody gets: a document, or a refusal of what did not open. None is now.
+    fn unsealed(&self, now: Instant) -> Option<Instant> {
+        if !self.paces {
+            return None;
+        }
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = full.map_or(now, |full| full.max(now));
+        *full = Some(taken.later(UNSEALED_INTERVAL));
+        let burst = UNSEALED_INTERVAL.saturating_mul(UNSEALED_BURST);
+        taken.checked_sub(burst).filter(|turn| *turn > now)
+    }
+
+    /// Whether nothing has to be remembered of it.
+    fn is_at_rest(&self, now: Instant) -> bool {
+        let suspected = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        suspected.as_ref().is_none_or(|suspected| suspected.until <= now)
+            && full.is_none_or(|full| full <= now)
+    }
+
     fn turn(&self, bytes: u64, now: Instant) -> Result<Instant, Exhausted> {
-        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pace = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(suspected) = pace.as_mut().filter(|suspected| now < suspected.until) else { return Ok(now) };
         let turn = suspected.next.max(now);
         if turn > now.later(LONGEST_WAIT) {
@@ -89,7 +116,10 @@ impl Pace {
     }
 
     fn suspect(&self, now: Instant) {
-        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.paces {
+            return;
+        }
+        let mut pace = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
         let next = pace.as_ref().map_or(now, |suspected| suspected.next);
         *pace = Some(Suspected { until: now.later(SUSPICION), next });
     }
@@ -99,6 +129,9 @@ impl Pace {
 const SUSPECTED_RATE: u64 = 8 << 20;
 /// How long such a peer is slowed down.
 const SUSPICION: Duration = Duration::from_secs(10);
+/// How long a peer's next answer that is not sealed takes to be earned, and how many it may have at once after a pause.
+const UNSEALED_INTERVAL: Duration = Duration::from_micros(7_813);
+const UNSEALED_BURST: u32 = 128;
 /// The longest that a request waits for its turn; who would wait longer is told to come again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -114,12 +147,18 @@ struct Replies {
 impl Budget {
     /// At most `all` bytes, `peer` for the connections of one peer, and `each` for one connection.
     pub fn new(all: usize, peer: usize, each: usize) -> Self {
-        Self { all: Arc::new(Account::new(all)), peer, each }
+        Self { all: Arc::new(Account::new(all)), peer, each, paces: true }
+    }
+
+    /// Of peers that come later none is served slowly: each address may be that of many.
+    pub fn unpaced(self) -> Self {
+        Self { paces: false, ..self }
     }
 
     /// For a new peer.
     pub fn peer(&self) -> PeerBudget {
-        PeerBudget { account: Arc::new(Account::new(self.peer)), pace: Arc::default() }
+        let pace = Arc::new(Pace { paces: self.paces, ..Pace::default() });
+        PeerBudget { account: Arc::new(Account::new(self.peer)), pace }
     }
 
     /// For a new connection of `peer`.
@@ -140,7 +179,19 @@ impl Budget {
     }
 }
 
+impl PeerBudget {
+    /// Whether nothing has to be remembered of a peer that has left.
+    pub fn is_at_rest(&self, now: Instant) -> bool {
+        self.pace.is_at_rest(now)
+    }
+}
+
 impl Purse {
+    /// When the peer gets its next answer that is not sealed, if not now. It counts.
+    pub fn unsealed(&self, now: Instant) -> Option<Instant> {
+        self.pace.unsealed(now)
+    }
+
     /// When a long request of `bytes` may be read: now, unless the peer's have lately been nothing that opens.
     ///
     /// # Errors
@@ -304,6 +355,32 @@ mod tests {
         assert_eq!(one.turn(mib, now), Err(Exhausted));
         let later = after(10_001);
         assert_eq!((one.turn(mib, later), one.turn(mib, later)), (Ok(later), Ok(later)), "it is forgotten");
+    }
+
+    #[test]
+    fn what_just_anybody_gets_one_peer_gets_in_turns() {
+        let budget = Budget::new(10, 6, 4);
+        let (peer, stranger, now) = (budget.peer(), budget.peer(), Instant::now());
+        let (one, other) = (budget.purse(&peer), budget.purse(&peer));
+        assert!(peer.is_at_rest(now));
+        for _ in 0..UNSEALED_BURST {
+            assert_eq!(one.unsealed(now), None);
+        }
+        assert_eq!(other.unsealed(now), None, "the last of them is earned by the time it is given");
+        let turn = |times: u32| Some(now.later(UNSEALED_INTERVAL * times));
+        assert_eq!((other.unsealed(now), one.unsealed(now)), (turn(1), turn(2)), "over all its connections");
+        assert!(!peer.is_at_rest(now), "who leaves and comes again is still known");
+        assert_eq!(budget.purse(&stranger).unsealed(now), None, "others go on");
+        let later = now.later(Duration::from_secs(2));
+        assert!(peer.is_at_rest(later));
+        assert_eq!(one.unsealed(later), None, "it is forgotten");
+        // Behind a proxy everybody is one.
+        let alike = budget.unpaced().peer();
+        let purse = Budget::new(10, 6, 4).unpaced().purse(&alike);
+        purse.suspect(now);
+        for _ in 0..2 * UNSEALED_BURST {
+            assert_eq!((purse.unsealed(now), purse.turn(u64::MAX, now)), (None, Ok(now)));
+        }
     }
 
     #[test]

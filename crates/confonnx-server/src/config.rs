@@ -194,6 +194,11 @@ impl Limits {
         percent(self.held_bytes, self.peer_percent).max(self.connection_bytes())
     }
 
+    /// Whether addresses are peers: not where all that there is may be one peer's, as behind a proxy.
+    pub fn tells_peers_apart(&self) -> bool {
+        self.peer_percent < 100
+    }
+
     /// Connections at once from one peer.
     pub fn peer_connections(&self) -> usize {
         percent(self.connections, self.peer_percent).max(1)

@@ -74,8 +74,8 @@ pub fn lock_memory() {
 enum NotLocked {
     /// Locking what comes would make it fail later.
     #[error(
-        "expected no limit on what may be locked (RLIMIT_MEMLOCK), found {0} bytes; set LimitMEMLOCK=infinity in the unit, \
-         or `--ulimit memlock=-1` for the container, or turn swap off"
+        "expected no limit on what may be locked (RLIMIT_MEMLOCK), or CAP_IPC_LOCK; found {0} bytes and no capability; set \
+         LimitMEMLOCK=infinity in the unit, or `--ulimit memlock=-1` for the container, or turn swap off"
     )]
     Limit(u64),
     /// The system refused.
@@ -84,6 +84,17 @@ enum NotLocked {
 }
 
 fn lock() -> Result<(), NotLocked> {
+    // Pages are locked as they are touched: much is reserved that never is.
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    // With a limit of nothing, only those may lock for whom there is none, and then none counts later.
+    let limit = getrlimit(Resource::Memlock);
+    if setrlimit(Resource::Memlock, Rlimit { current: Some(0), ..limit }).is_ok() {
+        let locked = mlockall(all);
+        let _ = setrlimit(Resource::Memlock, limit);
+        if locked.is_ok() {
+            return Ok(());
+        }
+    }
     // Who may raise the limit need not be told to.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     let limit = getrlimit(Resource::Memlock);
@@ -92,8 +103,6 @@ fn lock() -> Result<(), NotLocked> {
     if let Some(limit) = limit.maximum {
         return Err(NotLocked::Limit(limit));
     }
-    // Pages are locked as they are touched: much is reserved that never is.
-    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     mlockall(all).map_err(|error| NotLocked::Refused(error.into()))
 }
 

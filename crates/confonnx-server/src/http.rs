@@ -21,6 +21,7 @@ use bytes::Bytes;
 use confonnx_attest::Nonce;
 use confonnx_protocol::Code;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use tokio::time::sleep_until;
 use tracing::debug;
 
 pub use problem::problem;
@@ -52,6 +53,8 @@ pub struct App {
 struct Answered {
     response: Response<Body>,
     outcome: &'static str,
+    /// An answer to a request that opened; any other is given to just anybody.
+    is_sealed: bool,
 }
 
 impl App {
@@ -65,6 +68,7 @@ impl App {
         metrics: Arc<Metrics>,
     ) -> Self {
         let budget = Budget::new(limits.held_bytes, limits.peer_bytes(), limits.connection_bytes());
+        let budget = if limits.tells_peers_apart() { budget } else { budget.unpaced() };
         Self {
             service,
             attestation,
@@ -135,7 +139,16 @@ impl App {
             .get::<Purse>()
             .cloned()
             .unwrap_or_else(|| self.budget.purse(&self.budget.peer()));
-        let Answered { mut response, outcome } = self.route(request, &id, &purse, origin.is_some()).await;
+        // Making it is what costs, and who waits for one more takes a place in a queue that all have.
+        let is_document = request.uri().path() == ATTESTATION;
+        if is_document {
+            self.turn(&purse).await;
+        }
+        let answered = self.route(request, &id, &purse, origin.is_some()).await;
+        let Answered { mut response, outcome, is_sealed } = answered;
+        if !is_document && !is_sealed {
+            self.turn(&purse).await;
+        }
         self.metrics.count(outcome);
         let (id_text, sent) =
             (id.to_str().unwrap_or_default(), http_body::Body::size_hint(response.body()).exact());
@@ -149,6 +162,15 @@ impl App {
             headers.insert(CLIENT_REQUEST_ID, echo);
         }
         response
+    }
+
+    /// Waits until the peer gets another answer that is not sealed.
+    async fn turn(&self, purse: &Purse) {
+        if !self.is_draining()
+            && let Some(turn) = purse.unsealed(tokio::time::Instant::now())
+        {
+            sleep_until(turn).await;
+        }
     }
 
     async fn route<B>(
@@ -169,7 +191,7 @@ impl App {
             _ => None,
         };
         if from_page && let Some(response) = taken.and_then(|method| cors::preflight(&request, method)) {
-            return Answered { response, outcome: "ok" };
+            return Answered { response, outcome: "ok", is_sealed: false };
         }
         match request.uri().path() {
             "/" if get => ok(Bytes::from_static(b"Healthy"), "text/plain"),
@@ -213,11 +235,11 @@ impl App {
 fn ok(body: Bytes, content_type: &'static str) -> Answered {
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    Answered { response, outcome: "ok" }
+    Answered { response, outcome: "ok", is_sealed: false }
 }
 
 fn refused(code: Code) -> Answered {
-    Answered { response: problem(code), outcome: code.name() }
+    Answered { response: problem(code), outcome: code.name(), is_sealed: false }
 }
 
 fn not_allowed(allow: &'static str) -> Answered {

@@ -17,7 +17,7 @@ use confonnx_attest::{Claims, ClientAuth, KeyClaim, KeySource, UnixTime};
 use confonnx_protocol::server::{Epoch, KeyInfo, KeyRing, RingConfig, RingError};
 use tokio::{
     sync::{Notify, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::info;
 
@@ -41,8 +41,8 @@ pub struct Keys {
     trouble: Mutex<Option<String>>,
     /// Somebody has a key that is not known.
     wanted: Notify,
-    /// How often that was looked after.
-    caught_up: watch::Sender<u64>,
+    /// When that was last looked after.
+    caught_up: watch::Sender<Option<Instant>>,
 }
 
 /// What is served, and what is said of it: one value, which is swapped whole.
@@ -109,7 +109,7 @@ impl Keys {
             metrics,
             trouble: Mutex::new(None),
             wanted: Notify::new(),
-            caught_up: watch::Sender::new(0),
+            caught_up: watch::Sender::new(None),
         })
     }
 
@@ -205,9 +205,12 @@ impl Keys {
     }
 
     /// A client has a key that is not known here: waits until the source was looked at again, which happens once in a
-    /// while at most.
+    /// while at most. So whoever sends unknown keys wakes nobody, and waits for nothing, most of the time.
     pub async fn catch_up(&self) {
         let mut caught_up = self.caught_up.subscribe();
+        if is_recent(*caught_up.borrow_and_update()) {
+            return;
+        }
         self.wanted.notify_one();
         // Whoever looks may be slow; the client then attests again.
         let _ = timeout(CATCH_UP_PATIENCE, caught_up.changed()).await;
@@ -223,4 +226,11 @@ impl Keys {
     }
 }
 
+/// Whether the source was looked at so lately that it is not looked at again.
+fn is_recent(caught_up: Option<Instant>) -> bool {
+    caught_up.is_some_and(|last| last.elapsed() < CATCH_UP_REST)
+}
+
+/// Clients with unknown keys make the server look at its source no more often.
+const CATCH_UP_REST: Duration = Duration::from_secs(10);
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);

@@ -5,6 +5,7 @@ mod inner;
 mod stream;
 
 use std::{
+    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed},
     time::Instant,
@@ -101,11 +102,22 @@ impl Ran {
 }
 
 /// A chunked request that is still arriving.
-pub struct Receiving<'s> {
-    opener: ChunkedOpener<'s>,
+pub struct Receiving {
+    opener: ChunkedOpener<Ring>,
     /// Bytes so far.
     received: usize,
-    service: &'s Service,
+    service: Arc<Service>,
+}
+
+/// The ring, for what outlives a borrow of the service.
+struct Ring(Arc<Keys>);
+
+impl Deref for Ring {
+    type Target = KeyRing;
+
+    fn deref(&self) -> &KeyRing {
+        self.0.ring()
+    }
 }
 
 /// A request that was received whole, and opened.
@@ -118,8 +130,10 @@ pub struct Received {
 
 /// By whom something was asked.
 enum Asked {
-    /// By a caller who was let in; the request is remembered.
+    /// By a caller who was let in, and who may; the request is remembered.
     By(Caller, Opened),
+    /// By a caller who was let in and may not, or not now; the request is remembered.
+    Refused(InnerError, Caller, Opened),
     /// By somebody who was not. It takes no place that a caller's could have.
     ByNobody(InnerError, Authentic),
     /// By somebody who was not let in, in a request that was resumed.
@@ -195,13 +209,19 @@ impl Service {
         samples
     }
 
-    /// Whether the key of `sealed`, whose first bytes are there, can open it; looks where keys come from if it is not known.
-    pub async fn knows_key(&self, sealed: &Incoming) -> bool {
-        let known = || sealed.key_id().is_some_and(|id| self.keys.ring().knows(id, clock::now()));
-        if !known() {
-            self.keys.catch_up().await;
+    /// Whether the key of that identifier can open requests; looks where keys come from if it is not known.
+    pub async fn knows_key(&self, id: u8) -> bool {
+        let known = || self.keys.ring().knows(id, clock::now());
+        if known() {
+            return true;
         }
+        self.keys.catch_up().await;
         known()
+    }
+
+    /// Whether the resumption that a request names, which begins so, is known; `None` while that cannot be said yet.
+    pub fn knows_resumption(&self, begin: &[u8]) -> Option<bool> {
+        self.keys.ring().knows_resumption(begin, clock::now())
     }
 
     /// Why there are no new keys.
@@ -236,7 +256,7 @@ impl Service {
             let (opened, reply) = ring.open_resumed(sealed, clock::now())?;
             let plan = Plan::of(self, opened.plaintext.expose(), set);
             let asked = match inner::let_in(self, &plan, opened.received(), |date| opened.check_date(date)) {
-                Ok(caller) => Asked::By(caller, opened),
+                Ok(caller) => self.permitted(caller, opened, &plan),
                 Err(why) => Asked::ByNobodyAgain(why, opened),
             };
             Ok((plan, asked, reply))
@@ -265,15 +285,28 @@ impl Service {
         let plan = Plan::of(self, authentic.plaintext().expose(), set);
         let caller = inner::let_in(self, &plan, authentic.received(), |date| authentic.check_date(date));
         let asked = match caller {
-            Ok(caller) => Asked::By(caller, authentic.remember(self.keys.ring(), now)?),
+            Ok(caller) => {
+                let opened = authentic.remember(self.keys.ring(), now)?;
+                self.permitted(caller, opened, &plan)
+            }
             Err(why) => Asked::ByNobody(why, authentic),
         };
         Ok((plan, asked))
     }
 
+    /// Whether `caller` may do what `plan` says, as often as that. It is asked before anything is waited for: who may not
+    /// takes no lane of a model that others could have.
+    fn permitted(&self, caller: Caller, opened: Opened, plan: &Plan) -> Asked {
+        match inner::permit(self, &caller, plan) {
+            Ok(()) => Asked::By(caller, opened),
+            Err(why) => Asked::Refused(why, caller, opened),
+        }
+    }
+
     /// Begins a chunked request of at most `limit` bytes, sealed.
-    pub fn receive(&self, limit: usize) -> Receiving<'_> {
-        Receiving { opener: self.keys.ring().chunked_opener(limit), received: 0, service: self }
+    pub fn receive(self: &Arc<Self>, limit: usize) -> Receiving {
+        let opener = ChunkedOpener::new(Ring(Arc::clone(&self.keys)), limit);
+        Receiving { opener, received: 0, service: Arc::clone(self) }
     }
 
     /// The sealed reply to a request, called `id` in the audit log, and what is left of the request. Its model runs at
@@ -285,6 +318,10 @@ impl Service {
         let Answer { content, outcome } = match &asked {
             Asked::By(caller, opened) => {
                 guarded(notes, || inner::answer(self, caller, opened, &plan, place, &mut trail))
+            }
+            Asked::Refused(why, caller, _) => {
+                trail.caller = Some(caller.clone());
+                inner::failure(why, notes)
             }
             Asked::ByNobody(why, _) | Asked::ByNobodyAgain(why, _) => inner::failure(why, notes),
         };
@@ -377,14 +414,18 @@ impl Service {
 impl Asked {
     fn is_outdated(&self) -> bool {
         match self {
-            Self::By(_, opened) | Self::ByNobodyAgain(_, opened) => opened.outdated,
+            Self::By(_, opened) | Self::Refused(_, _, opened) | Self::ByNobodyAgain(_, opened) => {
+                opened.outdated
+            }
             Self::ByNobody(_, authentic) => authentic.is_outdated(),
         }
     }
 
     fn received(&self) -> UnixTime {
         match self {
-            Self::By(_, opened) | Self::ByNobodyAgain(_, opened) => opened.received(),
+            Self::By(_, opened) | Self::Refused(_, _, opened) | Self::ByNobodyAgain(_, opened) => {
+                opened.received()
+            }
             Self::ByNobody(_, authentic) => authentic.received(),
         }
     }
@@ -408,16 +449,16 @@ impl Received {
         self.plan.is_long()
     }
 
-    /// Where its model can run, once there is room, if one will run and its caller was let in.
+    /// Where its model can run, once there is room, if one will run and its caller may have it run.
     pub async fn place(&self) -> Place {
         match &self.asked {
             Asked::By(..) => self.plan.place().await,
-            Asked::ByNobody(..) | Asked::ByNobodyAgain(..) => Place::default(),
+            Asked::Refused(..) | Asked::ByNobody(..) | Asked::ByNobodyAgain(..) => Place::default(),
         }
     }
 }
 
-impl Receiving<'_> {
+impl Receiving {
     /// Takes the next bytes.
     ///
     /// # Errors
@@ -436,12 +477,13 @@ impl Receiving<'_> {
     /// # Errors
     /// The code of the answer when the last chunk is missing, or the request came before.
     pub fn finish(self) -> Result<Received, Code> {
-        let (service, now) = (self.service, clock::now());
+        let Self { opener, received, service } = self;
+        let now = clock::now();
         let steady = service.keys.steady();
-        let opened = self.opener.finish_unremembered(now);
-        let (authentic, reply) = opened.map_err(|err| err.code())?;
+        let (authentic, reply) = opener.finish_unremembered(now).map_err(|err| err.code())?;
         let (plan, asked) = service.let_in(authentic, steady.set(), now).map_err(|err| err.code())?;
-        Ok(Received { asked, reply: ReplyTo::Chunked(reply), received: self.received, plan })
+        drop(steady);
+        Ok(Received { asked, reply: ReplyTo::Chunked(reply), received, plan })
     }
 }
 

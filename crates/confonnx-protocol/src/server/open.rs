@@ -1,6 +1,6 @@
 //! Opening requests and sealing their replies.
 
-use std::{fmt, mem, sync::Weak};
+use std::{fmt, mem, ops::Deref, sync::Weak};
 
 use confonnx_attest::UnixTime;
 use rand_core::CryptoRng;
@@ -54,8 +54,16 @@ impl KeyRing {
         open_resumed(self, message.into(), now)
     }
 
+    /// Whether the resumption that a request names is known; `None` while too little of the request is there to say.
+    pub fn knows_resumption(&self, begin: &[u8], now: UnixTime) -> Option<bool> {
+        let start = resumption::Start::first(begin)?;
+        let now = self.advance(now);
+        let key = self.find(start.key_id(), now);
+        Some(key.is_some_and(|key| key.resumptions().find(&start.id(), now).is_some()))
+    }
+
     /// Opens a `message/ohttp-chunked-req` of at most `limit` bytes, sealed, as they arrive.
-    pub fn chunked_opener(&self, limit: usize) -> ChunkedOpener<'_> {
+    pub fn chunked_opener(&self, limit: usize) -> ChunkedOpener<&Self> {
         ChunkedOpener::new(self, limit)
     }
 }
@@ -308,9 +316,9 @@ impl fmt::Debug for ChunkedReply {
     }
 }
 
-/// Opens one chunked request as its bytes arrive.
-pub struct ChunkedOpener<'r> {
-    ring: &'r KeyRing,
+/// Opens one chunked request as its bytes arrive, with the keys of the ring that `R` leads to.
+pub struct ChunkedOpener<R> {
+    ring: R,
     state: State,
     received: usize,
     limit: usize,
@@ -329,8 +337,9 @@ struct Chunks {
     admission: Admission,
 }
 
-impl<'r> ChunkedOpener<'r> {
-    pub(super) fn new(ring: &'r KeyRing, limit: usize) -> Self {
+impl<R: Deref<Target = KeyRing>> ChunkedOpener<R> {
+    /// For a request of at most `limit` bytes, sealed.
+    pub fn new(ring: R, limit: usize) -> Self {
         Self { ring, state: State::Head(Vec::new()), received: 0, limit }
     }
 
@@ -347,7 +356,7 @@ impl<'r> ChunkedOpener<'r> {
         self.state = match state {
             State::Head(mut head) => {
                 head.extend_from_slice(sealed);
-                match Start::read(self.ring, &head, now) {
+                match Start::read(&self.ring, &head, now) {
                     Ok((start, rest)) => {
                         let (context, reply) = start.receiver(Framing::Chunked)?;
                         let admission = start.admission();
@@ -374,9 +383,9 @@ impl<'r> ChunkedOpener<'r> {
     /// # Errors
     /// [`OpenError::Truncated`] when the final chunk is missing or cut; [`OpenError::Replayed`].
     pub fn finish(self, now: UnixTime) -> Result<(Opened, ChunkedReply), OpenError> {
-        let ring = self.ring;
-        let (authentic, reply) = self.finish_unremembered(now)?;
-        Ok((authentic.remember(ring, now)?, reply))
+        let (ring, state, received) = (self.ring, self.state, self.received);
+        let (authentic, reply) = finished(&ring, state, received, now)?;
+        Ok((authentic.remember(&ring, now)?, reply))
     }
 
     /// As [`finish`](Self::finish), with the request not remembered yet: see [`KeyRing::open_unremembered`].
@@ -384,18 +393,27 @@ impl<'r> ChunkedOpener<'r> {
     /// # Errors
     /// [`OpenError::Truncated`] when the final chunk is missing or cut.
     pub fn finish_unremembered(self, now: UnixTime) -> Result<(Authentic, ChunkedReply), OpenError> {
-        let chunks = match self.state {
-            State::Head(_) => return Err(OpenError::Truncated { len: self.received }),
-            State::Chunks(chunks) => *chunks,
-            State::Failed => return Err(OpenError::Decrypt),
-        };
-        let Chunks { mut context, reader, reply, admission } = chunks;
-        let plaintext = reader.finish(context.as_mut()).map_err(|err| chunk_error(err, self.received))?;
-        Ok((admission.authentic(self.ring, plaintext, now, None), ChunkedReply(reply)))
+        finished(&self.ring, self.state, self.received, now)
     }
 }
 
-impl fmt::Debug for ChunkedOpener<'_> {
+fn finished(
+    ring: &KeyRing,
+    state: State,
+    received: usize,
+    now: UnixTime,
+) -> Result<(Authentic, ChunkedReply), OpenError> {
+    let chunks = match state {
+        State::Head(_) => return Err(OpenError::Truncated { len: received }),
+        State::Chunks(chunks) => *chunks,
+        State::Failed => return Err(OpenError::Decrypt),
+    };
+    let Chunks { mut context, reader, reply, admission } = chunks;
+    let plaintext = reader.finish(context.as_mut()).map_err(|err| chunk_error(err, received))?;
+    Ok((admission.authentic(ring, plaintext, now, None), ChunkedReply(reply)))
+}
+
+impl<R> fmt::Debug for ChunkedOpener<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ChunkedOpener({} bytes)", self.received)
     }

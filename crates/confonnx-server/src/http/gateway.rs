@@ -58,56 +58,125 @@ where
         _ => return Err(Code::MediaTypeUnsupported),
     };
     admit(app)?;
-    let (limit, id) = (app.limits.request_bytes, id.clone());
+    let id = id.clone();
     let announced = request.body().size_hint().lower();
-    if announced > limit as u64 {
+    if announced > app.limits.request_bytes as u64 {
         return Err(Code::RequestTooLarge);
     }
     let receiving = app.scheduling.receive().await;
-    let mut is_long = kind == Kind::Chunked;
     let mut arriving = Arriving::new(app, request.into_body(), purse.share());
-    let (received, place, share) = if kind == Kind::Chunked {
-        let mut opening = app.service.receive(limit);
-        while let Some(bytes) = arriving.next().await? {
-            opening.push(&bytes).inspect_err(|_| purse.suspect(Instant::now()))?;
-        }
-        // As a place is for those that are complete, slow senders take none.
-        (opening.finish(), app.scheduling.place()?, arriving.share)
-    } else {
-        // Room for all of it once something came.
-        let mut message = None;
-        let mut is_known = kind != Kind::Whole;
-        while let Some(bytes) = arriving.next().await? {
-            let room = usize::try_from(announced).unwrap_or(0);
-            let message = message.get_or_insert_with(|| Incoming::with_capacity(room));
-            message.push(&bytes);
-            // What nobody can open is not received to its end.
-            if !is_known && message.len() >= START {
-                is_known = app.service.knows_key(message).await;
-                if !is_known {
-                    return Err(Code::KeyUnknown);
-                }
-            }
-        }
-        let (place, share) = (app.scheduling.place()?, arriving.share);
-        let message = message.unwrap_or_else(|| Incoming::with_capacity(0));
-        is_long = message.len() as u64 > SHORT;
-        let (thread, service) = (thread(message.len() as u64, Turn::Sealed), Arc::clone(&app.service));
-        let open = move || {
-            let received = match kind {
-                Kind::Resumed => service.open_resumed(message),
-                _ => service.open(message),
-            };
-            ((received, place, share), ())
-        };
-        app.scheduling.run(thread, open).await?
+    let opened = match kind {
+        Kind::Chunked => chunked(app, &mut arriving, purse).await,
+        Kind::Whole | Kind::Resumed => whole(app, &mut arriving, kind, announced, purse).await,
     };
     drop(receiving);
-    if is_long && received.is_err() {
+    let (received, place) = opened?;
+    let sealed = answered(app, received, place, id, arriving.share).await?;
+    reply(app, sealed, kind, purse)
+}
+
+/// Receives a request that is sealed in one, and opens it once it is there.
+async fn whole<B>(
+    app: &Arc<App>,
+    arriving: &mut Arriving<B>,
+    kind: Kind,
+    announced: u64,
+    purse: &Purse,
+) -> Result<(Received, Place), Code>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    // Room for all of it once something came.
+    let mut message = None;
+    let mut is_known = false;
+    while let Some(bytes) = arriving.next().await? {
+        let room = usize::try_from(announced).unwrap_or(0);
+        let message = message.get_or_insert_with(|| Incoming::with_capacity(room));
+        message.push(&bytes);
+        if !is_known {
+            is_known = may_open(app, kind, message.received()).await?;
+        }
+    }
+    let place = app.scheduling.place()?;
+    let message = message.unwrap_or_else(|| Incoming::with_capacity(0));
+    let (thread, service) = (thread(message.len() as u64, Turn::Sealed), Arc::clone(&app.service));
+    let open = move || {
+        let received = match kind {
+            Kind::Resumed => service.open_resumed(message),
+            Kind::Whole | Kind::Chunked => service.open(message),
+        };
+        (received.map(|received| (received, place)), ())
+    };
+    let opened = app.scheduling.run(thread, open).await?;
+    suspect(purse, arriving.received, &opened);
+    opened
+}
+
+/// Receives a request in chunks, which are opened as they arrive: where they did if all of it is short, else on a worker,
+/// so many bytes at a time.
+async fn chunked<B>(
+    app: &Arc<App>,
+    arriving: &mut Arriving<B>,
+    purse: &Purse,
+) -> Result<(Received, Place), Code>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut opening = app.service.receive(app.limits.request_bytes);
+    let mut is_known = false;
+    loop {
+        let (mut piece, mut ended) = (Vec::new(), false);
+        while piece.len() < PIECE && !ended {
+            match arriving.next().await? {
+                Some(bytes) => piece.extend_from_slice(&bytes),
+                None => ended = true,
+            }
+            if !is_known {
+                is_known = may_open(app, Kind::Chunked, &piece).await?;
+            }
+        }
+        if ended {
+            // As a place is for those that are complete, slow senders take none.
+            let place = app.scheduling.place()?;
+            let open = move || {
+                let received = opening.push(&piece).and_then(|()| opening.finish());
+                (received.map(|received| (received, place)), ())
+            };
+            let thread = self::thread(arriving.received as u64, Turn::Sealed);
+            let opened = app.scheduling.run(thread, open).await?;
+            suspect(purse, arriving.received, &opened);
+            return opened;
+        }
+        let open = move || {
+            let opened = opening.push(&piece);
+            (opened.map(|()| opening), ())
+        };
+        let opened = app.scheduling.run(Thread::Worker(Turn::Sealed), open).await?;
+        suspect(purse, arriving.received, &opened);
+        opening = opened?;
+    }
+}
+
+/// Whoever sent a long request that does not open is read slowly from now on.
+fn suspect<T>(purse: &Purse, received: usize, opened: &Result<T, Code>) {
+    if opened.is_err() && received as u64 > SHORT {
         purse.suspect(Instant::now());
     }
-    let sealed = answered(app, received?, place, id, share).await?;
-    reply(app, sealed, kind, purse)
+}
+
+/// Whether a request that begins so is sealed to something that is here; false while that cannot be said yet. What nobody
+/// can open is not received to its end.
+async fn may_open(app: &App, kind: Kind, begin: &[u8]) -> Result<bool, Code> {
+    match (kind, begin) {
+        (Kind::Resumed, begin) => match app.service.knows_resumption(begin) {
+            Some(false) => Err(Code::ResumptionUnknown),
+            known => Ok(known.is_some()),
+        },
+        (Kind::Whole | Kind::Chunked, [id, ..]) if begin.len() >= START => {
+            if app.service.knows_key(*id).await { Ok(true) } else { Err(Code::KeyUnknown) }
+        }
+        (Kind::Whole | Kind::Chunked, _) => Ok(false),
+    }
 }
 
 /// Has a request answered and sealed.
@@ -236,11 +305,14 @@ fn reply(app: &App, sealed: Sealed, kind: Kind, purse: &Purse) -> Result<Answere
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // What became of a request is inside the seal: the host reads the counters.
     let outcome = if app.limits.request_metrics { sealed.outcome } else { "ok" };
-    Ok(Answered { response, outcome })
+    Ok(Answered { response, outcome, is_sealed: true })
 }
 
 /// Bytes of a message that is opened, answered or sealed where it arrived: with more, others of its thread wait too long.
 const SHORT: u64 = 16 << 10;
+
+/// Bytes of a request in chunks that are opened at a time.
+const PIECE: usize = 256 << 10;
 
 /// Bytes of a request that are read before others of its thread have their turn.
 const TURN: usize = 64 << 10;

@@ -3,16 +3,25 @@
 //! An address is the nearest thing to a caller that there is before anything is opened. Behind a proxy it is the proxy.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::time::Instant;
+
 use crate::budget::{Budget, PeerBudget};
 
-/// Peers with a connection.
+/// Peers with a connection, and those of which something has to be remembered a while longer.
 #[derive(Debug, Default)]
-pub(super) struct Peers(Arc<Mutex<HashMap<IpAddr, Connected>>>);
+pub(super) struct Peers(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    peers: HashMap<IpAddr, Connected>,
+    /// How many of them have no connection.
+    gone: usize,
+}
 
 #[derive(Debug)]
 struct Connected {
@@ -32,15 +41,43 @@ impl Peers {
     /// One more connection from `address`, which may have `most`; `None` if it has them.
     pub(super) fn admit(&self, address: IpAddr, most: usize, budget: &Budget) -> Option<Peer> {
         let network = network(address);
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected =
-            peers.entry(network).or_insert_with(|| Connected { connections: 0, budget: budget.peer() });
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.make_room();
+        let Known { peers, gone } = &mut *known;
+        let connected = peers.entry(network).or_insert_with(|| {
+            *gone = gone.saturating_add(1);
+            Connected { connections: 0, budget: budget.peer() }
+        });
         // One that was just made has none, and may have at least one: it does not stay behind.
         if connected.connections >= most {
             return None;
         }
+        if connected.connections == 0 {
+            *gone = gone.saturating_sub(1);
+        }
         connected.connections = connected.connections.saturating_add(1);
         Some(Peer { network, budget: connected.budget.clone(), peers: Self(Arc::clone(&self.0)) })
+    }
+}
+
+impl Known {
+    /// Forgets those who left when there are many: first those of which nothing has to be remembered, then all.
+    fn make_room(&mut self) {
+        if self.gone < REMEMBERED {
+            return;
+        }
+        let now = Instant::now();
+        self.peers.retain(|_, peer| peer.connections > 0 || !peer.budget.is_at_rest(now));
+        self.count();
+        // As many have to come and go until this is done again.
+        if self.gone > REMEMBERED / 2 {
+            self.peers.retain(|_, peer| peer.connections > 0);
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        self.gone = self.peers.values().filter(|peer| peer.connections == 0).count();
     }
 }
 
@@ -53,13 +90,17 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let mut peers = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut connected) = peers.entry(self.network) {
-            let connections = connected.get().connections.saturating_sub(1);
-            connected.get_mut().connections = connections;
-            if connections == 0 {
-                connected.remove();
-            }
+        let mut known = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(connected) = known.peers.get_mut(&self.network) else { return };
+        connected.connections = connected.connections.saturating_sub(1);
+        if connected.connections > 0 {
+            return;
+        }
+        // Else whoever sends garbage would begin anew with each connection.
+        if connected.budget.is_at_rest(Instant::now()) {
+            known.peers.remove(&self.network);
+        } else {
+            known.gone = known.gone.saturating_add(1);
         }
     }
 }
@@ -73,6 +114,9 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 const HOST_BITS: u32 = 64;
+
+/// Peers without a connection that are remembered.
+const REMEMBERED: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -92,7 +136,26 @@ mod tests {
         let held = budget.purse(second.budget()).reply(6).unwrap();
         assert!(budget.purse(third.budget()).reply(1).is_err());
         drop((held, second, third, other));
-        assert!(peers.0.lock().unwrap().is_empty(), "nobody is remembered");
+        assert!(peers.0.lock().unwrap().peers.is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn who_sent_garbage_and_left_is_known_when_it_comes_again_and_not_for_ever() {
+        let (peers, budget) = (Peers::default(), Budget::new(10, 6, 6));
+        let admit = |address: IpAddr| peers.admit(address, 1, &budget).unwrap();
+        let (now, address) = (Instant::now(), "192.0.2.1".parse().unwrap());
+        let suspect = |peer: Peer| budget.purse(peer.budget()).suspect(now);
+        suspect(admit(address));
+        let purse = budget.purse(admit(address).budget());
+        let turns = [purse.turn(8 << 20, now).unwrap(), purse.turn(8 << 20, now).unwrap()];
+        assert!(turns[1] > now, "{turns:?}");
+        // Whoever has many addresses fills no memory.
+        for host in 0..2 * REMEMBERED as u32 {
+            suspect(admit(IpAddr::from(host.to_be_bytes())));
+            assert!(peers.0.lock().unwrap().peers.len() <= REMEMBERED + 1);
+        }
+        let known = peers.0.lock().unwrap();
+        assert_eq!(known.peers.len(), known.gone);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 
 use super::{
-    Keys,
+    Keys, is_recent,
     provider::{KeyProvider, ProviderError},
 };
 use crate::{clock::Later, config::KeyTimes, metrics::Metrics};
@@ -77,7 +77,6 @@ impl Driver {
     /// Keeps the keys up to date, for ever.
     pub async fn run(self) {
         let mut next_sync = Instant::now().later(self.times.sync);
-        let mut caught_up: Option<Instant> = None;
         loop {
             if self.is_due() && !self.attempt(false).await {
                 // What there is stays, as long as it is accepted.
@@ -86,21 +85,25 @@ impl Driver {
             }
             let wanted = timeout(self.next_look(next_sync), self.keys.wanted.notified()).await.is_ok();
             self.keys.retire(self.now());
-            let rested = caught_up.is_none_or(|last| last.elapsed() >= CATCH_UP_REST);
+            let mut begun = None;
+            let rested = !is_recent(*self.keys.caught_up.borrow());
             let due = Instant::now() >= next_sync;
             if due || wanted && rested {
-                if wanted {
-                    caught_up = Some(Instant::now());
-                }
+                begun = Some(Instant::now());
                 next_sync = Instant::now().later(self.times.sync);
                 if !self.attempt(true).await {
                     next_sync = Instant::now().later(self.times.error_retry);
                 }
             }
-            if wanted {
-                self.keys.caught_up.send_modify(|times| *times = times.wrapping_add(1));
+            if wanted || begun.is_some() {
+                self.caught_up(begun);
             }
         }
+    }
+
+    /// Whoever waits need not any more: the source was looked at, last at `begun` if it was now.
+    fn caught_up(&self, begun: Option<Instant>) {
+        self.keys.caught_up.send_modify(|last| *last = begun.or(*last));
     }
 
     /// Refreshes, after a look at the source if wanted; whether that worked.
@@ -136,7 +139,7 @@ impl Driver {
             let wanted = timeout(left.min(LONGEST), self.keys.wanted.notified()).await.is_ok();
             self.keys.retire(self.now());
             if wanted {
-                self.keys.caught_up.send_modify(|times| *times = times.wrapping_add(1));
+                self.caught_up(Some(Instant::now()));
             }
         }
     }
@@ -171,5 +174,3 @@ impl Driver {
 
 const SHORTEST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(60);
-/// Clients with unknown keys make the server look at its source no more often.
-const CATCH_UP_REST: Duration = Duration::from_secs(10);

@@ -211,7 +211,23 @@ pub(super) fn let_in(
     Ok(service.auth().identify(fields.get("authorization"), received)?)
 }
 
-/// Answers the request that `plan` is of; errors are answers too. What may be written of it is left in `trail`.
+/// Whether `caller` may do what `plan` says, and not too often. This counts.
+///
+/// # Errors
+/// Why not.
+pub(super) fn permit(service: &Service, caller: &Caller, plan: &Plan) -> Result<(), InnerError> {
+    let Some((asks, row)) = plan.asks.as_ref().ok().map(|asks| (asks, asks.row)) else { return Ok(()) };
+    if row.is_none_or(|row| row.lets_in != LetsIn::Peers) {
+        service.auth().admit(caller, Instant::now())?;
+    }
+    if let Some(LetsIn::Those(action)) = row.map(|row| row.lets_in) {
+        caller.permit(action, &asks.model.name)?;
+    }
+    Ok(())
+}
+
+/// Answers the request that `plan` is of, by a caller who may; errors are answers too. What may be written of it is left in
+/// `trail`.
 pub(super) fn answer(
     service: &Service,
     caller: &Caller,
@@ -237,13 +253,9 @@ fn respond(
     let caller = &*trail.caller.insert(caller.clone());
     let mut notes = Notes::of(opened.outdated);
     if asks.row.is_none_or(|row| row.lets_in != LetsIn::Peers) {
-        service.auth().admit(caller, Instant::now())?;
         notes = notes.and_resumption(service, opened, &head.fields);
     }
     let row = asks.row.ok_or_else(|| InnerError::NotFound { path: path.into() })?;
-    if let LetsIn::Those(action) = row.lets_in {
-        caller.permit(action, &asks.model.name)?;
-    }
     if head.method != row.method {
         let (expected, found) = (row.method, head.method.clone());
         return Err(InnerError::Method { path: path.into(), expected, found });

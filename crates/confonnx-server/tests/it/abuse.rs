@@ -3,12 +3,16 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use confonnx_protocol::Kem;
-use confonnx_server::config::Config;
+use confonnx_server::{budget::Purse, config::Config};
+use http_body_util::Empty;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     runtime::Builder,
-    time::timeout,
+    task::JoinSet,
+    time::{Instant, timeout},
 };
 
 use super::harness::*;
@@ -295,16 +299,100 @@ async fn what_is_received_is_bounded_for_all_connections_together() {
 async fn what_nobody_can_open_is_not_received_to_its_end() {
     let server = start_with(impatient()).await;
     let key = server.key(Kem::X25519).await;
-    let mut sealed = seal(&key, &head("GET", "/v2"), b"").0;
-    let known: Vec<u8> = server.keys.published().claims.keys.iter().map(|key| key.key_id).collect();
-    sealed[0] = (0..=255).find(|id| !known.contains(id)).unwrap();
-    let mut stream = connect(&server).await;
-    stream.write_all(request_head(1 << 20).as_bytes()).await.unwrap();
-    stream.write_all(&sealed).await.unwrap();
-    let mut answer = vec![0; 4096];
-    let len = timeout(PATIENCE, stream.read(&mut answer)).await.unwrap().unwrap();
-    let answer = String::from_utf8_lossy(&answer[..len]).into_owned();
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("key-unknown"), "{answer}");
+    let known = seal(&key, &head("GET", "/v2"), b"").0;
+    let ids: Vec<u8> = server.keys.published().claims.keys.iter().map(|key| key.key_id).collect();
+    let mut unknown = known.clone();
+    unknown[0] = (0..=255).find(|id| !ids.contains(id)).unwrap();
+    for (kind, begin, code) in [
+        (SEALED, &unknown, "key-unknown"),
+        ("message/ohttp-chunked-req", &unknown, "key-unknown"),
+        // Of a key that is known; the resumption is not.
+        ("message/confonnx-session-req", &known, "session-unknown"),
+    ] {
+        let mut stream = connect(&server).await;
+        stream.write_all(request_head(1 << 20).replace(SEALED, kind).as_bytes()).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let len = timeout(PATIENCE, stream.read(&mut answer)).await.unwrap().unwrap();
+        let answer = String::from_utf8_lossy(&answer[..len]).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 4") && answer.contains(code), "{kind}: {answer}");
+    }
+    until(|| server.app.budget().held() == 0).await;
+}
+
+/// A second of reading for each: who would come after five is told so before anything is read.
+#[tokio::test]
+async fn who_sent_garbage_has_its_long_requests_read_one_after_the_other() {
+    const LONGEST: usize = 8 << 20;
+    for kind in [SEALED, "message/ohttp-chunked-req"] {
+        let mut config = config("count", |settings| {
+            settings.max_request_bytes = Some(LONGEST);
+            settings.max_peer_percent = Some(50);
+        });
+        config.limits.request_timeout = PATIENCE;
+        let server = start_with(config).await;
+        let key = server.key(Kem::X25519).await;
+        let mut junk = seal(&key, &head("GET", "/v2"), b"").0;
+        junk.resize(400 << 10, 0x5a);
+        let bad = [127, 0, 0, 2];
+        let mut garbage = connect_from(&server, bad).await;
+        garbage.write_all(request_head(junk.len()).replace(SEALED, kind).as_bytes()).await.unwrap();
+        // It may be refused, and cut off, before all is sent.
+        let _ = garbage.write_all(&junk).await;
+        let mut answer = vec![0; 4096];
+        let len = timeout(PATIENCE, garbage.read(&mut answer)).await.unwrap().unwrap();
+        let answer = String::from_utf8_lossy(&answer[..len]).into_owned();
+        assert!(answer.contains("request-invalid"), "{kind}: {answer}");
+        // It leaves, and comes again.
+        drop(garbage);
+        until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
+        let mut long = Vec::new();
+        for _ in 0..16 {
+            let mut stream = connect_from(&server, bad).await;
+            stream.write_all(request_head(LONGEST).as_bytes()).await.unwrap();
+            long.push(stream);
+        }
+        let mut last = long.pop().unwrap();
+        let mut answer = [0; 12];
+        timeout(PATIENCE, last.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 429", "{kind}");
+        // Nobody else is held up.
+        let mut stranger = connect_from(&server, [127, 0, 0, 3]).await;
+        let (sealed, _) = seal(&key, &head("POST", "/v2/models/count/infer"), count_to(3).as_bytes());
+        stranger.write_all(request_head(sealed.len()).as_bytes()).await.unwrap();
+        stranger.write_all(&sealed).await.unwrap();
+        timeout(PATIENCE, stranger.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+}
+
+/// What costs whoever asks almost nothing: documents, refusals.
+#[tokio::test]
+async fn what_just_anybody_gets_waits_for_its_turn_and_sealed_answers_do_not() {
+    let server = start_with(config("count", |settings| settings.max_peer_percent = Some(50))).await;
+    let key = server.key(Kem::X25519).await;
+    let budget = server.app.budget();
+    let (greedy, other) = (budget.purse(&budget.peer()), budget.purse(&budget.peer()));
+    // Its next turn is an hour ahead.
+    for _ in 0..500_000 {
+        greedy.unsealed(Instant::now());
+    }
+    let ask = async |purse: &Purse, method: &str, path: &str, body: Vec<u8>| {
+        let request = http::Request::builder().method(method).uri(path).header("content-type", SEALED);
+        let request = request.extension(purse.clone()).body(http_body_util::Full::new(body.into())).unwrap();
+        server.app.answer(request).await.status()
+    };
+    let quotes = || server.app.metrics().quotes.load(Relaxed);
+    let (document, before) = (format!("{ATTESTATION}?nonce={}", "5a".repeat(32)), quotes());
+    let waits = timeout(Duration::from_millis(200), ask(&greedy, "GET", &document, Vec::new())).await;
+    assert!(waits.is_err() && quotes() == before, "it takes no place in the queue for the device");
+    for (method, path) in [("GET", ATTESTATION), ("GET", "/nowhere"), ("POST", GATEWAY)] {
+        let waits = timeout(Duration::from_millis(20), ask(&greedy, method, path, vec![7; 100])).await;
+        assert!(waits.is_err(), "{path}: {waits:?}");
+        timeout(PATIENCE, ask(&other, method, path, vec![7; 100])).await.unwrap();
+    }
+    let (sealed, _) = seal(&key, &head("POST", "/v2/models/count/infer"), count_to(3).as_bytes());
+    assert_eq!(timeout(PATIENCE, ask(&greedy, "POST", GATEWAY, sealed)).await.unwrap(), 200);
     until(|| server.app.budget().held() == 0).await;
 }
 
@@ -323,6 +411,36 @@ async fn who_does_not_read_is_not_waited_for() {
     until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
     until(|| server.app.budget().held() == 0).await;
     assert_eq!(infer(&server, 3).await.status(), 200);
+}
+
+/// Over HTTP/2 one connection asks for many documents and lets none of them come.
+#[tokio::test]
+async fn documents_that_nobody_reads_have_a_share_of_what_is_held() {
+    let mut config = impatient();
+    config.limits.request_timeout = PATIENCE;
+    (config.limits.request_bytes, config.limits.held_bytes) = (16 << 10, 64 << 10);
+    let server = start_with(config).await;
+    let io = TokioIo::new(connect(&server).await);
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = builder.initial_stream_window_size(1).handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |mut sender: SendRequest<Empty<bytes::Bytes>>| {
+        let request =
+            http::Request::get(format!("{}{ATTESTATION}", server.url())).body(Empty::new()).unwrap();
+        async move { sender.send_request(request).await.unwrap() }
+    };
+    let mut asked = JoinSet::new();
+    for _ in 0..64 {
+        asked.spawn(ask(sender.clone()));
+    }
+    // Bodies that are not read, and not dropped either.
+    let answers = timeout(PATIENCE, asked.join_all()).await.unwrap();
+    let refused = answers.iter().filter(|answer| answer.status() == 503).count();
+    let held = server.app.budget().held();
+    assert!(refused > 0 && refused < 64 && held > 0, "{refused} refused, {held} held");
+    assert!(held <= server.app.budget().limit() / 2, "{held}: more than a connection has");
+    drop((answers, sender));
+    until(|| server.app.budget().held() == 0).await;
 }
 
 /// As another machine would: all of 127.0.0.0/8 is this one.

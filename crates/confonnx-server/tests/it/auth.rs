@@ -140,6 +140,38 @@ async fn each_caller_is_held_to_its_permissions() {
     assert_eq!(server.ask(&infer("mlp", "all-token"), BODY).await.head.status, 200);
 }
 
+/// A model's only lane is taken for as long as it runs: who may not use it is told so meanwhile, and how long that takes
+/// does not say that the model is there.
+#[tokio::test]
+async fn who_may_not_use_a_model_waits_for_none_of_its_lanes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("auth.toml");
+    let caller = |name: &str, more: &str| {
+        format!("[[caller]]\nname = \"{name}\"\ntoken_sha256 = \"{}\"\n{more}\n", hash(name))
+    };
+    let callers =
+        [("all", ""), ("other", "models = [\"o*\"]"), ("slow", "requests_per_minute = 1\nburst = 1")];
+    fs::write(&path, callers.map(|(name, more)| caller(name, more)).concat()).unwrap();
+    let server = start_with(config("count", |settings| settings.auth_file = Some(path))).await;
+    assert_eq!(server.ask(&infer("count", "slow"), count_to(3).as_bytes()).await.head.status, 200);
+
+    let key = server.key(confonnx_protocol::Kem::X25519).await;
+    let (sealed, opener) = seal(&key, &infer("count", "all"), count_to(LONG).as_bytes());
+    let long = server.post(SEALED, sealed);
+    tokio::pin!(long);
+    let load = &server.app.metrics().load;
+    tokio::select! {
+        _ = &mut long => panic!("answered too soon to see anything"),
+        () = until(|| load.in_flight.load(Ordering::Relaxed) == 1) => {}
+    }
+    for (token, expected) in [("other", (403, "forbidden")), ("slow", (429, "rate-limited"))] {
+        let answer = server.ask(&infer("count", token), count_to(3).as_bytes()).await;
+        assert_eq!(answer.error(), (expected.0, expected.1.to_owned()));
+        assert_eq!(load.in_flight.load(Ordering::Relaxed), 1, "the long one still runs");
+    }
+    assert_eq!(Answer::open(long.await, opener).head.status, 200);
+}
+
 #[tokio::test]
 async fn an_issuers_tokens_become_callers() {
     let folder = tempfile::tempdir().unwrap();

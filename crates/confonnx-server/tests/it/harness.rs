@@ -103,7 +103,12 @@ pub(crate) async fn start_with(config: Config) -> Running {
 }
 
 pub(crate) async fn start_from(config: Config, source: impl Into<Source>) -> Running {
-    let parts = Parts::load(&config, source, engine()).unwrap();
+    start_by(config, source, engine()).await
+}
+
+/// The same, with models run by `engine`.
+pub(crate) async fn start_by(config: Config, source: impl Into<Source>, engine: &Engine) -> Running {
+    let parts = Parts::load(&config, source, engine).unwrap();
     let server = Server::assemble(config, parts).await.unwrap();
     let (stop, stopping) = watch::channel(false);
     Running {
