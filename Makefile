@@ -122,9 +122,12 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	@scripts/venv lint
 	$(VENV)/typos
 
-.PHONY: check-features
+.PHONY: check-features check-features-fewer
 check-features: need-cargo ## Compile each crate with each of its features alone, by the oldest compiler that is promised
 	scripts/check-features
+
+check-features-fewer: need-cargo
+	scripts/check-features --fewer
 
 .PHONY: test-chart test-deploy chart-ready demo-chart
 ci: test-chart test-dist
