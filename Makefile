@@ -83,6 +83,7 @@ test-proxy: need-cargo ## The proxy: clients of others, as published, through it
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_kserve.py
 
 .PHONY: test-wasm test-platforms platforms-ready
+ci: test-wasm
 test-wasm: need-cargo ## The test vectors and the conversation in WebAssembly, in Node: what is found natively, byte by byte
 	@scripts/system-parts wasm
 	WASM_PROFILE=dev scripts/make-js vectors
@@ -126,6 +127,7 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 check-features: need-cargo ## Compile each crate with each of its features alone, by the oldest compiler that is promised
 	scripts/check-features
 
+ci: check-features-fewer
 check-features-fewer: need-cargo
 	scripts/check-features --fewer
 
