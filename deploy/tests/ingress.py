@@ -17,7 +17,7 @@ import names
 import pytest
 import yaml
 from chart import DEPLOY, Object
-from pods import PATIENCE, StatefulSet
+from pods import PATIENCE, StatefulSet, status
 
 
 def free_port() -> int:
@@ -68,9 +68,12 @@ class Ingress:
                 self.tell(ready)
 
     def wait_told(self) -> None:
-        """Until it was told of the pods that are ready now."""
+        """Until it was told of the pods that are ready now, and sends requests to one."""
         deadline = time.monotonic() + PATIENCE
         while self._told != [self.pods.address(n) for n in self.pods.endpoints()]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        while status(self.url) in (None, 502, 503):
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
