@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use confonnx_client::{
-    Given, GivenError, GivenOption, NameError, Policy, Proxy, TokenSource, load_enclave_hash, load_policy,
+    Given, GivenError, GivenOption, NameError, Policy, Progress, Proxy, TokenSource, load_enclave_hash, load_policy,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -30,6 +30,7 @@ pub(crate) struct Options {
     retries: u32,
     ca_file: Option<PathBuf>,
     proxy: Option<String>,
+    progress: Option<Py<PyAny>>,
 }
 
 impl Options {
@@ -58,6 +59,7 @@ impl Options {
             Some(AuthKey::Source(source)) => options.auth_key_source = Some(token_source(source)),
             None => {}
         }
+        options.progress = self.progress.map(progress);
         options.basic = self.basic.map(|(user, password)| (user, password.into()));
         if let Some(name) = self.kem {
             options.kem = name.parse().map_err(|err: NameError| error::argument("kem", err))?;
@@ -113,5 +115,17 @@ fn token_source(source: Py<PyAny>) -> TokenSource {
         // Its exception reaches the caller as it is.
         let token = Python::attach(|py| source.call0(py)?.extract::<String>(py))?;
         Ok(token.into())
+    })
+}
+
+fn progress(told: Py<PyAny>) -> Progress {
+    Progress::new(move |transfer| {
+        // Where the interpreter ends there is nobody to tell.
+        Python::try_attach(|py| {
+            if let Err(err) = told.call1(py, (transfer.sending, transfer.done, transfer.total)) {
+                // The transfer goes on: how it looks is no reason to give it up.
+                err.write_unraisable(py, Some(told.bind(py)));
+            }
+        });
     })
 }

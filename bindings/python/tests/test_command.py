@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Callable
 
 import digits
 import pytest
-from conftest import Server
+from conftest import ROOT, Server
 
 from confonnx.hash_model import hash_model
 
@@ -93,3 +94,11 @@ def test_hash_model_is_the_models_sha256(server: Server, confonnx: Callable[...,
     del server
     done = confonnx("hash-model", digits.MODEL)
     assert done.stdout.strip() == hash_model(digits.MODEL)
+
+
+def test_the_picture_of_a_verdict_is_what_the_command_prints(server: Server) -> None:
+    script = ROOT / "scripts/verdict-picture"
+    drawn = subprocess.run(
+        [sys.executable, str(script), str(server.executable.with_name("confonnx"))], capture_output=True, text=True, check=True
+    )
+    assert drawn.stdout == (ROOT / "docs/pictures/verdict.svg").read_text(), f"draw it anew: {script}"

@@ -50,6 +50,7 @@ def test_the_package_names_what_is_needed() -> None:
         ({"ca_file": 1}, TypeError, "ca_file: expected str, found int"),
         ({"kem": 1}, TypeError, "kem: expected str"),
         ({"proxy": 1}, TypeError, "proxy: expected str, found int"),
+        ({"progress": 1}, TypeError, "progress: expected a function, found int"),
         ({"proxy": "socks5://p:1"}, ValueError, "proxy: expected an HTTP proxy"),
     ],
     ids=str,
@@ -71,6 +72,8 @@ def test_wrong_arguments_of_a_call_are_named() -> None:
         client.predict({"image": np.zeros(1)}, "probabilities")
     with pytest.raises(TypeError, match="data: expected names of inputs as keys, found 1"):
         client.predict({1: np.zeros(1)})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="key: expected str, found int"):
+        client.provision_model_key(5)  # type: ignore[arg-type]
 
 
 def test_several_hashes_are_each_accepted(tmp_path: Path) -> None:
@@ -207,6 +210,9 @@ def test_one_array_or_a_list_will_do_and_the_repr_says_what_was_verified(server:
         with pytest.raises(RequestError, match=r'data\["image"\] = data\["image"\].astype\("float32"\)') as error:
             client.predict({"image": image.astype(np.float64)})
         assert error.value.status == 400
+        for nothing in (None, {"image": None}):
+            with pytest.raises(TypeError, match="found None"):
+                client.predict(nothing)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match='"image": .*equal length'):
             client.predict([[1, 2], [3]])
 

@@ -8,6 +8,7 @@ mod chat;
 mod measure;
 mod model;
 mod predict;
+mod progress;
 mod proof;
 mod protect;
 mod proxy;

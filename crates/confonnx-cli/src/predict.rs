@@ -9,12 +9,12 @@ use confonnx_model::{read_tensor_proto, write_tensor_proto};
 use confonnx_tensor::Tensor;
 
 use crate::args::{Called, Connection, Expected, bytes};
-use crate::print;
+use crate::{print, progress};
 
 /// Run a model on inputs that only the verified server can see
 ///
 /// Inputs are TensorProto files (--pb-in) or JSON (--json-in); outputs are JSON on stdout unless --pb-out or --json-out
-/// says otherwise. Nothing is sent before the server has proved what it is.
+/// says otherwise. While much is on its way, a terminal shows how far it is. Nothing is sent before the server has proved what it is.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 evidence not genuine, 4 genuine but refused by the policy, 5 evidence
 /// that cannot be decided about (certificates or revocation lists missing or too old).
@@ -54,8 +54,13 @@ impl Predict {
     pub(crate) fn run(&self) -> Result<()> {
         let policy = self.expected.policy(None)?;
         let inputs = self.inputs()?;
-        let client = Client::new(&self.url, policy, self.connection.options()?)?;
-        let outputs = client.infer(self.model.get(), inputs, &self.outputs)?;
+        let mut options = self.connection.options()?;
+        options.progress = progress::bar();
+        let client = Client::new(&self.url, policy, options)?;
+        let outputs = client.infer(self.model.get(), inputs, &self.outputs);
+        // Takes away what is left of the bar.
+        drop(client);
+        let outputs = outputs?;
         if let Some(folder) = &self.pb_out {
             write_files(folder, &outputs)?;
         }

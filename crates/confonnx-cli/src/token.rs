@@ -1,4 +1,6 @@
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -12,7 +14,11 @@ use crate::print;
 ///
 /// The token is printed once: give it to the caller (--auth-key-file), and its hash to the server's policy file.
 #[derive(Args)]
-pub(crate) struct CreateToken {}
+pub(crate) struct CreateToken {
+    /// New file for the token, which nobody else may read; its hash alone is printed then
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
 
 /// Print the hash of a bearer token, for a server's policy file
 ///
@@ -21,11 +27,19 @@ pub(crate) struct CreateToken {}
 pub(crate) struct HashToken {}
 
 impl CreateToken {
-    #[expect(clippy::unused_self, reason = "as the other commands")]
     pub(crate) fn run(&self) -> Result<()> {
         let mut random = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *random).context("the operating system gives no random bytes")?;
         let token = Zeroizing::new(format!("cfx_{}", Base64UrlUnpadded::encode_string(&*random)));
+        if let Some(path) = &self.out {
+            let mut options = File::options();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let written = options.open(path).and_then(|mut file| writeln!(file, "{}", *token));
+            written.with_context(|| format!("cannot write {}", path.display()))?;
+            return Ok(print(&hash(&token))?);
+        }
         Ok(print(&Zeroizing::new(format!("token         {}\ntoken_sha256  {}", *token, hash(&token))))?)
     }
 }

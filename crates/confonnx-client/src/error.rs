@@ -44,7 +44,7 @@ pub enum ClientError {
         name: String,
     },
     /// The server could not be reached, or the connection broke.
-    #[error("no answer from {url}: {source}: {}", root_cause(.source))]
+    #[error("no answer from {url}: {source}: {}{}", root_cause(.source), whose(.source))]
     Transport {
         /// What was asked.
         url: String,
@@ -208,6 +208,16 @@ fn hint(code: &str) -> &'static str {
         "shutting-down" => ": try again, at another replica if there is one",
         "suite-unsupported" => ": choose another KEM or AEAD",
         _ => "",
+    }
+}
+
+/// What to do about it, where that is not plain.
+fn whose(err: &BoxError) -> &'static str {
+    let cause = root_cause(err).to_string();
+    if cause.contains("UnknownIssuer") || cause.contains("CaUsedAsEndEntity") {
+        "; no authority that this machine knows certifies the server: name yours with --ca-file (ca_file)"
+    } else {
+        ""
     }
 }
 

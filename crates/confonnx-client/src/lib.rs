@@ -53,7 +53,7 @@ pub use given::{Given, GivenError, GivenOption};
 pub use model_ref::ModelRef;
 #[cfg(feature = "native")]
 pub use native::{Client, LoadError, Stream, blocking, load_enclave_hash, load_policy};
-pub use options::{Options, Proxy, Secret, TokenSource};
+pub use options::{Options, Progress, Proxy, Secret, TokenSource, Transfer};
 pub use repository::ModelState;
 pub use request::{Request, Response};
 

@@ -54,6 +54,8 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// The proxy on the way to the server; that of the environment by default.
     pub proxy: Proxy,
+    /// Is told how far sealed requests and answers are on their way, for those who show it.
+    pub progress: Option<Progress>,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             retries: 2,
             ca_file: None,
             proxy: Proxy::Environment,
+            progress: None,
         }
     }
 }
@@ -176,6 +179,13 @@ impl Options {
         self
     }
 
+    /// Who is told how far transfers are.
+    #[must_use]
+    pub fn progress(mut self, value: Progress) -> Self {
+        self.progress = Some(value);
+        self
+    }
+
     /// User and password for HTTP Basic, outside the seal.
     #[must_use]
     pub fn basic(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
@@ -239,6 +249,41 @@ impl TokenSource {
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenSource")
+    }
+}
+
+/// How far a sealed request or its answer is. Each try of a call begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transfer {
+    /// The request is on its way to the server; else the answer back.
+    pub sending: bool,
+    /// Bytes that are through.
+    pub done: u64,
+    /// Of so many, as far as that is known.
+    pub total: Option<u64>,
+}
+
+/// Is told how far transfers are.
+#[derive(Clone)]
+pub struct Progress(Arc<Told>);
+
+type Told = dyn Fn(Transfer) + Send + Sync;
+
+impl Progress {
+    /// `told` is called often, by the thread that sends and receives: it should be quick.
+    pub fn new(told: impl Fn(Transfer) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+
+    pub(crate) fn tell(&self, transfer: Transfer) {
+        (self.0)(transfer);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
     }
 }
 

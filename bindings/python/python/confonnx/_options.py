@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Sequence
 
 AuthKey = str | Callable[[], str]
+Progress = Callable[[bool, int, int | None], object]
 Hashes = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -39,6 +40,7 @@ class Options:
     retries: int = 2
     ca_file: str | None = None
     proxy: str | None = field(default=None, repr=False)
+    progress: Progress | None = None
 
 
 def options(
@@ -60,6 +62,8 @@ def options(
             raise TypeError(f"{name}: expected True or False, found {type(rest[name]).__name__}")
     for name in ("kem", "aead", "relay", "proxy"):
         text(name, rest[name])
+    if rest["progress"] is not None and not callable(rest["progress"]):
+        raise TypeError(f"progress: expected a function, found {type(rest['progress']).__name__}")
     timeout = rest["timeout"]
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
         raise TypeError(f"timeout: expected seconds, found {type(timeout).__name__}")
@@ -89,6 +93,13 @@ def name(argument: str, value: object) -> str:
         raise TypeError(f"{argument}: expected str, found {type(value).__name__}")
     if not value:
         raise ValueError(f"{argument}: expected a model's name, found an empty string")
+    return value
+
+
+def secret(argument: str, value: object) -> str:
+    """`value`, if it is a `str`; it is never quoted."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected str, found {type(value).__name__}")
     return value
 
 

@@ -62,6 +62,8 @@ def named(data: object, types: Types | None) -> Mapping[str, Any]:
             if not isinstance(name, str):
                 raise TypeError(f"data: expected names of inputs as keys, found {name!r} ({type(name).__name__})")
         return data
+    if data is None:
+        raise TypeError("data: expected a dict with an array for each input of the model, found None")
     if types is None or len(types) != 1:
         names = ", ".join(types or ())
         raise TypeError(
@@ -102,6 +104,8 @@ def fitting(name: str, value: Any, type_: str | None) -> Any:
 
     Floating-point literals are rounded to it, as everywhere; anything else that it cannot hold is a `ValueError`.
     """
+    if value is None:
+        raise TypeError(f'"{name}": expected an array, a number or a list, found None')
     try:
         array = np.asarray(value)
     except ValueError as error:

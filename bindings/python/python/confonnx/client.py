@@ -18,7 +18,7 @@ from typing import Any, Mapping, NoReturn, Sequence
 import numpy.typing as npt
 
 from confonnx import _confonnx, _html, _options, _tensor
-from confonnx._options import AuthKey, Called, Hashes
+from confonnx._options import AuthKey, Called, Hashes, Progress
 from confonnx._tensor import Array
 from confonnx.exceptions import (
     AttestationError,
@@ -124,6 +124,7 @@ class _Base:
         retries: int = 2,
         ca_file: str | os.PathLike[str] | None = None,
         proxy: str | None = None,
+        progress: Progress | None = None,
     ) -> None:
         if not isinstance(url, str):
             raise TypeError(f"url: expected str, found {type(url).__name__}")
@@ -145,6 +146,7 @@ class _Base:
             retries=retries,
             ca_file=ca_file,
             proxy=proxy,
+            progress=progress,
         )
         self._model, self._version = _options.text("model", model), _options.version("model_version", model_version)
         self._client = _confonnx.Client(url, options)
@@ -237,6 +239,8 @@ class Client(_Base):
         ca_file: Certificates (PEM) that https is checked against, in place of this machine's.
         proxy: URL of the HTTP proxy on the way, or `none`; when not given, what the variables `HTTPS_PROXY`, `HTTP_PROXY`,
             `ALL_PROXY` and `NO_PROXY` say. It sees sealed requests. This machine is always reached directly.
+        progress: Called as `progress(sending, done, total)` while a sealed request (`sending` is true), then its answer is on
+            its way: bytes so far, and of how many, or `None`. Often, and in another thread; its exceptions are only printed.
 
     Raises:
         PolicyError: No expectation was given, or one is malformed.
@@ -325,7 +329,7 @@ class Client(_Base):
             RequestError: The key does not open the model, or the model is not locked (any more).
         """
         called = self._called(model, model_version)
-        return self._client.provision_model_key(key, called, _options.text("owner_key", owner_key))
+        return self._client.provision_model_key(_options.secret("key", key), called, _options.text("owner_key", owner_key))
 
     def metadata(self, model: str | None = None, model_version: str | int | None = None) -> dict[str, Any]:
         """What the server says of the model, inside the seal, as the Open Inference Protocol does.
@@ -419,7 +423,7 @@ class AsyncClient(_Base):
     ) -> str | None:
         """See `Client.provision_model_key`."""
         called = self._called(model, model_version)
-        return await self._client.provision_model_key_async(key, called, _options.text("owner_key", owner_key))
+        return await self._client.provision_model_key_async(_options.secret("key", key), called, _options.text("owner_key", owner_key))
 
     async def metadata(self, model: str | None = None, model_version: str | int | None = None) -> dict[str, Any]:
         """See `Client.metadata`."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from confonnx import _confonnx, _tensor
+from confonnx import _confonnx, _progress, _tensor
 from confonnx._tensor import Array
 from confonnx.client import AttestationError, Client, ConfonnxError, PolicyError
 
@@ -35,6 +35,11 @@ def main(argv: Sequence[str]) -> None:
             print(f"Unlocked, model hash {model_hash}")
         else:
             _predict(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on; nor may the interpreter try to write the rest as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except (ConfonnxError, OSError, TypeError, ValueError) as error:
         if args.verbose:
             raise
@@ -59,7 +64,12 @@ def _predict(args: argparse.Namespace) -> None:
     inputs = _read_inputs(args)
     if args.verbose:
         _describe("Inputs", inputs)
-    outputs = _client(args).predict(inputs)
+    bar = _progress.bar()
+    try:
+        outputs = _client(args, bar).predict(inputs)
+    finally:
+        if bar is not None:
+            bar.erase()
     if args.verbose:
         _describe("Outputs", outputs)
     if args.pb_out:
@@ -96,7 +106,7 @@ def _array(tensor: _confonnx.Tensor) -> Array:
     return _tensor.array(tensor.datatype, tensor.shape, tensor.data)
 
 
-def _client(args: argparse.Namespace) -> Client:
+def _client(args: argparse.Namespace, progress: _progress.Bar | None = None) -> Client:
     auth = {"user": args.auth_user, "pass": args.auth_pass} if args.auth_pass else None
     model_hash = args.enclave_model_hash
     if args.enclave_model_hash_file:
@@ -113,6 +123,7 @@ def _client(args: argparse.Namespace) -> Client:
         policy=args.policy,
         model=args.model_name,
         model_version=args.model_version,
+        progress=progress,
     )
 
 

@@ -48,3 +48,20 @@ fn what_is_no_token_or_a_weak_one_is_refused() {
         assert!(stdout(&output).is_empty());
     }
 }
+
+#[test]
+fn a_token_can_go_to_a_file_that_nobody_else_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let args = ["create-token", "--out", path.to_str().unwrap()];
+    let digest = stdout(&confonnx(&args));
+    let token = std::fs::read_to_string(&path).unwrap();
+    assert!(token.starts_with("cfx_") && !digest.contains(token.trim()), "{digest}");
+    assert_eq!(stdout(&hash(&token)), digest);
+    let mode = std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    // One that is there stays as it is.
+    let again = confonnx(&args);
+    assert!(!again.status.success() && stderr(&again).contains("cannot write"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), token);
+}

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use super::host::Native;
 use super::outgoing::Outgoing;
 use crate::conversation::{Answer, Exchange, Now, Outcome, Step, Wait};
-use crate::{BoxError, ClientError};
+use crate::{BoxError, ClientError, Progress, Transfer};
 
 /// The time here.
 pub(super) fn now() -> Now {
@@ -28,11 +28,26 @@ pub(super) struct Drive<'c, 'a> {
     native: &'c Native,
     exchange: Exchange<'a>,
     body: Option<Incoming>,
+    watched: Option<Watched>,
+}
+
+/// How much of a sealed answer has come, for somebody who wants to know.
+struct Watched {
+    progress: Progress,
+    done: u64,
+    total: Option<u64>,
+}
+
+impl Watched {
+    fn came(&mut self, bytes: usize) {
+        self.done = self.done.saturating_add(bytes as u64);
+        self.progress.tell(Transfer { sending: false, done: self.done, total: self.total });
+    }
 }
 
 impl<'c, 'a> Drive<'c, 'a> {
     pub(super) fn new(native: &'c Native, exchange: Exchange<'a>) -> Self {
-        Self { native, exchange, body: None }
+        Self { native, exchange, body: None, watched: None }
     }
 
     /// Until it is done.
@@ -48,7 +63,10 @@ impl<'c, 'a> Drive<'c, 'a> {
     async fn advance(&mut self) -> Option<Result<Outcome, ClientError>> {
         if let Some(body) = &mut self.body {
             let wanted = match body.frame().await {
-                Some(Ok(frame)) => frame.data_ref().is_none_or(|data| self.exchange.data(data)),
+                Some(Ok(frame)) => frame.data_ref().is_none_or(|data| {
+                    self.watched.iter_mut().for_each(|watched| watched.came(data.len()));
+                    self.exchange.data(data)
+                }),
                 Some(Err(err)) => {
                     self.body = None;
                     self.exchange.failed(err.into(), true, now());
@@ -82,9 +100,16 @@ impl<'c, 'a> Drive<'c, 'a> {
             Ok(transport) => transport,
             Err(err) => return Some(Err(err)),
         };
-        match transport.send(method, &url, content_type, accept, Outgoing(body), ours).await {
+        let progress = self.native.conversation.options().progress.as_ref().filter(|_| body.is_some());
+        let outgoing = Outgoing::new(body, progress);
+        match transport.send(method, &url, content_type, accept, outgoing, ours).await {
             Ok((head, body)) => {
                 self.exchange.head(&head);
+                self.watched = progress.map(|progress| Watched {
+                    progress: progress.clone(),
+                    done: 0,
+                    total: head.content_length,
+                });
                 self.body = Some(body);
             }
             Err(failed) => self.exchange.failed(failed.source, failed.sent, now()),

@@ -184,6 +184,27 @@ fn wrong_settings_have_their_own_status() {
 }
 
 #[test]
+fn a_cause_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let auth = folder.path().join("auth.toml");
+    std::fs::write(&auth, "x = [").unwrap();
+    for (model_path, flags, cause) in [
+        ("nowhere.onnx".into(), vec![], "No such file or directory"),
+        (model("mlp"), vec!["--auth-file", auth.to_str().unwrap()], "unclosed array"),
+    ] {
+        let output = command()
+            .arg("--model-path")
+            .arg(&model_path)
+            .args(["--debug", "--address", "127.0.0.1", "--http-port", "0", "--admin-port", "0"])
+            .args(flags)
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), log.matches(cause).count()), (Some(1), 1), "{log}");
+    }
+}
+
+#[test]
 fn variables_set_what_flags_do_not_and_misspelled_ones_are_reported() {
     let mut child = command()
         .env("CONFONNX_MODEL_PATH", model("mlp"))
