@@ -5,7 +5,7 @@ use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use confonnx_client::ModelRef;
+use confonnx_client::{Chat, ModelRef};
 use confonnx_model::encrypted::{ModelKey, OwnerKey};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 
 use crate::awaitable::{Converted, awaitable};
+use crate::chat::{Asked, ChatAnswer, Tokens};
 use crate::error;
 use crate::options::Options;
 use crate::tensor::{PyTensor, Returned, to_python};
@@ -84,6 +85,10 @@ async fn provision(
 
 async fn attest(client: Inner) -> PyResult<Proof> {
     Ok(Proof::of(&*client.attest().await.map_err(error::client)?))
+}
+
+async fn answer(client: Inner, chat: Chat) -> PyResult<ChatAnswer> {
+    Ok(client.chat(&chat).await.map_err(error::client)?.into())
 }
 
 async fn models(client: Inner) -> PyResult<Vec<State>> {
@@ -182,6 +187,22 @@ impl Client {
         self.start(py, unload(self.open()?, name), |py, value| value.into_py_any(py))
     }
 
+    fn chat(&self, py: Python<'_>, asked: Asked) -> PyResult<ChatAnswer> {
+        let chat = asked.chat()?;
+        self.wait(py, answer(self.open()?, chat))
+    }
+
+    fn chat_async<'py>(&self, py: Python<'py>, asked: Asked) -> PyResult<Bound<'py, PyAny>> {
+        let chat = asked.chat()?;
+        self.start(py, answer(self.open()?, chat), |py, value| value.into_py_any(py))
+    }
+
+    /// Asks at once; [`Tokens`] are what is answered.
+    fn stream(this: &Bound<'_, Self>, asked: Asked) -> PyResult<Tokens> {
+        let (chat, client) = (asked.chat()?, this.get());
+        Ok(Tokens::start(this.clone().unbind(), client.open()?, &*client.runtime()?, chat))
+    }
+
     fn provision_model_key(
         &self,
         py: Python<'_>,
@@ -254,7 +275,11 @@ impl Client {
     }
 
     /// Runs `work` to its end without the GIL, or until a signal handler raises.
-    fn wait<T: Send>(&self, py: Python<'_>, work: impl Future<Output = PyResult<T>> + Send) -> PyResult<T> {
+    pub(crate) fn wait<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl Future<Output = PyResult<T>> + Send,
+    ) -> PyResult<T> {
         py.detach(|| {
             self.runtime()?.block_on(async {
                 let mut work = std::pin::pin!(work);
@@ -279,7 +304,7 @@ impl Client {
     }
 
     /// That of this process: threads do not survive a fork.
-    fn runtime(&self) -> PyResult<Arc<Runtime>> {
+    pub(crate) fn runtime(&self) -> PyResult<Arc<Runtime>> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         if threads.process != process::id() {
             *threads = Threads::start()?;

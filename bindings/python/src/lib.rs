@@ -4,6 +4,7 @@
 //! is released around network, cryptography and files.
 
 mod awaitable;
+mod chat;
 mod client;
 mod error;
 mod model;
@@ -16,6 +17,8 @@ use pyo3::prelude::*;
 /// Confidential inference: attested clients of a confonnx server. See `confonnx.client`.
 #[pymodule]
 mod _confonnx {
+    #[pymodule_export]
+    use crate::chat::{ChatAnswer, Tokens};
     #[pymodule_export]
     use crate::client::Client;
     #[pymodule_export]

@@ -3,7 +3,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use confonnx_client::{Client, Request};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::args::{Connection, Expected};
 use crate::{complain, table};
@@ -53,10 +53,12 @@ impl Chat {
             Some(name) => name.clone(),
             None => only_model(&client).await?,
         };
-        let mut messages = Vec::new();
-        messages.extend(self.system.iter().map(|text| json!({ "role": "system", "content": text })));
+        let mut messages = confonnx_client::Chat::new();
+        if let Some(text) = &self.system {
+            messages = messages.system(text);
+        }
         if let Some(message) = &self.message {
-            messages.push(json!({ "role": "user", "content": message }));
+            messages = messages.user(message);
             self.answer(&client, &model, &messages).await?;
             return Ok(());
         }
@@ -74,76 +76,34 @@ impl Chat {
             if line.trim().is_empty() {
                 break;
             }
-            messages.push(json!({ "role": "user", "content": line }));
+            messages = messages.user(line);
             let answer = self.answer(&client, &model, &messages).await?;
-            messages.push(json!({ "role": "assistant", "content": answer }));
+            messages = messages.assistant(answer);
             prompt()?;
         }
         Ok(())
     }
 
     /// Prints the answer as it comes.
-    async fn answer(&self, client: &Client, model: &str, messages: &[Value]) -> Result<String> {
-        let mut body = Map::from_iter([
-            ("model".to_owned(), json!(model)),
-            ("messages".to_owned(), json!(messages)),
-            ("stream".to_owned(), json!(true)),
-        ]);
+    async fn answer(&self, client: &Client, model: &str, messages: &confonnx_client::Chat) -> Result<String> {
         let choices = [
             ("temperature", self.temperature.map(Value::from)),
             ("seed", self.seed.map(Value::from)),
             ("max_tokens", self.max_tokens.map(Value::from)),
         ];
-        for (key, value) in choices {
-            if let Some(value) = value {
-                body.insert(key.into(), value);
-            }
+        let given = choices.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let chat =
+            given.fold(messages.clone().model(model), |chat, (name, value)| chat.parameter(name, value));
+        let mut stream = client.chat_stream(&chat).await?;
+        while let Some(more) = stream.token().await.context("the answer above is not complete")? {
+            print(&more)?;
         }
-        let request = Request::post("/v1/chat/completions").field("content-type", "application/json");
-        let mut stream = client.stream(request.body(Value::Object(body).to_string())).await?;
-        let status = stream.status();
-        let (mut text, mut answer, mut ended) = (String::new(), String::new(), false);
-        let mut pending = Vec::new();
-        while let Some(piece) = stream.chunk().await.context("the answer above is not complete")? {
-            pending.extend(piece);
-            if status != 200 {
-                continue;
-            }
-            // Events are whole lines.
-            let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
-            let rest = pending.split_off(end.saturating_add(1));
-            text.push_str(std::str::from_utf8(&pending).context("an event is not UTF-8")?);
-            pending = rest;
-            for line in text.lines() {
-                let Some(data) = line.strip_prefix("data: ") else { continue };
-                if data == "[DONE]" {
-                    ended = true;
-                    continue;
-                }
-                let event: Value = serde_json::from_str(data).context("an event is not JSON")?;
-                if let Some(message) = event.pointer("/error/message").and_then(Value::as_str) {
-                    bail!("{message}");
-                }
-                if let Some(more) = event.pointer("/choices/0/delta/content").and_then(Value::as_str) {
-                    answer.push_str(more);
-                    print(more)?;
-                }
-                if event.pointer("/choices/0/finish_reason").is_some_and(|reason| reason == "length") {
-                    complain("the answer is as long as it may be; --max-tokens changes that");
-                }
-            }
-            text.clear();
-        }
-        if status != 200 {
-            let body: Value = serde_json::from_slice(&pending).unwrap_or_default();
-            let said = body.pointer("/error/message").or_else(|| body.get("error")).and_then(Value::as_str);
-            bail!("the server answered {status}: {}", said.unwrap_or("it does not say why"));
-        }
-        if !ended {
-            bail!("the answer above is not complete: its end is missing");
+        let answer = stream.answer();
+        if answer.finish_reason.as_deref() == Some("length") {
+            complain("the answer is as long as it may be; --max-tokens changes that");
         }
         print("\n")?;
-        Ok(answer)
+        Ok(answer.text.clone())
     }
 }
 

@@ -84,8 +84,14 @@ mod tests {
     #[test]
     fn the_bar_says_how_far_it_is() {
         assert_eq!(line(true, 0, 2_000_000), "sending   [>                       ]   0%  0.0 of 2.0 MB");
-        assert_eq!(line(false, 1_000_000, 2_000_000), "receiving [============>           ]  50%  1.0 of 2.0 MB");
-        assert_eq!(line(true, 2_000_000, 2_000_000), "sent      [========================] 100%  2.0 of 2.0 MB");
+        assert_eq!(
+            line(false, 1_000_000, 2_000_000),
+            "receiving [============>           ]  50%  1.0 of 2.0 MB"
+        );
+        assert_eq!(
+            line(true, 2_000_000, 2_000_000),
+            "sent      [========================] 100%  2.0 of 2.0 MB"
+        );
         assert_eq!(line(true, u64::MAX, u64::MAX).len(), line(true, 0, u64::MAX).len() + 19);
     }
 }

@@ -36,6 +36,7 @@
 #![cfg_attr(not(feature = "native"), allow(dead_code))]
 
 mod base;
+mod chat;
 pub mod conversation;
 mod error;
 mod given;
@@ -48,11 +49,14 @@ mod options;
 mod repository;
 mod request;
 
+pub use chat::{Chat, ChatAnswer, Usage};
 pub use error::{BoxError, ClientError, ErrorKind};
 pub use given::{Given, GivenError, GivenOption};
 pub use model_ref::ModelRef;
 #[cfg(feature = "native")]
-pub use native::{Client, LoadError, Stream, blocking, load_enclave_hash, load_policy};
+pub use native::{
+    ChatStream, ChatTokens, Client, LoadError, Stream, blocking, load_enclave_hash, load_policy,
+};
 pub use options::{Options, Progress, Proxy, Secret, TokenSource, Transfer};
 pub use repository::ModelState;
 pub use request::{Request, Response};

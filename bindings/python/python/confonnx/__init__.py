@@ -8,7 +8,7 @@
 
 from confonnx._confonnx import __version__
 from confonnx.annotate import annotate
-from confonnx.client import AsyncClient, Attestation, Client, ModelState
+from confonnx.client import AsyncChatStream, AsyncClient, Attestation, ChatAnswer, ChatStream, Client, ModelState
 from confonnx.exceptions import (
     AttestationError,
     AuthError,
@@ -23,8 +23,11 @@ from confonnx.exceptions import (
 )
 
 __all__ = [
+    "AsyncChatStream",
     "AsyncClient",
     "Attestation",
+    "ChatAnswer",
+    "ChatStream",
     "Client",
     "AttestationError",
     "AuthError",

@@ -17,7 +17,8 @@ from typing import Any, Mapping, NoReturn, Sequence
 
 import numpy.typing as npt
 
-from confonnx import _confonnx, _html, _options, _tensor
+from confonnx import _chat, _confonnx, _html, _options, _tensor
+from confonnx._chat import AsyncChatStream, ChatAnswer, ChatStream, Messages
 from confonnx._options import AuthKey, Called, Hashes, Progress
 from confonnx._tensor import Array
 from confonnx.exceptions import (
@@ -34,10 +35,13 @@ from confonnx.exceptions import (
 )
 
 __all__ = [
+    "AsyncChatStream",
     "AsyncClient",
     "Attestation",
     "AttestationError",
     "AuthError",
+    "ChatAnswer",
+    "ChatStream",
     "Check",
     "Client",
     "ConfonnxError",
@@ -156,6 +160,11 @@ class _Base:
         name, number = _options.text("model", model), _options.version("model_version", version)
         # The client's version is one of the client's model.
         return Called(name or self._model, number or (self._version if name in (None, self._model) else None))
+
+    def _asked(
+        self, messages: Messages, system: str | None, model: str | None, parameters: Mapping[str, Any]
+    ) -> _chat.Asked:
+        return _chat.asked(messages, system, _options.text("model", model) or self._model, parameters)
 
     def _verified(self) -> Attestation | None:
         """What the next call rests on; `None` before the first one, after `load` or `unload`, and once closed."""
@@ -292,6 +301,30 @@ class Client(_Base):
             _mended(error, _tensor.mending(data, types))
         return {tensor.name: _tensor.array(tensor.datatype, tensor.shape, tensor.data) for tensor in results}
 
+    def chat(
+        self, messages: Messages, *, system: str | None = None, model: str | None = None, **parameters: Any
+    ) -> ChatAnswer:
+        """Asks a language model (docs/guides/chat.md); its whole answer.
+
+        Args:
+            messages: What the user says, or all messages so far: `[{"role": "user", "content": …}, …]`.
+            system: What the model is told before.
+            model: Its name, instead of the client's.
+            parameters: Those of the API, such as `temperature`, `seed`, `max_tokens`, `stop`; `None` is the server's choice.
+
+        Raises as `predict`.
+        """
+        return _chat.answered(self._client.chat(self._asked(messages, system, model, parameters)))
+
+    def stream(
+        self, messages: Messages, *, system: str | None = None, model: str | None = None, **parameters: Any
+    ) -> ChatStream:
+        """The same, as it comes: `for token in client.stream("Who wrote Faust?"): print(token, end="")`.
+
+        Raises as `predict`, while it is read: what was said until then is not the whole answer.
+        """
+        return ChatStream(self._client.stream(self._asked(messages, system, model, parameters)))
+
     def attest(self) -> Attestation:
         """The proof on which the current key rests; fetches and checks one first when there is none.
 
@@ -404,6 +437,18 @@ class AsyncClient(_Base):
             types = self._learned(called, await self._client.metadata_async(called))
             _mended(error, _tensor.mending(data, types))
         return {tensor.name: _tensor.array(tensor.datatype, tensor.shape, tensor.data) for tensor in results}
+
+    async def chat(
+        self, messages: Messages, *, system: str | None = None, model: str | None = None, **parameters: Any
+    ) -> ChatAnswer:
+        """See `Client.chat`."""
+        return _chat.answered(await self._client.chat_async(self._asked(messages, system, model, parameters)))
+
+    def stream(
+        self, messages: Messages, *, system: str | None = None, model: str | None = None, **parameters: Any
+    ) -> AsyncChatStream:
+        """See `Client.stream`: `async for token in client.stream(…)`. No coroutine: nothing is awaited before the first token."""
+        return AsyncChatStream(self._client.stream(self._asked(messages, system, model, parameters)))
 
     async def attest(self) -> Attestation:
         """See `Client.attest`."""

@@ -13,9 +13,9 @@ use crate::{ClientError, ModelRef, ModelState, Options, Request, Response};
 /// See [`crate::Client`]; every method here blocks until its work is done.
 #[derive(Debug)]
 pub struct Client {
-    inner: crate::Client,
+    pub(super) inner: crate::Client,
     /// Keeps idle connections alive in a thread of its own.
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
 }
 
 impl Client {

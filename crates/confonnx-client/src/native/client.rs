@@ -54,6 +54,10 @@ impl Client {
         self.0.conversation.key_outdated()
     }
 
+    pub(super) fn policy(&self) -> &Policy {
+        self.0.conversation.policy()
+    }
+
     /// The proof on which the current key rests, if there is one. No network.
     pub fn proof(&self) -> Option<Arc<Trusted>> {
         self.0.conversation.proof()

@@ -27,12 +27,8 @@ struct Watched {
 impl Outgoing {
     pub(crate) fn new(body: Option<conversation::Body>, progress: Option<&Progress>) -> Self {
         let total = body.as_ref().map_or(0, conversation::Body::len) as u64;
-        let watch = |progress: &Progress| Watched {
-            progress: progress.clone(),
-            rest: Bytes::new(),
-            done: 0,
-            total,
-        };
+        let watch =
+            |progress: &Progress| Watched { progress: progress.clone(), rest: Bytes::new(), done: 0, total };
         Self { watched: progress.filter(|_| body.is_some()).map(watch), body }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use confonnx_client::{Client, ClientError, Options, Request};
+use confonnx_client::{Chat, Client, ClientError, Options, Request};
 use confonnx_engine::{LoadedModel, ModelOptions};
 use confonnx_generate::{
     decode::{Event, Order},
@@ -91,6 +91,37 @@ async fn what_is_streamed_is_what_is_told_at_the_end() {
             assert!(pieces.iter().all(|piece| piece.len().is_multiple_of(512)), "their sizes say nothing");
         }
     }
+}
+
+#[tokio::test]
+async fn the_clients_own_chat_is_the_same_whole_and_as_it_comes() {
+    let server = start("decoder").await;
+    let client = server.client(Options::default());
+    let chat = Chat::new().user("hello").parameter("seed", 7).parameter("max_tokens", 20);
+    let whole = client.chat(&chat).await.unwrap();
+    let (_, told) = ask(&client, CHAT, hello(json!({ "seed": 7 }))).await;
+    assert_eq!(whole.text, told["choices"][0]["message"]["content"].as_str().unwrap());
+    let usage = whole.usage.unwrap();
+    assert_eq!(json!(usage.completion_tokens), told["usage"]["completion_tokens"]);
+    let mut stream = client.chat_stream(&chat).await.unwrap();
+    let mut said = Vec::new();
+    while let Some(token) = stream.token().await.unwrap() {
+        said.push(token);
+    }
+    assert!(said.len() > 1 && said.concat() == whole.text, "{said:?}");
+    assert!(*stream.answer() == whole);
+    // What cannot be answered is said by name, before anything of an answer.
+    for bad in [chat.clone().parameter("temperature", 9), chat.parameter("temprature", 1)] {
+        let whole = client.chat(&bad).await.unwrap_err();
+        let streamed = client.chat_stream(&bad).await.unwrap_err();
+        assert_eq!(whole.to_string(), streamed.to_string());
+        assert!(
+            matches!(&whole, ClientError::Inner { status: 400, message, .. } if message.contains("temp")),
+            "{whole}"
+        );
+    }
+    let other = client.chat(&Chat::new().user("hello").model("other")).await.unwrap_err();
+    assert!(other.to_string().contains("other"), "{other}");
 }
 
 #[tokio::test]
