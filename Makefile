@@ -108,7 +108,7 @@ test-platforms: platforms-ready ## The clients for browsers, Node and C, each wi
 	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_C_PREFIX=$(abspath $(TARGET))/c \
 	  $(VENV)/python -m pytest -p no:cacheprovider bindings/c/tests
 
-test-docs: need-cargo ## Run every command and snippet of README and docs/, and compare what they show
+test-docs: need-cargo system ## Run every command and snippet of README and docs/, and compare what they show
 	@scripts/venv runtime
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli

@@ -1,5 +1,7 @@
 //! The client's class.
 
+mod chat;
+
 use std::future::Future;
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +14,9 @@ use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 
+use self::chat::Asked;
+pub(crate) use self::chat::{ChatAnswer, Tokens};
 use crate::awaitable::{Converted, awaitable};
-use crate::chat::{Asked, ChatAnswer, Tokens};
 use crate::error;
 use crate::options::Options;
 use crate::tensor::{PyTensor, Returned, to_python};

@@ -4,7 +4,6 @@
 //! is released around network, cryptography and files.
 
 mod awaitable;
-mod chat;
 mod client;
 mod error;
 mod model;
@@ -18,9 +17,9 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _confonnx {
     #[pymodule_export]
-    use crate::chat::{ChatAnswer, Tokens};
-    #[pymodule_export]
     use crate::client::Client;
+    #[pymodule_export]
+    use crate::client::{ChatAnswer, Tokens};
     #[pymodule_export]
     use crate::error::PyCheck;
     #[pymodule_export]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use confonnx_client::{
-    Given, GivenError, GivenOption, NameError, Policy, Progress, Proxy, TokenSource, load_enclave_hash, load_policy,
+    Given, GivenError, GivenOption, NameError, Policy, Progress, Proxy, TokenSource, load_enclave_hash,
+    load_policy,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -10,8 +10,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::AbortHandle;
 
+use super::Client;
 use crate::awaitable::awaitable;
-use crate::client::Client;
 use crate::error;
 
 /// A model's answer.
