@@ -121,17 +121,17 @@ def test_callers_behind_one_address_have_all_connections(pods: StatefulSet) -> N
 
 def test_no_request_is_lost_but_those_of_killed_servers(pods: StatefulSet, release: Values, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        befores = [ingress.Nginx(pods, tmp_path), ingress.Envoy(pods, tmp_path)]
-        for before in befores:
+        fronts = [ingress.Nginx(pods, tmp_path), ingress.Envoy(pods, tmp_path)]
+        for before in fronts:
             stack.callback(before.stop)
-        loads = [Load(before.url, enclave_model_hash=release["model"]["hash"]) for before in befores]
+        loads = [Load(before.url, enclave_model_hash=release["model"]["hash"]) for before in fronts]
 
         def until(more: int) -> None:
             for load in loads:
                 load.until(more)
 
         def report(what: str, kills: int) -> None:
-            for before, load in zip(befores, loads):
+            for before, load in zip(fronts, loads):
                 load.report(f"{type(before).__name__}, {what}", kills)
 
         with contextlib.ExitStack() as asking:
@@ -157,7 +157,7 @@ def test_no_request_is_lost_but_those_of_killed_servers(pods: StatefulSet, relea
             until(50)
             pods.start(0)
             pods.wait_ready(0)
-            for before in befores:
+            for before in fronts:
                 before.wait_told()
             until(50)
         kills = pods.replicas + 1
