@@ -71,22 +71,34 @@ impl Group {
 
     /// CPU time that all of them have used, to a tick of the clock (10 ms).
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut ticks = 0;
+        Ok(of_ticks(self.members()?.iter().map(|stat| stat.ticks).sum()))
+    }
+
+    /// Bytes of a line of `/proc/PID/status`, such as `VmHWM`, of all of them: what two share counts twice.
+    pub(crate) fn memory(&self, line: &str) -> anyhow::Result<u64> {
+        let each = self.members()?.into_iter().map(|stat| memory(&stat.id.to_string(), line));
+        each.sum()
+    }
+
+    /// Boxes are in groups of their own, with a member for a parent.
+    fn members(&self) -> anyhow::Result<Vec<Stat>> {
+        let (mut members, mut others) = (Vec::new(), Vec::new());
         for entry in fs::read_dir("/proc")? {
             // Processes end while we look.
             let Ok(stat) = fs::read_to_string(entry?.path().join("stat")) else { continue };
-            if let Some((group, used)) = group_and_ticks(&stat)
-                && group == self.leader.id()
-            {
-                ticks += used;
-            }
+            others.extend(Stat::of(&stat));
         }
-        Ok(of_ticks(ticks))
-    }
-
-    /// Bytes of a line of the leader's `/proc/PID/status`, such as `VmHWM`.
-    pub(crate) fn memory(&self, line: &str) -> anyhow::Result<u64> {
-        memory(&self.leader.id().to_string(), line)
+        let mut ids = vec![self.leader.id()];
+        loop {
+            let is_ours = |stat: &Stat| stat.group == self.leader.id() || ids.contains(&stat.parent);
+            let (ours, rest): (Vec<Stat>, Vec<Stat>) = others.into_iter().partition(is_ours);
+            if ours.is_empty() {
+                return Ok(members);
+            }
+            ids.extend(ours.iter().map(|stat| stat.id));
+            members.extend(ours);
+            others = rest;
+        }
     }
 }
 
@@ -107,7 +119,7 @@ impl Drop for Group {
 /// CPU time that this process has used.
 pub(crate) fn own_cpu() -> anyhow::Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").context("/proc/self/stat")?;
-    group_and_ticks(&stat).map(|(_, ticks)| of_ticks(ticks)).context("/proc/self/stat is not as expected")
+    Stat::of(&stat).map(|stat| of_ticks(stat.ticks)).context("/proc/self/stat is not as expected")
 }
 
 /// Bytes of a line of `/proc/{process}/status`.
@@ -118,11 +130,26 @@ pub(crate) fn memory(process: &str, line: &str) -> anyhow::Result<u64> {
     Ok(kibibytes.with_context(|| format!("no {line} in /proc/{process}/status"))? << 10)
 }
 
-/// The process group and the CPU time of `/proc/PID/stat`. The name, in parentheses, may have spaces of its own.
-fn group_and_ticks(stat: &str) -> Option<(u32, u64)> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some((fields.get(2)?.parse().ok()?, ticks))
+/// What `/proc/PID/stat` says of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    id: u32,
+    parent: u32,
+    group: u32,
+    /// CPU time.
+    ticks: u64,
+}
+
+impl Stat {
+    /// The name, in parentheses, may have spaces of its own.
+    fn of(stat: &str) -> Option<Self> {
+        let (before, after) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        let number = |index: usize| fields.get(index)?.parse::<u32>().ok();
+        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+        let id = before.split_whitespace().next()?.parse().ok()?;
+        Some(Self { id, parent: number(1)?, group: number(2)?, ticks })
+    }
 }
 
 fn of_ticks(ticks: u64) -> Duration {
@@ -139,8 +166,21 @@ mod tests {
     #[test]
     fn stat_is_read_after_the_name() {
         let stat = "12 (a) b (c) S 1 77 12 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 1 2 3";
-        assert_eq!(group_and_ticks(stat), Some((77, 300)));
+        assert_eq!(Stat::of(stat), Some(Stat { id: 12, parent: 1, group: 77, ticks: 300 }));
         assert!(own_cpu().is_ok() && memory("self", "VmHWM").unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn what_a_descendant_uses_counts_in_a_group_of_its_own_too() {
+        let log = std::env::temp_dir().join(format!("confonnx-bench-cpu-{}", std::process::id()));
+        let busy = "set -m; sh -c 'while kill -0 $PPID; do :; done' & wait";
+        let group = Group::start(Path::new("sh"), &["-c".to_owned(), busy.to_owned()], &[], &log).unwrap();
+        let start = Instant::now();
+        while group.cpu().unwrap() < Duration::from_millis(50) {
+            assert!(start.elapsed() < STARTING, "nothing is counted");
+            thread::sleep(Duration::from_millis(10));
+        }
+        fs::remove_file(log).unwrap();
     }
 
     #[test]

@@ -7,7 +7,9 @@ mod stream;
 use std::{
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -454,6 +456,14 @@ impl Received {
         match &self.asked {
             Asked::By(..) => self.plan.place().await,
             Asked::Refused(..) | Asked::ByNobody(..) | Asked::ByNobodyAgain(..) => Place::default(),
+        }
+    }
+
+    /// As [`place`](Self::place), if there is room now.
+    pub fn place_now(&self) -> Option<Place> {
+        match pin!(self.place()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(place) => Some(place),
+            Poll::Pending => None,
         }
     }
 }

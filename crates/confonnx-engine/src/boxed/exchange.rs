@@ -198,5 +198,5 @@ pub(super) const START: usize = 128;
 /// Where answers begin that have room in the window.
 pub(super) const ANSWERS: usize = WINDOW / 2;
 
-/// Bytes that both sides have mapped.
-pub(super) const WINDOW: usize = 64 << 10;
+/// Bytes that both sides have mapped: a picture's, as files are written page by page.
+pub(super) const WINDOW: usize = 1 << 20;

@@ -1,6 +1,6 @@
 //! Sealed messages in, sealed messages out.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use confonnx_protocol::{Code, Incoming};
@@ -8,6 +8,7 @@ use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::{
+    runtime::Handle,
     task::yield_now,
     time::{Instant, sleep_until, timeout_at},
 };
@@ -18,7 +19,7 @@ use crate::{
     clock::Later,
     config::Limits,
     scheduling::{Place, Thread, Turn},
-    service::{Received, Sealed, Step},
+    service::{self, Received, Sealed, Spent, Step},
 };
 
 /// Answers the request; a long one when it is its peer's turn.
@@ -34,8 +35,12 @@ where
 {
     let bytes = request.body().size_hint().exact().unwrap_or(UNKNOWN);
     if bytes > SHORT {
-        let turn = purse.turn(bytes, Instant::now()).map_err(|_| Code::QueueFull)?;
-        sleep_until(turn).await;
+        let now = Instant::now();
+        let turn = purse.turn(bytes, now).map_err(|_| Code::QueueFull)?;
+        // A timer takes a millisecond at least.
+        if turn > now {
+            sleep_until(turn).await;
+        }
     }
     receive(app, request, id, purse).await
 }
@@ -65,24 +70,67 @@ where
     }
     let receiving = app.scheduling.receive().await;
     let mut arriving = Arriving::new(app, request.into_body(), purse.share());
-    let opened = match kind {
-        Kind::Chunked => chunked(app, &mut arriving, purse).await,
-        Kind::Whole | Kind::Resumed => whole(app, &mut arriving, kind, announced, purse).await,
+    let begun = match kind {
+        Kind::Chunked => chunked(app, &mut arriving, &id, purse).await,
+        Kind::Whole | Kind::Resumed => whole(app, &mut arriving, &id, (kind, announced), purse).await,
     };
     drop(receiving);
-    let (received, place) = opened?;
-    let sealed = answered(app, received, place, id, arriving.share).await?;
+    let (step, place) = match begun? {
+        Begun::Waits(waiting) => answered(app, waiting, id).await?,
+        Begun::Stepped(step, place) => (step, place),
+    };
+    let sealed = finished(app, step, place).await?;
     reply(app, sealed, kind, purse)
+}
+
+/// How far a request is that was opened.
+#[expect(clippy::large_enum_variant, reason = "one for each request, and none is kept")]
+enum Begun {
+    /// It waits for its model, or for its turn.
+    Waits(Waiting),
+    Stepped(Step, Place),
+}
+
+/// A request that was opened and is not answered yet, with what it holds.
+struct Waiting {
+    received: Received,
+    place: Place,
+    share: Share,
+}
+
+impl Waiting {
+    /// Goes on with it where it was opened, if there is nothing to wait for: each change of threads takes its time.
+    fn begin(self, app: &App, id: &HeaderValue) -> (Begun, Option<(Spent, Share)>) {
+        if self.received.is_long() {
+            return (Begun::Waits(self), None);
+        }
+        match self.received.place_now() {
+            Some(at) => {
+                let ((step, place), rest) = self.answer(app, at, id);
+                (Begun::Stepped(step, place), Some(rest))
+            }
+            None => (Begun::Waits(self), None),
+        }
+    }
+
+    /// Has it answered, or its model run.
+    fn answer(self, app: &App, mut at: service::Place, id: &HeaderValue) -> ((Step, Place), (Spent, Share)) {
+        let Self { received, mut place, share } = self;
+        at.alone = app.scheduling.has_one();
+        place.runs();
+        let (step, spent) = app.service.answer(received, text(id), at);
+        ((step, place), (spent, share))
+    }
 }
 
 /// Receives a request that is sealed in one, and opens it once it is there.
 async fn whole<B>(
     app: &Arc<App>,
     arriving: &mut Arriving<B>,
-    kind: Kind,
-    announced: u64,
+    id: &HeaderValue,
+    (kind, announced): (Kind, u64),
     purse: &Purse,
-) -> Result<(Received, Place), Code>
+) -> Result<Begun, Code>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -99,17 +147,40 @@ where
     }
     let place = app.scheduling.place()?;
     let message = message.unwrap_or_else(|| Incoming::with_capacity(0));
-    let (thread, service) = (thread(message.len() as u64, Turn::Sealed), Arc::clone(&app.service));
-    let open = move || {
-        let received = match kind {
-            Kind::Resumed => service.open_resumed(message),
-            Kind::Whole | Kind::Chunked => service.open(message),
-        };
-        (received.map(|received| (received, place)), ())
+    let thread = thread(message.len() as u64, Turn::Sealed);
+    let open = move |app: &App| match kind {
+        Kind::Resumed => app.service.open_resumed(message),
+        Kind::Whole | Kind::Chunked => app.service.open(message),
     };
-    let opened = app.scheduling.run(thread, open).await?;
-    suspect(purse, arriving.received, &opened);
-    opened
+    begin(app, thread, arriving, id, place, open, purse).await
+}
+
+/// Has the request opened, and goes on with it.
+async fn begin<B>(
+    app: &Arc<App>,
+    thread: Thread,
+    arriving: &mut Arriving<B>,
+    id: &HeaderValue,
+    place: Place,
+    open: impl FnOnce(&App) -> Result<Received, Code> + Send + 'static,
+    purse: &Purse,
+) -> Result<Begun, Code> {
+    let share = mem::replace(&mut arriving.share, purse.share());
+    let (app_there, id, home) = (Arc::clone(app), id.clone(), Handle::current());
+    let work = move || {
+        // Its model's answer is waited for where it arrived.
+        let _home = home.enter();
+        match open(&app_there) {
+            Ok(received) => {
+                let (begun, rest) = Waiting { received, place, share }.begin(&app_there, &id);
+                (Ok(begun), rest)
+            }
+            Err(code) => (Err(code), None),
+        }
+    };
+    let begun = app.scheduling.run(thread, work).await?;
+    suspect(purse, arriving.received, &begun);
+    begun
 }
 
 /// Receives a request in chunks, which are opened as they arrive: where they did if all of it is short, else on a worker,
@@ -117,8 +188,9 @@ where
 async fn chunked<B>(
     app: &Arc<App>,
     arriving: &mut Arriving<B>,
+    id: &HeaderValue,
     purse: &Purse,
-) -> Result<(Received, Place), Code>
+) -> Result<Begun, Code>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -138,14 +210,9 @@ where
         if ended {
             // As a place is for those that are complete, slow senders take none.
             let place = app.scheduling.place()?;
-            let open = move || {
-                let received = opening.push(&piece).and_then(|()| opening.finish());
-                (received.map(|received| (received, place)), ())
-            };
+            let open = move |_: &App| opening.push(&piece).and_then(|()| opening.finish());
             let thread = self::thread(arriving.received as u64, Turn::Sealed);
-            let opened = app.scheduling.run(thread, open).await?;
-            suspect(purse, arriving.received, &opened);
-            return opened;
+            return begin(app, thread, arriving, id, place, open, purse).await;
         }
         let open = move || {
             let opened = opening.push(&piece);
@@ -179,28 +246,20 @@ async fn may_open(app: &App, kind: Kind, begin: &[u8]) -> Result<bool, Code> {
     }
 }
 
-/// Has a request answered and sealed.
-async fn answered(
-    app: &Arc<App>,
-    received: Received,
-    mut place: Place,
-    id: HeaderValue,
-    share: Share,
-) -> Result<Sealed, Code> {
-    let mut at = received.place().await;
-    at.alone = app.scheduling.has_one();
-    place.runs();
-    let thread = if received.is_long() {
+/// Waits until a request can be answered, and has that done.
+async fn answered(app: &Arc<App>, waiting: Waiting, id: HeaderValue) -> Result<(Step, Place), Code> {
+    let at = waiting.received.place().await;
+    let thread = if waiting.received.is_long() {
         Thread::Worker(Turn::Opened)
     } else {
-        thread(received.bytes(), Turn::Opened)
+        thread(waiting.received.bytes(), Turn::Opened)
     };
-    let service = Arc::clone(&app.service);
-    let answer = move || {
-        let (step, spent) = service.answer(received, text(&id), at);
-        ((step, place), (spent, share))
-    };
-    let (step, place) = app.scheduling.run(thread, answer).await?;
+    let app_there = Arc::clone(app);
+    app.scheduling.run(thread, move || waiting.answer(&app_there, at, &id)).await
+}
+
+/// The sealed reply, once the model has run.
+async fn finished(app: &Arc<App>, step: Step, place: Place) -> Result<Sealed, Code> {
     let ran = match step {
         Step::Done(sealed) => return sealed,
         Step::Later(going) => going.answered().await,
