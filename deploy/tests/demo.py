@@ -3,7 +3,8 @@
     .venv/bin/python deploy/tests/demo.py docs/samples/chart-2020.yaml         # make demo-chart
     .venv/bin/python deploy/tests/demo.py my-values.yaml --port 8443 --keep    # leaves it running until Enter
 
-Values are the preset `plain` and the files given; the image is made of target/debug, the model is the example's."""
+Values are the preset `plain` (--preset: another one, without its TEE) and the files given; the image is made of target/debug, the
+model is the example's."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ from pods import StatefulSet, make_volume, podman
 from programs import TARGET, digits, onnxruntime
 
 USER, PASSWORD = "user", "secret"
+# What a preset has that only its hardware has; devices of plugins are known to no podman, and left out by it.
+WITHOUT_TEE: Values = {"insecure": True, "tee": "", "extraVolumes": [], "extraVolumeMounts": []}
 
 
 @dataclass
@@ -55,16 +58,19 @@ class Release:
 
 
 @contextlib.contextmanager
-def release(chosen: Values, reference: str, folder: Path, subnet: str = "10.89.217", port: int = 0) -> Iterator[Release]:
+def release(
+    chosen: Values, reference: str, folder: Path, subnet: str = "10.89.217", port: int = 0, platform: str = "plain"
+) -> Iterator[Release]:
     """The release that `helm install` would make of these values, until the end of the `with`."""
     here: Values = {"image": reference, "imagePullPolicy": "Never", "resources": {"requests": {"cpu": "100m"}}, "drain": 1}
-    values = merged(preset("plain"), chosen, here)
-    found, claim = objects(values), values["model"]["from"]["claim"]
+    values = merged(preset(platform), chosen, WITHOUT_TEE, here)
+    found, claim = objects(values), values["model"].get("from", {}).get("claim")
     notes = next(text for path, text in texts(values).items() if path.endswith("NOTES.txt"))
-    make_volume(claim, digits.HERE, digits.MODEL.name)
-    pods = StatefulSet(found, folder, subnet)
     with contextlib.ExitStack() as stack:
-        stack.callback(podman, "volume", "rm", "--force", claim, check=False)
+        if claim:
+            make_volume(claim, digits.HERE, digits.MODEL.name)
+            stack.callback(podman, "volume", "rm", "--force", claim, check=False)
+        pods = StatefulSet(found, folder, subnet)
         stack.callback(pods.remove)
         pods.start_all()
         wanted: list[Object] = [x for x in found if x["kind"] == "Ingress"]
@@ -87,6 +93,7 @@ def secrets(wanted: Object, folder: Path) -> dict[str, dict[str, bytes]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The chart without a cluster: podman, nginx, and a verified answer")
     parser.add_argument("values", nargs="+", type=Path, help="files of values, later ones win")
+    parser.add_argument("--preset", default="plain", help="of deploy/chart/presets")
     parser.add_argument("--port", type=int, default=0, help="of the ingress; by default a free one")
     parser.add_argument("--image", help="one that is there; by default one is made of target/debug/confonnx-server")
     parser.add_argument("--keep", action="store_true", help="leave it running until Enter")
@@ -98,10 +105,13 @@ def main() -> None:
         if not reference:
             print("Making an image of target/debug/confonnx-server", flush=True)
             reference = image.build(TARGET / "confonnx-server", onnxruntime(), folder)
+            if not chosen.get("model", {}).get("from"):
+                reference = image.with_model(digits.MODEL)
         print("Starting the pods", flush=True)
-        with release(chosen, reference, folder, port=given.port) as made:
+        with release(chosen, reference, folder, port=given.port, platform=given.preset) as made:
             for ordinal in made.pods.ordinals:
-                print(f"  {made.pods.name}-{ordinal} is ready at {made.pods.address(ordinal)}")
+                user = made.pods.inspect(ordinal)["Config"]["User"]
+                print(f"  {made.pods.name}-{ordinal} is ready at {made.pods.address(ordinal)}, as user {user}")
             (folder / "input.json").write_text((digits.HERE / "samples" / "digit_7.json").read_text())
             for words in made.commands():
                 print(f"\n$ confonnx {shlex.join(words)}", flush=True)
@@ -109,7 +119,7 @@ def main() -> None:
             if given.keep:
                 input(f"\nRunning at {made.front.url}; files in {folder}. Enter ends it. ")
     if not given.image:
-        podman("rmi", "--force", reference, check=False)
+        podman("rmi", "--force", reference, image.NAME, check=False)
 
 
 if __name__ == "__main__":

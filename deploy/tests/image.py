@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+from chart import DEPLOY
+
 NAME = "localhost/confonnx-server:test"
 NEXT = "localhost/confonnx-server:test-next"
+MODEL = "localhost/confonnx-server:test-model"
+LOADER = "localhost/confonnx-loader:test"
 
 
 def build(server: Path, onnxruntime: Path, folder: Path) -> str:
     root = folder / "root"
-    listed = subprocess.run(["ldd", str(server)], check=True, capture_output=True, text=True).stdout
-    for library in re.findall(r"(/\S+)", listed):
-        # At the path where the loader looks for it.
-        place(Path(library), root / library.lstrip("/"))
-    extra = subprocess.run(["ldd", str(onnxruntime)], check=True, capture_output=True, text=True).stdout
-    for library in re.findall(r"(/\S+)", extra):
-        place(Path(library), root / library.lstrip("/"))
+    libraries(server, root)
+    libraries(onnxruntime, root)
     place(server, root / "confonnx" / "confonnx-server")
     place(onnxruntime, root / "confonnx" / "lib" / onnxruntime.name)
     for name in ("tmp", "models", "etc"):
@@ -32,6 +32,13 @@ def build(server: Path, onnxruntime: Path, folder: Path) -> str:
     buildah("commit", "--quiet", container, NAME)
     buildah("rm", container)
     return NAME
+
+
+def libraries(program: Path, root: Path) -> None:
+    listed = subprocess.run(["ldd", str(program)], check=True, capture_output=True, text=True).stdout
+    for library in re.findall(r"(/\S+)", listed):
+        # At the path where the loader looks for it.
+        place(Path(library), root / library.lstrip("/"))
 
 
 def place(source: Path, target: Path) -> None:
@@ -57,3 +64,25 @@ def another(folder: Path) -> str:
     buildah("commit", "--quiet", container, NEXT)
     buildah("rm", container)
     return NEXT
+
+
+def with_model(model: Path) -> str:
+    """The guides' way, on top of the image that `build` made."""
+    given = {"MODEL_PATH": str(model), "IMAGE_NAME": MODEL, "BASE_IMAGE": NAME}
+    done = subprocess.run([DEPLOY / "image" / "build_image.sh"], env={**os.environ, **given}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return MODEL
+
+
+def loader(model: Path, folder: Path) -> str:
+    """One whose `cp` brings a model, as somebody's own would from a store."""
+    root = folder / "loader"
+    libraries(Path("/bin/cp"), root)
+    place(Path("/bin/cp"), root / "bin" / "cp")
+    place(model, root / model.name)
+    container = buildah("from", "scratch")
+    buildah("copy", "--quiet", container, str(root), "/")
+    buildah("config", "--user", "65532:65532", container)
+    buildah("commit", "--quiet", container, LOADER)
+    buildah("rm", container)
+    return LOADER

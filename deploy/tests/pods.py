@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import yaml
 from chart import Object, one
@@ -56,10 +56,12 @@ def status(url: str, timeout: float = 2) -> int | None:
 class StatefulSet:
     """The pods of one release on a network of its own."""
 
-    def __init__(self, found: list[Object], folder: Path, subnet: str = "10.89.213") -> None:
+    def __init__(self, found: list[Object], folder: Path, subnet: str = "10.89.213", others: Sequence[Object] = ()) -> None:
+        """`others` are ConfigMaps of the namespace that the chart does not make."""
         self.object = one(found, "StatefulSet")
         self.subnet = subnet
-        self._given = [x for x in found if x["kind"] == "ConfigMap"]
+        self._given = [x for x in [*found, *others] if x["kind"] == "ConfigMap"]
+        self._budget = one(found, "PodDisruptionBudget")
         self.name: str = self.object["metadata"]["name"]
         self.peers: str = self.object["spec"]["serviceName"]
         self.replicas: int = self.object["spec"]["replicas"]
@@ -100,6 +102,9 @@ class StatefulSet:
             for key in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "ports"):
                 container.pop(key, None)
         name = f"{self.name}-{ordinal}"
+        # Those that run first are started one by one below: podman 4 waits twenty seconds for one that has ended.
+        first = spec.pop("initContainers", [])
+        spec["containers"] = [*first, *spec["containers"]]
         # podman knows an empty folder by its name alone, and would share it between pods.
         empty = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
         for entry in [*spec["volumes"], *(mount for c in spec["containers"] for mount in c["volumeMounts"])]:
@@ -113,12 +118,16 @@ class StatefulSet:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "labels": template["metadata"]["labels"]},
-            "spec": {**spec, "hostname": name, "subdomain": self.peers, "restartPolicy": "Always"},
+            "spec": {**spec, "hostname": name, "subdomain": self.peers, "restartPolicy": "Never" if first else "Always"},
         }
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump_all([*self._given, pod]))
         network = f"{self.network}:alias={self.peers},ip={self.address(ordinal)}"
-        podman("kube", "play", "--network", network, str(file))
+        podman("kube", "play", f"--start={not first}".lower(), "--network", network, str(file))
+        for container in first:
+            podman("start", "--attach", f"{name}-{container['name']}")
+        if first:
+            podman("start", f"{name}-{self._container()['name']}")
 
     def stop(self, ordinal: int) -> None:
         """As when a pod is deleted: it is no endpoint any more; preStop, the signal, the grace, the end."""
@@ -133,6 +142,26 @@ class StatefulSet:
     def endpoints(self) -> list[int]:
         """Where the Service leads to: pods that are ready and not about to end."""
         return [n for n in self.ordinals if n not in self.ending and self.probe(n, "readinessProbe")]
+
+    def evictable(self) -> bool:
+        """Whether the PodDisruptionBudget lets a pod go now; else the API server answers 429, and `kubectl drain` asks again."""
+        spec, labels = self._budget["spec"], self.object["spec"]["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        unavailable: int = self.replicas - len(self.endpoints())
+        return unavailable < int(spec["maxUnavailable"])
+
+    def drain(self, *ordinals: int) -> int:
+        """As `kubectl drain` of the node that these pods are on; each then starts on another. How often the budget said no."""
+        refused, deadline = 0, time.monotonic() + PATIENCE
+        for ordinal in ordinals:
+            while not self.evictable():
+                refused += 1
+                assert time.monotonic() < deadline, f"{self.name}-{ordinal} is never let go"
+                time.sleep(0.2)
+            self.stop(ordinal)
+            assert not self.evictable()
+            self.start(ordinal)
+        return refused
 
     def kill(self, ordinal: int) -> None:
         """SIGKILL to the server; the node starts the container again."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from typing import Any
 
 import helm_python
+import jsonschema
 import kubernetes_validate
 import pytest
+import schemas
 import yaml
 from chart import CHART, DEPLOY, PRESETS, Object, Values, merged, objects, one, preset, texts
 
 GOLDEN = DEPLOY / "tests" / "golden"
 # Oldest that the chart names, and the newest schemas at hand.
 KUBERNETES = ["1.30", kubernetes_validate.latest_version()]
-# Not of Kubernetes itself: no schema of theirs is packaged.
-FOREIGN = {"ServiceMonitor", "HTTPRoute"}
 
 OLD_2020: Values = {
     "replicas": 2,
@@ -32,7 +33,7 @@ EVERYTHING: Values = merged(
         "model": {
             "hash": "00" * 32,
             "from": {"init": {"image": "loader:1", "command": ["/load"], "args": ["s3://bucket/model.onnx"]}},
-            "encrypted": {"keyFrom": "akv", "ownerSecret": "owner"},
+            "encrypted": {"keyFrom": "akv"},
         },
         "keys": {"provider": "peer", "peerPolicy": 'preset = "cloud"\n'},
         "akv": {
@@ -61,6 +62,12 @@ EVERYTHING: Values = merged(
 )
 GATEWAY: Values = {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}, "host": "models.example", "urlPrefix": "/m"}
 SOURCES: dict[str, Values] = {
+    "owner": {"model": {"encrypted": {"keyFrom": "owner", "hash": "11" * 32, "ownerSecret": "owner"}}},
+    "kbs": {
+        "keys": {"provider": "kbs"},
+        "kbs": {"url": "https://kbs.example", "resource": "default/confonnx/root", "caConfigMap": "kbs-ca"},
+        "model": {"encrypted": {"keyFrom": "kbs", "resource": "default/models/digits"}},
+    },
     "claim": {"model": {"from": {"claim": "models", "subPath": "digits"}}},
     "image": {"model": {"from": {"image": "registry.example/digits@sha256:" + "0" * 64}}},
     "config-map": {"model": {"from": {"configMap": "digits"}}},
@@ -116,13 +123,15 @@ def test_helm_finds_nothing_to_warn_of(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_kubernetes_takes_every_field(case: str, version: str) -> None:
     for found in objects(CASES[case]):
-        if found["kind"] not in FOREIGN:
-            if case == "image" and version == "1.30" and found["kind"] == "StatefulSet":
-                # Image volumes are newer.
-                with pytest.raises(kubernetes_validate.ValidationError):
-                    kubernetes_validate.validate(found, version, strict=True)
-                continue
-            kubernetes_validate.validate(found, version, strict=True)
+        if found["kind"] in schemas.GROUPS:
+            schemas.validate(found)
+            continue
+        if case == "image" and version == "1.30" and found["kind"] == "StatefulSet":
+            # Image volumes are newer.
+            with pytest.raises(kubernetes_validate.ValidationError):
+                kubernetes_validate.validate(found, version, strict=True)
+            continue
+        kubernetes_validate.validate(found, version, strict=True)
 
 
 def test_an_unknown_field_is_found() -> None:
@@ -130,6 +139,32 @@ def test_an_unknown_field_is_found() -> None:
     stateful["spec"]["template"]["spec"]["enableServiceLink"] = False
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(stateful, KUBERNETES[-1], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "path", "value"),
+    [
+        ("gateway", "HTTPRoute", ["rules", 0, "filters", 0, "urlRewrite", "path", "type"], "Prefix"),
+        ("gateway", "HTTPRoute", ["rules", 0, "backendRefs", 0, "port"], "http"),
+        ("gateway", "HTTPRoute", ["rules", 0, "backendRef"], []),
+        ("everything", "ServiceMonitor", ["endpoints", 0, "interval"], "30 s"),
+        ("everything", "ServiceMonitor", ["endpoints", 0, "paths"], "/metrics"),
+    ],
+)
+def test_a_wrong_field_of_others_objects_is_found(case: str, kind: str, path: list[Any], value: Any) -> None:
+    found = copy.deepcopy(one(objects(CASES[case]), kind))
+    schemas.validate(found)
+    place = found["spec"]
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        schemas.validate(found)
+
+
+def test_what_cases_render_of_others_is_checked() -> None:
+    kinds = {found["kind"] for case in CASES.values() for found in objects(case)}
+    assert set(schemas.GROUPS) <= kinds
 
 
 @pytest.mark.parametrize(
@@ -151,6 +186,7 @@ def test_an_unknown_field_is_found() -> None:
         ({"model": {"from": {"claim": "a", "image": "b"}}}, "claim, image"),
         ({"auth": {"keySecret": "a", "fileSecret": "b"}}, "one of them"),
         ({"akv": {"appId": "a", "appPwd": "b"}}, "managed identity"),
+        (merged(EVERYTHING, {"model": {"encrypted": {"ownerSecret": "owner"}}}), "expected keyFrom owner"),
         ({"letsEncrypt": {"enabled": True}}, "host"),
         ({"gateway": {"enabled": True}}, "parentRefs"),
     ],

@@ -11,20 +11,18 @@ import re
 import shlex
 import socket
 import subprocess
-import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Iterator
 
-import demo
 import ingress
 import numpy as np
 import pytest
-import yaml
 from chart import Object, Values, merged, objects, one, preset, texts
 from confonnx.client import Client
 from confonnx.exceptions import AttestationError, AuthError, ServerError
-from programs import ROOT, TARGET, VOLUME, digits
+from programs import TARGET, VOLUME, digits
 from load import CLIENTS, Load
 from pods import PATIENCE, StatefulSet, make_volume, podman
 
@@ -109,6 +107,21 @@ def test_the_commands_of_notes_work(pods: StatefulSet, release: Values, tmp_path
     assert "probabilities" in outputs[1]
 
 
+def test_what_scales_and_watches_pods_finds_its_metrics(pods: StatefulSet, release: Values) -> None:
+    found = objects(merged(release, {"autoscaling": {"enabled": True, "queue": 4}, "serviceMonitor": {"enabled": True}}))
+    monitor, scaler = one(found, "ServiceMonitor")["spec"], one(found, "HorizontalPodAutoscaler")["spec"]
+    [service] = [x for x in found if x["kind"] == "Service" and monitor["selector"]["matchLabels"].items() <= x["metadata"]["labels"].items()]
+    [endpoint] = monitor["endpoints"]
+    [port] = [port["port"] for port in service["spec"]["ports"] if port["name"] == endpoint["port"]]
+    [wanted] = [metric["pods"]["metric"]["name"] for metric in scaler["metrics"] if metric["type"] == "Pods"]
+    for ordinal in pods.ordinals:
+        with urllib.request.urlopen(f"http://{pods.address(ordinal)}:{port}{endpoint['path']}", timeout=PATIENCE) as answer:
+            assert re.search(rf"^{wanted} [0-9]+$", answer.read().decode(), re.M)
+    # A share of the CPU is one of what is requested.
+    [container] = pods.object["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["cpu"]
+
+
 def test_callers_behind_one_address_have_all_connections(pods: StatefulSet) -> None:
     """As behind an ingress: more than half of what there are, and one of them answers."""
     with contextlib.ExitStack() as stack:
@@ -166,6 +179,22 @@ def test_no_request_is_lost_but_those_of_killed_servers(pods: StatefulSet, relea
             assert load.wrong == 0 and len(load.lost) <= kills * CLIENTS, load.lost
 
 
+def test_a_drained_node_costs_nothing(pods: StatefulSet, release: Values, tmp_path: Path) -> None:
+    """Two of the pods were on it: by the budget they go one after the other."""
+    before = ingress.Envoy(pods, tmp_path)
+    try:
+        with Load(before.url, enclave_model_hash=release["model"]["hash"]) as load:
+            load.until(50)
+            assert pods.drain(2, 0) > 0
+            for ordinal in pods.ordinals:
+                pods.wait_ready(ordinal)
+            load.until(50)
+        load.report("Envoy, a drained node")
+        assert load.lost == [] and load.wrong == 0, load.lost
+    finally:
+        before.stop()
+
+
 def measurement(client: Client) -> str:
     return next(check.found for check in client.attest().checks if check.name == "enclave hash")
 
@@ -215,18 +244,6 @@ def test_another_measurement(pods: StatefulSet, release: Values, built: tuple[st
         second.remove()
 
 
-def test_the_demonstration_of_the_guide_shows_it(built: tuple[str, str]) -> None:
-    """What `make demo-chart` runs."""
-    arguments = [sys.executable, demo.__file__, str(ROOT / "docs" / "samples" / "chart-2020.yaml"), "--image", built[0]]
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "probabilities" in done.stdout
-    page = (ROOT / "docs" / "guides" / "from-the-2020-beta.md").read_text()
-    [shown] = [block for block in re.findall(r"```text\n(.*?)```", page, re.S) if "is ready at" in block]
-    expected = [".*".join(map(re.escape, line.split("…"))) for line in shown.splitlines() if line != "…"]
-    assert re.search("\n(?:.*\n)*?".join(expected), done.stdout), done.stdout
-
-
 def test_a_group_of_two_measurements_is_updated_in_place(built: tuple[str, str], tmp_path: Path) -> None:
     """With a policy that names both from the start, which clients have to name in turn."""
     program = (TARGET / "confonnx-server").read_bytes()
@@ -258,36 +275,6 @@ def test_a_group_of_two_measurements_is_updated_in_place(built: tuple[str, str],
         if before:
             before.stop()
         pods.remove()
-
-
-def test_values_of_2020_lead_to_a_verified_answer(built: tuple[str, str], tmp_path: Path) -> None:
-    """Through the Ingress: TLS, user and password, the prefix; then through the HTTPRoute of the same release."""
-    chosen = yaml.safe_load((ROOT / "docs" / "samples" / "chart-2020.yaml").read_text())
-    (tmp_path / "input.json").write_text((digits.HERE / "samples" / "digit_7.json").read_text())
-
-    def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([TARGET / "confonnx", *words], capture_output=True, text=True, cwd=tmp_path)
-
-    with demo.release(chosen, built[0], tmp_path) as made:
-        assert made.front.url.startswith("https://localhost:") and made.front.url.endswith("/mymodel")
-        verify, predict = made.commands()
-        for words in (verify, predict):
-            done = run(words)
-            assert done.returncode == 0, done.stdout + done.stderr
-        assert "probabilities" in done.stdout
-        # The ingress asks for the password, and is not this server's root.
-        (tmp_path / "password").write_text("another")
-        assert "401" in run(predict).stderr
-        (tmp_path / "password").write_text(demo.PASSWORD)
-        elsewhere = [word.removesuffix("/mymodel") for word in predict]
-        assert elsewhere != predict and "404" in run(elsewhere).stderr
-        gateway = objects({"gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}, "urlPrefix": "/m"})
-        front = ingress.Envoy(made.pods, tmp_path, one(gateway, "HTTPRoute"))
-        try:
-            answer = Client(front.url, enclave_allow_debug=True).predict({"image": digits.images()[7:8]})
-            assert front.url.endswith("/m") and np.argmax(answer["probabilities"]) == digits.labels()[7]
-        finally:
-            front.stop()
 
 
 def test_a_caller_who_asks_too_often_is_refused_alone(built: tuple[str, str], tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and (eq $v.model.encrypted.keyFrom "akv") (not (and $v.akv.vaultUrl $v.akv.modelKeyName $v.akv.attestationUrl)) -}}
 {{- fail "model.encrypted.keyFrom is akv; expected akv.vaultUrl, akv.modelKeyName and akv.attestationUrl, too" -}}
 {{- end -}}
+{{- if and $v.model.encrypted.ownerSecret (not (has $v.model.encrypted.keyFrom (list "" "owner"))) -}}
+{{- fail (printf "model.encrypted.ownerSecret with keyFrom %s: a service signs nothing for the model's owner; expected keyFrom owner" $v.model.encrypted.keyFrom) -}}
+{{- end -}}
 {{- if or $v.akv.appId $v.akv.appPwd -}}
 {{- fail "akv.appId and akv.appPwd are of the 2020 chart: a password in a pod's environment; use the node's managed identity, or akv.tokenSecret" -}}
 {{- end -}}
