@@ -77,10 +77,29 @@ test-proxy: need-cargo ## The proxy: clients of others, as published, through it
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
 	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
-	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider --ignore test_kserve.py
+	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider --ignore test_kserve.py --ignore test_node.py --ignore test_minilm.py
 	@# Both packages bring an interface of the same name, so each has a process of its own.
 	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_kserve.py
+
+.PHONY: test-proxy-node conformance-embeddings
+test-proxy-node: need-cargo ## The proxy: npm's openai, as published, through it to a real server
+	@scripts/system-parts wasm platforms
+	@VENV=$(FOREIGN) scripts/venv foreign
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	cd crates/confonnx-proxy/tests/clients/node && npm ci --silent --ignore-scripts
+	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
+	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_node.py
+
+conformance-embeddings: need-cargo ## Vectors of a published encoder beside those of another library
+	@VENV=$(FOREIGN) scripts/venv foreign embeddings
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	@test -f .cache/embeddings/model.onnx || $(FOREIGN)/bin/python examples/embeddings/build.py --out .cache/embeddings
+	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
+	  CONFONNX_MINILM=$(abspath .cache/embeddings) \
+	  $(abspath $(FOREIGN))/bin/python -m pytest -s -p no:cacheprovider test_minilm.py
 
 .PHONY: test-wasm test-platforms platforms-ready
 ci: test-wasm

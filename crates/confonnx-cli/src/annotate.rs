@@ -29,7 +29,8 @@ pub(crate) struct Annotate {
     #[arg(long, conflicts_with = "batch_axis")]
     remove: bool,
     /// Put tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json and config.json of this folder
-    /// into the model, as far as they are there, for chats and completions; states nothing of rows
+    /// into the model, as far as they are there, for chats and completions; and for embeddings modules.json,
+    /// 1_Pooling/config.json, sentence_bert_config.json and config_sentence_transformers.json. States nothing of rows
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["batch_axis", "remove"])]
     text: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! The messages of the OpenAI API: chat completions, completions and the list of models.
 
-mod read;
+pub(crate) mod read;
 mod request;
 mod response;
 

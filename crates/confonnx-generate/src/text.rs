@@ -99,6 +99,14 @@ pub enum FilesError {
         /// What it can be.
         expected: &'static str,
     },
+    /// A step after the model that is not done here.
+    #[error(
+        "modules.json has a module of type {0:?}; expected Transformer, Pooling and Normalize, in this order"
+    )]
+    Module(String),
+    /// Another way to pool, or none.
+    #[error("1_Pooling/config.json: expected one of mean, cls and lasttoken, found {0}")]
+    Pooling(String),
     /// A text that ends nowhere.
     #[error(
         "no file says which token ends a text; expected \"eos_token_id\" in generation_config.json or config.json"
@@ -144,13 +152,6 @@ impl Text {
             .map_err(|error: tokenizers::Error| FilesError::Tokenizer(error.to_string()))?;
         tokenizer.with_truncation(None).map_err(|error| FilesError::Tokenizer(error.to_string()))?;
         tokenizer.with_padding(None);
-        let object = |file: &'static str, text: Option<&str>| match text {
-            None => Ok(Value::Object(serde_json::Map::new())),
-            Some(text) => serde_json::from_str::<Value>(text)
-                .ok()
-                .filter(Value::is_object)
-                .ok_or_else(|| FilesError::Json { file, line: line_of_error(text) }),
-        };
         let tokenizer_config = object(TOKENIZER_CONFIG, files.tokenizer_config)?;
         let generation = object(GENERATION_CONFIG, files.generation_config)?;
         let config = object(CONFIG, files.config)?;
@@ -267,12 +268,23 @@ impl std::fmt::Debug for Text {
     }
 }
 
-fn line_of_error(text: &str) -> usize {
+/// What a file says; an object of nothing where it is not there.
+pub(crate) fn object(file: &'static str, text: Option<&str>) -> Result<Value, FilesError> {
+    match text {
+        None => Ok(Value::Object(serde_json::Map::new())),
+        Some(text) => serde_json::from_str::<Value>(text)
+            .ok()
+            .filter(Value::is_object)
+            .ok_or_else(|| FilesError::Json { file, line: line_of_error(text) }),
+    }
+}
+
+pub(crate) fn line_of_error(text: &str) -> usize {
     serde_json::from_str::<Value>(text).err().map_or(1, |error| error.line())
 }
 
 /// A token that is named by its text, or by an object that has it.
-fn token_name(config: &Value, key: &str) -> Option<String> {
+pub(crate) fn token_name(config: &Value, key: &str) -> Option<String> {
     let value = config.get(key)?;
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
@@ -321,9 +333,9 @@ fn defaults(generation: &Value) -> Result<Defaults, FilesError> {
     })
 }
 
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 
 #[cfg(test)]
 pub(crate) mod tests;

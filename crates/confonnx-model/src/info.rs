@@ -42,7 +42,7 @@ pub struct ModelInfo {
     pub operators: BTreeSet<String>,
     /// Whether the owner states that rows know nothing of one another.
     pub rows: Option<IndependentRows>,
-    /// The files that say how a language model's text is made, by name: of [`TEXT_FILES`](crate::TEXT_FILES).
+    /// The files that say how a model's text is made, by name: of [`TEXT_FILES`](crate::TEXT_FILES).
     pub text: BTreeMap<String, String>,
     /// What the columns of an output stand for that ends in a `ZipMap`.
     pub class_labels: BTreeMap<String, ClassLabels>,

@@ -1,16 +1,21 @@
-//! The files that say how a language model's text is made, inside the model, so that its hash covers them.
+//! The files that say how a model's text is made, inside the model, so that its hash covers them.
 
 use std::collections::BTreeMap;
 
 use crate::proto::StringStringEntryProto;
 
 /// The names of such files, as they lie beside models where those are published.
-pub const TEXT_FILES: [&str; 5] = [
+pub const TEXT_FILES: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
     "generation_config.json",
     "config.json",
+    // Of sentence encoders.
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 ];
 
 /// The text files that a model has.

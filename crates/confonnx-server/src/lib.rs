@@ -7,7 +7,7 @@
 //! - [`config`]: settings, from the untrusted host.
 //! - [`keys`], [`group`], [`key_service`]: the key epochs, and where their secrets come from; [`attestation`]: the proof that
 //!   they were made here; [`collateral`]: what the TEE's vendor says of it, so that clients can check the proof offline.
-//! - [`models`], [`generation`], [`auth`], [`service`]: what a sealed request meets; [`audit`]: what is written of it.
+//! - [`models`], [`generation`], [`embedding`], [`auth`], [`service`]: what a sealed request meets; [`audit`]: what is written of it.
 //! - [`http`] with [`body`], [`admin`], [`scheduling`], [`log`], [`systemd`], [`hardening`]: around it.
 //! - [`server`]: puts them together.
 
@@ -22,6 +22,7 @@ pub mod budget;
 pub mod clock;
 pub mod collateral;
 pub mod config;
+pub mod embedding;
 pub mod evidence;
 pub mod generation;
 pub mod group;

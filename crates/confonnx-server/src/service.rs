@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{ModelClaim, UnixTime};
-use confonnx_engine::{Answered, Running};
+use confonnx_engine::{Answered, InferError, Running};
 use confonnx_model::encrypted::ModelKey;
 use confonnx_protocol::{
     Code, Draft, Incoming,
@@ -35,7 +35,7 @@ use crate::{
     random::rng,
 };
 use error::InnerError;
-use inner::{Answer, Content, Encode, Notes, Plan};
+use inner::{Answer, Content, Encode, Notes, Plan, Series};
 use stream::{NotTaken, Stream};
 
 pub use inner::Place;
@@ -70,19 +70,31 @@ pub enum Step {
 
 /// A request whose model runs. Dropped, the model is told to stop.
 pub struct Going {
-    running: Running,
+    work: Work,
+    /// Whether no other request is there.
+    alone: bool,
     rest: Rest,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one for each request, and none is kept")]
+enum Work {
+    Once(Running, Encode),
+    Series(Box<dyn Series>),
 }
 
 /// A request whose model has run.
 pub struct Ran {
-    answered: Answered,
+    done: Done,
     rest: Rest,
+}
+
+enum Done {
+    Once(Answered, Encode),
+    Series(Box<dyn Series>, Result<(), InferError>),
 }
 
 /// What is to be done when the model has run.
 struct Rest {
-    encode: Encode,
     reply: ReplyTo,
     record: Option<Record>,
     notes: Notes,
@@ -92,15 +104,39 @@ struct Rest {
 impl Going {
     /// Waits until the model has run, or it is known that it will not.
     pub async fn answered(self) -> Ran {
-        Ran { answered: self.running.answered().await, rest: self.rest }
+        let Self { work, alone, rest } = self;
+        let done = match work {
+            Work::Once(running, encode) => Done::Once(running.answered().await, encode),
+            Work::Series(mut series) => {
+                let outcome = each(&mut *series, alone).await;
+                Done::Series(series, outcome)
+            }
+        };
+        Ran { done, rest }
     }
 }
 
 impl Ran {
     /// Bytes of the answer's tensors.
     pub fn bytes(&self) -> u64 {
-        self.answered.bytes()
+        match &self.done {
+            Done::Once(answered, _) => answered.bytes(),
+            Done::Series(series, _) => series.bytes(),
+        }
     }
+}
+
+/// Runs all of them. A lane of the model is held for one run, so that others have theirs in between.
+async fn each(series: &mut dyn Series, alone: bool) -> Result<(), InferError> {
+    while let Some((inputs, wanted)) = series.next() {
+        let Some(reserved) = series.model().reserve().await? else { return Err(InferError::Restarting) };
+        let running = reserved.run(&inputs, &wanted, alone)?;
+        drop(inputs);
+        let answer = running.answered().await.read()?;
+        series.take(answer)?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 /// A chunked request that is still arriving.
@@ -315,7 +351,7 @@ impl Service {
     /// `place`; if there is none, and in this process, this blocks meanwhile.
     pub fn answer(&self, received: Received, id: &str, place: Place) -> (Step, Spent) {
         let Received { asked, reply, received, plan } = received;
-        let (start, mut trail) = (Instant::now(), Trail::default());
+        let (start, mut trail, alone) = (Instant::now(), Trail::default(), place.alone);
         let notes = Notes::of(asked.is_outdated());
         let Answer { content, outcome } = match &asked {
             Asked::By(caller, opened) => {
@@ -336,11 +372,16 @@ impl Service {
         });
         let spent = Spent { _asked: asked };
         let content = match content {
-            Content::Later(running, encode) => {
-                let rest = Rest { encode, reply, record, notes, start };
-                return (Step::Later(Going { running, rest }), spent);
+            Content::Later(running, encode) => Ok(Work::Once(running, encode)),
+            Content::Series(series) => Ok(Work::Series(series)),
+            content => Err(content),
+        };
+        let content = match content {
+            Ok(work) => {
+                let rest = Rest { reply, record, notes, start };
+                return (Step::Later(Going { work, alone, rest }), spent);
             }
-            content => content,
+            Err(content) => content,
         };
         self.metrics.infer.record(start.elapsed());
         (Step::Done(self.finished(Answer { content, outcome }, reply, record)), spent)
@@ -351,8 +392,12 @@ impl Service {
     /// # Errors
     /// As [`Step::Done`].
     pub fn finish(&self, ran: Ran) -> Result<Sealed, Code> {
-        let Ran { answered, rest: Rest { encode, reply, record, notes, start } } = ran;
-        let answer = guarded(notes, || match encode(answered.read()) {
+        let Ran { done, rest: Rest { reply, record, notes, start } } = ran;
+        let made = || match done {
+            Done::Once(answered, encode) => encode(answered.read()),
+            Done::Series(series, outcome) => series.finish(outcome),
+        };
+        let answer = guarded(notes, || match made() {
             Ok(message) => Answer { content: Content::Whole(message), outcome: "ok" },
             Err(err) => inner::failure(&err, notes),
         });
@@ -369,7 +414,7 @@ impl Service {
                 make(stream);
                 body
             }),
-            Content::Later(..) => return Err(Code::RequestInvalid),
+            Content::Later(..) | Content::Series(_) => return Err(Code::RequestInvalid),
         };
         sealed.map(|reply| Sealed { reply, outcome }).map_err(|_| Code::RequestInvalid)
     }

@@ -1,5 +1,6 @@
 """Writes the test models beside this file. Needs `onnx` and `numpy`; deterministic."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,74 @@ graph = helper.make_graph(
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)], producer_name="confonnx-test")
 model.ir_version = IR
 (HERE / "lstm_quantized.onnx").write_bytes(model.SerializeToString())
+
+# A sentence encoder of words, with the files that say how its text is made. What it says of a token depends on all tokens
+# that its mask counts, and on no other.
+words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "query", ":", *(chr(letter) for letter in range(ord("a"), ord("z") + 1))]
+size = 8
+encoder = np.random.default_rng(11)
+
+
+def special(token):
+    return {"SpecialToken": {"id": token, "type_id": 0}}
+
+
+def added(token):
+    return {"id": words.index(token), "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+
+
+tokenizer = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [added(token) for token in words[:4]],
+    "normalizer": {"type": "Lowercase"},
+    "pre_tokenizer": {"type": "Whitespace"},
+    "post_processor": {
+        "type": "TemplateProcessing",
+        "single": [special("[CLS]"), {"Sequence": {"id": "A", "type_id": 0}}, special("[SEP]")],
+        "pair": [],
+        "special_tokens": {token: {"id": token, "ids": [words.index(token)], "tokens": [token]} for token in ("[CLS]", "[SEP]")},
+    },
+    "decoder": None,
+    "model": {"type": "WordLevel", "vocab": {word: place for place, word in enumerate(words)}, "unk_token": "[UNK]"},
+}
+modules = [{"idx": place, "name": str(place), "path": "", "type": f"sentence_transformers.models.{kind}"} for place, kind in enumerate(("Transformer", "Pooling", "Normalize"))]
+TEXT = {
+    "tokenizer.json": tokenizer,
+    "tokenizer_config.json": {"pad_token": "[PAD]", "model_max_length": 512},
+    "config.json": {"pad_token_id": 0},
+    "modules.json": modules,
+    "1_Pooling/config.json": {"word_embedding_dimension": size, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False},
+    "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": False},
+    "config_sentence_transformers.json": {"prompts": {"query": "query: "}, "default_prompt_name": None},
+}
+save(
+    "encoder",
+    [
+        node("Gather", ["words", "input_ids"], ["each"]),
+        node("Cast", ["attention_mask"], ["flat"], to=T.FLOAT),
+        node("Unsqueeze", ["flat", "last"], ["mask"]),
+        node("Mul", ["each", "mask"], ["counted"]),
+        node("ReduceSum", ["counted", "tokens"], ["sum"], keepdims=1),
+        node("ReduceSum", ["mask", "tokens"], ["count"], keepdims=1),
+        node("Div", ["sum", "count"], ["mean"]),
+        node("MatMul", ["mean", "mix"], ["mixed"]),
+        node("Add", ["each", "mixed"], ["both"]),
+        node("Tanh", ["both"], ["last_hidden_state"]),
+    ],
+    [value("input_ids", T.INT64, ["rows", "tokens"]), value("attention_mask", T.INT64, ["rows", "tokens"])],
+    [value("last_hidden_state", T.FLOAT, ["rows", "tokens", size])],
+    [
+        numpy_helper.from_array(encoder.standard_normal((len(words), size)).astype(np.float32), "words"),
+        numpy_helper.from_array(encoder.standard_normal((size, size)).astype(np.float32), "mix"),
+        numpy_helper.from_array(np.array([-1], np.int64), "last"),
+        numpy_helper.from_array(np.array([1], np.int64), "tokens"),
+    ],
+)
+said = onnx.load(HERE / "encoder.onnx")
+helper.set_model_props(said, {f"confonnx.text.{name}": json.dumps(content) for name, content in TEXT.items()})
+(HERE / "encoder.onnx").write_bytes(said.SerializeToString())
 
 # Models that ONNX Runtime refuses, each for a reason that its owner can mend.
 x, y = value("x", T.FLOAT, ["n"]), value("y", T.FLOAT, ["n"])

@@ -32,13 +32,13 @@ impl RequestError {
 }
 
 /// The fields of an object that were not read yet.
-pub(super) struct Fields {
+pub(crate) struct Fields {
     path: String,
     fields: Map<String, Value>,
 }
 
 impl Fields {
-    pub(super) fn of(path: &str, value: Value) -> Result<Self, RequestError> {
+    pub(crate) fn of(path: &str, value: Value) -> Result<Self, RequestError> {
         match value {
             Value::Object(fields) => Ok(Self { path: path.to_owned(), fields }),
             other => Err(wrong(path, "an object", &other)),
@@ -46,15 +46,15 @@ impl Fields {
     }
 
     /// The field's value, if it is there and not null.
-    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
         self.fields.remove(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn path(&self, key: &str) -> String {
+    pub(crate) fn path(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, RequestError> {
+    pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>, RequestError> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -62,7 +62,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, RequestError> {
+    pub(crate) fn flag(&mut self, key: &str) -> Result<Option<bool>, RequestError> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
@@ -70,7 +70,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn whole(&mut self, key: &str, least: u64, most: u64) -> Result<Option<u64>, RequestError> {
+    pub(crate) fn whole(&mut self, key: &str, least: u64, most: u64) -> Result<Option<u64>, RequestError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         let found = value.as_u64().filter(|number| (least..=most).contains(number));
         found
@@ -79,7 +79,7 @@ impl Fields {
     }
 
     #[allow(clippy::cast_possible_truncation)]
-    pub(super) fn number(&mut self, key: &str, least: f64, most: f64) -> Result<Option<f32>, RequestError> {
+    pub(crate) fn number(&mut self, key: &str, least: f64, most: f64) -> Result<Option<f32>, RequestError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         let found = value.as_f64().filter(|number| (least..=most).contains(number));
         let found = found.map(|number| Some(number as f32));
@@ -87,14 +87,14 @@ impl Fields {
     }
 
     /// Passes over fields whose values make no difference here.
-    pub(super) fn ignore(&mut self, keys: &[&str]) {
+    pub(crate) fn ignore(&mut self, keys: &[&str]) {
         for key in keys {
             self.fields.remove(*key);
         }
     }
 
     /// Refuses a field that asks for what is not done here, unless its value is `harmless`.
-    pub(super) fn refuse(
+    pub(crate) fn refuse(
         &mut self,
         key: &str,
         harmless: impl Fn(&Value) -> bool,
@@ -110,7 +110,7 @@ impl Fields {
     }
 
     /// Refuses what other fields there are.
-    pub(super) fn end(self) -> Result<(), RequestError> {
+    pub(crate) fn end(self) -> Result<(), RequestError> {
         match self.fields.keys().next() {
             None => Ok(()),
             Some(key) => {
@@ -124,7 +124,7 @@ impl Fields {
 }
 
 /// The error for a value that is something else.
-pub(super) fn wrong(path: &str, expected: &str, found: &Value) -> RequestError {
+pub(crate) fn wrong(path: &str, expected: &str, found: &Value) -> RequestError {
     let found = match found {
         Value::Null => "null".to_owned(),
         Value::Bool(flag) => flag.to_string(),

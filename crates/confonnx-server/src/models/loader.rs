@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     config::{Config, ModelSource},
+    embedding::Embedder,
     generation::Generator,
 };
 
@@ -247,7 +248,8 @@ impl Loader {
             batching: together.map(|rows| rows as u64),
         };
         let generator = Generator::of(&place.name, &model, info)?;
-        Ok(Served { model, generator, claim, metadata })
+        let embedder = Embedder::of(&model, info)?.map(Arc::new);
+        Ok(Served { model, generator, embedder, claim, metadata })
     }
 }
 

@@ -7,7 +7,7 @@ use confonnx_engine::LoadedModel;
 use confonnx_protocol::oip::ModelMetadata;
 
 use super::place::Place;
-use crate::generation::Generator;
+use crate::{embedding::Embedder, generation::Generator};
 
 /// A version of a model.
 pub enum Slot {
@@ -23,6 +23,8 @@ pub struct Served {
     pub model: Arc<LoadedModel>,
     /// What answers prompts with it, if it is a language model.
     pub generator: Option<Generator>,
+    /// What makes vectors of texts with it, if it is a sentence encoder.
+    pub embedder: Option<Arc<Embedder>>,
     /// For the claims.
     pub claim: ModelClaim,
     /// For `GET /v2/models/{m}`.

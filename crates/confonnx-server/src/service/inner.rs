@@ -3,6 +3,7 @@
 //! A family of resources is a file or folder of this one: its rows, what they do, and how their errors travel. To add one
 //! is to write it and to name its rows in [`FAMILIES`].
 
+mod embeddings;
 mod group;
 mod oip;
 mod openai;
@@ -12,12 +13,12 @@ mod unlock;
 
 use std::{
     cell::Cell,
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use confonnx_attest::UnixTime;
-use confonnx_engine::{InferError, Running};
+use confonnx_engine::{InferError, LoadedModel, Running};
 use confonnx_protocol::{
     Draft,
     bhttp::{Fields, RequestHead, ResponseHead},
@@ -25,13 +26,14 @@ use confonnx_protocol::{
     resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER, ResumptionGrant},
     server::{DateOutOfWindow, Opened},
 };
-use confonnx_tensor::Tensor;
+use confonnx_tensor::{Erased, Tensor};
 use serde::Serialize;
 
 use super::{Service, error::InnerError, stream::Stream};
 use crate::{
     audit::Trail,
     auth::{Action, Caller},
+    embedding::Tensors,
     models::{Absent, Served, Set},
     random::rng,
 };
@@ -41,7 +43,8 @@ pub use plan::Place;
 pub(super) use plan::Plan;
 
 /// Every resource, the most wanted first.
-const FAMILIES: [&[Row]; 5] = [oip::ROWS, openai::ROWS, repository::ROWS, unlock::ROWS, group::ROWS];
+const FAMILIES: [&[Row]; 6] =
+    [oip::ROWS, openai::ROWS, embeddings::ROWS, repository::ROWS, unlock::ROWS, group::ROWS];
 
 /// A resource: where it is, who may use it, what it is about and what it does.
 pub(super) struct Row {
@@ -127,6 +130,28 @@ pub(super) enum Content {
     Made(ResponseHead, Box<dyn FnOnce(Stream) + Send>),
     /// As `Whole`, of what the model that runs will answer.
     Later(Running, Encode),
+    /// As `Later`, of several runs.
+    Series(Box<dyn Series>),
+}
+
+/// Runs of a model in its own process, one after another, for one answer. Nobody has a thread while they run.
+pub(super) trait Series: Send {
+    /// What runs.
+    fn model(&self) -> &Arc<LoadedModel>;
+    /// The tensors of the next run and the outputs that are wanted; none if there is no more to run.
+    fn next(&self) -> Option<(Erased<Tensors>, Vec<String>)>;
+    /// What the model gave.
+    ///
+    /// # Errors
+    /// [`InferError`]: this ends it.
+    fn take(&mut self, answer: Tensors) -> Result<(), InferError>;
+    /// Bytes of the answer, about.
+    fn bytes(&self) -> u64;
+    /// The answer.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn finish(self: Box<Self>, outcome: Result<(), InferError>) -> Result<Draft, InnerError>;
 }
 
 /// Makes an answer of what a model's is.

@@ -10,6 +10,7 @@ mod azure_vault;
 mod batching;
 mod boxes;
 mod cors;
+mod embeddings;
 mod generation;
 mod harness;
 mod inner;

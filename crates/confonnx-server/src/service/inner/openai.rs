@@ -102,7 +102,7 @@ impl WireError for GenerateError {
 }
 
 /// The model that a body names; what is no request names none.
-fn model(body: &[u8]) -> Option<String> {
+pub(super) fn model(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Named {
         model: String,

@@ -1,0 +1,16 @@
+import OpenAI from "openai";
+
+const client = new OpenAI({ baseURL: process.argv[2], apiKey: "any", maxRetries: 0 });
+const models = [];
+for await (const model of client.models.list()) models.push(model.id);
+const asked = { model: "encoder", input: ["a b", "x"], encoding_format: "base64" };
+const answer = await client.embeddings.create(asked);
+const floats = (text) => Array.from({ length: 8 }, (_, place) => Buffer.from(text, "base64").readFloatLE(4 * place));
+const vectors = answer.data.map((one) => floats(one.embedding));
+let refused = null;
+try {
+  await client.embeddings.create({ model: "encoder", input: "a ".repeat(40) });
+} catch (error) {
+  refused = { status: error.status, code: error.code, type: error.type };
+}
+console.log(JSON.stringify({ models, vectors, refused }));
