@@ -84,7 +84,6 @@ where
 }
 
 /// How far a request is that was opened.
-#[expect(clippy::large_enum_variant, reason = "one for each request, and none is kept")]
 enum Begun {
     /// It waits for its model, or for its turn.
     Waits(Waiting),
