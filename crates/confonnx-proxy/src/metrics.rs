@@ -114,3 +114,36 @@ fn line(out: &mut String, name: &str, labels: &str, value: u64) {
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Settings;
+
+    /// The reference is made of the code: `UPDATE_REFERENCE=1 cargo test --workspace --lib reference`.
+    #[test]
+    fn the_reference_is_what_the_page_says() {
+        let mut reference = String::from(
+            "# Metrics of confonnx proxy\n\nMade of the code: the families of `/metrics` where the proxy listens.\n\n\
+             | name | kind | what |\n|---|---|---|\n",
+        );
+        let page = page(&Proxy::new(Vec::new(), Settings::default()));
+        let mut lines = page.lines();
+        while let Some(line) = lines.next() {
+            let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+            else {
+                continue;
+            };
+            let kind = lines.next().and_then(|line| line.rsplit(' ').next()).unwrap();
+            writeln!(reference, "| `{name}` | {kind} | {help} |").unwrap();
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/proxy-metrics.md");
+        if std::env::var_os("UPDATE_REFERENCE").is_some() {
+            std::fs::write(&path, &reference).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == reference, "docs/reference/proxy-metrics.md is not what the code says");
+    }
+}
