@@ -151,7 +151,7 @@ check-features-fewer: need-cargo
 	scripts/check-features --fewer
 
 .PHONY: test-chart test-deploy chart-ready demo-chart
-ci: test-chart test-dist
+ci: test-deploy test-dist
 # Those that need our programs, nginx and podman.
 DEPLOYED := test_commands.py test_ingress.py test_pods.py test_models.py test_demonstration.py test_kserve_pod.py
 

@@ -26,7 +26,7 @@ PATIENCE = 120.0
 
 def podman(*arguments: str, check: bool = True, stdin: bytes | None = None) -> str:
     environment = {**os.environ, "CONTAINERS_CONF": str(HERE / "containers.conf")}
-    done = subprocess.run(["podman", *arguments], env=environment, input=stdin, capture_output=True)
+    done = subprocess.run(["podman", *arguments], env=environment, input=stdin, capture_output=True, timeout=PATIENCE)
     if check and done.returncode:
         raise AssertionError(f"podman {' '.join(arguments)}: {done.stderr.decode()}")
     return done.stdout.decode().strip()
@@ -217,6 +217,9 @@ class StatefulSet:
         for ordinal in self.ordinals:
             podman("pod", "rm", "--force", "--time", "0", f"{self.name}-{ordinal}", check=False)
         podman("network", "rm", "--force", self.network, check=False)
+        # podman makes a volume of each ConfigMap.
+        for given in self._given:
+            podman("volume", "rm", "--force", given["metadata"]["name"], check=False)
 
     def _container_name(self, ordinal: int) -> str:
         return f"{self.name}-{ordinal}-server"

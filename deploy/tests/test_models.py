@@ -21,7 +21,7 @@ from confonnx.encrypt_model import encrypt_model, generate_key
 from confonnx.exceptions import ServerError
 from confonnx.hash_model import hash_model
 from ingress import free_port
-from pods import StatefulSet, make_volume, podman
+from pods import PATIENCE, StatefulSet, make_volume, podman
 from programs import TARGET, digits
 
 SUBNET, CLAIM = "10.89.219", "confonnx-test-source"
@@ -137,8 +137,8 @@ def test_an_owner_gives_the_key_as_notes_say(built: tuple[str, str], tmp_path: P
             kubectl.write_text(PORT_FORWARD.format(python=sys.executable, subnet=SUBNET))
             kubectl.chmod(0o755)
             places = f"{tmp_path}:{TARGET}:{os.environ['PATH']}"
-            shell = ["bash", "-e", "-o", "pipefail", "-c", loop]
-            done = subprocess.run(shell, cwd=tmp_path, env={**os.environ, "PATH": places}, capture_output=True, text=True)
+            environment = {**os.environ, "PATH": places}
+            done = subprocess.run(["bash", "-c", loop], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
             assert done.returncode == 0, done.stdout + done.stderr
             for ordinal in pods.ordinals:
                 pods.wait_ready(ordinal)
