@@ -1,6 +1,6 @@
 """Signatures of a release, in Sigstore's bundle format (v0.3), by a key that is kept offline: ECDSA P-256 with SHA-256.
 
-`cosign verify-blob --bundle FILE --key PEM --insecure-ignore-tlog FILE` reads them, too."""
+`confonnx verify --release` reads them; so does `cosign verify-blob --bundle FILE --key PEM --insecure-ignore-tlog FILE`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import hashlib
 import json
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -26,13 +25,6 @@ def private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     key = serialization.load_pem_private_key(pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise BundleError("expected a private key of P-256 (openssl ecparam -name prime256v1 -genkey), found another kind")
-    return key
-
-
-def public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
-    key = serialization.load_pem_public_key(pem)
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise BundleError("expected a public key of P-256, found another kind")
     return key
 
 
@@ -63,49 +55,3 @@ def sign_statement(key: ec.EllipticCurvePrivateKey, statement: bytes) -> dict[st
 def bundle(key: ec.EllipticCurvePrivateKey, content: dict[str, Any]) -> dict[str, Any]:
     material = {"publicKey": {"hint": hint(key.public_key())}, "tlogEntries": []}
     return {"mediaType": MEDIA_TYPE, "verificationMaterial": material, **content}
-
-
-def check_file(key: ec.EllipticCurvePublicKey, text: bytes, data: bytes) -> None:
-    found = opened(key, text)
-    try:
-        signature = base64.b64decode(found["messageSignature"]["signature"], validate=True)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"expected a bundle with a messageSignature: {error!r}") from None
-    check(key, signature, data)
-
-
-def check_statement(key: ec.EllipticCurvePublicKey, text: bytes) -> dict[str, Any]:
-    """The statement that the bundle has, once its signature is right."""
-    found = opened(key, text)
-    try:
-        envelope = found["dsseEnvelope"]
-        kind, payload = envelope["payloadType"], base64.b64decode(envelope["payload"], validate=True)
-        [signature] = (base64.b64decode(entry["sig"], validate=True) for entry in envelope["signatures"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"expected a bundle with a dsseEnvelope of one signature: {error!r}") from None
-    if kind != IN_TOTO:
-        raise BundleError(f"expected a statement ({IN_TOTO}), found {kind}")
-    check(key, signature, pae(kind, payload))
-    statement: dict[str, Any] = json.loads(payload)
-    return statement
-
-
-def opened(key: ec.EllipticCurvePublicKey, text: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-        kind, named = found["mediaType"], found["verificationMaterial"]["publicKey"]["hint"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"expected a Sigstore bundle by a key: {error!r}") from None
-    if kind != MEDIA_TYPE:
-        raise BundleError(f"expected {MEDIA_TYPE}, found {kind}")
-    if named != hint(key):
-        raise BundleError(f"expected the key {hint(key)}, found one by {named}")
-    opened_bundle: dict[str, Any] = found
-    return opened_bundle
-
-
-def check(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
-    try:
-        key.verify(signature, data, ECDSA)
-    except InvalidSignature:
-        raise BundleError("the signature is not of these bytes") from None

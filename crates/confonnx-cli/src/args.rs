@@ -90,11 +90,16 @@ pub(crate) struct Connection {
 impl Expected {
     /// The policy; `max_age` for documents without our nonce.
     pub(crate) fn policy(&self, max_age: Option<Duration>) -> Result<Policy> {
+        self.policy_of(&[], max_age)
+    }
+
+    /// The same, with further sources of enclave hashes.
+    pub(crate) fn policy_of(&self, released: &[String], max_age: Option<Duration>) -> Result<Policy> {
         let mut expected = match &self.policy {
             Some(source) => load_policy(source)?,
             None => Expectations::new().allow_debug(self.enclave_allow_debug),
         };
-        let hashes = self.enclave_hash.iter().map(|source| load_enclave_hash(source));
+        let hashes = self.enclave_hash.iter().chain(released).map(|source| load_enclave_hash(source));
         expected.narrow_enclave_hashes(hashes.collect::<Result<_, _>>()?)?;
         let keys = self.enclave_signing_key_file.iter().map(|path| {
             SigningKey::from_pem(&text(path)?).with_context(|| format!("cannot use {}", path.display()))

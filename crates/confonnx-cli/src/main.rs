@@ -12,6 +12,7 @@ mod progress;
 mod proof;
 mod protect;
 mod proxy;
+mod release;
 mod repository;
 mod shell;
 mod test_inputs;

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use confonnx_client::{
     ClientError, Document, Nonce, Policy, RawError, RawEvidence, Tee, Trusted, UnixTime, Verdict,
@@ -12,18 +12,22 @@ use serde_json::{Value, json};
 
 use crate::args::{Connection, Expected, bytes};
 use crate::proof::Proof;
+use crate::release::{self, Broken};
 use crate::{UNDECIDED, code, complain, print, table};
 
 /// Ask a server what it is, and check the evidence against what you expect
 ///
 /// Prints every check, and what the policy does not judge. Sends nothing but a nonce.
 ///
+/// With --release, what was released is checked first: signature, manifest, digests, provenance, materials, measurements;
+/// then that the server, if --url names one, is it. The first link that is broken is named.
+///
 /// Exit codes: 0 trusted, 2 wrong usage, 3 evidence not genuine, 4 genuine but refused by the policy, 5 could not be
 /// decided (no connection, damaged or unreadable file; certificates or revocation lists that are missing or too old).
 #[derive(Args)]
 pub(crate) struct Verify {
     /// The server
-    #[arg(long, value_name = "URL", required_unless_present_any = ["document", "raw"], conflicts_with_all = ["document", "raw"])]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["document", "raw", "release"], conflicts_with_all = ["document", "raw"])]
     url: Option<String>,
     /// A saved proof, or an attestation document, instead of asking a server
     #[arg(long, value_name = "FILE", conflicts_with = "raw")]
@@ -45,6 +49,12 @@ pub(crate) struct Verify {
     /// Save a proof: the server's document with the nonce, the instant and the policy's digest, to be verified again later
     #[arg(long, value_name = "FILE", requires = "url")]
     save: Option<PathBuf>,
+    /// A release (`make dist`): one of its measurements is the enclave hash that is expected
+    #[arg(long, value_name = "FOLDER", requires = "release_key", conflicts_with_all = ["enclave_hash", "document", "raw"])]
+    release: Option<PathBuf>,
+    /// The public key (PEM, P-256) of whoever signs releases
+    #[arg(long, value_name = "FILE", requires = "release")]
+    release_key: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -57,7 +67,14 @@ pub(crate) struct Verify {
 impl Verify {
     /// The exit code, or an error when there is no verdict to show.
     pub(crate) fn run(&self) -> Result<u8> {
-        let policy = self.expected.policy(self.max_age.map(Duration::from_secs))?;
+        let released = match self.released()? {
+            Ok(released) => released,
+            Err(broken) => return self.broken(&broken),
+        };
+        if self.release.is_some() && self.url.is_none() {
+            return Ok(0);
+        }
+        let policy = self.expected.policy_of(&released, self.max_age.map(Duration::from_secs))?;
         let judged = match self.raw.split_first() {
             Some((tee, files)) => self.judge_raw(tee, files, &policy),
             None => self.judge(&policy),
@@ -74,6 +91,28 @@ impl Verify {
             }
             Err(err) => Err(err),
         }
+    }
+
+    /// What hardware reports of the release, if one is given.
+    fn released(&self) -> Result<Result<Vec<String>, Broken>> {
+        let (Some(folder), Some(key)) = (&self.release, &self.release_key) else { return Ok(Ok(Vec::new())) };
+        let say = |line: &str| if self.json { Ok(()) } else { print(line) };
+        let released = release::check(folder, key, say);
+        if self.url.is_some() && released.as_ref().is_ok_and(Vec::is_empty) {
+            bail!("{} says of no TEE what it measures: expected an enclave_info.TEE.json", folder.display());
+        }
+        Ok(released.map(|files| files.iter().map(|file| file.display().to_string()).collect()))
+    }
+
+    fn broken(&self, broken: &Broken) -> Result<u8> {
+        if self.json {
+            let why = format!("{:#}", broken.why);
+            print(&serde_json::to_string_pretty(
+                &json!({ "outcome": "not-genuine", "link": broken.link, "error": why }),
+            )?)?;
+        }
+        complain(&broken.to_string());
+        Ok(crate::NOT_GENUINE)
     }
 
     fn judge(&self, policy: &Policy) -> Result<u8> {
@@ -117,7 +156,8 @@ impl Verify {
         };
         // Expected and found are in the table.
         let conclusion = if stand_in { NOT_EVEN } else { conclusion(&err) };
-        complain(&format!("{conclusion}: {names}"));
+        let link = if self.release.is_some() { "✗ live server: " } else { "" };
+        complain(&format!("{link}{conclusion}: {names}"));
         Ok(code(&err.into(), UNDECIDED))
     }
 
