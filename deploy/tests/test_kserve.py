@@ -98,3 +98,10 @@ def test_the_runtimes_container_is_one_that_kubernetes_takes() -> None:
 def test_the_guide_shows_the_file(guide: str, file: str) -> None:
     page = (ROOT / "docs" / "guides" / f"{guide}.md").read_text()
     assert (DEPLOY / file).read_text() in page
+
+
+def test_what_the_guide_shows_of_an_encrypted_model_is_of_the_file() -> None:
+    page = (ROOT / "docs" / "guides" / "kserve.md").read_text()
+    [shown] = re.findall(r"^  ```yaml\n(.*?)^  ```$", page, re.M | re.S)
+    whole = yaml.safe_load((KSERVE / "confidential.yaml").read_text())["spec"]["predictor"]["model"]
+    assert yaml.safe_load(shown)["model"].items() <= whole.items()
