@@ -77,12 +77,20 @@ test-proxy: need-cargo ## The proxy: clients of others, as published, through it
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
 	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
-	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider --ignore test_kserve.py --ignore test_node.py --ignore test_minilm.py
+	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider --ignore test_kserve.py --ignore test_node.py --ignore test_minilm.py \
+	  --ignore test_openapi.py
 	@# Both packages bring an interface of the same name, so each has a process of its own.
 	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_kserve.py
 
-.PHONY: test-proxy-node conformance-embeddings
+.PHONY: test-proxy-node conformance-embeddings conformance-oip
+conformance-oip: need-cargo ## What schemathesis thinks of, by KServe's OpenAPI, through the proxy to a real server
+	@VENV=$(FOREIGN) scripts/venv foreign oip
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
+	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_openapi.py
+
 test-proxy-node: need-cargo ## The proxy: npm's openai, as published, through it to a real server
 	@scripts/system-parts wasm platforms
 	@VENV=$(FOREIGN) scripts/venv foreign

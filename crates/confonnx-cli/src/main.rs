@@ -17,6 +17,7 @@ mod repository;
 mod shell;
 mod test_inputs;
 mod token;
+mod top;
 mod verify;
 
 use std::io::{self, Write};
@@ -39,6 +40,7 @@ enum Command {
     Chat(chat::Chat),
     Verify(verify::Verify),
     Proxy(Box<proxy::Proxy>),
+    Top(top::Top),
     Measure(measure::Measure),
     Models(repository::Models),
     Load(repository::Load),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(err) => Err(err),
         },
+        Command::Top(command) => command.run(),
         Command::Measure(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Load(command) => command.run(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use confonnx_client::Client;
-use confonnx_proxy::{Config, Listener, Settings, Upstream};
+use confonnx_proxy::{Config, Listener, Settings, Traces, Upstream};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -72,7 +72,8 @@ impl Proxy {
         settings.max_request_bytes = self.max_request_bytes;
         settings.allowed_hosts.clone_from(&self.allow_host);
         settings.ui = self.ui;
-        let proxy = Arc::new(confonnx_proxy::Proxy::new(self.upstreams()?, settings));
+        let proxy = confonnx_proxy::Proxy::new(self.upstreams()?, settings);
+        let proxy = Arc::new(proxy.traced(Traces::from_environment()?));
         let (listeners, url) = self.listeners().await?;
         // It listens all the same, and refuses: servers may be started later.
         for (name, refused) in proxy.verify().await {
@@ -90,7 +91,8 @@ impl Proxy {
                 ended = wait(child) => code = ended,
             }
         };
-        confonnx_proxy::serve(listeners, proxy, stop, Duration::from_secs(self.grace)).await;
+        confonnx_proxy::serve(listeners, Arc::clone(&proxy), stop, Duration::from_secs(self.grace)).await;
+        proxy.close().await;
         Ok(code)
     }
 

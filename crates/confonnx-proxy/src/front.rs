@@ -7,7 +7,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::{Body, Bytes};
 
 use crate::{
-    Proxy,
+    Proxy, Traces,
     answer::{Answer, with_body},
     grpc, metrics, rest, ui,
 };
@@ -21,9 +21,6 @@ where
     if let Err(refused) = proxy.guard.check(request.uri(), request.headers()) {
         return refused;
     }
-    if grpc::is_grpc(&request) {
-        return grpc::answer(proxy, request).await;
-    }
     let path = request.uri().path();
     if let Some(rest) = path.strip_prefix("/ui").filter(|_| proxy.settings.ui) {
         return ui::answer(&proxy, rest);
@@ -32,6 +29,26 @@ where
         (&Method::GET, "/metrics") => {
             with_body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::page(&proxy))
         }
-        _ => rest::answer(&proxy, request).await,
+        _ => traced(proxy, request).await,
     }
+}
+
+/// What programs ask, with a span for each if somebody wants to have them.
+async fn traced<B>(proxy: Arc<Proxy>, request: Request<B>) -> Answer
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    let started = proxy.traces.as_ref().and_then(|_| Traces::begin(&request));
+    let there = Arc::clone(&proxy);
+    let answer = if grpc::is_grpc(&request) {
+        grpc::answer(proxy, request).await
+    } else {
+        rest::answer(&proxy, request).await
+    };
+    if let (Some(traces), Some(mut started)) = (&there.traces, started) {
+        started.answered(&answer);
+        traces.end(started);
+    }
+    answer
 }

@@ -18,10 +18,12 @@ mod metrics;
 mod proxy;
 mod rest;
 mod stats;
+mod trace;
 mod ui;
 mod upstream;
 
 pub use config::{Config, ConfigError, UpstreamConfig};
 pub use listen::{ListenError, Listener, serve};
 pub use proxy::{Proxy, Settings};
+pub use trace::{TraceError, Traces};
 pub use upstream::Upstream;

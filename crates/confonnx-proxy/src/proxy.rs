@@ -6,7 +6,7 @@ use confonnx_client::ModelRef;
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    Upstream,
+    Traces, Upstream,
     answer::{Answer, refusal},
     guard::Guard,
     stats::{Key, Stats},
@@ -38,13 +38,28 @@ pub struct Proxy {
     pub(crate) stats: Stats,
     pub(crate) started: SystemTime,
     pub(crate) guard: Guard,
+    pub(crate) traces: Option<Traces>,
 }
 
 impl Proxy {
     /// The first of `upstreams` that has a model is asked for it.
     pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Self {
         let guard = Guard { names: settings.allowed_hosts.clone() };
-        Self { upstreams, settings, stats: Stats::default(), started: SystemTime::now(), guard }
+        Self { upstreams, settings, stats: Stats::default(), started: SystemTime::now(), guard, traces: None }
+    }
+
+    /// With spans of what is asked going there.
+    #[must_use]
+    pub fn traced(mut self, traces: Option<Traces>) -> Self {
+        self.traces = traces;
+        self
+    }
+
+    /// Sends the last spans.
+    pub async fn close(&self) {
+        if let Some(traces) = &self.traces {
+            traces.close().await;
+        }
     }
 
     /// Verifies every server now; names those that are not what their policy wants, and why.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use confonnx_client::{BoxError, Fields, Request as Sealed};
+use confonnx_client::{BoxError, Fields, ModelRef, Request as Sealed};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -17,6 +17,7 @@ use crate::{
     answer::{Answer, JSON, copy_head, failed, json_answer, opened, with_body},
     fault::{Fault, Kind},
     proxy::token,
+    stats::Running,
 };
 
 /// What of a body decides where it goes and how.
@@ -49,15 +50,25 @@ pub(super) async fn answer(
         let text = format!("no server of this proxy is for model {}", model.unwrap_or_default());
         return error(StatusCode::NOT_FOUND, &text, "model_not_found");
     };
+    let running = glance
+        .model
+        .as_deref()
+        .map(|name| proxy.stats.begin(&upstream.counted(ModelRef { name: Some(name), version: None })));
     let mut request = base(upstream, method, path, fields).body(content.json);
     if let Some(model) = &glance.model {
         request = request.about_model(model);
     }
     let streams = glance.stream == Some(true);
     if let (true, Some(place)) = (streams, place) {
-        return streamed(Arc::clone(proxy), place, request).await;
+        return streamed(Arc::clone(proxy), place, request, running).await;
     }
-    match upstream.ask(request).await {
+    let answer = upstream.ask(request).await;
+    if let (Some(running), Ok(answer)) = (running, &answer)
+        && answer.status() == 200
+    {
+        running.succeeded();
+    }
+    match answer {
         Ok(answer) if answer.status() >= 400 => match shaped(answer.status(), answer.body()) {
             Some(shaped) => shaped,
             None => opened(answer),
@@ -109,7 +120,7 @@ fn visible(path: &str) -> String {
 }
 
 /// The answer as it comes. An error once it has begun cuts it off: it does not look whole then.
-async fn streamed(proxy: Arc<Proxy>, place: usize, request: Sealed) -> Answer {
+async fn streamed(proxy: Arc<Proxy>, place: usize, request: Sealed, running: Option<Running>) -> Answer {
     let (head, begun) = oneshot::channel::<Result<(u16, Fields), Fault>>();
     let (pieces, coming) = mpsc::channel::<Result<Frame<Bytes>, BoxError>>(8);
     tokio::spawn(async move {
@@ -125,10 +136,16 @@ async fn streamed(proxy: Arc<Proxy>, place: usize, request: Sealed) -> Answer {
         if head.send(Ok((stream.status(), stream.fields().clone()))).is_err() {
             return;
         }
+        let succeeds = stream.status() == 200;
         loop {
             let piece = match stream.chunk().await {
                 Ok(Some(piece)) => Ok(Frame::data(Bytes::from(piece))),
-                Ok(None) => return,
+                Ok(None) => {
+                    if let Some(running) = running.filter(|_| succeeds) {
+                        running.succeeded();
+                    }
+                    return;
+                }
                 Err(err) => Err(BoxError::from(upstream.fault(&err).text)),
             };
             let ended = piece.is_err();

@@ -176,7 +176,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         log = logs / f"server{len(started)}.log"
         kind = "--model-repository" if models.is_dir() else "--model-path"
         command = [str(program or executable("confonnx-server")), kind, str(models), "--address", "127.0.0.1"]
-        command += ["--http-port", str(port), "--admin-port", "0", "--debug", *flags]
+        command += ["--http-port", str(port), "--debug", *flags]
+        command += [] if "--admin-port" in flags else ["--admin-port", "0"]
         if library := next((ROOT / ".cache" / "onnxruntime").glob("**/libonnxruntime.so*"), None):
             command += ["--onnxruntime-library", str(library)]
         with log.open("wb") as file:
@@ -250,3 +251,44 @@ def stop(process: subprocess.Popen) -> int:
     """SIGTERM; the exit status."""
     process.send_signal(signal.SIGTERM)
     return process.wait(30)
+
+
+def digest(program: Path) -> str:
+    return hashlib.sha256(program.read_bytes()).hexdigest()
+
+
+# What goes wrong, and the proxy's word, HTTP's and gRPC's for it.
+FAULTS = {
+    "wrong hash": ("server-not-trusted", 503, "UNAVAILABLE"),
+    "swapped server": ("server-changed", 503, "UNAVAILABLE"),
+    "dead upstream": ("server-unreachable", 502, "UNAVAILABLE"),
+    "slow upstream": ("server-slow", 504, "DEADLINE_EXCEEDED"),
+}
+
+
+@pytest.fixture(scope="session")
+def faulty(
+    start_server: Callable[..., Server], start_proxy: Callable[..., Proxy], repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Proxy]:
+    """Proxies to which something happened."""
+    folder = tmp_path_factory.mktemp("swapped")
+    program = executable("confonnx-server")
+    policy = folder / "policy.toml"
+    policy.write_text(f'allow_debug = true\n[server]\nbuild_sha256 = ["{digest(program)}"]\n')
+    server = start_server(repository)
+    wrong = start_proxy("--url", server.url, "--enclave-hash", "ab" * 32)
+    swapped = start_proxy("--url", server.url, "--policy", policy)
+    with urllib.request.urlopen(swapped.url + "/v2/models/add") as answer:
+        assert answer.status == 200
+    stop(server.process)
+    # The same program with one byte more is another one.
+    other = folder / "confonnx-server"
+    other.write_bytes(program.read_bytes() + b"\0")
+    other.chmod(0o755)
+    start_server(repository, port=server.port, program=other)
+    return {
+        "wrong hash": wrong,
+        "swapped server": swapped,
+        "dead upstream": start_proxy("--url", f"http://127.0.0.1:{free_port()}", "--enclave-allow-debug", "--retries", "0"),
+        "slow upstream": start_proxy("--url", Recorder().url, "--enclave-allow-debug", "--timeout", "0.5"),
+    }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import signal
+import socket
+import stat
 import subprocess
 import threading
 import time
@@ -202,3 +205,25 @@ def test_what_runs_is_finished_before_the_end(start_proxy: Callable[..., Proxy])
     assert proxy.process.wait(30) == 0
     thread.join()
     assert answers == [504]
+
+
+def test_a_unix_socket_is_its_owners(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    # One that nobody listens on any more is no hindrance.
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+    command = [str(executable("confonnx")), "proxy", "--url", server.url, "--enclave-allow-debug", "--socket", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "proxy on unix:" not in process.stderr.readline():
+            assert process.poll() is None
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(path))
+        connection.request("POST", "/v2/models/add/infer", REQUEST, {"Authorization": f"Bearer {OPERATOR}"})
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["outputs"][0]["data"]) == (200, [2 * float(SECRET)])
+        connection.close()
+        assert stop(process) == 0
+    assert not path.exists()

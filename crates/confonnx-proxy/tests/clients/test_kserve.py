@@ -8,7 +8,7 @@ from typing import Any, Awaitable, Callable
 import httpx
 import numpy as np
 import pytest
-from conftest import Proxy
+from conftest import FAULTS, Proxy
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 
@@ -70,3 +70,19 @@ def test_health_by_grpc(proxy: Proxy) -> None:
     assert ask_grpc(proxy, lambda client: client.is_server_live()) is True
     assert ask_grpc(proxy, lambda client: client.is_server_ready()) is True
     assert ask_grpc(proxy, lambda client: client.is_model_ready("add")) is True
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_goes_wrong_is_an_error_of_its_own_kind(faulty: dict[str, Proxy], what: str) -> None:
+    kind, status, code = FAULTS[what]
+    inputs = [InferInput(name, [1], "FP32") for name in "ab"]
+    for given in inputs:
+        given.set_data_from_numpy(np.array([1.5], dtype=np.float32), binary_data=True)
+    request = InferRequest("add", inputs)
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        ask(lambda client: client.infer(faulty[what].url, request, "add"))
+    assert refused.value.response.status_code == status
+    assert refused.value.response.json()["code"] == kind
+    with pytest.raises(Exception) as over_grpc:
+        ask_grpc(faulty[what], lambda client: client.infer(request))
+    assert code in str(over_grpc.value), repr(over_grpc.value)
