@@ -50,7 +50,7 @@ bench-generation: generation-ready ## A language model's speed, sealed and strea
 ci: lint test fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
 
 test: test-rust test-python test-proxy test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands
-	@scripts/system-parts --end test
+	@scripts/system-parts --end test deploy
 
 .PHONY: system
 system:
