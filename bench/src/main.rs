@@ -14,6 +14,7 @@ mod inputs;
 mod load;
 mod peers;
 mod process;
+mod proxied;
 mod report;
 mod resources;
 mod sealed;
@@ -41,6 +42,8 @@ enum Command {
     Attestation(attestation::Args),
     /// Measure the server's memory, start and connections.
     Resources(resources::Args),
+    /// Measure what the proxy adds: time, memory, connections.
+    Proxy(proxied::Args),
     /// Be a process that runs a model and does nothing else.
     #[command(hide = true)]
     Bare(resources::BareArgs),
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         None => table::run(&args.table),
         Some(Command::Attestation(args)) => attestation::run(args),
         Some(Command::Resources(args)) => resources::run(args),
+        Some(Command::Proxy(args)) => proxied::run(args),
         Some(Command::Bare(args)) => resources::bare(args),
     }
 }

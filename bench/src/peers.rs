@@ -158,16 +158,7 @@ impl Peer {
                 )]
             }
             Self::Triton => {
-                let request = InferRequest {
-                    id: None,
-                    inputs: bare.borrowed(),
-                    outputs: Vec::new(),
-                    binary_default: true,
-                };
-                let encoded = request.encode()?;
-                let json_len = encoded.json_len().context("a request without tensors")?.to_string();
-                let fields = [bytes[0], (HEADER_LENGTH, &json_len)];
-                vec![("binary", http("/v2/models/model/infer", &fields, encoded.parts().concat(), Body::V2))]
+                vec![("binary", v2_binary(address, "model", bare)?)]
             }
             Self::Mlserver => {
                 vec![("gRPC", Target::Grpc { address, request: grpc::request("model", bare)? })]
@@ -189,6 +180,19 @@ pub(crate) struct Places {
     pub(crate) scripts: PathBuf,
     /// Where `bench/peers/install` put them.
     pub(crate) installed: PathBuf,
+}
+
+/// Whoever takes inference requests of the Open Inference Protocol in the clear, with binary tensors.
+pub(crate) fn v2_binary(address: SocketAddr, model: &str, bare: &Bare) -> anyhow::Result<Target> {
+    let inputs = bare.borrowed();
+    let request = InferRequest { id: None, inputs, outputs: Vec::new(), binary_default: true };
+    let encoded = request.encode()?;
+    let json_len = encoded.json_len().context("a request without tensors")?.to_string();
+    let body = encoded.parts().concat();
+    let fields = [("content-type", "application/octet-stream"), (HEADER_LENGTH, json_len.as_str())];
+    let mut request = post(&format!("/v2/models/{model}/infer"), &fields, body.len());
+    request.extend_from_slice(&body);
+    Ok(Target::Plain { address, request, answer: Body::V2 })
 }
 
 /// An inference request of the Open Inference Protocol with its tensors as JSON.

@@ -50,6 +50,11 @@ impl Request {
     /// # Errors
     /// [`RequestError`]
     pub fn read(body: &[u8]) -> Result<Self, RequestError> {
+        // What is read takes several times the room.
+        if body.len() > MOST_BODY {
+            let message = format!("expected a body of {MOST_BODY} bytes at most, found {}", body.len());
+            return Err(RequestError::new("invalid_value", message));
+        }
         let value = serde_json::from_slice(body)
             .map_err(|_| RequestError::new("invalid_json", "the body is not JSON; expected an object"))?;
         let mut fields = Fields::of("", value)?;
@@ -175,4 +180,6 @@ pub fn answer(
 const MOST_INPUTS: usize = 2048;
 /// Of all texts together: some 300,000 tokens, as the API has it, and more.
 const MOST_BYTES: usize = 2 << 20;
+/// Of a body: as many bytes of text, each escaped, and more tokens than those become.
+const MOST_BODY: usize = 3 * MOST_BYTES;
 const MOST_DIMENSIONS: u64 = 1 << 16;

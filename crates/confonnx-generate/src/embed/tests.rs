@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -206,8 +207,28 @@ fn what_is_no_request_is_told_apart() {
         assert_eq!(refused(more.clone()).param.as_deref(), Some(param), "{more}");
     }
     assert_eq!(Request::read(b"{").unwrap_err().code, "invalid_json");
+    let long = Request::read(&vec![b' '; (6 << 20) + 1]).unwrap_err();
+    assert!(long.message.contains("6291456 bytes at most"), "{long}");
     assert_eq!(
         request(json!({ "input": "a", "user": "u", "encoding_format": "base64" })).encoding,
         Encoding::Base64
     );
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64), text in ".{0,40}", number in any::<i64>()) {
+        let encoder = encoder(|_| {}).unwrap();
+        let _ = Request::read(&bytes);
+        for input in [json!(text), json!([text, number]), json!([number]), json!([[number], [number, 1]]), json!([[text]])] {
+            for truncate in [json!(true), json!(text), json!(number)] {
+                let body = json!({ "model": text, "input": input, "truncate": truncate, "dimensions": number });
+                if let Ok(request) = Request::read(body.to_string().as_bytes())
+                    && let Ok(tokens) = encoder.tokens(&request, 4)
+                {
+                    prop_assert!(tokens.iter().all(|tokens| (1..=4).contains(&tokens.len())));
+                }
+            }
+        }
+    }
 }

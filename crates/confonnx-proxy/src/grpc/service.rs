@@ -123,10 +123,11 @@ impl GrpcInferenceService for Service {
             inference_stats: Some(InferStatistics {
                 success: duration(found.success),
                 fail: duration(found.fail),
-                queue: duration((0, 0)),
-                compute_input: duration((0, 0)),
-                compute_infer: duration((0, 0)),
-                compute_output: duration((0, 0)),
+                // As over HTTP: see there.
+                queue: duration((found.success.0, 0)),
+                compute_input: duration((found.success.0, 0)),
+                compute_infer: duration(found.success),
+                compute_output: duration((found.success.0, 0)),
                 cache_hit: duration((0, 0)),
                 cache_miss: duration((0, 0)),
             }),

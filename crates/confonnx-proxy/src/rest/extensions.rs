@@ -146,6 +146,8 @@ impl Statistics {
     pub(super) fn json(&self) -> Value {
         let duration = |(count, ns): (u64, u64)| json!({ "count": count, "ns": ns });
         let none = || duration((0, 0));
+        // Each had its turn in all stages, and only the whole is seen from here: clients take the counts for requests.
+        let unseen = || duration((self.success.0, 0));
         json!({
             "name": self.model.0,
             "version": self.model.1,
@@ -155,10 +157,10 @@ impl Statistics {
             "inference_stats": {
                 "success": duration(self.success),
                 "fail": duration(self.fail),
-                "queue": none(),
-                "compute_input": none(),
-                "compute_infer": none(),
-                "compute_output": none(),
+                "queue": unseen(),
+                "compute_input": unseen(),
+                "compute_infer": duration(self.success),
+                "compute_output": unseen(),
                 "cache_hit": none(),
                 "cache_miss": none(),
             },

@@ -96,6 +96,10 @@ def test_statistics(client: triton.InferenceServerClient) -> None:
     def numbers() -> tuple[int, int]:
         [found] = client.get_inference_statistics("add", "1")["model_stats"]
         assert (found["name"], found["version"]) == ("add", "1")
+        stages = [found["inference_stats"][name] for name in ("queue", "compute_input", "compute_infer", "compute_output")]
+        # perf_analyzer takes a queue's count for requests.
+        assert {stage["count"] for stage in stages} == {found["inference_stats"]["success"]["count"]}
+        assert sum(stage["ns"] for stage in stages) == found["inference_stats"]["success"]["ns"]
         return found["inference_stats"]["success"]["count"], found["inference_stats"]["fail"]["count"]
 
     success, fail = numbers()
