@@ -43,6 +43,25 @@ def right(client: Client) -> bool:
     return found == digits.labels()[:20].tolist()
 
 
+def test_what_is_not_served_is_logged_with_the_reason(start_server: Callable[..., Server], repository: Path) -> None:
+    put(repository, "we ird", 1, digits.MODEL)
+    (repository / "read.me").write_text("")
+    for folder in ("empty", "hollow/1", "digits/v0", "digits/01"):
+        (repository / folder).mkdir(parents=True)
+    server = start_server(model=repository)
+    assert right(Client(server.url, enclave_allow_debug=True, model="digits"))
+    log = server.log.read_text()
+    for said in (
+        "we ird in",
+        "read.me in",
+        "digits/v0 in",
+        "digits/01 in",
+        f"model empty in {repository}: there is no version to serve",
+        "found neither",
+    ):
+        assert log.count(said) == 1, (said, log)
+
+
 def test_each_model_has_its_own_hash(start_server: Callable[..., Server], repository: Path) -> None:
     server = start_server(model=repository)
     own, other = hash_model(digits.MODEL), hash_model(OTHER)

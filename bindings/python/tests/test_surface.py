@@ -29,6 +29,17 @@ def test_the_package_names_what_is_needed() -> None:
     assert all(hasattr(confonnx, name) for name in confonnx.__all__)
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_keyword_that_there_is_not_is_named_with_the_one_meant(kind: type[Client] | type[AsyncClient]) -> None:
+    with pytest.raises(TypeError) as error:
+        kind(NOWHERE, enclave_hashes="ab")  # type: ignore[arg-type]
+    assert str(error.value) == (
+        f"{kind.__name__}() got an unexpected keyword argument 'enclave_hashes'; did you mean 'enclave_hash'?"
+    )
+    with pytest.raises(TypeError, match="'zzz'; there are url, auth,"):
+        kind(NOWHERE, zzz=1)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("wrong", "kind", "message"),
     [

@@ -92,6 +92,6 @@ mod tests {
             line(true, 2_000_000, 2_000_000),
             "sent      [========================] 100%  2.0 of 2.0 MB"
         );
-        assert_eq!(line(true, u64::MAX, u64::MAX).len(), line(true, 0, u64::MAX).len() + 19);
+        assert!(line(true, u64::MAX, u64::MAX).ends_with("] 100%  18446744073709.6 of 18446744073709.6 MB"));
     }
 }

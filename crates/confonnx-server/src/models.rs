@@ -300,16 +300,13 @@ impl Models {
         let found = match folder::look(repository, name) {
             Ok(found) => found,
             Err(error) => {
-                let problem = error.to_string();
-                if model.problem.as_ref() != Some(&problem) {
-                    warn!("model {name} in {}: {problem}", repository.display());
-                }
-                model.problem = Some(problem);
+                model.has(Some(error.to_string()), repository, name);
                 return self.publish(known, |_| {});
             }
         };
         model.wanted = found.wanted();
-        model.problem = model.wanted.is_empty().then(|| LoadError::NoVersion.to_string());
+        let lacks = model.wanted.is_empty().then(|| LoadError::NoVersion.to_string());
+        model.has(lacks, repository, name);
         let served = self.current();
         for version in model.wanted.clone() {
             let Some(FoundVersion { signature, .. }) = found.versions.get(&version) else { continue };

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Sequence
@@ -41,6 +43,15 @@ class Options:
     ca_file: str | None = None
     proxy: str | None = field(default=None, repr=False)
     progress: Progress | None = None
+
+
+def refuse_unknown(client: type, unknown: Mapping[str, object]) -> None:
+    """Raises the `TypeError` of an argument that there is not, with the one that is likely to be meant."""
+    name = next(iter(unknown))
+    there = [known for known in inspect.signature(client).parameters if known != "unknown"]
+    alike = difflib.get_close_matches(name, there, n=1)
+    hint = f"; did you mean {alike[0]!r}?" if alike else f"; there are {', '.join(there)}"
+    raise TypeError(f"{client.__name__}() got an unexpected keyword argument {name!r}{hint}")
 
 
 def options(

@@ -129,7 +129,10 @@ class _Base:
         ca_file: str | os.PathLike[str] | None = None,
         proxy: str | None = None,
         progress: Progress | None = None,
+        **unknown: NoReturn,
     ) -> None:
+        if unknown:
+            _options.refuse_unknown(type(self), unknown)
         if not isinstance(url, str):
             raise TypeError(f"url: expected str, found {type(url).__name__}")
         options = _options.options(

@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
+
+use tracing::warn;
 
 use super::{
     folder::Signature,
@@ -44,6 +46,14 @@ pub(super) enum Outcome {
 }
 
 impl KnownModel {
+    /// Its folder in `repository` says nothing of use, or does so now. What is new is logged.
+    pub(super) fn has(&mut self, problem: Option<String>, repository: &Path, name: &str) {
+        if let Some(problem) = problem.as_ref().filter(|problem| self.problem.as_ref() != Some(problem)) {
+            warn!("model {name} in {}: {problem}", repository.display());
+        }
+        self.problem = problem;
+    }
+
     /// Why it is not served as it should be.
     pub(super) fn problem(&self) -> Option<String> {
         let failed = self.wanted.iter().find_map(|version| match &self.versions.get(version)?.outcome {
