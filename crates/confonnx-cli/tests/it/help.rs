@@ -10,6 +10,8 @@ fn help_is_as_recorded() {
     let commands = [
         "",
         "predict",
+        "chat",
+        "top",
         "verify",
         "proxy",
         "measure",
