@@ -213,6 +213,7 @@ flame-graph: bench-ready ## Draw docs/measurements/data/flame.svg: where the ser
 performance-page: ## Write docs/measurements/performance.md and docs/measurements/scaling.md anew from target/bench
 	@scripts/venv
 	$(VENV)/python bench/page.py target/bench
+	$(VENV)/python bench/fleet.py
 
 bench-attestation: need-cargo ## Measure attestation: 10000 fresh nonces, 64 clients, 100 ms a quote (BENCH=FLAGS)
 	@scripts/fetch-onnxruntime
