@@ -150,18 +150,19 @@ class StatefulSet:
         unavailable: int = self.replicas - len(self.endpoints())
         return unavailable < int(spec["maxUnavailable"])
 
-    def drain(self, *ordinals: int) -> int:
-        """As `kubectl drain` of the node that these pods are on; each then starts on another. How often the budget said no."""
-        refused, deadline = 0, time.monotonic() + PATIENCE
+    def drain(self, *ordinals: int) -> None:
+        """As `kubectl drain` of the node that these pods are on; each then starts on another.
+
+        While a pod is away, the budget lets no second one go.
+        """
         for ordinal in ordinals:
+            deadline = time.monotonic() + PATIENCE
             while not self.evictable():
-                refused += 1
                 assert time.monotonic() < deadline, f"{self.name}-{ordinal} is never let go"
                 time.sleep(0.2)
             self.stop(ordinal)
-            assert not self.evictable()
+            assert not self.evictable(), f"another pod could go while {self.name}-{ordinal} is away"
             self.start(ordinal)
-        return refused
 
     def kill(self, ordinal: int) -> None:
         """SIGKILL to the server; the node starts the container again."""
