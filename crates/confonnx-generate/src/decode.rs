@@ -9,6 +9,7 @@ use confonnx_tensor::Erased;
 
 use self::sequence::Sequence;
 use crate::{
+    constrain::Constraint,
     sample::{Choices, Logprobs},
     text::Text,
 };
@@ -47,6 +48,8 @@ pub struct Order {
     pub seed: u64,
     /// Texts that end it.
     pub stop: Vec<String>,
+    /// What it has to be.
+    pub constraint: Option<Constraint>,
 }
 
 /// Why an answer is not begun.

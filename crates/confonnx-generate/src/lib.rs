@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
 
+pub mod constrain;
 pub mod decode;
 pub mod embed;
 pub mod openai;

@@ -5,7 +5,7 @@ mod stop;
 mod stream;
 mod template;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::OnceLock};
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -16,6 +16,7 @@ pub use self::{
     stream::Detokenizer,
     template::{Message, Role},
 };
+use crate::constrain::{Constraint, ConstraintError, Forms};
 
 /// The files that say how a model's text is made, as they lie beside it where it was published.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +43,10 @@ pub struct Text {
     /// Before a text that is no chat.
     bos: Option<u32>,
     facts: Facts,
+    /// The bytes of each token, if that is known.
+    words: Option<Vec<Vec<u8>>>,
+    /// Made of them when first needed.
+    forms: OnceLock<Option<Forms>>,
 }
 
 /// What the owner says of generation.
@@ -189,7 +194,9 @@ impl Text {
                 || named("bos_token").and_then(|name| tokenizer.token_to_id(&name)) == Some(*id)
         });
         let facts = Facts { ends, context: context(&config), defaults: defaults(&generation)? };
-        Ok(Self { tokenizer, template, guard: Guard::new(words), controls, bos, facts })
+        let bytes = serde_json::from_str(files.tokenizer).ok().as_ref().and_then(Forms::words);
+        let guard = Guard::new(words);
+        Ok(Self { tokenizer, template, guard, controls, bos, facts, words: bytes, forms: OnceLock::new() })
     }
 
     /// What the owner says of generation.
@@ -235,6 +242,16 @@ impl Text {
         let mut tokens: Vec<u32> = self.bos.into_iter().collect();
         tokens.extend(self.encode(&guarded, mark)?);
         Ok(tokens)
+    }
+
+    /// What keeps an answer to JSON of `schema`.
+    ///
+    /// # Errors
+    /// [`ConstraintError`]
+    pub fn constraint(&self, schema: &Value) -> Result<Constraint, ConstraintError> {
+        let ends = || self.facts.ends.iter().copied().collect::<Vec<u32>>();
+        let forms = self.forms.get_or_init(|| Forms::new(self.words.as_deref()?, &ends()));
+        forms.as_ref().ok_or(ConstraintError::Tokens)?.constraint(schema)
     }
 
     /// The text of one token by itself, for lists of probabilities.

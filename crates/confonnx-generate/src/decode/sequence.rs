@@ -6,7 +6,8 @@ use confonnx_tensor::Erased;
 
 use super::{End, Event, Feed, Finish, Id, Order};
 use crate::{
-    sample::Sampler,
+    constrain::{Allowed, Constraint},
+    sample::{Chosen, Sampler},
     text::{Detokenizer, StopStrings, Text},
 };
 
@@ -24,12 +25,13 @@ pub(super) struct Sequence {
     sampler: Sampler,
     detokenizer: Detokenizer,
     stop: StopStrings,
+    constraint: Option<Constraint>,
     text: Arc<Text>,
 }
 
 impl Sequence {
     pub(super) fn new(id: Id, order: Order, most: usize, text: Arc<Text>) -> Self {
-        let Order { prompt: tokens, choices, seed, stop, .. } = order;
+        let Order { prompt: tokens, choices, seed, stop, constraint, .. } = order;
         Self {
             id,
             prompt: tokens.len(),
@@ -39,6 +41,7 @@ impl Sequence {
             most,
             detokenizer: Detokenizer::new(Arc::clone(&text)),
             stop: StopStrings::new(stop),
+            constraint,
             text,
         }
     }
@@ -70,7 +73,7 @@ impl Sequence {
         if !feed.wanted {
             return None;
         }
-        let chosen = logits.and_then(|mut logits| self.sampler.choose(&mut logits, None).ok());
+        let chosen = logits.and_then(|mut logits| self.choose(&mut logits));
         let Some(chosen) = chosen else { return Some(self.failed()) };
         let token = chosen.token;
         let mut event = Event {
@@ -94,6 +97,15 @@ impl Sequence {
             event.end = Some(self.end(if self.stop.found() { Finish::Stop } else { Finish::Length }));
         }
         Some(event)
+    }
+
+    /// The next token, if there is one that may come.
+    fn choose(&mut self, logits: &mut [f32]) -> Option<Chosen> {
+        let Some(constraint) = &mut self.constraint else { return self.sampler.choose(logits, None).ok() };
+        let allowed: Allowed = constraint.next()?;
+        let chosen = self.sampler.choose(logits, Some(&|token| allowed.has(token))).ok()?;
+        let ends = self.text.facts().ends.contains(&chosen.token);
+        (allowed.has(chosen.token) && (ends || constraint.take(chosen.token))).then_some(chosen)
     }
 
     pub(super) fn failed(&self) -> Event {

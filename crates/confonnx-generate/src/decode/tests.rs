@@ -43,6 +43,7 @@ fn order(prompt: &str, max_tokens: Option<usize>) -> Order {
         choices,
         seed: 0,
         stop: Vec::new(),
+        constraint: None,
     }
 }
 

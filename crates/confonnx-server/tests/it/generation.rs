@@ -218,9 +218,11 @@ async fn errors_are_as_clients_of_the_api_read_them() {
         (CHAT, hello(json!({ "max_tokens": 600 })), 400, "context_length_exceeded", Value::Null),
         (
             CHAT,
-            hello(json!({ "response_format": { "type": "json_object" } })),
+            hello(
+                json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": { "type": "x" } } } }),
+            ),
             400,
-            "unsupported_parameter",
+            "invalid_value",
             json!("response_format"),
         ),
         (
@@ -247,6 +249,33 @@ async fn errors_are_as_clients_of_the_api_read_them() {
     let (status, answer) =
         ask(&other.client(Options::default()), CHAT, hello(json!({ "model": "mlp" }))).await;
     assert_eq!((status, &answer["error"]["code"]), (400, &json!("model-not-generative")));
+}
+
+#[tokio::test]
+async fn an_answer_that_has_to_be_json_is() {
+    let server = start("decoder").await;
+    let client = server.client(Options::default());
+    let schema = json!({ "type": "object", "properties": { "yes": { "type": "boolean" }, "n": { "enum": [1, 22] } },
+        "required": ["yes", "n"], "additionalProperties": false });
+    let form =
+        json!({ "type": "json_schema", "json_schema": { "name": "a", "strict": true, "schema": schema } });
+    for seed in 0..5 {
+        let more = json!({ "seed": seed, "max_tokens": 200, "response_format": form, "n": 2 });
+        let (status, answer) = ask(&client, CHAT, hello(more)).await;
+        assert_eq!(status, 200, "{answer}");
+        for choice in answer["choices"].as_array().unwrap() {
+            assert_eq!(choice["finish_reason"], "stop", "{choice}");
+            let said: Value = serde_json::from_str(choice["message"]["content"].as_str().unwrap()).unwrap();
+            assert!(said["yes"].is_boolean() && (said["n"] == 1 || said["n"] == 22), "{said}");
+            assert_eq!(said.as_object().unwrap().len(), 2);
+        }
+    }
+    let more = json!({ "seed": 1, "max_tokens": 1, "response_format": { "type": "json_object" } });
+    let (_, answer) = ask(&client, CHAT, hello(more)).await;
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    assert!(
+        answer["choices"][0]["message"]["content"].as_str().unwrap().trim_start().chars().all(|c| c == '{')
+    );
 }
 
 #[tokio::test]
@@ -333,6 +362,7 @@ fn nobody_answers_who_is_gone() {
         choices: Choices { logit_bias: vec![(301, -100.0)], ..Choices::default() },
         seed: 1,
         stop: Vec::new(),
+        constraint: None,
     };
     let seen = Arc::new(Mutex::new(0));
     generator.begin(vec![order()]).unwrap().give(|_| Box::new(Goes(5, Arc::clone(&seen))));

@@ -5,12 +5,13 @@ mod sink;
 use std::sync::Arc;
 
 use confonnx_generate::{
+    constrain::ConstraintError,
     decode::{Order, Refused},
     openai::{Format, Kind, Prompt, Request, RequestError, Writer, models},
     text::{Text, TextError},
 };
 use confonnx_tensor::Erased;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::sink::{Streamed, Whole};
 use super::{Answer, Call, LetsIn, Row, Runs, Subject};
@@ -62,6 +63,8 @@ pub(super) const ROWS: &[Row] = &[
 enum GenerateError {
     #[error(transparent)]
     Request(#[from] RequestError),
+    #[error("response_format: {0}")]
+    Form(#[from] ConstraintError),
     #[error(transparent)]
     Text(#[from] TextError),
     #[error(transparent)]
@@ -81,6 +84,7 @@ impl WireError for GenerateError {
             Self::Request(_) | Self::Token { .. } | Self::Refused(Refused::Empty) => {
                 (400, "generation-invalid")
             }
+            Self::Form(_) => (400, "response-format-invalid"),
             Self::Text(_) => (400, "prompt-invalid"),
             Self::Refused(Refused::TooLong { .. }) => (400, "prompt-too-long"),
             Self::Refused(Refused::Busy { .. }) => (429, "generation-busy"),
@@ -91,6 +95,7 @@ impl WireError for GenerateError {
     fn body(&self) -> Option<Value> {
         let request = match self {
             Self::Request(request) => request.clone(),
+            Self::Form(_) => RequestError::of("response_format", "invalid_value", self.to_string()),
             Self::Refused(Refused::TooLong { .. }) => {
                 RequestError::new("context_length_exceeded", self.to_string())
             }
@@ -116,12 +121,6 @@ fn generate(call: &Call<'_>, kind: Kind) -> Result<Answer, InnerError> {
     let Some(generator) = &served.generator else {
         return Err(GenerateError::NotGenerative { model: request.model }.into());
     };
-    let (format, field) = (&request.format, "response_format");
-    if *format != Format::Text {
-        let message =
-            "response_format: expected {\"type\": \"text\"}; this server does not constrain answers yet";
-        return Err(GenerateError::from(RequestError::of(field, "unsupported_parameter", message)).into());
-    }
     let now = call.received.0;
     let prompts = prompts(generator.text(), &request, now)?;
     let begun = begin(generator, &request, prompts)?;
@@ -168,6 +167,12 @@ fn begin(
     prompts: Vec<Erased<Vec<u32>>>,
 ) -> Result<crate::generation::Begun, GenerateError> {
     let choices = request.overrides.over(&generator.text().facts().defaults);
+    let form = match &request.format {
+        Format::Text => None,
+        Format::Json => Some(json!({ "type": "object" })),
+        Format::Schema(schema) => Some(schema.clone()),
+    };
+    let constraint = form.map(|schema| generator.text().constraint(&schema)).transpose()?;
     let seed = request.seed.unwrap_or_else(|| u64::from_le_bytes(random::bytes()));
     let order = |prompt: &Erased<Vec<u32>>, answer: u64| Order {
         prompt: prompt.clone(),
@@ -175,6 +180,7 @@ fn begin(
         choices: choices.clone(),
         seed: seed.wrapping_add(answer),
         stop: request.stop.clone(),
+        constraint: constraint.clone(),
     };
     let each = 0..request.answers as u64;
     let orders =
