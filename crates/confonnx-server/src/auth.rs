@@ -3,6 +3,7 @@
 //! What decides is read at the start and with SIGHUP, and its digest is in the claims: to change who may call changes the
 //! keys, and clients see it.
 
+mod allowance;
 mod file;
 pub mod jwks;
 pub mod jwt;
@@ -21,11 +22,13 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
+pub use allowance::Allowance;
 pub use file::{FileError, PolicyText, parse};
 
 use crate::metrics::Metrics;
+use allowance::{Bounds, Counts};
 use jwt::JwtError;
-use limit::{Limiter, Rate};
+use limit::{Full, Limiter, Rate};
 use oidc::Oidc;
 
 /// Who may ask.
@@ -35,6 +38,8 @@ pub struct Auth {
     callers: Limiter,
     /// For those an issuer names.
     subjects: Limiter,
+    /// What both have of language models.
+    generation: Arc<Counts>,
 }
 
 enum Who {
@@ -85,6 +90,8 @@ struct Grant {
     models: Vec<Pattern>,
     may: Vec<Action>,
     rate: Option<Rate>,
+    /// Of language models.
+    generation: Bounds,
 }
 
 /// What there is to be allowed.
@@ -136,6 +143,37 @@ pub enum Refused {
         per_minute: u32,
         /// When the next one will be.
         retry_after: Duration,
+    },
+    /// The request's caller has had its tokens.
+    #[error("more than {per_minute} tokens a minute for this caller; try again in {} s", seconds(*retry_after))]
+    TokensSpent {
+        /// What is allowed.
+        per_minute: u32,
+        /// When there will be enough.
+        retry_after: Duration,
+    },
+    /// The request asks for more tokens than its caller has in a minute.
+    #[error(
+        "the prompt has {prompt} tokens and {tokens} are to be answered; expected {per_minute} together at most, which this \
+         caller may have in a minute: send less, or ask for fewer with max_tokens"
+    )]
+    Budget {
+        /// Tokens of the prompts.
+        prompt: u32,
+        /// Tokens of the answers at most.
+        tokens: u32,
+        /// What is allowed.
+        per_minute: u32,
+    },
+    /// The request's caller would be given more answers than it may be at once.
+    #[error(
+        "{wanted} more answers; expected {most} at once at most for this caller: ask for fewer, or wait until one has ended"
+    )]
+    Answers {
+        /// What the request asks for.
+        wanted: u32,
+        /// What is allowed.
+        most: u32,
     },
     /// More callers have a limit to be kept than the server has room for.
     #[error("more callers than this server can count requests of; try again in {} s", seconds(*retry_after))]
@@ -221,7 +259,8 @@ impl Auth {
             (Some(_), Some(_)) => return Err(AuthError::Both),
         };
         let known = if let Who::Policy(policy) = &who { policy.tokens.len() } else { 0 };
-        Ok(Self { who, callers: Limiter::new(known), subjects: Limiter::new(MAX_SUBJECTS) })
+        let generation = Arc::new(Counts::new(known.saturating_add(MAX_SUBJECTS)));
+        Ok(Self { who, callers: Limiter::new(known), subjects: Limiter::new(MAX_SUBJECTS), generation })
     }
 
     /// What the claims say of it.
@@ -286,9 +325,37 @@ impl Auth {
     /// [`Refused::RateLimited`] and [`Refused::Crowded`].
     pub fn admit(&self, caller: &Caller, now: Instant) -> Result<(), Refused> {
         let (Some(rate), Some(name)) = (caller.grant.rate, &caller.name) else { return Ok(()) };
-        match caller.via {
-            Via::Nothing | Via::Token => self.callers.admit(name, rate, now),
-            Via::Oidc => self.subjects.admit(name, rate, now),
+        let limiter = match caller.via {
+            Via::Nothing | Via::Token => &self.callers,
+            Via::Oidc => &self.subjects,
+        };
+        limiter.take(name, rate, 1, now).map_err(|full| match full {
+            Full::Crowded { retry_after } => Refused::Crowded { retry_after },
+            Full::For { retry_after } => {
+                Refused::RateLimited { per_minute: rate.per_minute.get(), retry_after }
+            }
+            // One is in every burst.
+            Full::Never => Refused::RateLimited { per_minute: rate.per_minute.get(), retry_after: MINUTE },
+        })
+    }
+
+    /// What `caller` may have of a language model: `answers` with `prompt` tokens before them and `tokens` in them at most, all
+    /// together.
+    ///
+    /// # Errors
+    /// [`Refused::Answers`], [`Refused::Budget`], [`Refused::TokensSpent`] and [`Refused::Crowded`].
+    pub fn promise(
+        &self,
+        caller: &Caller,
+        answers: usize,
+        prompt: usize,
+        tokens: usize,
+    ) -> Result<Allowance, Refused> {
+        match &caller.name {
+            Some(name) if caller.grant.generation != Bounds::default() => {
+                self.generation.promise(name, caller.grant.generation, answers, prompt, tokens)
+            }
+            _ => Ok(Allowance::unbounded()),
         }
     }
 }
@@ -363,7 +430,12 @@ impl Grant {
     /// Without a policy: every model, at any rate. Not to load and unload: whoever may is to be named.
     fn usual() -> Self {
         let any = Pattern { text: String::new(), prefix: true };
-        Self { models: vec![any], may: vec![Action::Infer, Action::Unlock], rate: None }
+        Self {
+            models: vec![any],
+            may: vec![Action::Infer, Action::Unlock],
+            rate: None,
+            generation: Bounds::default(),
+        }
     }
 }
 
@@ -379,7 +451,13 @@ impl Refused {
         match self {
             Self::Missing | Self::Unknown | Self::Jwt(_) => (401, "unauthorized"),
             Self::Forbidden(_) => (403, "forbidden"),
-            Self::RateLimited { .. } | Self::Crowded { .. } => (429, "rate-limited"),
+            Self::RateLimited { .. } | Self::TokensSpent { .. } | Self::Crowded { .. } => {
+                (429, "rate-limited")
+            }
+            Self::Budget { .. } => (400, "prompt-too-long"),
+            // In vain, however often it is asked.
+            Self::Answers { wanted, most } if wanted > most => (400, "generation-invalid"),
+            Self::Answers { .. } => (429, "rate-limited"),
             Self::Unavailable { .. } => (503, "auth-unavailable"),
         }
     }
@@ -395,7 +473,12 @@ impl Refused {
                 Some(format!("Bearer error=\"invalid_token\", error_description=\"{description}\""))
             }
             Self::Forbidden(_) => Some("Bearer error=\"insufficient_scope\"".into()),
-            Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Crowded { .. } => None,
+            Self::Unavailable { .. }
+            | Self::RateLimited { .. }
+            | Self::TokensSpent { .. }
+            | Self::Budget { .. }
+            | Self::Answers { .. }
+            | Self::Crowded { .. } => None,
         }
     }
 
@@ -404,8 +487,16 @@ impl Refused {
         match self {
             Self::Unavailable { retry_after, .. }
             | Self::RateLimited { retry_after, .. }
+            | Self::TokensSpent { retry_after, .. }
             | Self::Crowded { retry_after } => Some(seconds(*retry_after)),
-            Self::Missing | Self::Unknown | Self::Jwt(_) | Self::Forbidden(_) => None,
+            // How long an answer takes is not known.
+            Self::Answers { wanted, most } if wanted <= most => Some(1),
+            Self::Answers { .. }
+            | Self::Budget { .. }
+            | Self::Missing
+            | Self::Unknown
+            | Self::Jwt(_)
+            | Self::Forbidden(_) => None,
         }
     }
 }
@@ -446,6 +537,7 @@ fn plain_tokens(path: &Path) -> Result<Vec<[u8; 32]>, AuthError> {
     Ok(digests)
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
 /// Subjects of an issuer whose requests can be counted at a time.
 const MAX_SUBJECTS: usize = 1 << 16;
 

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Action, AuthError, Caller, Grant, Pattern, Policy, Token, Via,
+    allowance::Bounds,
     jwks::{self, JwksError, KeySet, Keys, Remote},
     jwt::Expected,
     limit::Rate,
@@ -172,7 +173,10 @@ pub fn parse(text: &str) -> Result<PolicyText, FileError> {
         if !entry.token_sha256.0.iter().all(|hash| hashes.insert(*hash)) {
             return Err(FileError::Twice { place, what: "token_sha256" });
         }
-        let grant = grant(&place, entry.models, entry.may, entry.requests_per_minute, entry.burst)?;
+        let generation =
+            Bounds { tokens_per_minute: entry.tokens_per_minute, answers_at_once: entry.answers_at_once };
+        let rate = (entry.requests_per_minute, entry.burst);
+        let grant = grant(&place, entry.models, entry.may, rate, generation)?;
         callers.push(ParsedCaller { name: entry.name, tokens: entry.token_sha256.0, grant });
     }
     let oidc = file.oidc.map(oidc).transpose()?;
@@ -196,6 +200,8 @@ struct CallerEntry {
     may: Option<Vec<Action>>,
     requests_per_minute: Option<NonZeroU32>,
     burst: Option<NonZeroU32>,
+    tokens_per_minute: Option<NonZeroU32>,
+    answers_at_once: Option<NonZeroU32>,
 }
 
 #[derive(Deserialize)]
@@ -225,6 +231,8 @@ struct RuleEntry {
     may: Option<Vec<Action>>,
     requests_per_minute: Option<NonZeroU32>,
     burst: Option<NonZeroU32>,
+    tokens_per_minute: Option<NonZeroU32>,
+    answers_at_once: Option<NonZeroU32>,
 }
 
 /// Those of RFC 7518 and RFC 8037 that sign with a private key: neither `none`, nor HMAC, whose key an issuer would share.
@@ -354,7 +362,10 @@ fn rule(index: usize, entry: RuleEntry) -> Result<Rule, FileError> {
     let name = entry.name.unwrap_or_else(|| "{sub}".into());
     check_name(&place, &name)?;
     let name = Template::parse(&name).ok_or(FileError::Name { place: place.clone(), found: name })?;
-    let grant = grant(&place, entry.models, entry.may, entry.requests_per_minute, entry.burst)?;
+    let generation =
+        Bounds { tokens_per_minute: entry.tokens_per_minute, answers_at_once: entry.answers_at_once };
+    let rate = (entry.requests_per_minute, entry.burst);
+    let grant = grant(&place, entry.models, entry.may, rate, generation)?;
     Ok(Rule { matches, name, grant: Arc::new(grant) })
 }
 
@@ -362,8 +373,8 @@ fn grant(
     place: &str,
     models: Option<Vec<Pattern>>,
     may: Option<Vec<Action>>,
-    per_minute: Option<NonZeroU32>,
-    burst: Option<NonZeroU32>,
+    rate: (Option<NonZeroU32>, Option<NonZeroU32>),
+    generation: Bounds,
 ) -> Result<Grant, FileError> {
     let place = || place.to_owned();
     let models = models.unwrap_or_else(|| vec![Pattern { text: String::new(), prefix: true }]);
@@ -373,7 +384,7 @@ fn grant(
             return Err(FileError::EmptyList { place: place(), key });
         }
     }
-    let rate = match (per_minute, burst) {
+    let rate = match rate {
         (None, None) => None,
         (None, Some(_)) => return Err(FileError::BurstAlone { place: place() }),
         // Six seconds' worth.
@@ -382,7 +393,7 @@ fn grant(
             Some(Rate { per_minute, burst: burst.unwrap_or(usual) })
         }
     };
-    Ok(Grant { models, may, rate })
+    Ok(Grant { models, may, rate, generation })
 }
 
 fn check_name(place: &str, name: &str) -> Result<(), FileError> {

@@ -1,4 +1,4 @@
-//! Requests per minute and caller: a token bucket, kept as the time at which it will be full again.
+//! So much per minute and caller, of requests or tokens: a bucket, kept as the time at which it will be full again.
 
 use std::{
     collections::HashMap,
@@ -7,10 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Refused;
 use crate::clock::Later;
 
-/// How often a caller may ask.
+/// How much a caller may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
     /// In the long run.
@@ -19,7 +18,24 @@ pub(super) struct Rate {
     pub(super) burst: NonZeroU32,
 }
 
-/// Counts requests by caller; holds at most so many callers.
+/// Why nothing was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// More than can be had at once.
+    Never,
+    /// More than there is now.
+    For {
+        /// When there will be enough.
+        retry_after: Duration,
+    },
+    /// More callers have a rate to be kept than there is room for.
+    Crowded {
+        /// When there may be room.
+        retry_after: Duration,
+    },
+}
+
+/// Counts by caller; holds at most so many callers.
 pub(super) struct Limiter {
     capacity: usize,
     table: Mutex<Table>,
@@ -34,14 +50,10 @@ struct Table {
 }
 
 impl Rate {
-    /// Time for one request's place to come back.
-    fn interval(self) -> Duration {
-        MINUTE.checked_div(self.per_minute.get()).unwrap_or(MINUTE)
-    }
-
-    /// How far ahead of now the bucket may be promised full, and one more be taken.
-    fn slack(self) -> Duration {
-        self.interval().saturating_mul(self.burst.get() - 1)
+    /// Time in which `amount` comes back.
+    fn time_of(self, amount: u32) -> Duration {
+        let nanos = MINUTE.as_nanos().saturating_mul(u128::from(amount)) / u128::from(self.per_minute.get());
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
@@ -50,8 +62,14 @@ impl Limiter {
         Self { capacity, table: Mutex::default() }
     }
 
-    /// Counts a request of `name` at `now`, which never runs backwards.
-    pub(super) fn admit(&self, name: &Arc<str>, rate: Rate, now: Instant) -> Result<(), Refused> {
+    /// Counts `amount` for `name` at `now`, which never runs backwards.
+    ///
+    /// # Errors
+    /// [`Full`]: nothing was counted.
+    pub(super) fn take(&self, name: &Arc<str>, rate: Rate, amount: u32, now: Instant) -> Result<(), Full> {
+        if amount > rate.burst.get() {
+            return Err(Full::Never);
+        }
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let full = match table.full.get(name) {
             Some(full) => (*full).max(now),
@@ -60,17 +78,28 @@ impl Limiter {
                 now
             }
         };
-        let ahead = full.saturating_duration_since(now);
-        if ahead > rate.slack() {
-            let retry_after = ahead.saturating_sub(rate.slack());
-            return Err(Refused::RateLimited { per_minute: rate.per_minute.get(), retry_after });
+        let ahead = full.saturating_duration_since(now).saturating_add(rate.time_of(amount));
+        if let Some(retry_after) =
+            ahead.checked_sub(rate.time_of(rate.burst.get())).filter(|wait| !wait.is_zero())
+        {
+            return Err(Full::For { retry_after });
         }
-        table.full.insert(Arc::clone(name), full.later(rate.interval()));
+        table.full.insert(Arc::clone(name), full.later(rate.time_of(amount)));
         Ok(())
     }
 
+    /// Gives back what was counted and not needed.
+    pub(super) fn give_back(&self, name: &Arc<str>, rate: Rate, amount: u32) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(full) = table.full.get_mut(name)
+            && let Some(sooner) = full.checked_sub(rate.time_of(amount))
+        {
+            *full = sooner;
+        }
+    }
+
     /// Forgets full buckets, which says nothing about their callers; when all are in use, refuses rather than forgets.
-    fn make_room(&self, table: &mut Table, now: Instant) -> Result<(), Refused> {
+    fn make_room(&self, table: &mut Table, now: Instant) -> Result<(), Full> {
         if table.full.len() < self.capacity {
             return Ok(());
         }
@@ -79,7 +108,7 @@ impl Limiter {
             table.full.retain(|_, full| *full > now);
             table.swept = Some(now);
         }
-        if table.full.len() < self.capacity { Ok(()) } else { Err(Refused::Crowded { retry_after: SWEEP }) }
+        if table.full.len() < self.capacity { Ok(()) } else { Err(Full::Crowded { retry_after: SWEEP }) }
     }
 }
 
@@ -101,12 +130,11 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let (limiter, alice, start) = (Limiter::new(9), name("alice"), Instant::now());
-        let at = |ms| limiter.admit(&alice, rate(60, 3), start + Duration::from_millis(ms));
+        let at = |ms| limiter.take(&alice, rate(60, 3), 1, start + Duration::from_millis(ms));
         for _ in 0..3 {
             at(0).unwrap();
         }
-        let Err(Refused::RateLimited { per_minute: 60, retry_after }) = at(0) else { panic!() };
-        assert_eq!(retry_after, Duration::from_secs(1));
+        assert_eq!(at(0), Err(Full::For { retry_after: Duration::from_secs(1) }));
         at(999).unwrap_err();
         at(1000).unwrap();
         at(1500).unwrap_err();
@@ -116,20 +144,33 @@ mod tests {
         }
         at(1_000_000).unwrap_err();
         // Another's requests count for themselves.
-        limiter.admit(&name("bob"), rate(60, 1), start + Duration::from_secs(1000)).unwrap();
+        limiter.take(&name("bob"), rate(60, 1), 1, start + Duration::from_secs(1000)).unwrap();
+    }
+
+    #[test]
+    fn what_costs_more_takes_more_and_is_given_back() {
+        let (limiter, alice, start) = (Limiter::new(9), name("alice"), Instant::now());
+        let take = |amount, s| limiter.take(&alice, rate(600, 600), amount, start + Duration::from_secs(s));
+        assert_eq!(take(601, 0), Err(Full::Never));
+        take(500, 0).unwrap();
+        assert_eq!(take(200, 0), Err(Full::For { retry_after: Duration::from_secs(10) }));
+        limiter.give_back(&alice, rate(600, 600), 400);
+        take(500, 0).unwrap();
+        assert_eq!(take(1, 0), Err(Full::For { retry_after: Duration::from_millis(100) }));
+        take(600, 60).unwrap();
     }
 
     #[test]
     fn when_all_places_are_in_use_new_callers_wait() {
         let (limiter, start) = (Limiter::new(2), Instant::now());
-        let at = |who: &str, s| limiter.admit(&name(who), rate(1, 1), start + Duration::from_secs(s));
+        let at = |who: &str, s| limiter.take(&name(who), rate(1, 1), 1, start + Duration::from_secs(s));
         at("a", 0).unwrap();
         at("b", 30).unwrap();
-        assert!(matches!(at("c", 40), Err(Refused::Crowded { .. })));
+        assert!(matches!(at("c", 40), Err(Full::Crowded { .. })));
         // Those that are there are still counted, not forgotten.
-        assert!(matches!(at("a", 40), Err(Refused::RateLimited { .. })));
+        assert!(matches!(at("a", 40), Err(Full::For { .. })));
         // The first has its whole bucket back: forgetting it changes nothing.
         at("c", 61).unwrap();
-        assert!(matches!(at("a", 62), Err(Refused::Crowded { .. })));
+        assert!(matches!(at("a", 62), Err(Full::Crowded { .. })));
     }
 }

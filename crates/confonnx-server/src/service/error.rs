@@ -15,6 +15,11 @@ pub(super) trait WireError: Error + Send + Sync {
     /// HTTP status and the body's `code`.
     fn wire(&self) -> (u16, &'static str);
 
+    /// The value of `retry-after` in seconds, if it has one.
+    fn retry_after(&self) -> Option<u64> {
+        None
+    }
+
     /// The body, where it is not [`ErrorBody`](confonnx_protocol::oip::ErrorBody)'s.
     fn body(&self) -> Option<serde_json::Value> {
         None

@@ -372,11 +372,16 @@ pub(super) fn failure(error: &InnerError, notes: Notes) -> Answer {
             if let Some(challenge) = refused.challenge() {
                 head.fields.push("www-authenticate", challenge);
             }
-            if let Some(seconds) = refused.retry_after() {
-                head.fields.push("retry-after", seconds.to_string());
-            }
         }
         _ => {}
+    }
+    let retry_after = match error {
+        InnerError::Refused(refused) => refused.retry_after(),
+        InnerError::Resource(error) => error.retry_after(),
+        _ => None,
+    };
+    if let Some(seconds) = retry_after {
+        head.fields.push("retry-after", seconds.to_string());
     }
     let own = match error {
         InnerError::Resource(error) => error.body().map(|body| body.to_string().into_bytes()),

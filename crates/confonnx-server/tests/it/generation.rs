@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use confonnx_attest::Digest;
 use confonnx_client::{Chat, Client, ClientError, Options, Request};
 use confonnx_engine::{LoadedModel, ModelOptions};
 use confonnx_generate::{
@@ -17,6 +18,7 @@ use confonnx_protocol::{Aead, Kem};
 use confonnx_server::generation::{Generator, Sink};
 use getrandom::rand_core::{TryCryptoRng, TryRng};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::harness::*;
 
@@ -276,6 +278,50 @@ async fn an_answer_that_has_to_be_json_is() {
     assert!(
         answer["choices"][0]["message"]["content"].as_str().unwrap().trim_start().chars().all(|c| c == '{')
     );
+}
+
+#[tokio::test]
+async fn a_caller_has_so_many_answers_and_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("auth.toml");
+    let hash = |token: &str| Digest(Sha256::digest(token).into());
+    let policy = format!(
+        "[[caller]]\nname = \"alice\"\ntoken_sha256 = \"{}\"\ntokens_per_minute = 100\nanswers_at_once = 1\n\
+         [[caller]]\nname = \"bob\"\ntoken_sha256 = \"{}\"\n",
+        hash("alice"),
+        hash("bob")
+    );
+    std::fs::write(&path, policy).unwrap();
+    let server = start_with(config("decoder", |settings| settings.auth_file = Some(path))).await;
+    let client = |token: &str| {
+        let mut options = Options::default();
+        options.auth_key = Some(token.into());
+        server.client(options)
+    };
+    let (alice, bob) = (client("alice"), client("bob"));
+    let (status, answer) = ask(&alice, CHAT, hello(json!({ "n": 2 }))).await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("generation-invalid")), "{answer}");
+    let (status, answer) = ask(&alice, CHAT, hello(json!({ "max_tokens": 100 }))).await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")), "{answer}");
+    let mut spent = 0;
+    let refused = loop {
+        let response = alice.request(request(CHAT, &hello(json!({ "seed": 1 })))).await.unwrap();
+        let answer: Value = serde_json::from_slice(response.body()).unwrap();
+        if response.status() != 200 {
+            break (response, answer);
+        }
+        spent += answer["usage"]["total_tokens"].as_u64().unwrap();
+        assert!(spent < 150, "what came back meanwhile is not that much");
+    };
+    assert!(spent > 50, "{spent}");
+    assert_eq!((refused.0.status(), &refused.1["error"]["type"]), (429, &json!("rate_limit_error")));
+    let wait: u64 =
+        std::str::from_utf8(refused.0.fields().get("retry-after").unwrap()).unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    // Nobody else's.
+    for _ in 0..4 {
+        assert_eq!(ask(&bob, CHAT, hello(json!({ "n": 2, "max_tokens": 50 }))).await.0, 200);
+    }
 }
 
 #[tokio::test]

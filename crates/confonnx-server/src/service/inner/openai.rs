@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use confonnx_generate::{
     constrain::ConstraintError,
-    decode::{Order, Refused},
+    decode::{Event, Order, Refused},
     openai::{Format, Kind, Prompt, Request, RequestError, Writer, models},
     text::{Text, TextError},
 };
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use self::sink::{Streamed, Whole};
 use super::{Answer, Call, LetsIn, Row, Runs, Subject};
 use crate::{
-    auth::Action,
-    generation::Generator,
+    auth::{self, Action, Allowance},
+    generation::Sink,
     random,
     service::error::{InnerError, WireError},
 };
@@ -69,6 +69,8 @@ enum GenerateError {
     Text(#[from] TextError),
     #[error(transparent)]
     Refused(#[from] Refused),
+    #[error(transparent)]
+    NotAllowed(#[from] auth::Refused),
     #[error(
         "the model {model:?} answers no prompts; expected a model with a cache of keys and values, and with its tokenizer in it \
          (confonnx annotate --text)"
@@ -88,7 +90,16 @@ impl WireError for GenerateError {
             Self::Text(_) => (400, "prompt-invalid"),
             Self::Refused(Refused::TooLong { .. }) => (400, "prompt-too-long"),
             Self::Refused(Refused::Busy { .. }) => (429, "generation-busy"),
+            Self::NotAllowed(refused) => refused.wire(),
             Self::NotGenerative { .. } => (400, "model-not-generative"),
+        }
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::NotAllowed(refused) => refused.retry_after(),
+            Self::Refused(Refused::Busy { .. }) => Some(1),
+            _ => None,
         }
     }
 
@@ -96,7 +107,7 @@ impl WireError for GenerateError {
         let request = match self {
             Self::Request(request) => request.clone(),
             Self::Form(_) => RequestError::of("response_format", "invalid_value", self.to_string()),
-            Self::Refused(Refused::TooLong { .. }) => {
+            Self::Refused(Refused::TooLong { .. }) | Self::NotAllowed(auth::Refused::Budget { .. }) => {
                 RequestError::new("context_length_exceeded", self.to_string())
             }
             other => RequestError::new(other.wire().1, other.to_string()),
@@ -123,7 +134,9 @@ fn generate(call: &Call<'_>, kind: Kind) -> Result<Answer, InnerError> {
     };
     let now = call.received.0;
     let prompts = prompts(generator.text(), &request, now)?;
-    let begun = begin(generator, &request, prompts)?;
+    let orders = orders(generator.text(), &request, prompts)?;
+    let allowance = Arc::new(allowance(call, &orders)?);
+    let begun = generator.begin(orders).map_err(GenerateError::from)?;
     let fingerprint: String =
         served.claim.sha256.map(|hash| hash.to_string().chars().take(16).collect()).unwrap_or_default();
     let writer = Writer::new(kind, &id(), now, &request.model, &fingerprint);
@@ -131,12 +144,12 @@ fn generate(call: &Call<'_>, kind: Kind) -> Result<Answer, InnerError> {
     Ok(if request.stream {
         call.stream("text/event-stream", move |stream| {
             let shared = Streamed::new(stream, writer, answers, request.stream_usage);
-            begun.give(|index| shared.of(index, Arc::clone(&text)));
+            begun.give(|index| counted(&allowance, shared.of(index, Arc::clone(&text))));
         })
     } else {
         call.stream("application/json", move |stream| {
             let shared = Whole::new(stream, writer, answers);
-            begun.give(|index| shared.of(index, Arc::clone(&text)));
+            begun.give(|index| counted(&allowance, shared.of(index, Arc::clone(&text))));
         })
     })
 }
@@ -161,18 +174,38 @@ fn prompts(text: &Text, request: &Request, now: u64) -> Result<Vec<Erased<Vec<u3
     }
 }
 
-fn begin(
-    generator: &Generator,
+/// What the caller is promised for `orders`.
+fn allowance(call: &Call<'_>, orders: &[Order]) -> Result<Allowance, GenerateError> {
+    let prompts = orders.iter().map(|order| order.prompt.len()).fold(0, usize::saturating_add);
+    let answers = orders.iter().filter_map(|order| order.max_tokens).fold(0, usize::saturating_add);
+    Ok(call.service.auth().promise(call.caller, orders.len(), prompts, answers)?)
+}
+
+/// Counts an answer's tokens on their way to `sink`.
+fn counted(allowance: &Arc<Allowance>, sink: Box<dyn Sink>) -> Box<dyn Sink> {
+    struct Counted(Arc<Allowance>, Box<dyn Sink>);
+    impl Sink for Counted {
+        fn take(&mut self, event: &Event) -> bool {
+            self.0.spend();
+            self.1.take(event)
+        }
+    }
+    Box::new(Counted(Arc::clone(allowance), sink))
+}
+
+/// What the model is to answer to each of `prompts`.
+fn orders(
+    text: &Text,
     request: &Request,
     prompts: Vec<Erased<Vec<u32>>>,
-) -> Result<crate::generation::Begun, GenerateError> {
-    let choices = request.overrides.over(&generator.text().facts().defaults);
+) -> Result<Vec<Order>, GenerateError> {
+    let choices = request.overrides.over(&text.facts().defaults);
     let form = match &request.format {
         Format::Text => None,
         Format::Json => Some(json!({ "type": "object" })),
         Format::Schema(schema) => Some(schema.clone()),
     };
-    let constraint = form.map(|schema| generator.text().constraint(&schema)).transpose()?;
+    let constraint = form.map(|schema| text.constraint(&schema)).transpose()?;
     let seed = request.seed.unwrap_or_else(|| u64::from_le_bytes(random::bytes()));
     let order = |prompt: &Erased<Vec<u32>>, answer: u64| Order {
         prompt: prompt.clone(),
@@ -183,9 +216,7 @@ fn begin(
         constraint: constraint.clone(),
     };
     let each = 0..request.answers as u64;
-    let orders =
-        prompts.iter().flat_map(|prompt| each.clone().map(move |answer| order(prompt, answer))).collect();
-    Ok(generator.begin(orders)?)
+    Ok(prompts.iter().flat_map(|prompt| each.clone().map(move |answer| order(prompt, answer))).collect())
 }
 
 /// 128 random bits.
