@@ -30,11 +30,13 @@ export class Tensor {
 
 /** One check of an attestation. */
 export interface Check {
-  readonly step: "genuine" | "trusted" | string;
+  /** `verify`: is the evidence genuine? `appraise`: is what it proves what was asked for? */
+  readonly step: "verify" | "appraise";
   readonly name: string;
   readonly expected: string;
   readonly found: string;
-  readonly outcome: "passed" | "failed" | "undecided" | "info";
+  /** `info`: nothing was expected; `notable`: neither, of a setting that is not as it is by default. */
+  readonly outcome: "passed" | "failed" | "undecided" | "info" | "notable";
 }
 
 /** What a server proved. */
@@ -177,5 +179,5 @@ export class Client {
 /** Loads the WebAssembly, once: from the file in the package, or from what is given. */
 export function load(source?: URL | string | Response | BufferSource | WebAssembly.Module): Promise<void>;
 
-/** A client of the server at `url`. No network until the first call. */
+/** A client of the server at `url`, which is not asked before the first call. The WebAssembly is loaded if it was not yet. */
 export function connect(url: string | URL, options?: ClientOptions): Promise<Client>;

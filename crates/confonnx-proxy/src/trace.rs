@@ -117,7 +117,8 @@ struct Parent {
     sampled: bool,
 }
 
-/// `00-<trace>-<span>-<flags>`; what has another form is passed over, as W3C has it.
+/// `<version>-<trace>-<span>-<flags>`, of version 00 nothing more and of later ones what they like; what has another form is
+/// passed over, as W3C has it.
 fn parent(fields: &HeaderMap) -> Option<Parent> {
     let mut parts = fields.get("traceparent")?.to_str().ok()?.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -155,7 +156,8 @@ fn method(method: &Method) -> &str {
     if KNOWN.contains(method) { method.as_str() } else { "_OTHER" }
 }
 
-/// The path without names, so that there are few; what is no path of these APIs is none.
+/// The path with names replaced by what they name and unknown words by one word, so that there are few routes; eight segments
+/// at most.
 fn route(path: &str) -> String {
     let mut route = String::new();
     let mut before = "";

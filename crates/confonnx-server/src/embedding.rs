@@ -219,7 +219,8 @@ impl Column {
 }
 
 impl Output {
-    /// Published encoders call them so.
+    /// By the names that published encoders give their outputs: each token's vectors if there is a pooling to apply and such an
+    /// output (or a first one of that rank), else `sentence_embedding`.
     fn of(outputs: &[TensorInfo], pooling: bool) -> Option<Self> {
         let size = |info: &TensorInfo| info.shape.last().and_then(|size| usize::try_from(*size).ok());
         let is = |info: &TensorInfo, rank: usize| info.dtype == DataType::Fp32 && info.shape.len() == rank;

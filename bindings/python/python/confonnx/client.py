@@ -86,11 +86,11 @@ class ModelState:
 
     name: str
     version: str | None
-    """`None` where no version is found."""
+    """`None` where the model's folder cannot be used as a whole, such as one without versions."""
     state: str
     """`READY`, `LOADING` or `UNAVAILABLE`."""
     reason: str
-    """Why it is not ready; empty when it is."""
+    """Why it is not ready; or, of one that is, why its changed files are not served. Else empty."""
 
     @property
     def ready(self) -> bool:

@@ -17,7 +17,8 @@ class Check(NamedTuple):
     found: str
     """What the server's document or its evidence says."""
     outcome: str
-    """`passed`, `failed`, `undecided` when what it takes to decide is absent, or `info` when nothing was expected."""
+    """`passed`, `failed`, `undecided` when what it takes to decide is absent, `info` when nothing was expected, or `notable`
+    when nothing was expected of a setting that is not as it is by default."""
 
 
 class ConfonnxError(Exception):

@@ -10,7 +10,8 @@ use crate::list::at_least_one;
 use crate::shown::shown;
 use crate::{EnclaveHash, Verdict};
 
-/// The `[snp]` section of a policy. A list that is not given accepts any value, which the verdict then states.
+/// The `[snp]` section of a policy. A list that is not given accepts any value, which the verdict then
+/// states; but for `vmpl`, which is then 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {

@@ -8,7 +8,8 @@ use crate::dcap::{CLOUD_EVALUATION, PlatformPolicy, STRICT_EVALUATION, TcbStatus
 use crate::list::at_least_one;
 use crate::{EnclaveHash, Hex, Verdict, digest};
 
-/// The `[tdx]` section of a policy. In each list of values one has to match; an empty one expects nothing.
+/// The `[tdx]` section of a policy. In each list of values one has to match; a list that is not given expects
+/// nothing, but for `mr_service_td`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
@@ -40,7 +41,7 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub mr_owner_config: Vec<Hex<48>>,
     /// MR_SERVICETD and, where the quote has it, CUR_SERVICE_TD_HASH: the service trust domains that may be bound to this
-    /// one, and read and write it. With an empty list none may be.
+    /// one, and read and write it. If the list is empty or not given, none may be.
     pub mr_service_td: Vec<Hex<48>>,
     /// Extended features that the trust domain may use (XFAM), as the quote has them: little-endian.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]

@@ -3,8 +3,8 @@
 use super::{Check, Outcome, Step, Verdict};
 
 impl Verdict {
-    /// The checks as a table, grouped by step, and apart what the policy does not judge; its lines at most `width` columns wide where that can be (`None`: as long
-    /// as they come). A check takes one line, or two with expected and found when it did not pass.
+    /// The checks as a table, grouped by step, and apart what the policy does not judge; its lines at most `width` columns wide
+    /// where that can be (`None`: as long as they come). A check takes one line, or two with expected and found when it did not pass.
     pub fn table(&self, width: Option<usize>) -> String {
         let names = self.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
         let mut lines = Vec::new();

@@ -2,7 +2,7 @@
 
 use confonnx_tensor::Erased;
 
-/// Which.
+/// Which of the tokens' vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
     /// The mean of all.
@@ -24,7 +24,8 @@ pub struct Hidden<'h> {
     pub size: usize,
 }
 
-/// The vector of each row, whose text has as many tokens as `lengths` says; none if there are fewer numbers than that.
+/// The vector of each row, whose text has as many tokens as `lengths` says; none if that
+/// does not fit `hidden`.
 pub fn pooled(pooling: Pooling, hidden: Hidden<'_>, lengths: &[usize]) -> Option<Vec<Erased<Vec<f32>>>> {
     let vector = hidden.size.checked_mul(size_of::<f32>()).filter(|bytes| *bytes > 0)?;
     let row = vector.checked_mul(hidden.width).filter(|bytes| *bytes > 0)?;

@@ -110,7 +110,7 @@ fn pooling(config: &Value) -> Result<Pooling, FilesError> {
     }
 }
 
-/// The least of what the files say.
+/// The most tokens of a text: `max_seq_length` if it is said, else the least of what the other files say.
 fn most(sentence_bert: &Value, tokenizer_config: &Value, config: &Value) -> Option<usize> {
     let said = |config: &Value, key: &str| {
         // A tokenizer without a limit says 10^30.

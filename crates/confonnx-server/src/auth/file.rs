@@ -50,8 +50,8 @@ pub enum FileError {
         /// The name.
         found: String,
     },
-    /// Two callers have one name, or one token.
-    #[error("{place}: its {what} is that of another caller too")]
+    /// A name or a token is there twice.
+    #[error("{place}: its {what} is there twice, in this caller or another; expected each once")]
     Twice {
         /// The caller.
         place: String,
@@ -235,7 +235,8 @@ struct RuleEntry {
     answers_at_once: Option<NonZeroU32>,
 }
 
-/// Those of RFC 7518 and RFC 8037 that sign with a private key: neither `none`, nor HMAC, whose key an issuer would share.
+/// Those of RFC 7518 and RFC 8037 that sign with a private key, but for ES512, which the library lacks: neither `none`, nor
+/// HMAC, whose key an issuer would share.
 #[derive(Clone, Copy, Deserialize)]
 enum AlgorithmName {
     RS256,

@@ -14,7 +14,7 @@ pub(super) type Slots = BTreeMap<String, BTreeMap<u64, Arc<Slot>>>;
 pub struct Entry {
     /// The model.
     pub name: String,
-    /// Its version; absent where none could be found.
+    /// Its version; absent where the reason is about the model's folder as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// `READY`, `LOADING` or `UNAVAILABLE`.

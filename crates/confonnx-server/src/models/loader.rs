@@ -72,7 +72,8 @@ impl Loader {
 
     /// Loads a model, unless it is encrypted: then it is locked.
     ///
-    /// Every byte is read once: what is hashed is what runs.
+    /// A plain model is read once: what is hashed is what runs. An encrypted one is read again when its key comes,
+    /// and refused if it is not the same then.
     pub(super) fn open(&self, place: &Place) -> Result<Slot, LoadError> {
         if place.path.is_dir() {
             return Err(LoadError::Folder);

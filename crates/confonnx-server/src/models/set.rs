@@ -18,7 +18,7 @@ use crate::metrics::{Family, model_label};
 pub struct Set {
     pub(super) slots: Slots,
     index: Vec<Entry>,
-    /// The first version that should be served and is not.
+    /// The first version, by name, that should be served and is not.
     lacking: Option<Absent>,
 }
 
@@ -90,7 +90,7 @@ impl Set {
         self.lacking.as_ref()
     }
 
-    /// The model of that name; without a version the highest one that is not locked.
+    /// The model of that name; without a version the highest one that runs, or else the highest one.
     pub fn look(&self, name: &str, version: Option<&str>) -> Option<&Arc<Slot>> {
         let versions = self.slots.get(name)?;
         let Some(version) = version else {
@@ -108,7 +108,8 @@ impl Set {
         self.look(name, version).ok_or_else(|| self.absent(name, version))
     }
 
-    /// The locked model of that name; without a version the highest one that is locked, or that there is.
+    /// The model of that name, to unlock it: without a version the highest one that is locked, else as [`look`](Self::look) has
+    /// it. With a version that one, locked or not.
     pub fn look_locked(&self, name: &str, version: Option<&str>) -> Option<&Arc<Slot>> {
         let versions = self.slots.get(name).filter(|_| version.is_none());
         let locked =

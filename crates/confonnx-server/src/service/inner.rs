@@ -138,7 +138,7 @@ pub(super) enum Content {
 pub(super) trait Series: Send {
     /// What runs.
     fn model(&self) -> &Arc<LoadedModel>;
-    /// The tensors of the next run and the outputs that are wanted; none if there is no more to run.
+    /// The tensors of the next run and the outputs that are wanted; none after the last run.
     fn next(&self) -> Option<(Erased<Tensors>, Vec<String>)>;
     /// What the model gave.
     ///
