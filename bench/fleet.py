@@ -44,7 +44,7 @@ class Joined:
     all_s: float
     """Until the last had the secret."""
     most_joins: int
-    """That one member let in."""
+    """The most members that one member let in."""
     most_open: int
     """Challenges open at one member."""
     evicted: int

@@ -117,7 +117,7 @@ def test_securesystemslib_verifies_the_provenance(release: Release) -> None:
     public = serialization.load_pem_public_key(release.public.read_bytes())
     assert isinstance(public, ec.EllipticCurvePublicKey)
     key = SSlibKey.from_crypto(public)
-    # It looks keys up by their name, which is no part of what is signed.
+    # The verifier looks keys up by their name, which is no part of what is signed.
     given["signatures"][0]["keyid"] = key.keyid
     envelope = Envelope.from_dict(given)
     assert envelope.verify([key], threshold=1)

@@ -85,7 +85,7 @@ class Ingress:
 
 
 class Nginx(Ingress):
-    """Its file is written anew when pods become ready or stop being so, as an ingress controller does."""
+    """nginx, whose file is written anew when pods become ready or stop being so, as an ingress controller does."""
 
     def command(self) -> list[str]:
         program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -168,7 +168,7 @@ class Controller(Nginx):
 
 
 class Envoy(Ingress):
-    """It asks DNS, which is told of the pods as that of a cluster is. With the chart's HTTPRoute, by its rule."""
+    """Envoy, which asks DNS, which is told of the pods as that of a cluster is. With the chart's HTTPRoute, by its rule."""
 
     def __init__(self, pods: StatefulSet, folder: Path, route: Object | None = None) -> None:
         self.route = route

@@ -60,7 +60,7 @@ def test_the_preset_of_azure_has_the_resource_that_the_plugin_offers() -> None:
     spec, mine = plugin["spec"]["template"]["spec"], preset("aks")
     [device] = [yaml.safe_load(argument) for argument in spec["containers"][0]["args"] if argument.startswith("{")]
     assert f"squat.ai/{device['name']}" in mine["resources"]["limits"]
-    # It runs where the servers do.
+    # The command runs where the servers do.
     assert spec["nodeSelector"] == mine["nodeSelector"] and spec["tolerations"] == mine["tolerations"]
 
 

@@ -13,7 +13,7 @@ use rand_core::{Infallible, TryCryptoRng, TryRng};
 
 const NOW: UnixTime = UnixTime(1_795_426_200);
 
-/// That of vectors/session, after it granted their resumption.
+/// The server of vectors/session, after it granted their resumption.
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     let (day, resumption) =
         (Duration::from_secs(86_400), ResumptionLimits { max: 16, lifetime: Duration::from_secs(600) });

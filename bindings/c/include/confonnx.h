@@ -204,10 +204,10 @@ const char *confonnx_outputs_name(const ConfonnxOutputs *outputs, size_t index);
 /* NumPy's name of its type, `string` for strings; null if there are not so many outputs. */
 const char *confonnx_outputs_dtype(const ConfonnxOutputs *outputs, size_t index);
 
-/* Its lengths, outermost first, `rank` of them; null if there are not so many outputs. */
+/* The lengths of an output's dimensions, outermost first, `rank` of them; null if there are not so many outputs. */
 const uint64_t *confonnx_outputs_shape(const ConfonnxOutputs *outputs, size_t index, size_t *rank);
 
-/* Its values, `len` bytes in this machine's order; null if there are not so many outputs. Of strings see
+/* The values of an output, `len` bytes in this machine's order; null if there are not so many outputs. Of strings see
  * `confonnx_outputs_string`. */
 const uint8_t *confonnx_outputs_data(const ConfonnxOutputs *outputs, size_t index, size_t *len);
 
@@ -218,13 +218,13 @@ const uint8_t *confonnx_outputs_string(const ConfonnxOutputs *outputs, size_t in
 /* Frees a response. */
 void confonnx_response_free(ConfonnxResponse *response);
 
-/* Its status, which came sealed; 0 of a null pointer. */
+/* The status of a response, which came sealed; 0 of a null pointer. */
 uint16_t confonnx_response_status(const ConfonnxResponse *response);
 
 /* The value of the header field of that lower-case name; null if there is none. */
 const char *confonnx_response_field(const ConfonnxResponse *response, const char *name);
 
-/* Its body, of `len` bytes; null of a null pointer. */
+/* The body of a response, of `len` bytes; null of a null pointer. */
 const uint8_t *confonnx_response_body(const ConfonnxResponse *response, size_t *len);
 
 #ifdef __cplusplus

@@ -30,7 +30,7 @@ pub unsafe extern "C" fn confonnx_response_free(response: *mut ConfonnxResponse)
     unsafe { pointer::free(response) }
 }
 
-/// Its status, which came sealed; 0 of a null pointer.
+/// The status of a response, which came sealed; 0 of a null pointer.
 ///
 /// # Safety
 /// `response` is null, or was given out by this library and not freed.
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn confonnx_response_field(
     found.map_or(std::ptr::null(), |(_, value)| value.as_ptr())
 }
 
-/// Its body, of `len` bytes; null of a null pointer.
+/// The body of a response, of `len` bytes; null of a null pointer.
 ///
 /// # Safety
 /// `response` is null, or was given out by this library and not freed; `len` can be written to.

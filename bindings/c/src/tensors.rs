@@ -150,7 +150,7 @@ pub unsafe extern "C" fn confonnx_outputs_dtype(
     unsafe { output(outputs, index) }.map_or(std::ptr::null(), |output| output.dtype.as_ptr())
 }
 
-/// Its lengths, outermost first, `rank` of them; null if there are not so many outputs.
+/// The lengths of an output's dimensions, outermost first, `rank` of them; null if there are not so many outputs.
 ///
 /// # Safety
 /// `outputs` is null, or was given out by this library and not freed; `rank` can be written to.
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn confonnx_outputs_shape(
     unsafe { given(dims, rank) }
 }
 
-/// Its values, `len` bytes in this machine's order; null if there are not so many outputs. Of strings see
+/// The values of an output, `len` bytes in this machine's order; null if there are not so many outputs. Of strings see
 /// `confonnx_outputs_string`.
 ///
 /// # Safety

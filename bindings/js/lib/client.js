@@ -211,7 +211,7 @@ export class Client {
       clearTimeout(timer);
       options.signal?.removeEventListener("abort", stop);
       exchange.free();
-      // It may have been the one that attests.
+      // The request that was given up may have been the one that attests.
       this.#turn.wake();
     }
   }

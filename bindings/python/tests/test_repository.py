@@ -103,11 +103,11 @@ def test_a_pinned_client_refuses_a_model_that_was_exchanged(
     while follower.metadata()["versions"] != ["2"]:
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.1)
-    # Its key died with the set of models, so it looked again, and does not like what it sees.
+    # The client's key died with the set of models, so it attested again, and refuses what it sees.
     with pytest.raises(AttestationError, match="model"):
         right(pinned)
     assert follower.predict({"x": np.ones((1, 4), np.float32)})["y"].shape == (1, 3)
-    # Both versions, and it goes on with its own.
+    # The server has both versions, and the client goes on with its own.
     (repository / "digits/config.pbtxt").write_text("version_policy { all {} }")
     while len(follower.metadata()["versions"]) != 2:
         assert time.monotonic() < deadline, server.log.read_text()

@@ -191,7 +191,7 @@ impl Attested for Evidence {
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
-    /// Those of the processor's report.
+    /// The endorsements of the processor's report.
     fn endorsements(&self) -> Map<String, Value> {
         match &self.hardware {
             Hardware::Snp(evidence) => evidence.endorsements(),

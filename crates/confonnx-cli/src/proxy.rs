@@ -75,7 +75,7 @@ impl Proxy {
         let proxy = confonnx_proxy::Proxy::new(self.upstreams()?, settings);
         let proxy = Arc::new(proxy.traced(Traces::from_environment()?));
         let (listeners, url) = self.listeners().await?;
-        // It listens all the same, and refuses: servers may be started later.
+        // The proxy listens all the same, and refuses: servers may be started later.
         for (name, refused) in proxy.verify().await {
             complain(&format!("{name}: refused until it is what you expect: {refused}"));
         }

@@ -50,7 +50,7 @@ impl Top {
         );
         let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
         let ended = watch(&mut terminal, servers, interval);
-        // It is given back whatever happened.
+        // The terminal is given back whatever happened.
         ratatui::restore();
         ended
     }

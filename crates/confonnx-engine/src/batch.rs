@@ -285,7 +285,7 @@ impl Drop for Lead<'_> {
     }
 }
 
-/// Which neighbours run together: as many as have a size that is allowed, or one.
+/// Which neighbouring requests run together: as many as have an allowed number of rows in all, or one.
 fn groups(rows: &[usize], sizes: &[usize]) -> Vec<Range<usize>> {
     let (mut groups, mut start) = (Vec::new(), 0);
     while start < rows.len() {

@@ -36,7 +36,7 @@ macro_rules! with_element {
 /// A tensor whose bytes begin where those of every buffer of ONNX Runtime's own do. Some of its kernels, sums above all, take
 /// another path elsewhere, with other last bits: an answer must not depend on what comes before the tensor in a message.
 pub(crate) enum Aligned<'a> {
-    /// They were there already.
+    /// A tensor whose bytes began at such a place already.
     Borrowed(&'a Tensor<'a>),
     /// Copied, and scrubbed after use.
     Copied(&'a Tensor<'a>, Words),

@@ -19,7 +19,7 @@ pub struct TensorInfo {
 /// A model's inputs and outputs.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    /// Those that every request gives.
+    /// The inputs that every request gives.
     pub(crate) inputs: Vec<TensorInfo>,
     /// Initializers that a request may give another value for.
     pub(crate) optional: Vec<TensorInfo>,

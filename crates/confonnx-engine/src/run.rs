@@ -86,7 +86,7 @@ pub(crate) fn infer(
     // All outputs are computed, whichever are wanted: options that name some cannot be told to stop by another thread.
     let options = Arc::new(options);
     let stopped = Arc::clone(&options);
-    // It only sets a flag.
+    // To terminate only sets a flag.
     let stoppable = stop::stoppable(move || drop(stopped.terminate()));
     let results = session.run_with_options(values, &*options);
     drop(stoppable);

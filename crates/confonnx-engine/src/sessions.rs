@@ -178,10 +178,10 @@ pub(crate) fn make(
         // Idle threads that spin take the cores that open, run and seal other requests.
         .with_intra_op_spinning(width.spins)
         .map_err(setup)?
-        // From one operator to the next takes them less than this; longer, whoever they wait for was preempted.
+        // Threads wait less than this from one operator to the next, unless the thread that they wait for was preempted.
         .with_config_entry("session.intra_op.spin_duration_us", "50")
         .map_err(setup)?
-        // They never do between one request and the next.
+        // Threads never spin between one request and the next.
         .with_config_entry("session.force_spinning_stop", "1")
         .map_err(setup)?
         .with_log_level(LogLevel::Fatal)

@@ -44,7 +44,7 @@ impl fmt::Debug for Plaintext {
 
 /// The 32 bytes from which all keys of one epoch are derived (`docs/protocol.md`, section 3).
 ///
-/// They stay in one place however often this is moved, so that nothing is left behind when they are erased.
+/// The bytes stay in one place however often the secret is moved, so that no copy is left behind when they are erased.
 pub struct EpochSecret(Box<Zeroizing<[u8; 32]>>);
 
 impl EpochSecret {

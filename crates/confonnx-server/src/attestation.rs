@@ -40,7 +40,7 @@ pub struct Unavailable;
 /// Why the TEE is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum AttestationError {
-    /// It gave no first evidence.
+    /// The TEE gave no first evidence.
     #[error("the TEE gives no evidence: {0}")]
     Quote(#[from] QuoteError),
     /// The system gives no thread.

@@ -87,7 +87,7 @@ enum Failure {
     Fetch(#[from] FetchError),
     #[error("{0}")]
     Malformed(StapleError),
-    /// It has expired, or earlier than what is kept.
+    /// The answer has expired, or expires earlier than what is kept.
     #[error("the service is out of date: its answer expires at Unix time {}, and now is {}", expires.0, now.0)]
     Stale { expires: UnixTime, now: UnixTime },
 }

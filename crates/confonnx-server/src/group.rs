@@ -286,7 +286,7 @@ impl Group {
                          of the two: clients that meet both have to attest again and again"
                     );
                 }
-                // It may be restarting, or be about to join.
+                // The peer may be restarting, or be about to join.
                 Err(AttemptError::Exchange(ExchangeError::Silent { .. } | ExchangeError::NoKeys(_))) => {}
                 Err(err) => warn!("a peer that cannot be of this group: {err}"),
             }

@@ -62,9 +62,9 @@ pub struct Sealed {
 /// How far a request is.
 #[expect(clippy::large_enum_variant, reason = "one for each request, and none is kept")]
 pub enum Step {
-    /// Its reply. There is an error only if the improbable happens: the reply carries every other.
+    /// The request's reply, which carries all errors but one: that nothing could be sealed.
     Done(Result<Sealed, Code>),
-    /// Its model runs.
+    /// The request's model runs.
     Later(Going),
 }
 

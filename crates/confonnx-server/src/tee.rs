@@ -314,7 +314,7 @@ mod tests {
         std::fs::write(tree.path().join("dev/tpmrm0"), "no TPM").unwrap();
         let error = select(tree.path(), false, Some(TeeName::Tpm)).unwrap_err();
         assert!(matches!(error, TeeError::Unusable { name: TeeName::Tpm, .. }), "{error}");
-        // It might be a paravisor's.
+        // A TPM without a policy for TPMs might be a paravisor's.
         let error = select(tree.path(), false, None).unwrap_err();
         assert!(matches!(error, TeeError::Unusable { name: TeeName::Azure, .. }), "{error}");
     }

@@ -76,7 +76,7 @@ pub fn scenes() -> impl Iterator<Item = &'static str> {
 /// Plays the scene of that name; whether there is one.
 ///
 /// # Panics
-/// It ends otherwise than it should.
+/// The vector ends otherwise than it should.
 pub fn play(name: &str) -> bool {
     let scene = conversation::SCENES.iter().find(|scene| scene.0 == name);
     scene.map(|(_, play)| play()).is_some()

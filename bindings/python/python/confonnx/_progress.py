@@ -38,7 +38,7 @@ class Bar:
 
 
 def bar() -> Bar | None:
-    """One, if somebody looks there."""
+    """A bar, if standard error is a terminal."""
     return Bar() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
 

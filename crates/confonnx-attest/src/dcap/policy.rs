@@ -7,7 +7,7 @@ use crate::{Hex, Verdict, digest};
 
 /// Intel's TCB recovery event of 13 May 2025, by Intel's list of such events of 3 June 2025.
 pub(crate) const STRICT_EVALUATION: u32 = 19;
-/// That of 12 March 2024, the oldest that Intel still evaluated platforms by then.
+/// Intel's TCB recovery event of 12 March 2024, the oldest by which Intel evaluated platforms when that list was made.
 pub(crate) const CLOUD_EVALUATION: u32 = 17;
 
 /// The platform's part of a section, borrowed from it.

@@ -85,7 +85,7 @@ fn library(
             let found: String = format!("{err:#}").chars().filter(|c| !c.is_control()).take(256).collect();
             let made = verdict.checks.get(start..).unwrap_or_default();
             let has = |outcome| made.iter().any(|check| check.outcome == outcome);
-            // It stops at the first error. When that is collateral that is too old, nothing speaks against the quote.
+            // The library stops at the first error. When that is collateral that is too old, nothing speaks against the quote.
             if has(Outcome::Undecided) && !has(Outcome::Failed) {
                 verdict.undecided(name, expected, found);
             } else {

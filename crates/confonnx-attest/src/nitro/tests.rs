@@ -167,7 +167,7 @@ fn bad(verdict: &Verdict) -> Vec<(&'static str, Outcome)> {
     verdict.failed().map(|check| (check.name, check.outcome)).collect()
 }
 
-/// That `change` makes just those checks fail, and nothing else.
+/// Asserts that `change` makes the `expected` checks fail, and no other.
 fn refused(change: impl FnOnce(&mut Made), expected: &[(&'static str, Outcome)], found: &str) {
     let mut made = Made::new();
     change(&mut made);

@@ -12,7 +12,7 @@ use crate::{Build, Claims, Digest, KeyClaim, Runtime, Verdict};
 /// `[server]`: what the claims have to say of the server. What is not expected is not judged; what is expected and not
 /// claimed, as by an older server, is refused.
 ///
-/// They are statements of the program, and true only as far as it is the one that was measured.
+/// Claims are statements of the program, and true only if that is the one that was measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]

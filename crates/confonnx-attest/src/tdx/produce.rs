@@ -142,7 +142,7 @@ mod tests {
         assert!(Device::find(fake("sev_guest").root()).unwrap().is_none());
     }
 
-    /// It is left out, because clients refuse evidence with a log that explains something else.
+    /// Clients refuse evidence with an event log that does not lead to its registers; without a log they judge the registers.
     #[test]
     fn a_log_that_does_not_replay_is_left_out() {
         let fake = fake("tdx_guest");

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Page {
     samples: Vec<Sample>,
-    /// Why not, if it is not.
+    /// Why the server is not ready, if it is not.
     pub(super) trouble: Option<String>,
 }
 

@@ -143,7 +143,7 @@ fn models_are_listed_loaded_and_unloaded() {
     assert_eq!(found, json!([line("one", "UNAVAILABLE", "unloaded"), line("two", "READY", "")]));
     let table = stdout(&server.run("operator", &["models"]));
     assert!(table.contains("one   1        UNAVAILABLE  unloaded\n"), "{table}");
-    // It is not only said so.
+    // The server does it, and not only says so.
     let input = server.folder.path().join("in.json");
     fs::write(&input, r#"{"x": {"type": "float32", "values": [[1, 2, 3, 4]]}}"#).unwrap();
     let predict = ["predict", "--model", "one", "--json-in", input.to_str().unwrap()];

@@ -32,7 +32,7 @@ fn exit_codes_tell_the_outcomes_apart() {
     let (code, table, _) = verify(&document(), &["--nonce", &nonce, "--enclave-allow-debug"]);
     assert_eq!(code, Some(0));
     assert!(table.contains("✓ report data") && table.contains("INSECURE: accepted"), "{table}");
-    // It is never called what it is not.
+    // Evidence that was not decided is never called what it is not.
     assert!(!table.contains("Trusted") && !table.contains("trusted"), "{table}");
 
     let (code, table, error) = verify(&document(), &["--nonce", &other, "--enclave-allow-debug"]);

@@ -164,7 +164,7 @@ fn obey(control: &OwnedFd, model: Arc<Model>) -> io::Result<()> {
                 channel::tell(control, Said::Held { landlocked: false }.message())?;
             }
             (Some(Control::Stop { lane, job }), ..) => {
-                // It may be here before its request: that finds itself stopped.
+                // The order may arrive before its request, which then finds itself stopped.
                 let stop = running
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -286,7 +286,7 @@ impl Lane {
         let inputs = inputs.collect::<io::Result<Vec<_>>>()?;
         let stop = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those of this lane that were to be stopped when they had ended.
+            // Orders to stop earlier requests of this lane came after these had ended.
             running.retain(|(lane, job), _| (*lane, *job) == id || *lane != id.0);
             running.entry(id).or_default().clone()
         };

@@ -340,7 +340,7 @@ impl Held {
     /// Has what nobody wants stop, and waits for it: until then nobody else can have the lane.
     async fn ended(mut self) {
         let Some(lane) = &self.lane else { return };
-        // Those before it have their time, too.
+        // Requests that the box has before this one have their time, too.
         let patience = if lane.has_begun() { GRACE } else { self.terms.timeout.saturating_add(GRACE) };
         let due = Instant::now().checked_add(patience).map_or(self.terms.due, |at| at.max(self.terms.due));
         let ended = match lane.stop(&self.process).map_err(Broken::from) {
@@ -362,7 +362,7 @@ impl Held {
         self.shared.recent.record(terms.start.elapsed());
         let timeout = InferError::Timeout { seconds: terms.timeout.as_secs() };
         match broken {
-            // It is told to stop when it is begun.
+            // The box was told, and stops the request when it begins it.
             Broken::NotBegun => return timeout,
             Broken::Crashed | Broken::Timeout => self.end(broken),
         }

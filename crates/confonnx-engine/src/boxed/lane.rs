@@ -202,7 +202,7 @@ impl Lane {
             Answer::Failed(Failure::Model | Failure::Stopped, text) => Err(Ended::Model(text)),
         };
         match &result {
-            // Nor was it looked at where the answer is.
+            // An answer that is too long was not looked at, so nobody knows where it lies.
             Err(Ended::TooLong(_)) => self.exchange.erase_all()?,
             _ => {
                 self.exchange.erase(START as u64..self.asked)?;
@@ -220,7 +220,7 @@ impl Lane {
     /// Puts a request into the memory; how long its head is, and where it ends.
     fn write(&self, inputs: &[(String, Tensor<'_>)], outputs: &[String]) -> Result<(u64, u64), Broken> {
         let start = START as u64;
-        // It is as long wherever it says its tensors are.
+        // The head is as long wherever it says that its tensors are.
         let len = Job::lay_out(inputs, outputs, 0)?.encode().len() as u64;
         let job = Job::lay_out(inputs, outputs, start.saturating_add(len))?;
         let header = job.encode();

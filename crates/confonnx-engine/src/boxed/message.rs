@@ -11,7 +11,8 @@ pub(super) enum Control {
     Load { order_len: u64, model_len: u64, data_len: u64, memory: u64 },
     /// With a memory file and a bell: where requests come from.
     Lane { index: u64 },
-    /// That there are no more lanes; the box gives up what it needed until now, and serves them by as many threads.
+    /// There are no more lanes: the box gives up the system calls that it needed until now, and serves the lanes by as many
+    /// threads.
     Begin { threads: u64 },
     /// To stop a request.
     Stop { lane: u64, job: u64 },
@@ -22,7 +23,7 @@ pub(super) enum Control {
 pub(super) enum Said {
     /// The model is loaded; as many bytes of facts are in the report.
     Loaded { len: u64 },
-    /// It is not; as many bytes of text say why.
+    /// The model is not loaded; as many bytes of text say why.
     Refused { len: u64 },
     /// The sandbox holds.
     Held { landlocked: bool },
@@ -103,9 +104,9 @@ pub(super) struct Answered {
 /// What a box does with tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It runs the model.
+    /// The box runs the model.
     Run,
-    /// It runs the model on all cores: there is no other request.
+    /// The box runs the model on all cores: there is no other request.
     RunAlone,
     /// To go on with sequences that the model remembers.
     Step,

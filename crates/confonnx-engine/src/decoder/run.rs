@@ -122,7 +122,7 @@ pub(super) fn handed_on(
 fn options() -> Result<(Arc<RunOptions>, stop::Stoppable), InferError> {
     let options = Arc::new(RunOptions::new().map_err(failed)?);
     let stopped = Arc::clone(&options);
-    // It only sets a flag.
+    // To terminate only sets a flag.
     Ok((options, stop::stoppable(move || drop(stopped.terminate()))))
 }
 

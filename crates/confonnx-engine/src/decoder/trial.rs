@@ -12,7 +12,7 @@ use crate::error::InferError;
 /// What the model was seen to do without another bit in its answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Means {
-    /// It writes what it remembers where it was given it, so that nothing is copied at each step.
+    /// The model writes keys and values into the buffer that it was given them in, so that no step copies them.
     pub(super) in_place: bool,
     /// Sequences that go on in one run, ascending; none if each goes on alone.
     pub(super) sizes: Vec<usize>,

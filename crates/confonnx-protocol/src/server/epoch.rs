@@ -39,7 +39,7 @@ pub(super) struct EpochKeys {
     pub(super) not_before: UnixTime,
     pub(super) not_after: UnixTime,
     pub(super) accepted_until: UnixTime,
-    /// Those opened by requests to these keys. They end with them.
+    /// Resumptions that requests to these keys began. They end with the keys.
     pub(super) resumptions: ResumptionTable,
 }
 

@@ -40,7 +40,7 @@ pub struct TooFar {
 /// Bytes that are not the state of a ratchet.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum StateError {
-    /// They are too few, too many, or begin otherwise.
+    /// The bytes are too few or too many, or do not begin as a state does.
     #[error("{len} bytes that are no state of a key ratchet of version 1")]
     Form {
         /// How many.

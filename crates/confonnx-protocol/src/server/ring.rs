@@ -331,7 +331,7 @@ impl KeyRing {
         self.replays.admit(token, || self.time())
     }
 
-    /// Those whose keys can be sealed to, the current one first.
+    /// The epochs whose keys can be sealed to, the current one first.
     fn epochs(&self) -> Vec<Arc<EpochKeys>> {
         let now = self.time();
         let accepted: Vec<_> =

@@ -68,7 +68,7 @@ def test_a_chat_is_streamed_as_it_is_told_at_the_end(chat: openai.OpenAI) -> Non
 def test_its_own_way_to_stream(chat: openai.OpenAI) -> None:
     with chat.chat.completions.stream(model="decoder", messages=HELLO, seed=7, max_tokens=30, n=2) as stream:
         deltas = [event.delta for event in stream if event.type == "content.delta"]
-        # Its parser takes no answer that ended because it was long enough, and has it in the error.
+        # The client's parser takes no answer that ended at max_tokens, and has that answer in its error.
         with pytest.raises(openai.LengthFinishReasonError) as long:
             stream.get_final_completion()
     choices = long.value.completion.choices

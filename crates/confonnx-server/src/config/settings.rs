@@ -284,7 +284,7 @@ pub enum KeyProviderName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(try_from = "toml::Value")]
 pub enum Bootstrap {
-    /// It waits for a member.
+    /// The server waits for a member of the group.
     #[value(name = "false")]
     Never,
     /// When no peer answers.

@@ -85,7 +85,7 @@ where
 
 /// How far a request is that was opened.
 enum Begun {
-    /// It waits for its model, or for its turn.
+    /// The request waits for its model, or for its turn.
     Waits(Waiting),
     Stepped(Step, Place),
 }
@@ -167,7 +167,7 @@ async fn begin<B>(
     let share = mem::replace(&mut arriving.share, purse.share());
     let (app_there, id, home) = (Arc::clone(app), id.clone(), Handle::current());
     let work = move || {
-        // Its model's answer is waited for where it arrived.
+        // The model's answer is waited for on the thread on which the request arrived.
         let _home = home.enter();
         match open(&app_there) {
             Ok(received) => {

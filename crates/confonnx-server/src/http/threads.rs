@@ -38,7 +38,7 @@ impl Threads {
     {
         let Some(thread) = self.0.iter().min_by_key(|thread| Arc::strong_count(&thread.seat)) else { return };
         let seat = Arc::clone(&thread.seat);
-        // It is registered with the runtime that accepted it.
+        // A connection is registered with the runtime that accepted it; this one is to be another's.
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(err) => return warn!("cannot serve a connection: {err}"),

@@ -38,7 +38,7 @@ pub enum RootsError {
 }
 
 impl Roots {
-    /// Those in `file`, or the system's.
+    /// The authorities in `file`, or the system's.
     pub(super) fn load(file: Option<&Path>) -> Result<Self, RootsError> {
         let certificates = match file {
             None => rustls_native_certs::load_native_certs().certs,

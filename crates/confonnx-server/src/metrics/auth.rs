@@ -20,7 +20,7 @@ pub struct AuthMetrics {
 /// The issuer's keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JwksState {
-    /// Those at hand that can verify.
+    /// Keys at hand that can verify.
     pub keys: usize,
     /// Fetches in a row that failed: with some, the keys are old.
     pub failures: u32,

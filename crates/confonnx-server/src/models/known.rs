@@ -46,7 +46,8 @@ pub(super) enum Outcome {
 }
 
 impl KnownModel {
-    /// Its folder in `repository` says nothing of use, or does so now. What is new is logged.
+    /// Notes what is wrong with the model's folder in `repository` as a whole, or that nothing is any more. A new problem is
+    /// logged.
     pub(super) fn has(&mut self, problem: Option<String>, repository: &Path, name: &str) {
         if let Some(problem) = problem.as_ref().filter(|problem| self.problem.as_ref() != Some(problem)) {
             warn!("model {name} in {}: {problem}", repository.display());

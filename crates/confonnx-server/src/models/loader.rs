@@ -52,9 +52,9 @@ pub(super) struct Loader {
 enum KeysExpected {
     /// No model is encrypted.
     None,
-    /// Those of the models that are.
+    /// The keys of the models that are encrypted.
     Some,
-    /// That of the only model.
+    /// The key of the only model, which has to be encrypted.
     All,
 }
 

@@ -25,9 +25,9 @@ struct Queue(Mutex<State>);
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// Those that nobody is known to have asked for yet.
+    /// Jobs that open a sealed request, of which nobody knows yet whether a caller may ask.
     sealed: VecDeque<Job>,
-    /// How many others went on since the last of these.
+    /// How many other jobs went on since the last one of `sealed`.
     passed: usize,
     /// Threads that wait for work. The last one to finish is the first to go on: it is where its core and the threads of
     /// its session are, while another may be put on a core that those have, with the first one's idle.
@@ -139,7 +139,7 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            // It may still be there: threads wake up without a reason, too.
+            // The thread may still be among the idle ones: threads wake up without a reason, too.
             state.idle.retain(|thread| thread.id() != own.id());
             state.idle.push(own.clone());
             drop(state);

@@ -164,7 +164,7 @@ impl System {
     }
 }
 
-/// Those that the service is asked with by machines that run Linux.
+/// The PCRs that machines with Linux send to the service.
 const PCRS: [u8; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 /// Where Azure keeps the certificate of the attestation key.
 const AK_CERTIFICATE: Handle = Handle(0x01c1_01d0);
