@@ -2,6 +2,7 @@
 
 mod calls;
 mod convert;
+mod generate;
 #[allow(
     clippy::all,
     clippy::pedantic,

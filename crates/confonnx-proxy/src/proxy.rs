@@ -89,7 +89,12 @@ impl Proxy {
 
     /// The one of `among` that is for a model.
     pub(crate) fn upstream_for(&self, among: &[usize], model: &str) -> Option<&Upstream> {
-        self.among(among).find(|upstream| upstream.has(model))
+        self.place_for(among, model).and_then(|place| self.upstreams.get(place))
+    }
+
+    /// The number of the upstream, for a task that outlives what borrows it.
+    pub(crate) fn place_for(&self, among: &[usize], model: &str) -> Option<usize> {
+        among.iter().copied().find(|place| self.upstreams.get(*place).is_some_and(|one| one.has(model)))
     }
 
     pub(crate) fn among(&self, among: &[usize]) -> impl Iterator<Item = &Upstream> {

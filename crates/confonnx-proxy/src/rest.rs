@@ -4,6 +4,7 @@ pub(crate) mod extensions;
 mod openai;
 mod receive;
 mod route;
+mod streamed;
 
 use confonnx_client::{BoxError, ModelMetadata, ModelRef, Request as Sealed};
 use http::{HeaderMap, Request, StatusCode, header};
@@ -50,7 +51,7 @@ where
 }
 
 struct Asked<'r> {
-    proxy: &'r Proxy,
+    proxy: &'r std::sync::Arc<Proxy>,
     /// The upstreams that the path may mean.
     among: &'r [usize],
     fields: &'r HeaderMap,
@@ -86,6 +87,8 @@ impl Asked<'_> {
                 extensions::shared_memory(memory, &region, what, &content)
             }
             Route::Infer(model) => self.infer(&model, content).await?,
+            Route::Generate(model) => self.generate(&model, content).await?,
+            Route::GenerateStream(model) => self.generate_stream(&model, content).await?,
             Route::OpenAi => refusal(StatusCode::NOT_FOUND, "not of this API"),
         })
     }
@@ -175,6 +178,30 @@ impl Asked<'_> {
         }
         let unreadable = |err| failure(&Fault::proxy(format!("the model's metadata cannot be read: {err}")));
         serde_json::from_slice(answer.body()).map_err(unreadable)
+    }
+
+    /// Triton's generate extension, which the server has, too.
+    async fn generate(&self, model: &Named, content: Content) -> Result<Answer, Answer> {
+        let upstream = self.upstream(&model.name)?;
+        let running = self.proxy.stats.begin(&upstream.counted(reference(model)));
+        let request = self.sealed(upstream, Sealed::post("/generate")).body(content.json);
+        let answer =
+            upstream.ask(request.to_model(reference(model))).await.map_err(|fault| failure(&fault))?;
+        if answer.status() == 200 {
+            running.succeeded();
+        }
+        Ok(opened(answer))
+    }
+
+    async fn generate_stream(&self, model: &Named, content: Content) -> Result<Answer, Answer> {
+        let upstream = self.upstream(&model.name)?;
+        let place = self.proxy.place_for(self.among, &model.name).ok_or_else(|| no_upstream(&model.name))?;
+        let running = self.proxy.stats.begin(&upstream.counted(reference(model)));
+        let request = self.sealed(upstream, Sealed::post("/generate_stream")).body(content.json);
+        let request = request.to_model(reference(model));
+        let answer =
+            streamed::streamed(std::sync::Arc::clone(self.proxy), place, request, Some(running)).await;
+        Ok(answer.unwrap_or_else(|fault| failure(&fault)))
     }
 
     async fn infer(&self, model: &Named, content: Content) -> Result<Answer, Answer> {

@@ -50,6 +50,19 @@ impl Fields {
         self.fields.remove(key).filter(|value| !value.is_null())
     }
 
+    /// The fields of `other`, too.
+    pub(crate) fn join(&mut self, other: Self) -> Result<(), RequestError> {
+        for (key, value) in other.fields {
+            if self.fields.contains_key(&key) {
+                let shown: String = key.chars().take(64).collect();
+                let message = format!("{shown:?} is given twice; expected it here or in {}", other.path);
+                return Err(RequestError::of(shown, "invalid_value", message));
+            }
+            self.fields.insert(key, value);
+        }
+        Ok(())
+    }
+
     pub(crate) fn path(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }

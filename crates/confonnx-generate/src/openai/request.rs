@@ -16,7 +16,7 @@ use crate::{
 pub struct Request {
     /// Of which API.
     pub kind: Kind,
-    /// The model's name.
+    /// The model's name; empty where the path has it.
     pub model: String,
     /// What comes before the answer.
     pub prompt: Prompt,
@@ -36,6 +36,8 @@ pub struct Request {
     pub stream_usage: bool,
     /// What the answer has to be.
     pub format: Format,
+    /// Whether a whole answer begins with its prompt.
+    pub repeats_prompt: bool,
 }
 
 /// What comes before the answer.
@@ -76,6 +78,20 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// Those that all APIs spell alike.
+    fn read(fields: &mut Fields) -> Result<Self, RequestError> {
+        Ok(Self {
+            temperature: fields.number("temperature", 0.0, 2.0)?,
+            top_p: fields.number("top_p", 0.0, 1.0)?,
+            top_k: fields.whole("top_k", 0, u64::from(u32::MAX))?.map(size),
+            min_p: fields.number("min_p", 0.0, 1.0)?,
+            repetition_penalty: fields.number("repetition_penalty", 0.01, 100.0)?,
+            presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?,
+            frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?,
+            ..Self::default()
+        })
+    }
+
     /// The choices, with the owner's where none was made.
     pub fn over(&self, owner: &Defaults) -> Choices {
         let none = Choices::default();
@@ -109,20 +125,23 @@ impl Request {
         let mut fields = Fields::of("", value).map_err(|_| {
             RequestError::new("invalid_json", "the body is no JSON object; expected {\"model\": …}")
         })?;
+        if kind.is_tritons() {
+            return generate(kind, fields);
+        }
         let missing = |key: &str| RequestError::of(key, "missing_parameter", format!("{key:?} is missing"));
         let model = fields.text("model")?.ok_or_else(|| missing("model"))?;
         let prompt = match kind {
             Kind::Chat => {
                 Prompt::Chat(messages(fields.take("messages").ok_or_else(|| missing("messages"))?)?)
             }
-            Kind::Completion => prompts(fields.take("prompt").ok_or_else(|| missing("prompt"))?)?,
+            _ => prompts(fields.take("prompt").ok_or_else(|| missing("prompt"))?)?,
         };
         let most = u64::from(u32::MAX);
         let longer = fields.whole("max_completion_tokens", 1, most)?;
         let max_tokens = longer.or(fields.whole("max_tokens", 1, most)?).or(match kind {
             Kind::Chat => None,
             // As the API has it.
-            Kind::Completion => Some(16),
+            _ => Some(16),
         });
         let logprobs = match kind {
             Kind::Chat => {
@@ -136,18 +155,12 @@ impl Request {
                     }
                 }
             }
-            Kind::Completion => fields.whole("logprobs", 0, 5)?,
+            _ => fields.whole("logprobs", 0, 5)?,
         };
         let overrides = Overrides {
-            temperature: fields.number("temperature", 0.0, 2.0)?,
-            top_p: fields.number("top_p", 0.0, 1.0)?,
-            top_k: fields.whole("top_k", 0, most)?.map(size),
-            min_p: fields.number("min_p", 0.0, 1.0)?,
-            repetition_penalty: fields.number("repetition_penalty", 0.01, 100.0)?,
-            presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?,
-            frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?,
             logit_bias: fields.take("logit_bias").map(logit_bias).transpose()?.unwrap_or_default(),
             logprobs: logprobs.map(size),
+            ..Overrides::read(&mut fields)?
         };
         let stream = fields.flag("stream")?.unwrap_or(false);
         let stream_usage = match fields.take("stream_options") {
@@ -172,6 +185,7 @@ impl Request {
             stream,
             stream_usage,
             format: fields.take("response_format").map_or(Ok(Format::Text), format)?,
+            repeats_prompt: false,
         };
         fields.refuse("tools", |tools| tools.as_array().is_some_and(Vec::is_empty))?;
         fields.refuse("functions", |tools| tools.as_array().is_some_and(Vec::is_empty))?;
@@ -197,6 +211,47 @@ impl Request {
         fields.end()?;
         Ok(request)
     }
+}
+
+/// A request of Triton's generate extension, with the names of its vLLM and TensorRT-LLM backends. Parameters are members of
+/// `parameters`, or of the request itself.
+fn generate(kind: Kind, mut fields: Fields) -> Result<Request, RequestError> {
+    if let Some(parameters) = fields.take("parameters") {
+        fields.join(Fields::of("parameters", parameters)?)?;
+    }
+    let text = fields.text("text_input")?.ok_or_else(|| {
+        RequestError::of("text_input", "missing_parameter", "\"text_input\" is missing; expected the prompt")
+    })?;
+    let streams = kind == Kind::GenerateStream;
+    if fields.flag("stream")?.is_some_and(|stream| stream != streams) {
+        let path = if streams { "generate" } else { "generate_stream" };
+        let message = format!("stream: expected {streams} here; send it to …/{path}");
+        return Err(RequestError::of("stream", "invalid_value", message));
+    }
+    let stops = fields.take("stop").or(fields.take("stop_words"));
+    // As the vLLM backend has it.
+    let repeats_prompt = !fields.flag("exclude_input_in_output")?.unwrap_or(streams);
+    if repeats_prompt && streams {
+        let message = "exclude_input_in_output: expected true, or nothing, in a stream";
+        return Err(RequestError::of("exclude_input_in_output", "invalid_value", message));
+    }
+    let request = Request {
+        kind,
+        model: String::new(),
+        prompt: Prompt::Texts(vec![text]),
+        answers: 1,
+        max_tokens: Some(size(fields.whole("max_tokens", 1, u64::from(u32::MAX))?.unwrap_or(16))),
+        overrides: Overrides::read(&mut fields)?,
+        seed: fields.take("seed").or(fields.take("random_seed")).map(seed).transpose()?,
+        stop: stops.map(stop).transpose()?.unwrap_or_default(),
+        stream: streams,
+        stream_usage: false,
+        format: Format::Text,
+        repeats_prompt,
+    };
+    fields.ignore(&["id"]);
+    fields.end()?;
+    Ok(request)
 }
 
 fn size(number: u64) -> usize {

@@ -12,6 +12,17 @@ pub enum Kind {
     Chat,
     /// `/v1/completions`
     Completion,
+    /// Triton's `/v2/models/{model}/generate`
+    Generate,
+    /// Triton's `/v2/models/{model}/generate_stream`
+    GenerateStream,
+}
+
+impl Kind {
+    /// Whether it is one of Triton's.
+    pub fn is_tritons(self) -> bool {
+        matches!(self, Self::Generate | Self::GenerateStream)
+    }
 }
 
 /// How many tokens.
@@ -30,6 +41,7 @@ pub struct Writer {
     id: String,
     created: u64,
     model: String,
+    version: String,
     fingerprint: String,
 }
 
@@ -69,23 +81,25 @@ impl Usage {
 }
 
 impl Writer {
-    /// For the request `id` to `model`, whose hash is `fingerprint`, received at `created` (Unix time).
-    pub fn new(kind: Kind, id: &str, created: u64, model: &str, fingerprint: &str) -> Self {
-        let prefix = match kind {
-            Kind::Chat => "chatcmpl",
-            Kind::Completion => "cmpl",
-        };
+    /// For the request `id` to `version` of `model`, whose hash is `fingerprint`, received at `created` (Unix time).
+    pub fn new(kind: Kind, id: &str, created: u64, model: (&str, &str), fingerprint: &str) -> Self {
+        let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
+        let (model, version) = model;
         Self {
             kind,
             id: format!("{prefix}-{id}"),
             created,
             model: model.to_owned(),
+            version: version.to_owned(),
             fingerprint: fingerprint.to_owned(),
         }
     }
 
     /// The whole answer.
     pub fn whole(&self, choices: &[Choice], usage: Usage) -> Value {
+        if self.kind.is_tritons() {
+            return self.text_output(choices.first().map_or("", |choice| choice.text.as_str()));
+        }
         let choices = choices.iter().enumerate().map(|(index, choice)| {
             let logprobs = self.logprobs(choice);
             match self.kind {
@@ -95,7 +109,7 @@ impl Writer {
                     "logprobs": logprobs,
                     "finish_reason": choice.finish.map(finish),
                 }),
-                Kind::Completion => json!({
+                _ => json!({
                     "index": index,
                     "text": *choice.text,
                     "logprobs": logprobs,
@@ -103,10 +117,7 @@ impl Writer {
                 }),
             }
         });
-        let object = match self.kind {
-            Kind::Chat => "chat.completion",
-            Kind::Completion => "text_completion",
-        };
+        let object = if self.kind == Kind::Chat { "chat.completion" } else { "text_completion" };
         let mut body = self.head(object, choices.collect());
         with(&mut body, "usage", usage.body());
         body
@@ -133,6 +144,7 @@ impl Writer {
                     json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish });
                 self.head(CHUNK, vec![choice])
             }
+            Kind::Generate | Kind::GenerateStream => self.text_output(&choice.text),
             Kind::Completion => {
                 let choice = json!({ "index": index, "text": *choice.text, "logprobs": logprobs, "finish_reason": finish });
                 self.head("text_completion", vec![choice])
@@ -142,13 +154,31 @@ impl Writer {
 
     /// The last piece, which says how many tokens it took.
     pub fn usage(&self, usage: Usage) -> Value {
-        let object = match self.kind {
-            Kind::Chat => CHUNK,
-            Kind::Completion => "text_completion",
-        };
+        let object = if self.kind == Kind::Chat { CHUNK } else { "text_completion" };
         let mut body = self.head(object, Vec::new());
         with(&mut body, "usage", usage.body());
         body
+    }
+
+    /// What ends a stream; Triton's just end.
+    pub fn done(&self) -> &'static str {
+        if self.kind.is_tritons() { "" } else { "data: [DONE]\n\n" }
+    }
+
+    /// The piece that says that there is no more of an answer, although it has not ended.
+    pub fn failed(&self) -> Value {
+        const TEXT: &str =
+            "the model failed in the middle of the answer; what came is not complete: ask again";
+        if self.kind.is_tritons() {
+            return json!({ "error": TEXT });
+        }
+        let error =
+            json!({ "message": TEXT, "type": "server_error", "param": null, "code": "generation-failed" });
+        json!({ "error": error })
+    }
+
+    fn text_output(&self, text: &str) -> Value {
+        json!({ "model_name": self.model, "model_version": self.version, "text_output": text })
     }
 
     fn head(&self, object: &str, choices: Vec<Value>) -> Value {
@@ -174,7 +204,7 @@ impl Writer {
                 });
                 json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
             }
-            Kind::Completion => {
+            _ => {
                 let tokens: Vec<&str> = told.iter().map(|token| token.chosen.0.as_str()).collect();
                 let logprobs: Vec<f64> = told.iter().map(|token| number(token.chosen.1)).collect();
                 let top = told.iter().map(|token| {
@@ -222,7 +252,7 @@ mod tests {
     use super::*;
 
     fn writer(kind: Kind) -> Writer {
-        Writer::new(kind, "1", 2, "m", "f")
+        Writer::new(kind, "1", 2, ("m", "3"), "f")
     }
 
     #[test]
@@ -260,6 +290,19 @@ mod tests {
         assert_eq!((&body["object"], &body["choices"][0]["text"]), (&json!("text_completion"), &json!("hi")));
         assert_eq!(body["choices"][0]["logprobs"]["top_logprobs"], json!([{ "y": -0.5 }]));
         assert!(writer(Kind::Completion).first(0).is_none());
+    }
+
+    #[test]
+    fn tritons_answers_are_a_text_each() {
+        let choice =
+            Choice { text: "hi".to_owned().into(), finish: Some(Finish::Length), ..Choice::default() };
+        let expected = json!({ "model_name": "m", "model_version": "3", "text_output": "hi" });
+        let writer = writer(Kind::GenerateStream);
+        assert_eq!(writer.piece(0, &choice), expected);
+        assert_eq!(writer.whole(&[choice], Usage::default()), expected);
+        assert!(
+            writer.first(0).is_none() && writer.done().is_empty() && writer.failed()["error"].is_string()
+        );
     }
 
     #[test]

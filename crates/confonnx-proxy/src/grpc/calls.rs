@@ -35,13 +35,18 @@ impl Service {
         metadata: &MetadataMap,
         request: Sealed,
     ) -> Result<Opened, Status> {
-        let token = metadata.get("authorization").filter(|_| upstream.passes_token);
-        let request = match token.and_then(|token| token.to_str().ok()) {
-            Some(token) => request.field("authorization", token),
-            None => request,
-        };
+        let request = self.with_token(upstream, metadata, request);
         let answer = upstream.ask(request).await.map_err(|fault| refused::fault(&fault))?;
         if answer.status() == 200 { Ok(answer) } else { Err(refused::inner(&answer)) }
+    }
+
+    /// Adds the token that the program sends, if it is to be sent on.
+    pub(super) fn with_token(&self, upstream: &Upstream, metadata: &MetadataMap, request: Sealed) -> Sealed {
+        let token = metadata.get("authorization").filter(|_| upstream.passes_token);
+        match token.and_then(|token| token.to_str().ok()) {
+            Some(token) => request.field("authorization", token),
+            None => request,
+        }
     }
 
     pub(super) async fn model(

@@ -30,7 +30,12 @@ pub(super) fn fault(fault: &Fault) -> Status {
 
 /// The server's own error.
 pub(super) fn inner(answer: &Response) -> Status {
-    let code = match answer.status() {
+    sealed(answer.status(), answer.body())
+}
+
+/// The server's own error of this status and body.
+pub(super) fn sealed(status: u16, body: &[u8]) -> Status {
+    let code = match status {
         400 => Code::InvalidArgument,
         401 => Code::Unauthenticated,
         403 => Code::PermissionDenied,
@@ -42,7 +47,7 @@ pub(super) fn inner(answer: &Response) -> Status {
         504 => Code::DeadlineExceeded,
         _ => Code::Internal,
     };
-    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = body.get("error").and_then(Value::as_str).unwrap_or("the server gave no reason");
     Status::new(code, bounded(text))
 }

@@ -1,15 +1,16 @@
-//! `ModelStreamInfer`: many requests, answered in their order.
+//! `ModelStreamInfer`: many requests, answered in their order. A language model answers one by many.
 
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming, metadata::MetadataMap};
 
 use super::{
     calls::Service,
+    generate,
     inference::{
         InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
         infer_parameter::ParameterChoice,
@@ -36,7 +37,7 @@ pub(super) fn answers(
     metadata: MetadataMap,
     mut requests: Streaming<ModelInferRequest>,
 ) -> Answers {
-    let (started, mut running) = mpsc::channel::<JoinHandle<ModelStreamInferResponse>>(AT_ONCE);
+    let (started, mut running) = mpsc::channel::<mpsc::Receiver<ModelStreamInferResponse>>(AT_ONCE);
     let (finished, answers) = mpsc::channel(AT_ONCE);
     let service = service.clone();
     let broken = finished.clone();
@@ -45,8 +46,9 @@ pub(super) fn answers(
             match requests.message().await {
                 Ok(Some(request)) => {
                     let (service, metadata) = (service.clone(), metadata.clone());
-                    let run = tokio::spawn(async move { answer(&service, &metadata, request).await });
-                    if started.send(run).await.is_err() {
+                    let (said, coming) = mpsc::channel(AT_ONCE);
+                    tokio::spawn(async move { answer(&service, &metadata, request, &said).await });
+                    if started.send(coming).await.is_err() {
                         return;
                     }
                 }
@@ -59,9 +61,17 @@ pub(super) fn answers(
         }
     });
     tokio::spawn(async move {
-        while let Some(run) = running.recv().await {
-            let answer = run.await.map_err(|_| Status::internal("the proxy failed on this request"));
-            if finished.send(answer).await.is_err() {
+        while let Some(mut coming) = running.recv().await {
+            let mut answered = false;
+            while let Some(answer) = coming.recv().await {
+                answered = true;
+                if finished.send(Ok(answer)).await.is_err() {
+                    return;
+                }
+            }
+            if !answered {
+                let failed = Err(Status::internal("the proxy failed on this request"));
+                let _ = finished.send(failed).await;
                 return;
             }
         }
@@ -69,25 +79,30 @@ pub(super) fn answers(
     Answers(answers)
 }
 
-/// An error is an answer, too: the stream goes on.
+/// An error is an answer, too: the stream goes on. If nobody reads any more, the rest is given up.
 async fn answer(
     service: &Service,
     metadata: &MetadataMap,
     request: ModelInferRequest,
-) -> ModelStreamInferResponse {
+    said: &mpsc::Sender<ModelStreamInferResponse>,
+) {
     let (id, model_name) = (request.id.clone(), request.model_name.clone());
+    let flag = Some(ParameterChoice::BoolParam(true));
     let wanted = request.parameters.get("triton_enable_empty_final_response");
-    let says_final =
-        wanted.is_some_and(|wanted| wanted.parameter_choice == Some(ParameterChoice::BoolParam(true)));
-    let (mut response, error_message) = match service.infer(metadata, request).await {
-        Ok(response) => (response, String::new()),
+    let says_final = wanted.is_some_and(|wanted| wanted.parameter_choice == flag);
+    let mut last = match generate::asked(service, metadata, &request).await {
+        Ok(None) => service.infer(metadata, request).await,
+        Ok(Some(order)) => generate::answers(service, metadata, &request, &order, said, says_final).await,
+        Err(status) => Err(status),
+    };
+    if let (Ok(response), true) = (&mut last, says_final) {
+        response.parameters.insert(generate::FINAL.into(), InferParameter { parameter_choice: flag });
+    }
+    let (error_message, response) = match last {
+        Ok(response) => (String::new(), response),
         Err(status) => {
-            (ModelInferResponse { id, model_name, ..ModelInferResponse::default() }, status.message().into())
+            (status.message().into(), ModelInferResponse { id, model_name, ..ModelInferResponse::default() })
         }
     };
-    if says_final {
-        let yes = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
-        response.parameters.insert("triton_final_response".into(), yes);
-    }
-    ModelStreamInferResponse { error_message, infer_response: Some(response) }
+    let _ = said.send(ModelStreamInferResponse { error_message, infer_response: Some(response) }).await;
 }

@@ -2,22 +2,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use confonnx_client::{BoxError, Fields, ModelRef, Request as Sealed};
-use http::{HeaderMap, Method, Response, StatusCode, header};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use confonnx_client::{ModelRef, Request as Sealed};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
 
-use super::{encoded, receive::Content};
+use super::{encoded, receive::Content, streamed::streamed};
 use crate::{
     Proxy, Upstream,
-    answer::{Answer, JSON, copy_head, failed, json_answer, opened, with_body},
+    answer::{Answer, JSON, failed, json_answer, opened, with_body},
     fault::{Fault, Kind},
     proxy::token,
-    stats::Running,
 };
 
 /// What of a body decides where it goes and how.
@@ -60,7 +55,8 @@ pub(super) async fn answer(
     }
     let streams = glance.stream == Some(true);
     if let (true, Some(place)) = (streams, place) {
-        return streamed(Arc::clone(proxy), place, request, running).await;
+        let answer = streamed(Arc::clone(proxy), place, request, running).await;
+        return answer.unwrap_or_else(|fault| failure(&fault));
     }
     let answer = upstream.ask(request).await;
     if let (Some(running), Ok(answer)) = (running, &answer)
@@ -117,64 +113,6 @@ fn base(upstream: &Upstream, method: &Method, path: &str, fields: &HeaderMap) ->
 /// A path that may be sealed: visible ASCII.
 fn visible(path: &str) -> String {
     path.chars().map(|c| if c.is_ascii_graphic() { c.to_string() } else { encoded(&c.to_string()) }).collect()
-}
-
-/// The answer as it comes. An error once it has begun cuts it off: it does not look whole then.
-async fn streamed(proxy: Arc<Proxy>, place: usize, request: Sealed, running: Option<Running>) -> Answer {
-    let (head, begun) = oneshot::channel::<Result<(u16, Fields), Fault>>();
-    let (pieces, coming) = mpsc::channel::<Result<Frame<Bytes>, BoxError>>(8);
-    tokio::spawn(async move {
-        let Some(upstream) = proxy.upstreams.get(place) else { return };
-        let mut stream = match upstream.stream(request).await {
-            Ok(stream) => stream,
-            Err(fault) => {
-                let _ = head.send(Err(fault));
-                return;
-            }
-        };
-        // Who does not wait any more does not read either: sending fails then, and the stream is dropped.
-        if head.send(Ok((stream.status(), stream.fields().clone()))).is_err() {
-            return;
-        }
-        let succeeds = stream.status() == 200;
-        loop {
-            let piece = match stream.chunk().await {
-                Ok(Some(piece)) => Ok(Frame::data(Bytes::from(piece))),
-                Ok(None) => {
-                    if let Some(running) = running.filter(|_| succeeds) {
-                        running.succeeded();
-                    }
-                    return;
-                }
-                Err(err) => Err(BoxError::from(upstream.fault(&err).text)),
-            };
-            let ended = piece.is_err();
-            if pieces.send(piece).await.is_err() || ended {
-                return;
-            }
-        }
-    });
-    let (status, fields) = match begun.await {
-        Ok(Ok(head)) => head,
-        Ok(Err(fault)) => return failure(&fault),
-        Err(_) => return failure(&Fault::proxy("the stream ended before it began")),
-    };
-    let mut answer = Response::new(StreamBody::new(Coming(coming)).boxed_unsync());
-    copy_head(status, fields.iter(), &mut answer);
-    answer
-}
-
-struct Coming(mpsc::Receiver<Result<Frame<Bytes>, BoxError>>);
-
-impl futures_core::Stream for Coming {
-    type Item = Result<Frame<Bytes>, BoxError>;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
-    }
 }
 
 /// An error of a server that has another shape, in OpenAI's. `None`: it has that shape already.

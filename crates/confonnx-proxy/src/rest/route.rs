@@ -22,6 +22,8 @@ pub(crate) enum Route {
     ModelReady(Named),
     ModelConfig(Named),
     Infer(Named),
+    Generate(Named),
+    GenerateStream(Named),
     /// Of one model or all.
     Statistics(Option<Named>),
     Trace,
@@ -122,6 +124,8 @@ impl Route {
             ["config"] => (Self::ModelConfig(model), Get),
             ["stats"] => (Self::Statistics(Some(model)), Get),
             ["infer"] => (Self::Infer(model), Post),
+            ["generate"] => (Self::Generate(model), Post),
+            ["generate_stream"] => (Self::GenerateStream(model), Post),
             _ => return None,
         })
     }
@@ -193,7 +197,13 @@ mod tests {
             (Method::GET, "/v2/models/%ff", Err(NoRoute::Path)),
             (Method::GET, "/v2x", Err(NoRoute::Path)),
             (Method::GET, "/", Err(NoRoute::Path)),
-            (Method::POST, "/v2/models/m/generate", Err(NoRoute::Path)),
+            (Method::POST, "/v2/models/m/generate", Ok(Route::Generate(model("m", None)))),
+            (
+                Method::POST,
+                "/v2/models/m/versions/1/generate_stream",
+                Ok(Route::GenerateStream(model("m", Some("1")))),
+            ),
+            (Method::POST, "/v2/models/m/generates", Err(NoRoute::Path)),
         ];
         for (method, path, expected) in cases {
             assert_eq!(Route::of(&method, path), expected, "{method} {path}");

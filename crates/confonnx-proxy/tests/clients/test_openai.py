@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import typing
 from pathlib import Path
 from typing import Callable
 
 import openai
+import pydantic
 import pytest
 from conftest import ROOT, USER, Proxy, Server
 
@@ -123,3 +125,20 @@ def test_a_server_that_is_not_trusted(start_proxy, server) -> None:
     assert refused.value.status_code == 503
     assert refused.value.code in ("server-not-trusted", "server-not-genuine")
     assert refused.value.body["checks"]
+
+
+def test_an_answer_in_json_keeps_its_schema(chat: openai.OpenAI) -> None:
+    class Verdict(pydantic.BaseModel):
+        """What the model's random weights could never say by themselves."""
+
+        guilty: bool
+        counts: typing.Literal[1, 22]
+
+    for seed in range(3):
+        asked = {"model": "decoder", "messages": HELLO, "seed": seed, "max_tokens": 200}
+        parsed = chat.chat.completions.parse(**asked, response_format=Verdict)
+        assert isinstance(parsed.choices[0].message.parsed, Verdict)
+    with pytest.raises(openai.BadRequestError) as refused:
+        schema = {"name": "x", "schema": {"type": "nothing"}}
+        chat.chat.completions.create(**asked, response_format={"type": "json_schema", "json_schema": schema})
+    assert refused.value.param == "response_format" and "JSON Schema" in refused.value.message

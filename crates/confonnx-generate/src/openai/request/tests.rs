@@ -107,3 +107,42 @@ fn errors_say_where_and_what_and_quote_no_text() {
     assert_eq!(Request::read(Kind::Chat, b"{}").unwrap_err().code, "missing_parameter");
     assert_eq!(error.body("invalid_request_error")["error"]["type"], "invalid_request_error");
 }
+
+#[test]
+fn tritons_requests_are_read_as_its_backends_do() {
+    let read = |kind, body: Value| Request::read(kind, body.to_string().as_bytes());
+    let request = read(
+        Kind::Generate,
+        json!({ "text_input": "once", "parameters": { "max_tokens": 5, "temperature": 0, "stop": ["x"], "seed": 1 } }),
+    )
+    .unwrap();
+    assert_eq!(
+        (request.max_tokens, request.overrides.temperature, request.seed),
+        (Some(5), Some(0.0), Some(1))
+    );
+    assert_eq!((request.prompt, request.stop), (Prompt::Texts(vec!["once".into()]), vec!["x".to_owned()]));
+    assert!(request.repeats_prompt && !request.stream);
+    let request = read(
+        Kind::GenerateStream,
+        json!({ "text_input": "once", "max_tokens": 5, "stop_words": "x", "random_seed": 2, "stream": true }),
+    )
+    .unwrap();
+    assert!(!request.repeats_prompt && request.stream && request.seed == Some(2));
+    for (kind, body, param) in [
+        (Kind::Generate, json!({}), "text_input"),
+        (Kind::Generate, json!({ "text_input": ["once"] }), "text_input"),
+        (Kind::Generate, json!({ "text_input": "", "stream": true }), "stream"),
+        (Kind::GenerateStream, json!({ "text_input": "", "stream": false }), "stream"),
+        (
+            Kind::GenerateStream,
+            json!({ "text_input": "", "exclude_input_in_output": false }),
+            "exclude_input_in_output",
+        ),
+        (Kind::Generate, json!({ "text_input": "", "top_k": 1, "parameters": { "top_k": 1 } }), "top_k"),
+        (Kind::Generate, json!({ "text_input": "", "beam_width": 2 }), "beam_width"),
+        (Kind::Generate, json!({ "text_input": "", "parameters": [] }), "parameters"),
+    ] {
+        let error = read(kind, body.clone()).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some(param), "{body}");
+    }
+}

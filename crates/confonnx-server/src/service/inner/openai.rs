@@ -1,4 +1,5 @@
-//! The OpenAI API: chat completions and completions, whole and streamed, and the list of models.
+//! The OpenAI API: chat completions and completions, whole and streamed, and the list of models. Triton's generate extension,
+//! which asks the same of the same models.
 
 mod sink;
 
@@ -18,6 +19,7 @@ use super::{Answer, Call, LetsIn, Row, Runs, Subject};
 use crate::{
     auth::{self, Action, Allowance},
     generation::Sink,
+    models::Served,
     random,
     service::error::{InnerError, WireError},
 };
@@ -40,6 +42,27 @@ pub(super) const ROWS: &[Row] = &[
         subject: Subject::InBody(model),
         runs: Runs::Long,
         answer: |call| generate(call, Kind::Completion),
+    },
+    Row {
+        name: "generate",
+        method: "POST",
+        paths: &["/v2/models/{model}/generate", "/v2/models/{model}/versions/{version}/generate"],
+        lets_in: LetsIn::Those(Action::Infer),
+        subject: Subject::Served,
+        runs: Runs::Long,
+        answer: |call| generate(call, Kind::Generate),
+    },
+    Row {
+        name: "generate",
+        method: "POST",
+        paths: &[
+            "/v2/models/{model}/generate_stream",
+            "/v2/models/{model}/versions/{version}/generate_stream",
+        ],
+        lets_in: LetsIn::Those(Action::Infer),
+        subject: Subject::Served,
+        runs: Runs::Long,
+        answer: |call| generate(call, Kind::GenerateStream),
     },
     Row {
         name: "models",
@@ -126,21 +149,46 @@ pub(super) fn model(body: &[u8]) -> Option<String> {
     confonnx_attest::json::from_slice::<Named>(body).ok().map(|named| named.model)
 }
 
+/// An error in the form of all other resources of the Open Inference Protocol, which Triton's are among.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Plain(GenerateError);
+
+impl WireError for Plain {
+    fn wire(&self) -> (u16, &'static str) {
+        self.0.wire()
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        self.0.retry_after()
+    }
+}
+
 fn generate(call: &Call<'_>, kind: Kind) -> Result<Answer, InnerError> {
-    let request = Request::read(kind, call.body).map_err(GenerateError::from)?;
-    let served = call.served()?;
+    let served = call.served();
+    let refused = |error: GenerateError| if kind.is_tritons() { Plain(error).into() } else { error.into() };
+    let request = Request::read(kind, call.body).map_err(|error| refused(error.into()))?;
+    answer(call, served?, kind, request).map_err(refused)
+}
+
+fn answer(call: &Call<'_>, served: &Served, kind: Kind, request: Request) -> Result<Answer, GenerateError> {
+    let claim = &served.claim;
     let Some(generator) = &served.generator else {
-        return Err(GenerateError::NotGenerative { model: request.model }.into());
+        return Err(GenerateError::NotGenerative { model: claim.name.clone() });
     };
     let now = call.received.0;
     let prompts = prompts(generator.text(), &request, now)?;
     let orders = orders(generator.text(), &request, prompts)?;
     let allowance = Arc::new(allowance(call, &orders)?);
-    let begun = generator.begin(orders).map_err(GenerateError::from)?;
+    let begun = generator.begin(orders)?;
     let fingerprint: String =
-        served.claim.sha256.map(|hash| hash.to_string().chars().take(16).collect()).unwrap_or_default();
-    let writer = Writer::new(kind, &id(), now, &request.model, &fingerprint);
+        claim.sha256.map(|hash| hash.to_string().chars().take(16).collect()).unwrap_or_default();
+    let writer = Writer::new(kind, &id(), now, (&claim.name, &claim.version), &fingerprint);
     let (text, answers) = (Arc::clone(generator.text()), begun.len());
+    let before = Erased::new(match &request.prompt {
+        Prompt::Texts(texts) if request.repeats_prompt => texts.first().cloned().unwrap_or_default(),
+        _ => String::new(),
+    });
     Ok(if request.stream {
         call.stream("text/event-stream", move |stream| {
             let shared = Streamed::new(stream, writer, answers, request.stream_usage);
@@ -148,7 +196,7 @@ fn generate(call: &Call<'_>, kind: Kind) -> Result<Answer, InnerError> {
         })
     } else {
         call.stream("application/json", move |stream| {
-            let shared = Whole::new(stream, writer, answers);
+            let shared = Whole::new(stream, writer, answers, before.as_str());
             begun.give(|index| counted(&allowance, shared.of(index, Arc::clone(&text))));
         })
     })

@@ -8,7 +8,7 @@ use confonnx_generate::{
     text::Text,
 };
 use confonnx_tensor::Erased;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{generation::Sink, service::stream::Stream};
 
@@ -78,7 +78,7 @@ impl Sink for StreamedOne {
         let choice = choice(event, &self.text);
         if !choice.text.is_empty() || choice.finish.is_some() || choice.told.is_some() {
             let body = match choice.finish {
-                Some(Finish::Failed) => json!({ "error": FAILED.body() }),
+                Some(Finish::Failed) => all.writer.failed(),
                 _ => all.writer.piece(self.index, &choice),
             };
             push(&mut piece, &body);
@@ -94,7 +94,7 @@ impl Sink for StreamedOne {
             if all.tell_usage {
                 push(&mut piece, &all.writer.usage(all.usage));
             }
-            piece.append(b"data: [DONE]\n\n");
+            piece.append(all.writer.done().as_bytes());
         }
         pad(&mut piece);
         let taken = all.stream.as_mut().is_some_and(|stream| stream.send(&piece).is_ok());
@@ -110,8 +110,10 @@ impl Sink for StreamedOne {
 }
 
 impl Whole {
-    pub(super) fn new(stream: Stream, writer: Writer, answers: usize) -> Self {
-        let choices = vec![Choice::default(); answers];
+    /// For `answers` that begin with `before`.
+    pub(super) fn new(stream: Stream, writer: Writer, answers: usize, before: &str) -> Self {
+        let choice = Choice { text: Erased::new(before.to_owned()), ..Choice::default() };
+        let choices = vec![choice; answers];
         let usage = Usage::default();
         Self(Arc::new(Mutex::new(Gathering { stream: Some(stream), writer, choices, left: answers, usage })))
     }
@@ -185,17 +187,6 @@ fn pad(piece: &mut Erased<Vec<u8>>) {
     piece.append(b": ");
     piece.resize(len.saturating_sub(2), b' ');
     piece.append(b"\n\n");
-}
-
-/// What is said of a model that fails in the middle of an answer.
-struct Failed;
-const FAILED: Failed = Failed;
-
-impl Failed {
-    fn body(&self) -> Value {
-        json!({ "message": "the model failed in the middle of the answer; what came is not complete: ask again",
-            "type": "server_error", "param": null, "code": "generation-failed" })
-    }
 }
 
 /// Bytes of a piece: as many as most steps take.
