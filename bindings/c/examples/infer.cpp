@@ -1,4 +1,4 @@
-// As infer.c, in C++: infer-cpp URL insecure|ENCLAVE_HASH.
+// The same as infer.c, in C++: infer-cpp URL insecure|ENCLAVE_HASH.
 
 #include <iostream>
 

@@ -36,9 +36,9 @@ typedef enum ConfonnxCode {
     CONFONNX_TRANSPORT = 5,
     /* There was no answer in time. */
     CONFONNX_TIMEOUT = 6,
-    /* The answer is none, or not this request's. */
+    /* The answer is malformed, or does not belong to this request. */
     CONFONNX_REPLY = 7,
-    /* The system refused. */
+    /* The operating system refused something, such as reading a file. */
     CONFONNX_SYSTEM = 8,
     /* The call was cancelled. */
     CONFONNX_CANCELLED = 9,
@@ -77,10 +77,10 @@ const char *confonnx_version(void);
 /* Frees an error. */
 void confonnx_error_free(ConfonnxError *error);
 
-/* The code. */
+/* The error's code. */
 ConfonnxCode confonnx_error_code(const ConfonnxError *error);
 
-/* What was expected, what was found, what to do. Never null. */
+/* The error's text: what was expected, what was found, what to do. Never null. */
 const char *confonnx_error_message(const ConfonnxError *error);
 
 /* HTTP status of a refusal, the inner one if the answer was sealed; 0 if there is none. */
@@ -164,7 +164,7 @@ const char *confonnx_text(const ConfonnxText *text);
 /* Frees a text. */
 void confonnx_text_free(ConfonnxText *text);
 
-/* No inputs yet. */
+/* A call's inputs, none so far. */
 ConfonnxInputs *confonnx_inputs_new(void);
 
 /* Frees inputs. */
@@ -195,13 +195,13 @@ ConfonnxCode confonnx_inputs_add_strings(
 /* Frees outputs. */
 void confonnx_outputs_free(ConfonnxOutputs *outputs);
 
-/* How many there are. */
+/* How many outputs there are. */
 size_t confonnx_outputs_count(const ConfonnxOutputs *outputs);
 
 /* The name of output `index`; null if there are not so many. */
 const char *confonnx_outputs_name(const ConfonnxOutputs *outputs, size_t index);
 
-/* NumPy's name of its type, `string` for strings; null if there are not so many outputs. */
+/* NumPy's name of an output's type, `string` for strings; null if there are not so many outputs. */
 const char *confonnx_outputs_dtype(const ConfonnxOutputs *outputs, size_t index);
 
 /* The lengths of an output's dimensions, outermost first, `rank` of them; null if there are not so many outputs. */
@@ -211,8 +211,8 @@ const uint64_t *confonnx_outputs_shape(const ConfonnxOutputs *outputs, size_t in
  * `confonnx_outputs_string`. */
 const uint8_t *confonnx_outputs_data(const ConfonnxOutputs *outputs, size_t index, size_t *len);
 
-/* String `element` of output `index` in row-major order, `len` bytes without a null byte after them; null if there are not
- * so many. */
+/* String `element` of output `index` in row-major order, `len` bytes without a null byte after them; null if there are
+ * not so many outputs or strings. */
 const uint8_t *confonnx_outputs_string(const ConfonnxOutputs *outputs, size_t index, size_t element, size_t *len);
 
 /* Frees a response. */

@@ -26,9 +26,9 @@ pub enum ConfonnxCode {
     CONFONNX_TRANSPORT = 5,
     /// There was no answer in time.
     CONFONNX_TIMEOUT = 6,
-    /// The answer is none, or not this request's.
+    /// The answer is malformed, or does not belong to this request.
     CONFONNX_REPLY = 7,
-    /// The system refused.
+    /// The operating system refused something, such as reading a file.
     CONFONNX_SYSTEM = 8,
     /// The call was cancelled.
     CONFONNX_CANCELLED = 9,
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn confonnx_error_free(error: *mut ConfonnxError) {
     unsafe { pointer::free(error) }
 }
 
-/// The code.
+/// The error's code.
 ///
 /// # Safety
 /// `error` is null, or was given out by this library and not freed.
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn confonnx_error_code(error: *const ConfonnxError) -> Con
     unsafe { error.as_ref() }.map_or(CONFONNX_OK, |error| error.code)
 }
 
-/// What was expected, what was found, what to do. Never null.
+/// The error's text: what was expected, what was found, what to do. Never null.
 ///
 /// # Safety
 /// `error` is null, or was given out by this library and not freed.
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn confonnx_error_checks(error: *const ConfonnxError) -> *
     error.and_then(|error| error.checks.as_ref()).map_or(std::ptr::null(), |checks| checks.as_ptr())
 }
 
-/// An error on its way out.
+/// An error on its way to the caller.
 pub(crate) enum Failure {
     Client(Box<ClientError>),
     Told(ConfonnxCode, String),

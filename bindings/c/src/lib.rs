@@ -1,7 +1,8 @@
 //! The C library `confonnx`: a skin over `confonnx-client`.
 //!
-//! Pointers of C come in and go out here and nowhere else, which takes unsafe code; what decides is below. Every function
-//! catches panics, and every handle is freed by the function of its name. `include/confonnx.h` says the rest.
+//! Pointers of C come in and go out in this crate alone, which takes unsafe code; what decides is in `confonnx-client`.
+//! Every function catches panics, and every handle is freed by the function named after it. `include/confonnx.h` says
+//! the rest.
 
 mod call;
 mod client;

@@ -95,7 +95,7 @@ impl ConfonnxOptions {
         Ok(())
     }
 
-    /// The policy, narrowed to what is given beside it, and the options.
+    /// The policy, narrowed to the expectations that were set beside it, and the client's options.
     pub(crate) fn finish(&self) -> Result<(Policy, Options), Failure> {
         let mut options = self.options.clone();
         options.basic = match (&self.basic_user, &self.basic_password) {

@@ -60,22 +60,22 @@ pub(crate) unsafe fn borrow<'a, T>(handle: *const T, name: &'static str) -> Resu
         .ok_or_else(|| Failure::argument(name, "expected a handle, found a null pointer"))
 }
 
-/// What the pointer leads to, to be changed.
+/// What the handle points to, to be changed.
 ///
 /// # Safety
-/// As [`borrow`], and nothing else uses it meanwhile.
+/// As [`borrow`], and nothing else uses the value meanwhile.
 pub(crate) unsafe fn borrow_mut<'a, T>(handle: *mut T, name: &'static str) -> Result<&'a mut T, Failure> {
     // SAFETY: as the caller says.
     unsafe { handle.as_mut() }
         .ok_or_else(|| Failure::argument(name, "expected a handle, found a null pointer"))
 }
 
-/// A handle, to be given to [`free`].
+/// A handle of `value`, which [`free`] frees.
 pub(crate) fn hand_out<T>(value: T) -> *mut T {
     Box::into_raw(Box::new(value))
 }
 
-/// Frees a handle; none is freed as well.
+/// Frees a handle; null is no error.
 ///
 /// # Safety
 /// `handle` is null, or was given out by [`hand_out`] and not freed.
@@ -93,8 +93,8 @@ pub(crate) fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', " ")).unwrap_or_default()
 }
 
-/// Runs a function of the library: puts what it gives to `out`, which must not be null, and what went wrong to `error`,
-/// which may be.
+/// Runs a function of the library: puts its result where `out` points, which must not be null, and its error where
+/// `error` points, which may be null.
 ///
 /// # Safety
 /// Both pointers are null or can be written to.
@@ -122,7 +122,7 @@ pub(crate) unsafe fn run<T>(
     }
 }
 
-/// As [`run`], for a function that gives nothing.
+/// As [`run`], for a function without a result.
 ///
 /// # Safety
 /// `error` is null or can be written to.

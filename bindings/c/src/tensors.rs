@@ -23,7 +23,7 @@ struct Output {
     items: Vec<(usize, usize)>,
 }
 
-/// No inputs yet.
+/// A call's inputs, none so far.
 #[unsafe(no_mangle)]
 pub extern "C" fn confonnx_inputs_new() -> *mut ConfonnxInputs {
     pointer::hand_out(ConfonnxInputs::default())
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn confonnx_outputs_free(outputs: *mut ConfonnxOutputs) {
     unsafe { pointer::free(outputs) }
 }
 
-/// How many there are.
+/// How many outputs there are.
 ///
 /// # Safety
 /// `outputs` is null, or was given out by this library and not freed.
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn confonnx_outputs_name(
     unsafe { output(outputs, index) }.map_or(std::ptr::null(), |output| output.name.as_ptr())
 }
 
-/// NumPy's name of its type, `string` for strings; null if there are not so many outputs.
+/// NumPy's name of an output's type, `string` for strings; null if there are not so many outputs.
 ///
 /// # Safety
 /// `outputs` is null, or was given out by this library and not freed.
@@ -183,8 +183,8 @@ pub unsafe extern "C" fn confonnx_outputs_data(
     unsafe { given(data, len) }
 }
 
-/// String `element` of output `index` in row-major order, `len` bytes without a null byte after them; null if there are not
-/// so many.
+/// String `element` of output `index` in row-major order, `len` bytes without a null byte after them; null if there are
+/// not so many outputs or strings.
 ///
 /// # Safety
 /// `outputs` is null, or was given out by this library and not freed; `len` can be written to.
@@ -231,7 +231,7 @@ impl ConfonnxOutputs {
                 DataType::Bytes => tensor
                     .items()
                     .map(|item| {
-                        // Each after its length in four bytes.
+                        // Each string comes after its length in four bytes.
                         let start = at.saturating_add(4);
                         at = start.saturating_add(item.len());
                         (start, item.len())

@@ -33,7 +33,7 @@ static void refuses_nonsense(const char *url) {
     ConfonnxError *error = NULL;
     ConfonnxClient *client = (ConfonnxClient *)1;
     ConfonnxOptions *options = confonnx_options_new();
-    /* Nothing expected, nothing made. */
+    /* No client is made of options that expect nothing. */
     CHECK(confonnx_client_new(url, options, &client, &error) == CONFONNX_POLICY);
     CHECK(client == NULL && strstr(confonnx_error_message(error), "nothing is expected") != NULL);
     CHECK(confonnx_error_code(error) == CONFONNX_POLICY && confonnx_error_status(error) == 0);
@@ -55,7 +55,7 @@ static void refuses_nonsense(const char *url) {
     CHECK(confonnx_client_infer(NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL) == CONFONNX_ARGUMENT);
     confonnx_options_free(options);
 
-    /* Handles that are none. */
+    /* Null in place of each handle. */
     confonnx_options_free(NULL), confonnx_client_free(NULL), confonnx_error_free(NULL), confonnx_text_free(NULL);
     confonnx_inputs_free(NULL), confonnx_outputs_free(NULL), confonnx_response_free(NULL), confonnx_cancel_free(NULL);
     confonnx_cancel_now(NULL);
@@ -84,7 +84,7 @@ static void proves_and_infers(const ConfonnxClient *client) {
     CHECK(confonnx_inputs_add(inputs, "image", "float32", shape, 3, bytes, 28 * 28 * 4, NULL) == CONFONNX_ARGUMENT);
     CHECK(confonnx_inputs_add(inputs, "image", "float32", shape, 4, NULL, 28 * 28 * 4, NULL) == CONFONNX_ARGUMENT);
     CHECK(confonnx_inputs_add(inputs, "image", "float32", shape, 4, bytes, 28 * 28 * 4, &error) == CONFONNX_OK);
-    /* It was copied. */
+    /* The library has a copy, so the caller's image may go. */
     memset(image, 0, 28 * 28 * sizeof *image);
     free(image);
 
@@ -111,7 +111,7 @@ static void proves_and_infers(const ConfonnxClient *client) {
     confonnx_outputs_free(named);
     confonnx_outputs_free(outputs);
 
-    /* Refused inside the seal. */
+    /* A refusal that comes inside the seal. */
     outputs = NULL;
     CHECK(confonnx_client_infer(client, "none", NULL, inputs, NULL, 0, NULL, &outputs, &error) == CONFONNX_REFUSED);
     CHECK(outputs == NULL && confonnx_error_status(error) == 404 && confonnx_error_server_code(error) != NULL);
@@ -144,7 +144,7 @@ static void *cancels(void *cancel) {
 }
 
 int main(int argc, char **argv) {
-    /* A server, and one that never answers. */
+    /* The URLs of a server, and of one that never answers. */
     CHECK(argc == 3);
     refuses_nonsense(argv[1]);
     ConfonnxClient *client = client_of(argv[1], "allow_debug", "true");

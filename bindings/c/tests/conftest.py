@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="session")
 def prefix() -> Path:
-    """Where scripts/make-c put the library."""
+    """The prefix into which scripts/make-c installed the library."""
     return Path(os.environ["CONFONNX_C_PREFIX"])
 
 
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server for development."""
+    """The URL of a server for development."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

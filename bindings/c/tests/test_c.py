@@ -1,4 +1,4 @@
-"""The C library, compiled against by others and run: examples, every function, under sanitizers and valgrind."""
+"""The C library as programs compile against it and run it: examples, every function, under sanitizers and valgrind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(*command: str, environment: dict[str, str] | None = None) -> str:
 
 
 def flags(prefix: Path, *, static: bool = False) -> list[str]:
-    """As pkg-config gives them."""
+    """Flags of the compiler, as pkg-config gives them."""
     environment = {"PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig")}
     found = run("pkg-config", "--cflags", "--libs", "confonnx", environment=environment).split()
     if static:
@@ -36,7 +36,7 @@ def flags(prefix: Path, *, static: bool = False) -> list[str]:
 
 @pytest.fixture
 def silent() -> object:
-    """Accepts connections and never answers."""
+    """The URL of a server that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

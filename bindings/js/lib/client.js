@@ -136,7 +136,7 @@ export class Client {
     });
   }
 
-  /** The same, with the body as it comes: `body` is a ReadableStream of bytes, each of them authentic. It fails unless the answer was whole. */
+  /** As `request`, but `body` is a ReadableStream of bytes, each of them authentic. It fails unless the answer was whole. */
   async stream(method, path, options = {}) {
     const token = await this.#bearer();
     const fields = pairs(options.headers).flat();

@@ -61,14 +61,14 @@ async function send(exchange, method, { transport, headers, signal, turn, onProg
         if (!more) break;
       }
     } finally {
-      // Not waited for: who was aborted may have no end.
+      // Nobody waits for the end of the answer's iterator: of an aborted one it may never come.
       Promise.resolve(body.return?.()).catch(() => {});
     }
   } catch (thrown) {
     const error = asError(thrown);
     if (signal.aborted || error instanceof ConfonnxError) throw error;
     const cause = error.cause?.message ? `${error.message}: ${error.cause.message}` : String(error.message ?? error);
-    // A page is not told how far it came: the server may have got the request.
+    // A page is not told how far its request came: the server may have got it.
     exchange.failed(cause, answered || method === "POST", Date.now(), performance.now());
     turn.wake();
     return;

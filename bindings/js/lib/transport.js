@@ -10,7 +10,7 @@ async function fetched({ url, method, headers, signal, total, pieces, onProgress
   const init = { method, headers, signal, cache: "no-store", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer" };
   if (pieces) {
     if (streamsRequests()) {
-      // Sealed as it is sent: one piece in memory at a time.
+      // The body is sealed as it is sent: one piece of it is in memory at a time.
       init.body = streamed(pieces, onProgress);
       init.duplex = "half";
       if (total <= WHOLE) init.body = collected(pieces, onProgress);
@@ -22,7 +22,7 @@ async function fetched({ url, method, headers, signal, total, pieces, onProgress
   return { status: response.status, headers: response.headers, body: chunks(response) };
 }
 
-/** Below that, a body is sent in one piece. */
+/** A body shorter than this is sent in one piece. */
 const WHOLE = 1 << 20;
 
 /** Node's fetch sends bodies as they come; browsers do so over HTTP/2 alone, and fail over HTTP/1.1. */

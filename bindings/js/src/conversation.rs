@@ -14,7 +14,7 @@ pub struct Conversation(pub(crate) Arc<conversation::Conversation>);
 
 #[wasm_bindgen]
 impl Conversation {
-    /// With the server at `url`; `options` is JSON.
+    /// A conversation with the server at `url`; `options` is JSON.
     #[wasm_bindgen(constructor)]
     pub fn new(url: &str, options: &str) -> Result<Self, String> {
         let (policy, options) = options::parse(options)?;
@@ -69,7 +69,7 @@ pub(crate) fn proof(trusted: &Trusted) -> String {
     .to_string()
 }
 
-/// The nonce that `hex` is.
+/// The nonce that the digits `hex` stand for.
 pub(crate) fn nonce(hex: &str) -> Result<Nonce, String> {
     hex.parse().map_err(|err| error::argument("nonce", err))
 }

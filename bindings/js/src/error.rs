@@ -1,11 +1,11 @@
-//! Errors as JSON, of which the JavaScript beside makes its class.
+//! Errors as JSON, from which `bindings/js/lib/error.js` makes its class.
 
 use std::fmt::Display;
 
 use confonnx_client::ClientError;
 use serde_json::json;
 
-/// What a call ended with.
+/// The error with which a call ended.
 pub(crate) fn of(error: &ClientError) -> String {
     let genuine = matches!(error, ClientError::NotTrusted(_));
     json!({
@@ -20,12 +20,12 @@ pub(crate) fn of(error: &ClientError) -> String {
     .to_string()
 }
 
-/// What is wrong with the argument `name`.
+/// An error that says what is wrong with the argument `name`.
 pub(crate) fn argument(name: &str, problem: impl Display) -> String {
     json!({ "kind": "argument", "message": format!("{name}: {problem}") }).to_string()
 }
 
-/// What is wrong with what is expected of the server.
+/// An error that says what is wrong with the expectations of the server.
 pub(crate) fn policy(problem: impl Display) -> String {
     json!({ "kind": "policy", "message": problem.to_string() }).to_string()
 }

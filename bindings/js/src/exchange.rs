@@ -34,18 +34,18 @@ struct Asked {
 
 #[wasm_bindgen]
 impl Exchange {
-    /// For the proof.
+    /// An exchange that gives the server's proof.
     pub fn proof(conversation: &Conversation) -> Self {
         Self::new(conversation, Want::Proof, None)
     }
 
-    /// For the document as it is sent.
+    /// An exchange that gives the attestation document as it is sent.
     pub fn document(conversation: &Conversation, hex: Option<String>) -> Result<Self, String> {
         let nonce = hex.as_deref().map(nonce).transpose()?;
         Ok(Self::new(conversation, Want::Document(nonce), None))
     }
 
-    /// For an inference.
+    /// An exchange that runs a model.
     pub fn infer(
         conversation: &Conversation,
         model: Option<String>,
@@ -59,7 +59,7 @@ impl Exchange {
         Ok(Self::new(conversation, Want::Call(request.into()), token))
     }
 
-    /// For what a model says of itself.
+    /// An exchange that gives a model's metadata.
     pub fn metadata(
         conversation: &Conversation,
         model: Option<String>,
@@ -70,7 +70,8 @@ impl Exchange {
         Self::new(conversation, Want::Call(Request::get("").to_model(model).into()), token)
     }
 
-    /// For any request to the inner API; `fields` are names and values in turn. With `streamed`, content is given as it comes.
+    /// An exchange for any request to the inner API; `fields` are names and values in turn. With `streamed`, the
+    /// answer's content is given as it comes.
     pub fn request(
         conversation: &Conversation,
         method: &str,
@@ -116,43 +117,43 @@ impl Exchange {
         word.into()
     }
 
-    /// Where to send a request.
+    /// The URL of the request to send.
     #[wasm_bindgen(getter)]
     pub fn url(&self) -> String {
         self.asked.url.clone()
     }
 
-    /// Its `accept`.
+    /// The request's `accept`.
     #[wasm_bindgen(getter)]
     pub fn accept(&self) -> String {
         self.asked.accept.into()
     }
 
-    /// Its `content-type`.
+    /// The request's `content-type`.
     #[wasm_bindgen(getter, js_name = contentType)]
     pub fn content_type(&self) -> Option<String> {
         self.asked.content_type.map(Into::into)
     }
 
-    /// Whether it goes to a relay, which gets nothing of the caller's.
+    /// Whether the request goes to a relay, which gets no header fields of the caller's.
     #[wasm_bindgen(getter)]
     pub fn relayed(&self) -> bool {
         self.asked.relayed
     }
 
-    /// Milliseconds to wait.
+    /// Milliseconds to wait before the next step.
     #[wasm_bindgen(getter)]
     pub fn wait(&self) -> f64 {
         self.asked.wait.as_secs_f64() * 1000.0
     }
 
-    /// Bytes of the body that are still to be sealed and sent.
+    /// Bytes of the request's body that are still to be sealed and sent.
     #[wasm_bindgen(getter)]
     pub fn remaining(&self) -> f64 {
         self.body.as_ref().map_or(0, Body::len) as f64
     }
 
-    /// The next bytes of the body.
+    /// The next bytes of the request's body.
     pub fn piece(&mut self) -> Result<Option<Vec<u8>>, String> {
         let piece = self.body.as_mut().and_then(Iterator::next).transpose();
         piece.map_err(|err| error::of(&ClientError::Seal { source: err.into() }))
@@ -183,7 +184,7 @@ impl Exchange {
         self.inner.end(now(clock, elapsed));
     }
 
-    /// There was no answer, or not all of it; `sent`: the server may have got the request.
+    /// There was no answer, or not all of it. `sent` says whether the server may have got the request.
     pub fn failed(&mut self, problem: String, sent: bool, clock: f64, elapsed: f64) {
         self.inner.failed(problem.into(), sent, now(clock, elapsed));
     }
@@ -194,13 +195,13 @@ impl Exchange {
         self.inner.streamed_head().map(|(status, fields)| head_json(status, fields))
     }
 
-    /// What of its content was opened since.
+    /// What was opened of the streamed answer's content since the last call.
     #[wasm_bindgen(js_name = takeStreamed)]
     pub fn take_streamed(&mut self) -> Vec<u8> {
         self.inner.take_streamed()
     }
 
-    /// The proof that came of it, as JSON.
+    /// The proof that the exchange ended with, as JSON.
     #[wasm_bindgen(js_name = takeProof)]
     pub fn take_proof(&mut self) -> Result<String, String> {
         match self.take()? {
@@ -209,7 +210,7 @@ impl Exchange {
         }
     }
 
-    /// The document that came of it.
+    /// The document that the exchange ended with.
     #[wasm_bindgen(js_name = takeDocument)]
     pub fn take_document(&mut self) -> Result<Vec<u8>, String> {
         match self.take()? {
@@ -218,7 +219,7 @@ impl Exchange {
         }
     }
 
-    /// The tensors that came of it.
+    /// The tensors that the exchange ended with.
     #[wasm_bindgen(js_name = takeTensors)]
     pub fn take_tensors(&mut self) -> Result<Outputs, String> {
         let answer = self.take_response()?.success().map_err(|err| error::of(&err))?;
@@ -267,7 +268,7 @@ impl Answer {
         head_json(self.0.status(), self.0.fields())
     }
 
-    /// Its body.
+    /// The answer's body.
     #[wasm_bindgen(getter)]
     pub fn body(&self) -> Vec<u8> {
         self.0.body().to_vec()

@@ -1,7 +1,7 @@
 //! The client's conversation in WebAssembly, for the package `@confonnx/client`.
 //!
-//! Everything that decides is in `confonnx-client`; this is its skin: strings and bytes in and out. What fetches, waits and
-//! gives the time is the JavaScript beside it (`bindings/js/lib`).
+//! Everything that decides is in `confonnx-client`; this crate is its skin, which takes and gives strings and bytes.
+//! The JavaScript of `bindings/js/lib` fetches, waits and tells the time.
 
 mod conversation;
 mod error;
@@ -10,7 +10,7 @@ mod options;
 mod random;
 mod tensors;
 
-/// Runs the test vectors that `cases` has; what was found.
+/// Runs the test vectors in `cases` and gives their results, both as JSON.
 ///
 /// # Errors
 /// What is wrong with `cases`.

@@ -1,13 +1,14 @@
-//! What a client is told, from JSON.
+//! A client's options, from JSON.
 
 use std::time::Duration;
 
+use confonnx_attest::json;
 use confonnx_client::{Expectations, Given, GivenError, GivenOption, NameError, Options, Policy, Preset};
 use serde::Deserialize;
 
 use crate::error;
 
-/// The options that decide; those of the transport stay in JavaScript.
+/// The options that `confonnx-client` takes; those of the transport stay in JavaScript.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Told {
@@ -28,9 +29,9 @@ struct Told {
     timeout: Option<f64>,
 }
 
-/// The policy and the options that the client takes.
-pub(crate) fn parse(json: &str) -> Result<(Policy, Options), String> {
-    let given: Told = serde_json::from_str(json).map_err(|err| error::argument("options", err))?;
+/// The policy and the options that the JSON stands for.
+pub(crate) fn parse(text: &str) -> Result<(Policy, Options), String> {
+    let given: Told = json::from_str(text).map_err(|err| error::argument("options", err))?;
     let mut options = Options::new().chunked(given.chunked);
     options.resumption = given.resumption.unwrap_or(true);
     options.relay.clone_from(&given.relay);
@@ -61,7 +62,7 @@ pub(crate) fn parse(json: &str) -> Result<(Policy, Options), String> {
     Ok((policy(&given)?, options))
 }
 
-/// A number of JavaScript's that is one of ours.
+/// A JavaScript number as an integer, if it is a whole one from 0 to `MAX_SAFE_INTEGER`.
 pub(crate) fn whole(number: f64) -> Option<u64> {
     let is_whole = number.fract() == 0.0 && (0.0..=MAX_SAFE).contains(&number);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and in range")]
@@ -71,7 +72,7 @@ pub(crate) fn whole(number: f64) -> Option<u64> {
 /// `Number.MAX_SAFE_INTEGER`
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
-/// The preset or the text of a policy file, narrowed to what is given beside it.
+/// The preset or the text of a policy file, narrowed to the expectations beside it.
 fn policy(given: &Told) -> Result<Policy, String> {
     let policy = match given.policy.as_deref() {
         Some(source) => Some(match source.trim().parse::<Preset>() {

@@ -26,7 +26,8 @@ impl TryRng for Platform {
     }
 
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        // The most that WebCrypto gives at a time. It throws where it cannot, and nothing here goes on.
+        // WebCrypto gives so many bytes at a time at most. It throws where there is no randomness, which ends the
+        // WebAssembly.
         out.chunks_mut(65_536).for_each(get_random_values);
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Named tensors, one way and the other. Numbers are little-endian, as WebAssembly's memory and every typed array of a
-//! machine that runs it.
+//! Named tensors from JavaScript and to it. Numbers are little-endian, as in WebAssembly's memory and in every typed
+//! array of a machine that runs it.
 
 use confonnx_client::json::{type_from_name, type_name};
 use confonnx_client::{Shape, Tensor};
@@ -14,13 +14,13 @@ pub struct Inputs(pub(crate) Vec<(String, Tensor<'static>)>);
 
 #[wasm_bindgen]
 impl Inputs {
-    /// None yet.
+    /// A call's inputs, none so far.
     #[wasm_bindgen(constructor)]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One more, of NumPy's type name; strings are each after their length in four bytes.
+    /// Adds an input, whose type has NumPy's name; each string comes after its length in four bytes.
     pub fn add(&mut self, name: String, dtype: &str, shape: &[f64], data: Vec<u8>) -> Result<(), String> {
         let wrong = |problem: String| error::argument(&format!("input `{name}`"), problem);
         let dtype = type_from_name(dtype).ok_or_else(|| wrong(format!("unknown type {dtype:?}")))?;
@@ -38,7 +38,7 @@ impl Inputs {
 #[wasm_bindgen]
 pub struct Outputs(pub(crate) std::vec::IntoIter<(String, Tensor<'static>)>);
 
-/// A tensor.
+/// A named tensor.
 #[wasm_bindgen]
 pub struct Output {
     name: String,
@@ -47,7 +47,7 @@ pub struct Output {
 
 #[wasm_bindgen]
 impl Outputs {
-    /// The next one.
+    /// The next output, if there is one more.
     #[wasm_bindgen(js_name = next)]
     pub fn take_next(&mut self) -> Option<Output> {
         self.0.next().map(|(name, tensor)| Output { name, tensor: Some(tensor) })
@@ -56,25 +56,25 @@ impl Outputs {
 
 #[wasm_bindgen]
 impl Output {
-    /// Its name.
+    /// The tensor's name.
     #[wasm_bindgen(getter)]
     pub fn name(&self) -> String {
         self.name.clone()
     }
 
-    /// NumPy's name of its type.
+    /// NumPy's name of the tensor's type.
     #[wasm_bindgen(getter)]
     pub fn dtype(&self) -> String {
         self.tensor.as_ref().map(|tensor| type_name(tensor.dtype()).to_owned()).unwrap_or_default()
     }
 
-    /// Its shape.
+    /// The tensor's shape.
     #[wasm_bindgen(getter)]
     pub fn shape(&self) -> Vec<f64> {
         self.tensor.iter().flat_map(|tensor| tensor.shape().dims()).map(|dim| *dim as f64).collect()
     }
 
-    /// Its bytes, once.
+    /// The tensor's bytes; empty when they were taken before.
     pub fn take(&mut self) -> Vec<u8> {
         self.tensor.take().map(|tensor| tensor.into_data().into_owned()).unwrap_or_default()
     }

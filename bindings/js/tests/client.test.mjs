@@ -5,6 +5,7 @@ import { after, before, test } from "node:test";
 
 import { ConfonnxError, Tensor, connect } from "../lib/node.js";
 import { byFetch } from "../lib/transport.js";
+import { Conversation } from "../wasm/confonnx.js";
 import { startServer } from "./server.mjs";
 
 let server;
@@ -13,7 +14,7 @@ before(async () => {
 });
 after(() => server.stop());
 
-/** A vertical stroke. */
+/** An image of a vertical stroke, which the model reads as the digit one. */
 function one() {
   const image = new Float32Array(28 * 28);
   for (let row = 4; row < 24; row++) image[row * 28 + 13] = image[row * 28 + 14] = 1;
@@ -22,7 +23,7 @@ function one() {
 
 const development = (options) => connect(server.url, { allowDebug: true, ...options });
 
-/** What was sent, besides sending it. */
+/** A transport that notes what it sends in `sent`. */
 function recorded(sent) {
   return async (request) => {
     sent.push(request);
@@ -149,7 +150,7 @@ test("requests to the inner API, whole and as they come", async () => {
 test("an upload says how far it is", async () => {
   const client = await development({ chunked: true });
   const seen = [];
-  // Larger than what the model takes: what counts is that it is sealed and sent in pieces.
+  // The tensor is larger than what the model takes: what counts is that it is sealed and sent in pieces.
   const large = new Tensor(new Float32Array(3 << 20), [3 << 20]);
   await fails(client.infer({ image: large }, { onProgress: (progress) => seen.push(progress) }), "refused");
   assert.ok(seen.length > 100, `${seen.length} times`);
@@ -169,7 +170,7 @@ test("a call can be aborted, and others go on", async () => {
   abort.abort(new Error("enough"));
   await assert.rejects(first, /enough/);
   await assert.rejects(second, /enough/);
-  // Who attested is gone: the next one does.
+  // A transport that never answers ends in a timeout, and another client's calls go on.
   await fails((await development({ timeout: 50, transport: () => new Promise(() => {}) })).attest(), "timeout").catch((error) => {
     throw error;
   });
@@ -180,6 +181,13 @@ test("no network is no answer", async () => {
   await fails((await connect("http://127.0.0.1:9", { allowDebug: true })).attest(), "transport");
   await fails(connect("ftp://host", { allowDebug: true }), "argument", /http/);
   await fails(connect(server.url, { allowDebug: true, retires: 1 }), "argument", /unknown option retires/);
+});
+
+test("options are an object, never an array of their values", () => {
+  new Conversation(server.url, '{"allowDebug": true}').free();
+  for (const options of ['["allow_debug = true"]', "[]", "null"]) {
+    assert.throws(() => new Conversation(server.url, options), /options: .*expected struct/, options);
+  }
 });
 
 test("types survive", () => {

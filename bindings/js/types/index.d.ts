@@ -1,6 +1,6 @@
 /** Attested client for confonnx servers: verifies the TEE here, then seals requests to it. */
 
-/** NumPy's names. */
+/** NumPy's names of the types. */
 export type DataType =
   | "bool" | "uint8" | "uint16" | "uint32" | "uint64" | "int8" | "int16" | "int32" | "int64"
   | "float16" | "bfloat16" | "float32" | "float64" | "string";
@@ -35,7 +35,7 @@ export interface Check {
   readonly name: string;
   readonly expected: string;
   readonly found: string;
-  /** `info`: nothing was expected; `notable`: neither, of a setting that is not as it is by default. */
+  /** `info`: nothing was expected; `notable`: nothing was expected of a setting that is not as it is by default. */
   readonly outcome: "passed" | "failed" | "undecided" | "info" | "notable";
 }
 
@@ -78,7 +78,7 @@ export interface TransportRequest {
   readonly onProgress?: (sent: number) => void;
 }
 
-/** What it gives back. */
+/** What a transport gives back. */
 export interface TransportAnswer {
   readonly status: number;
   readonly headers: { get(name: string): string | null };
@@ -88,21 +88,21 @@ export interface TransportAnswer {
 export interface ClientOptions {
   /** `strict`, `cloud`, or the text of a policy file. */
   policy?: string;
-  /** What the TEE has to have measured: hex. */
+  /** The measurement that the TEE must have: hex. */
   enclaveHash?: string | readonly string[];
-  /** Who has to have signed the program: PEM. */
+  /** The public key that must have signed the program: PEM. */
   enclaveSigningKey?: string | readonly string[];
   /** The hash of the model that is called: hex, or `NAME=HEX`. */
   modelHash?: string | readonly string[];
   /** Accepts debug mode and the insecure TEE, without confidentiality: for development. */
   allowDebug?: boolean;
-  /** Bearer token, sealed; or what gives one for each call. */
+  /** Bearer token, sealed; or a function that gives one for each call. */
   authKey?: string | (() => string | Promise<string>);
-  /** More header fields inside the seal. */
+  /** More header fields of requests, inside the seal. */
   innerHeaders?: HeadersInit;
-  /** More header fields outside the seal, for what stands before the server. */
+  /** More header fields of requests, outside the seal, for gateways before the server. */
   headers?: HeadersInit;
-  /** HTTP Basic, outside the seal. */
+  /** User and password for HTTP Basic, outside the seal. */
   basic?: { user: string; password: string };
   kem?: "x-wing" | "x25519" | "p-256";
   aead?: "aes-256-gcm" | "aes-128-gcm" | "chacha20-poly1305";
@@ -110,15 +110,15 @@ export interface ClientOptions {
   chunked?: boolean;
   /** Resume: later requests go without key encapsulation. On by default. */
   resumption?: boolean;
-  /** URL of an Oblivious HTTP relay. */
+  /** URL of an Oblivious HTTP relay that takes the sealed requests. */
   relay?: string;
   /** Bytes of the longest reply. */
   maxReply?: number;
-  /** How often to repeat what is safe to repeat. */
+  /** How often to repeat a call that is safe to repeat. */
   retries?: number;
   /** Milliseconds for one call. */
   timeout?: number;
-  /** What sends, in place of `fetch`. */
+  /** The function that sends requests, in place of `fetch`. */
   transport?: (request: TransportRequest) => Promise<TransportAnswer>;
 }
 
@@ -129,7 +129,7 @@ export interface CallOptions {
 }
 
 export interface ModelOptions extends CallOptions {
-  /** Its name; needed where the server has several. */
+  /** The model's name; needed where the server has several. */
   model?: string;
   version?: string | number;
 }
@@ -160,7 +160,7 @@ export interface ModelMetadata {
 
 /** A client of one server, which it verifies before it sends anything. */
 export class Client {
-  /** After `load`. */
+  /** To be called after `load`. */
   constructor(url: string | URL, options?: ClientOptions);
   url: string;
   readonly proof: Proof | undefined;

@@ -28,7 +28,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What a needle is stored under, so that the test itself does not hold what it searches for.
 const MASK: u8 = 0xa5;
 
-// One after the other: each searches the memory of both.
+// The three run one after the other, in one test, because each searches the memory of them all.
 #[test]
 fn erased_secrets_and_keys_are_gone() {
     a_resumptions_secret_after_its_lifetime();
@@ -74,7 +74,7 @@ fn an_epochs_secret_and_private_keys_after_its_grace() {
         |found: &[usize]| found[0] > 0 && found[1] > 0 && found[2] + found[3] > 0 && found[4] + found[5] > 0;
     let found = count(&needles);
     assert!(in_use(&found), "in use, yet not found: {found:?}");
-    // Other claims: the keys are gone, the secret stays to make others.
+    // With other claims the keys are erased, and the secret stays to make others.
     ring.rebind([2; 32]);
     let found = count(&needles);
     assert!(found[0] > 0 && found[1..] == [0; 5], "{found:?}");
@@ -99,7 +99,7 @@ fn the_links_and_epochs_that_a_ratchet_went_past() {
         let first = EpochSecret::new(std::array::from_fn(|i| (i * 53 + 29) as u8));
         let mut ratchet = Ratchet::start(first, 0, START, HOUR);
         ratchet.epoch(START).unwrap();
-        // A replica joins: the state is sealed and dropped.
+        // A ratchet's state is written and dropped, as when a replica joins.
         Ratchet::from_state(&ratchet.state()).unwrap();
         ratchet
     };
@@ -134,7 +134,8 @@ fn count(needles: &[Vec<u8>]) -> Vec<usize> {
     let memory = File::open("/proc/self/mem").unwrap();
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let mut counts = vec![0; needles.len()];
-    // One buffer for all, masked before it is searched; it lies in pages of its own and is left out.
+    // One buffer serves all needles and is masked before it is searched. It lies in pages of its own, which are left
+    // out.
     let mut buffer = vec![0_u8; 1 << 20];
     let own = buffer.as_ptr().addr() as u64..buffer.as_ptr().addr() as u64 + buffer.len() as u64;
     for line in maps.lines() {
@@ -145,7 +146,7 @@ fn count(needles: &[Vec<u8>]) -> Vec<usize> {
         }
         let (start, end) = range.split_once('-').unwrap();
         let (mut at, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
-        // Pieces overlap, so that no needle is cut.
+        // Pieces of memory overlap, so that no needle is cut in two.
         while at + 64 < end {
             let len = (end - at).min(buffer.len() as u64);
             let piece = &mut buffer[..len as usize];
@@ -181,7 +182,7 @@ const NEEDLES: [&str; 6] = [
     "fda784123eedb90faeb0f1cc99adb962a427dd24f074d0eacbe91ef99bd3a445", // the same, big-endian
 ];
 
-/// The same of a ratchet.
+/// The needles of a ratchet, computed likewise.
 const LINKS: [&str; 5] = [
     "b8f722195483fe35605f8ac13c6ba69dc80772a9e4d30e45b0efda114cbbf62d", // its first secret
     "a7e4d10fa0c01aa6b47f8b2cea152510cff3c788140a3bfa78bc174a9a9c6f8c", // the secret of epoch 0

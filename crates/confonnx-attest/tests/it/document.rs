@@ -72,7 +72,8 @@ fn no_flipped_bit_changes_what_is_trusted() {
             let Ok(parsed) = Document::parse(&bad) else { continue };
             let Ok(genuine) = parsed.verify(Some(&NONCE), NOW) else { continue };
             let Ok(trusted) = genuine.appraise(&policy(allow_debug()), NOW) else { continue };
-            // Some bits matter to nobody (the warning, the self-reported measurement, a member's name); none of them may reach the keys or the claims.
+            // Some bits matter to nobody (the warning, the self-reported measurement, a member's name); none of them
+            // may change the keys or the claims.
             assert_eq!(trusted.key_configs(), b"key configs", "byte {at} bit {bit}");
             let wire: Value = serde_json::from_slice(&bad).unwrap();
             assert_eq!(wire["claims"], original["claims"], "byte {at} bit {bit}");

@@ -9,7 +9,7 @@ fn failed(document: &[u8], nonce: &Nonce) -> Vec<&'static str> {
     err.verdict.failed().map(|check| check.name).collect()
 }
 
-/// A member of one document in place of another's.
+/// The document `to` with its member `member` replaced by the one of `from`.
 fn graft(from: &[u8], to: &[u8], member: &str) -> Vec<u8> {
     let from: serde_json::Value = serde_json::from_slice(from).unwrap();
     let mut to: serde_json::Value = serde_json::from_slice(to).unwrap();
@@ -19,7 +19,7 @@ fn graft(from: &[u8], to: &[u8], member: &str) -> Vec<u8> {
 
 #[test]
 fn flaw_4_freshness_is_signed_by_the_evidence_itself() {
-    // A fresh root and proof on old evidence: the evidence covers the root, so this shows.
+    // A new root and its proof, put into a document with old evidence: the evidence covers the old root.
     let later = Nonce([9; 32]);
     let tree = confonnx_attest::merkle::Tree::new(vec![later]).unwrap();
     let fresh = Document::parse(&document()).unwrap();
@@ -68,7 +68,7 @@ fn flaw_12_missing_evidence_or_expectation_is_an_error() {
         assert!(Document::parse(wire.to_string().as_bytes()).is_err(), "{member}");
     }
     assert!(Policy::new(Expectations::default()).is_err());
-    // No nonce asked, none proved: refused unless an age is allowed.
+    // Without a nonce asked for, none is proved: the policy refuses the document unless it allows an age.
     let genuine = Document::parse(&document()).unwrap().verify(None, NOW).unwrap();
     assert!(genuine.appraise(&policy(allow_debug()), NOW).is_err());
 }

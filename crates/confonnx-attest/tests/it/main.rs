@@ -1,4 +1,4 @@
-//! Documents and policies from outside, as clients and servers use them.
+//! Documents and policies, used through the public API as clients and servers use it.
 
 #![allow(clippy::restriction, reason = "a test may panic")]
 

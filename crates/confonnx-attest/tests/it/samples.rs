@@ -1,4 +1,4 @@
-//! The sample policies are policies.
+//! The policies of docs/samples parse.
 
 use std::fs;
 use std::path::Path;

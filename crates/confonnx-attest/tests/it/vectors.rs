@@ -1,4 +1,4 @@
-//! `vectors/attestation`, one folder for each case, as any implementation could walk them.
+//! Walks `vectors/attestation`, one folder for each case, as any implementation could.
 
 use std::fs;
 use std::path::Path;

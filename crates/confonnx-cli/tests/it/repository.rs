@@ -67,7 +67,7 @@ impl Server {
         }
     }
 
-    /// Runs a command against it as `caller`.
+    /// Runs a command against this server as `caller`.
     fn run(&self, caller: &str, args: &[&str]) -> Output {
         let token = self.folder.path().join(caller);
         let server =
@@ -75,7 +75,7 @@ impl Server {
         confonnx(&[args, &server].concat())
     }
 
-    /// What it says of its models to `caller`: name, version, state, reason.
+    /// What the server says of its models to `caller`: name, version, state, reason.
     fn models(&self, caller: &str) -> Value {
         let output = self.run(caller, &["models", "--json"]);
         assert!(output.status.success(), "{}", stderr(&output));
@@ -143,7 +143,7 @@ fn models_are_listed_loaded_and_unloaded() {
     assert_eq!(found, json!([line("one", "UNAVAILABLE", "unloaded"), line("two", "READY", "")]));
     let table = stdout(&server.run("operator", &["models"]));
     assert!(table.contains("one   1        UNAVAILABLE  unloaded\n"), "{table}");
-    // The server does it, and not only says so.
+    // The server refuses requests to the unloaded model, and not only says so.
     let input = server.folder.path().join("in.json");
     fs::write(&input, r#"{"x": {"type": "float32", "values": [[1, 2, 3, 4]]}}"#).unwrap();
     let predict = ["predict", "--model", "one", "--json-in", input.to_str().unwrap()];
@@ -174,7 +174,7 @@ fn who_may_not_is_told_and_sees_no_other_model() {
     assert!(stderr(&absent).contains("model-not-found"), "{}", stderr(&absent));
     assert_eq!(server.models("operator"), json!([line("one", "READY", ""), line("two", "READY", "")]));
 
-    // Whoever expects another server asks it for nothing.
+    // A client that expects another server sends this one no request.
     let other = ["unload", "one", "--url", &server.url, "--enclave-hash", &"ab".repeat(32)];
     let refused = confonnx(&other);
     assert_eq!(refused.status.code(), Some(4), "{}", stderr(&refused));

@@ -29,7 +29,7 @@ fn a_token_is_new_each_time_and_comes_with_its_hash() {
         (token.split_whitespace().last().unwrap(), digest.split_whitespace().last().unwrap());
     assert!(token.starts_with("cfx_") && token.len() == 47, "{token}");
     assert_eq!(stdout(&hash(&format!("{token}\n"))).trim(), digest);
-    // sha256sum says the same.
+    // The digest that sha256sum gives for this token.
     let known = "553d00c34e6f23283597ae9dd5b2aee18bfc4f1cf4444a3ae5f9f7ebdbeb32c6";
     assert_eq!(stdout(&hash("a-token-that-is-long-enough")).trim(), known);
 }
@@ -60,7 +60,7 @@ fn a_token_can_go_to_a_file_that_nobody_else_reads() {
     assert_eq!(stdout(&hash(&token)), digest);
     let mode = std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap());
     assert_eq!(mode & 0o777, 0o600);
-    // One that is there stays as it is.
+    // A token's file that exists stays as it is.
     let again = confonnx(&args);
     assert!(!again.status.success() && stderr(&again).contains("cannot write"));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), token);

@@ -32,7 +32,7 @@ fn exit_codes_tell_the_outcomes_apart() {
     let (code, table, _) = verify(&document(), &["--nonce", &nonce, "--enclave-allow-debug"]);
     assert_eq!(code, Some(0));
     assert!(table.contains("✓ report data") && table.contains("INSECURE: accepted"), "{table}");
-    // Evidence that was not decided is never called what it is not.
+    // Evidence of the insecure TEE is accepted without being called trusted.
     assert!(!table.contains("Trusted") && !table.contains("trusted"), "{table}");
 
     let (code, table, error) = verify(&document(), &["--nonce", &other, "--enclave-allow-debug"]);
@@ -47,7 +47,7 @@ fn exit_codes_tell_the_outcomes_apart() {
     assert_eq!(error, expected);
     assert!(table.contains("✗ enclave hash") && table.contains(&MEASUREMENT.to_string()), "{table}");
 
-    // A damaged file says nothing about anybody.
+    // Of a damaged document nothing is told, neither a table nor checks.
     let cut = &document()[..500];
     for damaged in [&b"<html>"[..], b"", cut] {
         let (code, table, error) = verify(damaged, &["--nonce", &nonce, "--enclave-allow-debug"]);
@@ -83,7 +83,7 @@ fn json_has_outcome_and_checks() {
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &report["outcome"], &report["tee"]), (Some(0), &"insecure".into(), &"insecure".into()));
     assert_eq!(report["models"][0]["name"], "digits");
-    // The claims are there whole, and what of them no policy judged is named.
+    // The report has all claims, and names those that no policy judged.
     let now = report["at"].as_u64().unwrap();
     let claims =
         serde_json::to_value(Claims::example(UnixTime(report["claims"]["issued_at"].as_u64().unwrap())))
@@ -171,7 +171,7 @@ fn a_proof_verifies_itself_later() {
     let policy = folder.path().join("policy.toml");
     fs::write(&policy, "allow_debug = true\n").unwrap();
     let policy = policy.to_str().unwrap();
-    // What a live server answered is saved by the same code; here the digest is read off a first run.
+    // `confonnx verify --url` saves proofs by the same code. The policy's digest is taken from a first run.
     let digest = {
         let (_, json, _) =
             verify(document.to_string().as_bytes(), &["--nonce", &nonce, "--policy", policy, "--json"]);
@@ -183,12 +183,12 @@ fn a_proof_verifies_itself_later() {
     let (code, table, error) = verify(proof.to_string().as_bytes(), &["--policy", policy]);
     assert_eq!(code, Some(0), "{error}");
     assert!(table.contains("✓ nonce") && table.contains("by the policy of then"), "{table}");
-    // By another policy it is judged all the same, and that is said.
+    // Another policy than the proof's is applied all the same, and the table says so.
     let hash = MEASUREMENT.to_string();
     let args = ["--policy", policy, "--enclave-hash", &hash];
     let (code, table, _) = verify(proof.to_string().as_bytes(), &args);
     assert_eq!((code, table.contains("by another policy than then")), (Some(0), true), "{table}");
-    // A year later it is still judged as of then, unless told otherwise.
+    // A year later the proof is still judged as of when it was made, unless `--at` says otherwise.
     let mut old = proof.clone();
     old["at"] = 1_000.into();
     let (_, json, _) = verify(old.to_string().as_bytes(), &["--policy", policy, "--json"]);
@@ -219,7 +219,7 @@ fn evidence_of_hardware_is_judged_by_itself() {
     let (code, table, error) = run(&["--raw", "snp", &report, &vcek, &chain]);
     assert_eq!((code, &*error), (Some(4), "confonnx: not accepted: enclave hash\n"), "{table}");
     assert!(table.contains("✓ signature") && table.contains("· chip"), "{table}");
-    // Without what vouches for it nothing is decided, and the hash can be read off.
+    // Without certificates nothing is decided, but the table still shows the measurement.
     let (code, table, _) = run(&["--raw", "snp", &report]);
     assert_eq!((code, table.contains("· measured")), (Some(5), true), "{table}");
     let (code, json, _) = run(&["--json", "--raw", "snp", &report, &vcek, &chain]);

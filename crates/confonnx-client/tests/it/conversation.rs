@@ -1,7 +1,7 @@
 //! The conversation against a key ring in memory, by a clock that stands still unless it is told to move.
 //!
-//! Each is a test here, and a row of `SCENES` for `vectors/runner`, which plays them in WebAssembly. What the two have each
-//! in their own way, they have at their root: `document`, `policy`, `rng`.
+//! Each scene is a test here, and a row of `SCENES` for `vectors/runner`, which plays it in WebAssembly. What differs
+//! between the two is at the root of each: `document`, `policy`, `rng`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -20,18 +20,18 @@ use crate::{document, policy, rng};
 
 const HOUR: u64 = 3600;
 
-/// Both ends, and what went between them.
+/// Both ends of the conversation, and what went between them.
 struct World {
     ring: KeyRing,
     time: u64,
     max_request_bytes: Option<u64>,
-    /// Answered in place of opening the next requests.
+    /// Problem codes that answer the next requests, which are not opened.
     refusals: Vec<&'static str>,
-    /// So many of the next requests get no answer: the connection ends.
+    /// How many of the next requests get no answer, because the connection ends.
     broken: usize,
-    /// What a gateway says, with a page of its own, in place of the next answers.
+    /// Statuses with which a gateway answers the next requests, with a page of its own.
     gateways: Vec<u16>,
-    /// Media types of requests, `GET` for documents.
+    /// Media types of the requests so far, `GET` for documents.
     seen: Vec<&'static str>,
     waited: Vec<Duration>,
 }
@@ -91,7 +91,7 @@ impl World {
         document(&key_configs, &claims.to_bytes(), &Tree::new(vec![nonce]).unwrap())
     }
 
-    /// The sealed answer: the request's body, said twice.
+    /// The server's sealed answer: the request's body, twice.
     fn gateway(&self, content_type: &str, body: Vec<u8>) -> Result<Vec<u8>, String> {
         let (rng, now) = (&mut rng(), UnixTime(self.time));
         let answer = |request: &[u8], outdated: bool, grant: Option<String>| {
@@ -199,13 +199,13 @@ fn a_key_serves_until_the_clock_says_that_it_does_not() {
         world.call(&conversation).unwrap();
     }
     assert_eq!(world.seen, ["GET", FULL, FULL, RESUMED, RESUMED]);
-    // The resumption ends first.
+    // When the resumption has ended, the next request is full.
     world.seen.clear();
     world.time += 600;
     world.call(&conversation).unwrap();
     world.call(&conversation).unwrap();
     assert_eq!(world.seen, [FULL, RESUMED]);
-    // Then the key.
+    // When the key has ended, the client attests again.
     world.seen.clear();
     world.time += 25 * HOUR;
     world.begin_epoch();
@@ -239,7 +239,7 @@ fn what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow() {
     world.refusals = vec!["queue-full"; 3];
     let err = world.call(&conversation).unwrap_err();
     assert!(matches!(&err, ClientError::Refused { code, .. } if code == "queue-full"), "{err}");
-    // What may have run is not run twice.
+    // A request that may have run is not sent again.
     world.refusals = vec!["request-replayed"; 2];
     world.seen.clear();
     world.call(&conversation).unwrap_err();
@@ -260,13 +260,13 @@ fn a_connection_that_breaks_costs_no_inference() {
     world.broken = 3;
     let err = infer(&mut world, "/v2/models/m/infer").err().unwrap();
     assert!(matches!(err, ClientError::Transport { sent: true, .. }), "{err}");
-    // Behind a gateway the gateway says so.
+    // The answers of a gateway before the server.
     world.gateways = vec![502, 503];
     infer(&mut world, "/v2/models/m/infer").unwrap();
     world.gateways = vec![500];
     let err = infer(&mut world, "/v2/models/m/infer").err().unwrap();
     assert!(matches!(err, ClientError::Unsealed { status: 500, .. }), "{err}");
-    // What may have changed something is not run twice.
+    // A request that may have changed something is not sent again.
     world.gateways = vec![504];
     let err = infer(&mut world, "/v2/repository/models/m/load").err().unwrap();
     assert!(matches!(err, ClientError::Unsealed { status: 504, .. }), "{err}");
@@ -310,7 +310,7 @@ fn one_call_attests_and_the_others_wait_for_it() {
     world.answer(&mut first, step, usize::MAX);
     assert_eq!(conversation.poll_attested(&context), Poll::Ready(()));
     assert!(matches!(second.step(world.now(), rng), Step::Done(Ok(Outcome::Proof(_)))));
-    // One that is given up lets the next have its turn.
+    // An exchange that is given up lets the next one attest.
     conversation.forget();
     let mut abandoned = exchange();
     assert!(matches!(abandoned.step(world.now(), rng), Step::Get { .. }));
@@ -337,7 +337,7 @@ fn chunks_are_opened_however_they_are_cut() {
 
 #[cfg_attr(test, test)]
 fn a_clock_that_is_wrong_shows_in_the_exchange_alone() {
-    // Whoever is a day ahead thinks that the key has ended, and says so.
+    // A client whose clock is a day ahead thinks that the key has ended, and says so.
     let (world, conversation) = (World::new(), conversation(Options::default()));
     let mut exchange = Exchange::new(conversation, Want::Proof, None);
     let rng = &mut rng();
@@ -353,7 +353,7 @@ fn a_clock_that_is_wrong_shows_in_the_exchange_alone() {
     assert!(matches!(&err, ClientError::NoKey { reason } if reason.contains("clock")), "{err}");
 }
 
-/// All of the above, by name.
+/// All scenes, by name.
 #[allow(dead_code, reason = "vectors/runner plays them")]
 pub(crate) const SCENES: [(&str, fn()); 9] = [
     (

@@ -96,7 +96,7 @@ async fn no_unsealed_answer_is_a_result() {
     server.state().faults.push_back(Fault::Answer(500, "message/ohttp-res", result));
     let err = echo(&client).await.unwrap_err();
     assert!(matches!(err, ClientError::Unsealed { status: 500, .. }), "{err}");
-    // The client is none the worse for it.
+    // After all of these errors the client still works.
     echo(&client).await.unwrap();
 }
 

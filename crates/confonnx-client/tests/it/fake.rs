@@ -31,29 +31,29 @@ pub(crate) struct Fake {
 pub(crate) struct State {
     pub(crate) ring: KeyRing,
     pub(crate) models: Vec<&'static str>,
-    /// Applied to the next sealed requests, one each.
+    /// Faults of the next sealed requests, one for each.
     pub(crate) faults: VecDeque<Fault>,
-    /// Applied to every attestation.
+    /// The fault of every attestation.
     pub(crate) attestation: Option<AttestationFault>,
-    /// Heads of opened requests.
+    /// Heads of the requests that were opened.
     pub(crate) opened: Vec<RequestHead>,
-    /// Outer headers and lengths of sealed requests.
+    /// Outer headers and lengths of the sealed requests received.
     pub(crate) received: Vec<(hyper::HeaderMap, usize)>,
     pub(crate) attestations: usize,
-    /// Requests opened by a resumption.
+    /// How many requests were opened by a resumption.
     pub(crate) resumed: usize,
     pub(crate) grants: bool,
-    /// Outer headers of requests for documents.
+    /// Outer headers of the requests for documents.
     pub(crate) asked: Vec<hyper::HeaderMap>,
-    /// Where sealed requests were sent.
+    /// Paths of the sealed requests.
     pub(crate) paths: Vec<String>,
     last_reply: Vec<u8>,
 }
 
-/// What to do with a sealed request.
+/// What goes wrong with a sealed request.
 pub(crate) enum Fault {
     None,
-    /// An answer without opening the request.
+    /// An answer of status, media type and body, without opening the request.
     Answer(u16, &'static str, &'static str),
     /// The reply to the request before this one.
     OldReply,
@@ -61,7 +61,7 @@ pub(crate) enum Fault {
     Truncated,
     /// The reply with one bit flipped.
     Flipped,
-    /// Announces more bytes than it sends.
+    /// A head that announces more bytes than follow.
     HalfBody,
     /// No answer for a long time.
     Slow,
@@ -139,12 +139,12 @@ impl Fake {
         self.state().resumed
     }
 
-    /// Keys as they are, resumptions gone: a replica with the same keys.
+    /// Forgets resumptions and keeps the keys, as a replica with the same keys knows none.
     pub(crate) fn forget_resumptions(&self) {
         self.state().ring = ring(1);
     }
 
-    /// A restart: keys are new, the old ones are unknown.
+    /// Makes new keys and forgets the old ones, as a restart does.
     pub(crate) fn restart(&self) {
         self.state().ring = ring(50);
     }
@@ -241,7 +241,7 @@ impl State {
             _ => nonce,
         };
         let (tree, claims) = (Tree::new(vec![nonce]).unwrap(), claims.to_bytes());
-        // `OtherKeys` are swapped in after the evidence was made.
+        // With the fault `OtherKeys`, the document has other keys than those in the evidence.
         let bound = report_data(&tree.root(), &self.ring.key_configs(), &claims);
         let evidence = Attester::insecure(Digest([0xe1; 32])).evidence(&bound).unwrap();
         let document = Document::new(key_configs, claims, evidence, tree.root(), tree.proof(0)).to_json();

@@ -9,14 +9,15 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::fake::Fake;
 use crate::{client_with, echo, policy};
 
-/// A proxy that leads everything to one server, whoever is asked for, and keeps the heads of what it was told.
+/// A proxy that connects to one server, whichever host it is asked for, and keeps the heads of the requests that it
+/// gets.
 struct Forwarder {
     url: String,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Forwarder {
-    /// With `refusal`, it answers that instead.
+    /// Starts the proxy; with `refusal`, it answers that instead of connecting.
     async fn start(server: String, refusal: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://user:secret@{}", listener.local_addr().unwrap());
@@ -72,7 +73,7 @@ async fn http_goes_through_a_proxy_as_it_is() {
 
 #[tokio::test]
 async fn https_is_tunnelled() {
-    // Whoever answers is not a TLS server: how far it got is what the proxy was asked.
+    // The server behind the proxy speaks no TLS, so the call fails; what the proxy was asked shows the tunnel.
     let server = Fake::start().await;
     let proxy = Forwarder::start(server.url().replace("http://", ""), None).await;
     let client = Client::new("https://models.example", policy(), proxy.options()).unwrap();

@@ -35,7 +35,7 @@ async fn resumptions_can_be_turned_off() {
     for options in [without_resumptions(), chunked] {
         let client = client_with(&server, options);
         for _ in 0..4 {
-            // The server of this test takes no chunks; that is what it is asked all the same.
+            // The fake server takes no chunked requests, so the call may fail; what it was asked is what counts.
             let _ = echo(&client).await;
         }
     }
@@ -65,7 +65,7 @@ async fn a_forgotten_resumption_costs_one_more_request_and_no_attestation() {
     server.forget_resumptions();
     echo(&client).await.unwrap();
     assert_eq!((server.received(), server.resumed(), server.attestations()), (5, 1, 1));
-    // That one offered again.
+    // The resumption that was granted meanwhile is used now.
     echo(&client).await.unwrap();
     assert_eq!((server.received(), server.resumed()), (6, 2));
     assert_eq!((client.key_invalid_count(), client.key_rollover_count()), (0, 0));
@@ -112,7 +112,8 @@ async fn behind_replicas_that_forget_every_other_request_it_stops_trying() {
         echo(&client).await.unwrap();
         server.forget_resumptions();
     }
-    // The first two are full; then three are sent twice, and no more for a while.
+    // The first two requests are full; then three resumed ones are refused and sent again in full, and for a while no
+    // more.
     assert_eq!((server.opened(), server.received(), server.resumed()), (30, 33, 0));
     assert_eq!(server.attestations(), 1);
 }
@@ -125,7 +126,7 @@ async fn a_resumption_ends_with_an_outdated_key() {
         echo(&client).await.unwrap();
     }
     begin_epoch(&server.state().ring);
-    // By the resumption, which is told so.
+    // This request is resumed, and its answer says that the key is outdated.
     echo(&client).await.unwrap();
     assert!(client.key_outdated());
     for resumed in [2, 2, 3] {
@@ -184,7 +185,7 @@ async fn an_abandoned_offer_does_not_stop_the_next() {
 #[tokio::test]
 async fn a_relay_takes_everything_and_gets_nothing_of_the_callers() {
     let (server, relay) = (Fake::start().await, Fake::start().await);
-    // The relay of this test opens what it would pass on: it has the server's keys.
+    // The fake relay has keys and opens requests itself, in place of a server behind it.
     let mut options = Options::default();
     options.relay = Some(format!("{}/relay?no", relay.url()));
     let err = confonnx_client::Client::new(&server.url(), crate::policy(), options.clone()).unwrap_err();
@@ -197,7 +198,7 @@ async fn a_relay_takes_everything_and_gets_nothing_of_the_callers() {
         echo(&client).await.unwrap();
     }
     client.fetch_document(Some(&Nonce([7; 32]))).await.unwrap();
-    // The server sees nobody: neither who asks for proofs nor whose requests are sealed.
+    // Nothing goes to the server directly: neither requests for documents nor sealed ones.
     assert_eq!((server.attestations(), server.received()), (0, 0));
     assert_eq!((relay.attestations(), relay.received(), relay.resumed()), (2, 4, 0));
     let state = relay.state();

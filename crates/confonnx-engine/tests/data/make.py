@@ -55,7 +55,7 @@ save(
     [value("sum", T.FLOAT, ["batch", 2]), value("difference", T.FLOAT, ["batch", 2])],
 )
 
-# Rows that know nothing of one another, whatever their number; and rows that do.
+# Two models: in the first, rows know nothing of one another, whatever their number; in the second they do.
 save(
     "rows",
     [node("Conv", ["x", "k"], ["c"], pads=[1, 1, 1, 1]), node("Tanh", ["c"], ["y"])],
@@ -79,7 +79,7 @@ save(
     [value("y", T.FLOAT, [1])],
 )
 
-# A row that nobody can send.
+# A row that is too large for anybody to send.
 save(
     "vast",
     [node("Identity", ["x"], ["y"])],
@@ -120,7 +120,7 @@ for key, text in (("location", "external.bin"), ("offset", "0"), ("length", "16"
 save("external", [node("Add", ["x", "w"], ["y"])], [value("x", T.FLOAT, [4])], [value("y", T.FLOAT, [4])], [table])
 (HERE / "external.bin").write_bytes(np.arange(4, dtype="<f4").tobytes())
 
-# Counts to n one by one: as slow as one wants.
+# A loop that counts to n one by one: as slow as a test wants.
 body = helper.make_graph(
     [node("Identity", ["go_in"], ["go_out"]), node("Add", ["sum_in", "one"], ["sum_out"])],
     "body",
@@ -144,7 +144,7 @@ save(
     [helper.make_tensor("table", T.STRING, [4], [b"\xff\xfe", b"a\0b", b"", "é".encode()])],
 )
 
-# A sum whose last bits depend on where its input begins.
+# A mean whose last bits depend on the alignment of its input in memory.
 save(
     "mean_rows",
     [node("ReduceMean", ["x"], ["y"], keepdims=0)],
@@ -161,7 +161,7 @@ save(
     [numpy_helper.from_array(np.float32(0.5), "threshold")],
 )
 
-# Rows whose scale is that of the largest number in any of them.
+# Rows are quantised by a scale that is that of the largest number in any row.
 whole = numpy_helper.from_array(random.integers(-90, 90, (4, 3)).astype(np.int8), "w")
 quantized = [
     node("DynamicQuantizeLinear", ["f"], ["q", "s", "z"]),
@@ -170,7 +170,7 @@ quantized = [
     node("Mul", ["c", "s"], ["y"]),
 ]
 save("quantized", [node("Identity", ["x"], ["f"]), *quantized], [value("x", T.FLOAT, ["n", 4])], [value("y", T.FLOAT, ["n", 3])], [whole])
-# One embedding of many is larger than the others.
+# Embeddings of which one is larger than the others, so that its row changes the scale of all.
 table = random.standard_normal((3000, 4)).astype(np.float32) / 50
 table[:, 0] = 1
 table[:, 1] = -1
@@ -182,7 +182,8 @@ save(
     [value("y", T.FLOAT, ["n", "len", 3])],
     [whole, numpy_helper.from_array(table, "t")],
 )
-# Rows that are apart but for NaN, which one product hands on; and but for large numbers.
+# Two models whose rows are independent but for some values: for NaN, which one product hands on to the others, and for
+# large numbers.
 axes = numpy_helper.from_array(np.array([0, 1], np.int64), "axes")
 save(
     "nan_spreads",
@@ -201,7 +202,7 @@ save(
     opset=18,
 )
 
-# The same rows, and their owner's word for it.
+# The model `rows` once more, with its owner's statement that rows are independent.
 stated = onnx.load(HERE / "rows.onnx")
 helper.set_model_props(stated, {"confonnx.rows_independent": "true", "confonnx.batch_axis": "0"})
 (HERE / "rows_stated.onnx").write_bytes(stated.SerializeToString())
@@ -209,7 +210,7 @@ helper.set_model_props(stated, {"confonnx.rows_independent": "true", "confonnx.b
 # Rows along the second axis that come out along the first.
 save("columns", [node("Transpose", ["x"], ["t"], perm=[1, 0]), node("Neg", ["t"], ["y"])], [value("x", T.FLOAT, [3, "n"])], [value("y", T.FLOAT, ["n", 3])])
 
-# As quantize_dynamic makes of an LSTM: each thread quantises its part of the rows.
+# An LSTM as quantize_dynamic makes it: each thread quantises its part of the rows.
 hidden, features = 64, 16
 size = {"w": (1, features, 4 * hidden), "r": (1, hidden, 4 * hidden)}
 weights8 = [numpy_helper.from_array(random.integers(-127, 127, shape).astype(np.int8), name) for name, shape in size.items()]
@@ -232,8 +233,8 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET), 
 model.ir_version = IR
 (HERE / "lstm_quantized.onnx").write_bytes(model.SerializeToString())
 
-# A sentence encoder of words, with the files that say how its text is made. What it says of a token depends on all tokens
-# that its mask counts, and on no other.
+# A sentence encoder of words, with the files that say how a text becomes tokens. What it gives for a token depends on
+# all tokens that its mask counts, and on no other.
 words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "query", ":", *(chr(letter) for letter in range(ord("a"), ord("z") + 1))]
 size = 8
 encoder = np.random.default_rng(11)

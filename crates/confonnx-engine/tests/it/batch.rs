@@ -38,7 +38,7 @@ fn inputs(model: &Model, rows: u64, seed: u64) -> Vec<(String, Tensor<'static>)>
     model.inputs().iter().map(input).collect()
 }
 
-/// A few hundred rounds, or as many as it takes until requests meet.
+/// Whether to go on: for a few hundred rounds, or more until requests were batched.
 fn goes_on(model: &Model, round: i64) -> bool {
     round < 200 || (model.batched_requests() == 0 && round < 100_000)
 }
@@ -80,7 +80,7 @@ fn one_bad_request_fails_alone() {
             scope.spawn(move || {
                 start.wait();
                 for round in (0..).take_while(|round| goes_on(model, *round)) {
-                    // The table has three entries: 0, 1, 2.
+                    // The table has three entries, 0 to 2, so the index 3 is an error.
                     let index = if (thread + round) % 16 == 15 { 3 } else { round % 3 };
                     let answer = model.run(&request(index), &[]);
                     if index == 3 {
@@ -98,7 +98,7 @@ fn one_bad_request_fails_alone() {
 
 #[test]
 fn what_finds_a_session_idle_does_not_wait() {
-    // Ten minutes: this test would not end.
+    // A batch waits ten minutes for others: if these runs waited, the test would not end.
     let model = load_batched("rows", Duration::from_secs(600));
     let start = Instant::now();
     for seed in 0..10 {
@@ -116,7 +116,7 @@ fn models_that_cannot_be_batched_say_why_and_run_alone() {
     }
     let model = load_batched("vast", Duration::ZERO);
     assert!(matches!(model.largest_batch(), Err(NotBatched::TooLarge { .. })), "{:?}", model.largest_batch());
-    // Its rows know of one another.
+    // In `row_sum` rows know of one another.
     let model = load_batched("row_sum", Duration::ZERO);
     assert!(matches!(model.largest_batch(), Err(NotBatched::Differs)), "{:?}", model.largest_batch());
     let inputs = inputs(&model, 3, 1);
@@ -125,8 +125,8 @@ fn models_that_cannot_be_batched_say_why_and_run_alone() {
 
 #[test]
 fn rows_that_know_of_one_another_are_not_batched_whatever_is_stated() {
-    // Each with rows that do so only for some values: scales of a row that is larger than the others, an index whose
-    // embedding is, a NaN, a number beyond 1e4.
+    // Rows of these models know of one another for some values only: a row that is larger than the others and changes
+    // their scale, an index whose embedding is so, a NaN, a number beyond 1e4.
     for name in ["quantized", "quantized_ids", "nan_spreads", "max_of_all"] {
         let model = load_batched(name, Duration::ZERO);
         let found = model.largest_batch();

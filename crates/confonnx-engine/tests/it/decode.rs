@@ -1,4 +1,4 @@
-//! Models that go on with a text: what they say is what ONNX Runtime says to who keeps keys and values himself.
+//! Models that continue a text answer as ONNX Runtime does for a caller who keeps keys and values himself.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,7 +11,7 @@ fn decoder(name: &str) -> LoadedModel {
     engine.load(name, &onnx(&format!("{name}.onnx")), &options(), Duration::from_secs(60)).unwrap()
 }
 
-/// One whose owner states that rows are independent.
+/// The model `name`, whose owner states that rows are independent.
 fn batched(name: &str) -> LoadedModel {
     let batch = Batching {
         max_batch_size: 8,
@@ -107,7 +107,7 @@ fn sequences_do_not_know_of_each_other() {
 
 #[test]
 fn what_the_model_answers_is_what_it_always_answered() {
-    // By onnxruntime's Python package.
+    // As onnxruntime's Python package answers.
     let expected = [255, 114, 156, 182, 152, 199, 12, 12, 12, 12, 12, 12];
     for name in ["decoder", "decoder_plain", "decoder_q8"] {
         let model = decoder(name);
@@ -147,7 +147,7 @@ fn those_who_go_on_together_hear_what_each_hears_alone_to_the_bit() {
     for name in ["decoder", "decoder_q8"] {
         let (model, alone) = (batched(name), decoder(name));
         assert_eq!((model.largest_batch(), alone.largest_batch()), (Ok(8), Ok(1)), "{name}");
-        // Each comes and goes at other times: number, first and last turn, tokens read first.
+        // Texts come and go at different turns: number, first and last turn, how many tokens are read first.
         let texts: [(u64, usize, usize, usize); 6] =
             [(1, 0, 30, 3), (2, 0, 9, 40), (3, 4, 30, 250), (4, 8, 12, 1), (5, 11, 30, 7), (6, 20, 21, 90)];
         let token = |number: u64, at: usize| (number as i64 * 31 + at as i64 * 17) % 250;
@@ -162,7 +162,7 @@ fn those_who_go_on_together_hear_what_each_hears_alone_to_the_bit() {
                 model.step(&[], &[feed(*number, 0, &tokens)]).unwrap();
             }
             let there = texts.iter().filter(|text| text.1 <= turn && turn < text.2);
-            // Now and then one waits.
+            // Text 3 waits at every fifth turn.
             let there: Vec<_> = there.filter(|text| !(text.0 == 3 && turn % 5 == 0)).collect();
             let feeds: Vec<Feed> = there
                 .iter()

@@ -1,6 +1,6 @@
 //! Boxes that lie, to the key holder that asks them.
 //!
-//! The box is this program, which speaks the whole protocol and at one place says something else: the model says where.
+//! The box is this test program, which speaks the whole protocol and lies at one place: the model's bytes name the lie.
 
 mod box_side;
 
@@ -52,12 +52,12 @@ fn whatever_a_box_says_costs_its_request_and_no_more() {
         assert_eq!(answer.unwrap_err(), InferError::Crashed, "{lie}");
         assert_eq!(model.deaths().timeouts, 0, "{lie}");
         assert!(model.deaths().crashes > 0, "{lie}");
-        // Another one is started, and lies again.
+        // Another box is started, and lies again.
         assert!(matches!(ask(&model), Err(InferError::Crashed | InferError::Restarting)), "{lie}");
     }
 }
 
-/// It says that there are terabytes, in a file that has them.
+/// The box announces an answer of terabytes, in a file that has them.
 #[test]
 fn no_more_is_read_than_is_taken() {
     let model = boxed("terabytes", Duration::from_secs(20)).unwrap();
@@ -83,7 +83,7 @@ fn a_box_that_says_nothing_is_ended_in_time() {
     }
 }
 
-/// Others' runs may be why a request was not begun in time, so the box has longer; not for ever.
+/// Others' runs may be why a request was not begun in time, so the box gets longer than the timeout, but not for ever.
 #[test]
 fn a_box_that_begins_nothing_is_ended_too() {
     let model = boxed("says nothing and begins nothing", Duration::from_millis(200)).unwrap();
@@ -95,7 +95,7 @@ fn a_box_that_begins_nothing_is_ended_too() {
     }
 }
 
-/// The head says one and another thing while it is read: what it said when it was read counts, all of it.
+/// The box changes the head of its answer while the head is read: the key holder reads it once and keeps to that.
 #[test]
 fn a_box_that_changes_its_mind_is_taken_at_its_word() {
     let model = boxed("changes its mind", Duration::from_secs(20)).unwrap();
@@ -134,7 +134,7 @@ fn ask(model: &BoxedModel) -> Result<Vec<(String, Tensor<'static>)>, InferError>
 fn boxed(lie: &str, timeout: Duration) -> Result<BoxedModel, EngineError> {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
-    // A box has no environment: this gives it one.
+    // A box is started without environment variables; the script sets the one that makes this program a box.
     let program = file("liar");
     let own = std::env::current_exe().unwrap();
     let script = format!("#!/bin/sh\nexec env LIAR=1 '{}' --exact --ignored liar::the_box\n", own.display());
@@ -144,7 +144,7 @@ fn boxed(lie: &str, timeout: Duration) -> Result<BoxedModel, EngineError> {
     let boxes =
         Boxes::new(program, Library::read(&library).unwrap(), BoxLimits { memory: 0, answer: 1 << 20 })?;
     let model = boxes.load(lie, lie.as_bytes(), &ModelOptions { ..options() }, timeout);
-    // It may be started again.
+    // The folder with the program stays, because the box may be started again.
     std::mem::forget(folder);
     model
 }
@@ -154,7 +154,7 @@ fn write_program(path: &Path, script: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The box.
+/// This program as a box; ignored when tests are run by themselves.
 #[test]
 #[ignore = "the other side of the tests here"]
 fn the_box() {

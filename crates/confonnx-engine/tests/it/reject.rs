@@ -13,7 +13,7 @@ fn bytes_that_are_no_model() {
 #[test]
 fn a_truncated_model_never_loads() {
     let whole = onnx("mlp.onnx");
-    // Cut inside the graph: what follows it (the opset) is needed, so no prefix is a model.
+    // The file is cut inside the graph. The opset comes after it and is needed, so no prefix is a model.
     for end in (0..whole.len() - 4).step_by(7) {
         let error = refusal(&whole[..end]);
         assert!(matches!(error, EngineError::Malformed(_) | EngineError::Refused(_)), "{end}: {error:?}");
@@ -55,7 +55,7 @@ fn only_tensors_go_in_and_out() {
 
 #[test]
 fn external_data_is_never_read_from_disk() {
-    // Without our setting ONNX Runtime finds the file there: cargo runs this test in the package's folder.
+    // Without our setting ONNX Runtime would find the file: cargo runs this test in the package's folder.
     let model = onnx("external.onnx");
     let beside = Path::new("external.bin");
     assert!(!beside.exists());
@@ -97,7 +97,7 @@ fn inputs_that_do_not_fit() {
 
 #[test]
 fn dimensions_whose_product_overflows() {
-    // Zero elements, so no bytes; but the other dimensions alone do not fit 64 bits.
+    // The shape has no elements, so its tensor has no bytes; but the other dimensions alone do not fit 64 bits.
     let huge = Shape::new(vec![0, u64::from(u32::MAX), u64::from(u32::MAX)]);
     let Ok(huge) = huge else { return };
     let tensor = Tensor::new(DataType::Fp32, huge, Vec::new()).unwrap();

@@ -83,7 +83,7 @@ fn an_answer_does_not_depend_on_where_a_tensor_begins() {
         (0..3003_u32).flat_map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5).to_le_bytes()).collect();
     let mut answers = Vec::new();
     for offset in (0..64).step_by(4) {
-        // Room to find a multiple of 64.
+        // The buffer has room for a start at a multiple of 64, and `offset` after it.
         let mut buffer = vec![0; 64 + offset];
         let begin = buffer.as_ptr().addr().next_multiple_of(64) - buffer.as_ptr().addr() + offset;
         buffer.resize(begin + values.len(), 0);
@@ -225,14 +225,14 @@ fn a_request_alone_has_the_answer_it_has_among_others() {
 #[test]
 fn what_cannot_be_seen_to_be_the_same_runs_one_way() {
     let shared = ModelOptions { sessions: 2, threads_per_session: None, ..options() };
-    // Nobody says that its operators are safe.
+    // With `free_width` off, nobody says that the model's operators are safe.
     let model =
         Model::load(runtime(), &onnx("rows.onnx"), &ModelOptions { free_width: false, ..shared.clone() });
     assert!(!model.unwrap().arrangement().to_string().contains("alone"));
-    // Its LSTM quantises what each thread has, which a trial with several rows of several sizes sees.
+    // The LSTM quantises what each thread has, which a trial with several rows of several sizes notices.
     let model = Model::load(runtime(), &onnx("lstm_quantized.onnx"), &shared).unwrap();
     assert!(!model.arrangement().to_string().contains("alone"), "{}", model.arrangement());
-    // Strings, which are not made up; an input that is too large to try.
+    // No trial is made of a model that takes strings, nor of one whose input is too large.
     for name in ["identity_bytes", "vast"] {
         let model = Model::load(runtime(), &onnx(&format!("{name}.onnx")), &shared).unwrap();
         let said = model.arrangement().to_string();

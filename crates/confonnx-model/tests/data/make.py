@@ -71,7 +71,7 @@ save("external.onnx", helper.make_graph(
     "external", [value("flag", TensorProto.BOOL, [])], [value("y", TensorProto.FLOAT, [3])], initializer=[outer],
 ))
 
-# Locations that must be refused.
+# Locations of external data that must be refused.
 for name, location in [
     ("absolute", "/etc/passwd"), ("parent", "../secret.bin"), ("address", "*/_ORT_MEM_ADDR_/*"), ("empty", ""),
 ]:
@@ -80,7 +80,7 @@ for name, location in [
     tensor.external_data.add(key="location", value=location)
     save(f"location-{name}.onnx", add_graph([x], [y], initializer=[tensor]))
 
-# Inputs that cannot be sent.
+# Models with inputs of types that cannot be sent.
 save("complex.onnx", add_graph([value("x", TensorProto.COMPLEX64, [1])], [y], initializer=[weights]))
 sequence = helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None)
 save("sequence.onnx", add_graph([sequence], [y], initializer=[weights]))
@@ -103,7 +103,7 @@ for name, array in arrays.items():
 (HERE / "scalar.pb").write_bytes(numpy_helper.from_array(np.float32(0.5), "s").SerializeToString())
 (HERE / "empty.pb").write_bytes(numpy_helper.from_array(np.zeros((0, 4), np.int64), "e").SerializeToString())
 
-# What scikit-learn's exporter adds: a map for each row at the end; and maps that no ZipMap makes.
+# A model as scikit-learn's exporter makes it, which ends in a map for each row; and one with maps that no ZipMap makes.
 floats = value("x", TensorProto.FLOAT, ["n", 3])
 maps = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, None)))
 zipmap = helper.make_node("ZipMap", ["p"], ["probabilities"], domain="ai.onnx.ml", classlabels_strings=["cat", "dog", "owl"])
@@ -117,7 +117,7 @@ model = helper.make_model(
 (HERE / "zipmap.onnx").write_bytes(model.SerializeToString(deterministic=True))
 save("maps.onnx", helper.make_graph([], "maps", [helper.make_value_info("m", maps)], [helper.make_value_info("m", maps)]))
 
-# One file by two names, one with signs that are allowed in names; and indices.
+# External data: one file named in two ways, and one with signs that are allowed in names. A Gather of cast indices.
 tables = [external(f"t{i}", "external.bin", np.arange(3, dtype=np.float32)) for i in range(3)]
 for tensor, location in zip(tables, ["./external.bin", "external.bin", "a:b*.bin"]):
     next(entry for entry in tensor.external_data if entry.key == "location").value = location

@@ -17,7 +17,7 @@ fn the_statement_is_in_the_file_and_nothing_else_changes() {
     let stated = annotate(&plain, Some(&rows)).unwrap();
     assert_eq!(ModelInfo::parse(&stated).unwrap().rows, Some(rows.clone()));
     assert_ne!(hash_bytes(&stated).unwrap(), hash_bytes(&plain).unwrap());
-    // Stated again, it is stated once.
+    // A statement that is made again is there once.
     assert_eq!(annotate(&stated, Some(&rows)).unwrap(), stated);
     assert_eq!(annotate(&stated, None).unwrap(), plain);
     let unknown = IndependentRows { axis: 0, other_axes: vec![("z".into(), 0)] };
@@ -38,7 +38,7 @@ fn text_files_are_in_the_file_and_nothing_else_changes() {
     assert_eq!(text.len(), 2);
     assert_ne!(hash_bytes(&with).unwrap(), hash_bytes(&plain).unwrap());
     assert_ne!(hash_bytes(&with_text(&plain, &files("e")).unwrap()).unwrap(), hash_bytes(&with).unwrap());
-    // Put in again, they are there once; what the owner states of rows stays.
+    // Files that are put in again replace those before; the owner's statement of rows stays.
     assert_eq!(with_text(&with_text(&plain, &files("x")).unwrap(), &files("é")).unwrap(), with);
     assert_eq!(with_text(&with, &[].into()).unwrap(), plain);
     let stated = annotate(&data("zipmap.onnx"), Some(&IndependentRows::default())).unwrap();
@@ -56,7 +56,7 @@ fn a_zipmap_at_the_end_is_the_tensor_before_it() {
     let runs = ModelInfo::parse(&runnable(&onnx).unwrap()).unwrap();
     assert!(runs.class_labels.is_empty() && !runs.operators.contains("ai.onnx.ml:ZipMap"), "{runs:?}");
     assert_eq!((runs.inputs, runs.outputs), (info.inputs, info.outputs));
-    // Others run as they are.
+    // Models without a ZipMap run as they are.
     assert_eq!(runnable(&data("add.onnx")).unwrap(), data("add.onnx"));
     let elsewhere = ModelInfo::parse(&data("maps.onnx")).unwrap_err().to_string();
     assert!(

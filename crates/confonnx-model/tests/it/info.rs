@@ -16,7 +16,7 @@ fn says_what_the_model_says() {
             producer_name: "make.py".into(),
             producer_version: "1".into(),
             graph_name: "add".into(),
-            // Not "w": it is an initializer.
+            // The input "w" is not listed, since it is an initializer.
             inputs: vec![ValueInfo {
                 name: "x".into(),
                 dtype: DataType::Fp32,
@@ -87,7 +87,7 @@ fn every_truncation_is_an_error_or_a_whole_message() {
     let model = data("types.onnx");
     let whole = ModelInfo::parse(&model).unwrap();
     for len in 0..model.len() {
-        // A cut between top-level fields leaves a valid message; it must not claim to be the whole one.
+        // A file cut between top-level fields is a valid message still; its facts must not be those of the whole model.
         if let Ok(info) = ModelInfo::parse(&model[..len]) {
             assert_ne!(info, whole, "{len}");
         }
@@ -96,7 +96,7 @@ fn every_truncation_is_an_error_or_a_whole_message() {
 
 #[test]
 fn deep_nesting_is_an_error() {
-    // graph { node { attribute { g { node { … } } } } }
+    // The graph that is nested: graph { node { attribute { g { node { … } } } } }
     let mut graph = Vec::new();
     for _ in 0..2000 {
         for tag in [6 << 3 | 2, 5 << 3 | 2, 1 << 3 | 2] {

@@ -1,4 +1,4 @@
-//! Against files made by the `onnx` Python package (`tests/data/make.py`).
+//! Models and tensors are read from files that the `onnx` Python package made (`tests/data/make.py`).
 
 #![allow(clippy::restriction, reason = "a test may panic")]
 

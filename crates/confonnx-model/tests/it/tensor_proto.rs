@@ -69,7 +69,7 @@ fn every_truncation_is_an_error() {
         let whole = read_tensor_proto(&file).unwrap();
         for len in 0..file.len() {
             match read_tensor_proto(&file[..len]) {
-                // The name is the last field of some files: without it, the values must still be all there.
+                // In some files the name is the last field: a file cut before it must still have all values.
                 Ok((_, tensor)) => assert_eq!(tensor, whole.1, "{name} {len}"),
                 Err(error) => assert!(!error.to_string().is_empty()),
             }
@@ -77,7 +77,7 @@ fn every_truncation_is_an_error() {
     }
 }
 
-/// dims 1 (packed), data_type, then `rest`.
+/// A TensorProto: dims 1 (packed), data_type, then the bytes `rest`.
 fn proto(dims: &[u8], data_type: u8, rest: &[u8]) -> Vec<u8> {
     [&[0x0a, dims.len() as u8][..], dims, &[0x10, data_type], rest].concat()
 }

@@ -1,5 +1,5 @@
-//! The files of `vectors/sealing` and `vectors/session`, shared by the test that reads them and the example that writes
-//! them. Of the members' names some are older than the word resumption, and stay.
+//! The files of `vectors/sealing` and `vectors/session`, for the test that reads them and the example that writes them.
+//! Some members have names that are older than the word resumption, and keep them.
 
 use std::convert::Infallible;
 
@@ -90,7 +90,7 @@ pub(crate) struct Opening {
     pub(crate) grant: String,
 }
 
-/// A request resumed and its reply.
+/// A resumed request and its reply.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Resumed {
     pub(crate) counter: u64,
@@ -130,7 +130,7 @@ impl Server {
     }
 }
 
-/// When everything happens.
+/// The time at which all cases happen.
 pub(crate) const NOW: UnixTime = support::START;
 
 /// Bytes a side of a chunked message puts into its first chunk; the rest is final.

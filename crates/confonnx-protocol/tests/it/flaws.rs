@@ -22,7 +22,7 @@ fn flaw_01_keys_do_not_come_from_the_clock() {
     };
     let random = || EpochSecret::generate(&mut rng());
     assert_ne!(of(random(), START), of(random(), START));
-    // And the clock adds nothing: one secret gives one set of keys at any time.
+    // The clock adds nothing: one secret gives one set of keys at any time.
     let same = || EpochSecret::new([7; 32]);
     assert_eq!(of(same(), START), of(same(), after(5)));
 }
@@ -37,7 +37,7 @@ fn flaw_02_no_two_replies_share_key_and_nonce() {
         let (request, opener) = key.seal(Aead::Aes256Gcm, b"same", &mut rng()).unwrap();
         let reply = ring.open(request, START).unwrap().1.seal(&[0; 64], &mut rng()).unwrap();
         let (nonce, sealed) = reply.split_at(32);
-        // Zeros encrypted are the key stream: none of it may repeat.
+        // Zeros encrypted are the key stream, none of which may repeat.
         assert!(seen.insert(nonce.to_vec()) && seen.insert(sealed[..32].to_vec()));
         assert_eq!(opener.open(reply).unwrap().expose(), [0; 64]);
     }
@@ -67,7 +67,7 @@ fn flaw_07_a_replay_is_refused_for_as_long_as_its_date_is_good() {
     for seconds in [0, 1, WINDOW, 2 * WINDOW] {
         assert_eq!(ring.open(request.clone(), after(seconds)).unwrap_err(), OpenError::Replayed);
     }
-    // Now it is forgotten, and its date refuses it.
+    // Now the request is forgotten, and its date refuses it.
     let (opened, _) = ring.open(request, after(2 * WINDOW + 1)).unwrap();
     opened.check_date(latest_date).unwrap_err();
 }
@@ -121,7 +121,7 @@ fn flaw_08_a_chunk_is_not_the_final_one() {
         .unwrap();
     let head = request.len();
     sealer.chunk(b"part", &mut request).unwrap();
-    // The length becomes the mark of the final chunk.
+    // The first chunk's length becomes 0, which marks the final chunk.
     request[head] = 0;
     let mut opener = ring.chunked_opener(1 << 20);
     opener.push(&request, START).unwrap();
@@ -146,7 +146,7 @@ fn flaw_11_there_is_no_previous_key_at_the_start() {
     let zero = ring_of([0; 32], 14);
     let (request, _) = sealing_key(&zero, Kem::X25519).seal(Aead::Aes256Gcm, b"q", &mut rng()).unwrap();
     assert_eq!(ring.open(request, START).unwrap_err(), OpenError::UnknownKey(15));
-    // Nor is it the current one.
+    // The all-zero secret is not the current one either.
     let zero = ring_of([0; 32], 17);
     let (request, _) = sealing_key(&zero, Kem::X25519).seal(Aead::Aes256Gcm, b"q", &mut rng()).unwrap();
     assert_eq!(ring.open(request, START).unwrap_err(), OpenError::Decrypt);

@@ -1,5 +1,5 @@
-//! Both directions against the `ohttp` crate, whose framing, contexts and ciphers are not ours; bodies by the `bhttp`
-//! crate.
+//! Requests and replies in both directions against the `ohttp` crate, whose framing, contexts and ciphers are not ours;
+//! bodies by the `bhttp` crate.
 
 use std::{
     cell::RefCell,
@@ -52,7 +52,7 @@ fn peer_server(kem: hpke::Kem, aead: hpke::Aead) -> (Server, Vec<u8>) {
     (Server::new(config).unwrap(), list)
 }
 
-/// Our list with the key of one KEM and one cipher, which is what that client takes.
+/// The `ohttp` client for the key of one KEM and one cipher of our list, which is all that it takes.
 fn peer_client(list: &[u8], kem: Kem, aead: Aead) -> ClientRequest {
     let configs = confonnx_protocol::KeyConfig::parse_list(list).unwrap();
     let ours = configs.into_iter().find(|config| config.kem() == kem).unwrap();
@@ -147,7 +147,7 @@ fn its_client_with_our_server_in_chunks() {
             let mut sealed = Vec::new();
             reply.start(&mut rng(), &mut sealed).unwrap().finish(&body(), &mut sealed).unwrap();
 
-            // That client has room for a nonce of 16 bytes only, and panics on one of 32.
+            // The `ohttp` client has room for a nonce of 16 bytes only, and panics on one of 32.
             if aead.reply_nonce_len() > 16 {
                 continue;
             }

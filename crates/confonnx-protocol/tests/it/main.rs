@@ -1,4 +1,5 @@
-//! Client and server against each other, against independent peers, and against everything in between.
+//! Client and server against each other, against independent peers, and with everything that somebody in between can
+//! do.
 
 #![allow(clippy::restriction, reason = "a test may panic")]
 

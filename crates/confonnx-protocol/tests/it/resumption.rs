@@ -36,7 +36,7 @@ fn open(ring: &KeyRing, kem: Kem, aead: Aead) -> Resumption {
     opened.check_date(START).unwrap();
     let grant = opened.grant_resumption(&mut rng()).unwrap();
     assert_eq!(u64::from(grant.lifetime()), LIFETIME);
-    // As it travels: as text, inside the seal.
+    // The grant travels as text, inside the seal.
     let reply = opener.open(reply.seal(grant.to_string().as_bytes(), &mut rng()).unwrap()).unwrap();
     let grant: ResumptionGrant = std::str::from_utf8(reply.expose()).unwrap().parse().unwrap();
     offer.accept(&grant)
@@ -91,7 +91,7 @@ fn a_resumption_ends_with_its_lifetime() {
     ring.open_resumed(sealed(&resumption, b"q"), after(LIFETIME - 1)).unwrap();
     let late = ring.open_resumed(sealed(&resumption, b"q"), after(LIFETIME)).unwrap_err();
     assert_eq!((&late, late.code()), (&OpenError::UnknownResumption, Code::ResumptionUnknown));
-    // Nor does time set back revive it.
+    // Setting the time back does not revive the resumption.
     assert_eq!(
         ring.open_resumed(sealed(&resumption, b"q"), START).unwrap_err(),
         OpenError::UnknownResumption
@@ -156,7 +156,7 @@ fn requests_may_overtake_each_other_within_the_window() {
         ring.open_resumed(requests[at].clone(), START).unwrap();
         assert_eq!(ring.open_resumed(requests[at].clone(), START).unwrap_err(), OpenError::Replayed);
     }
-    // 1,024 counters behind the newest.
+    // Request 1 is 1,024 counters behind the newest.
     assert_eq!(ring.open_resumed(requests[1].clone(), START).unwrap_err(), OpenError::Replayed);
 }
 
@@ -195,7 +195,7 @@ fn flaw_02_no_two_messages_of_a_resumption_share_key_and_nonce() {
     for _ in 0..50 {
         let (request, opener) = resumption.seal(&[0; 64], &mut rng()).unwrap();
         let reply = ring.open_resumed(request.clone(), START).unwrap().1.seal(&[0; 64], &mut rng()).unwrap();
-        // Zeros encrypted are the key stream: none of it may repeat, in either direction.
+        // Zeros encrypted are the key stream, none of which may repeat in either direction.
         assert!(seen.insert(request[SALT..SALT + 32].to_vec()) && seen.insert(reply[32..64].to_vec()));
         assert_eq!(opener.open(reply).unwrap().expose(), [0; 64]);
     }
@@ -247,7 +247,7 @@ fn flaw_07_a_message_of_one_resumption_is_none_of_another() {
 
 #[test]
 fn flaw_07_a_resumption_is_of_the_server_that_granted_it() {
-    // Replicas that share keys: the host replays the offer to the second, which gets the same secret out of it.
+    // Two replicas share keys. The host replays the offer to the second, which gets the same secret out of it.
     let (ring, twin) = (ring(), ring_of([7; 32], 17));
     let (request, _, offer) = offer(&ring, Kem::X25519, Aead::Aes256Gcm);
     let grant = ring.open(request.clone(), START).unwrap().0.grant_resumption(&mut rng()).unwrap();
@@ -255,7 +255,7 @@ fn flaw_07_a_resumption_is_of_the_server_that_granted_it() {
     let message = sealed(&offer.accept(&grant), b"q");
     ring.open_resumed(message.clone(), START).unwrap();
     assert_eq!(twin.open_resumed(message.clone(), START).unwrap_err(), OpenError::UnknownResumption);
-    // Under the name that the second gave it, it does not open: the name is in the key.
+    // Under the identifier that the second replica gave, the message does not open: the identifier goes into the key.
     let mut renamed = message;
     renamed[HEADER..ID].copy_from_slice(&id_of(&replayed));
     assert_eq!(twin.open_resumed(renamed, START).unwrap_err(), OpenError::Decrypt);
@@ -286,12 +286,12 @@ fn flaw_08_a_reply_sent_back_is_no_request() {
     let request = sealed(&resumption, b"q");
     let reply = ring.open_resumed(request.clone(), START).unwrap().1.seal(&[0; 64], &mut rng()).unwrap();
     assert_eq!(ring.open_resumed(reply.clone(), START).unwrap_err(), OpenError::UnknownResumption);
-    // With its nonce as the salt of a request that has not been received.
+    // The reply, sent back as a request with the next counter: its nonce stands where the salt would.
     let mut reflected = request[..COUNTER].to_vec();
     reflected[COUNTER - 1] += 1;
     reflected.extend(reply);
     assert_eq!(ring.open_resumed(reflected, START).unwrap_err(), OpenError::Decrypt);
-    // And a request is no reply to itself.
+    // A request is no reply to itself.
     let (request, opener) = resumption.seal(&[0; 64], &mut rng()).unwrap();
     opener.open(request[COUNTER..].to_vec()).unwrap_err();
 }
@@ -308,7 +308,7 @@ fn no_bit_of_a_request_can_be_changed() {
             0 | HEADER..ID => OpenError::UnknownResumption,
             _ => OpenError::Decrypt,
         };
-        // Keys 17 to 19 are of one epoch, and so of one table.
+        // Keys 17 to 19 are of one epoch, whose resumptions are in one table.
         let found = ring.open_resumed(altered.clone(), START).unwrap_err();
         assert!(
             found == expected || (altered[0] & !3 == 16 && found == OpenError::Decrypt),

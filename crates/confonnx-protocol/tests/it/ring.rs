@@ -45,7 +45,7 @@ fn a_key_is_accepted_early_then_current_then_outdated_then_refused() {
     ring.install(epoch(1, [8; 32], after(ROLLOVER)), START).unwrap();
     assert_eq!((ids(&ring), ring.current().unwrap().number), (vec![17, 18, 19], 0));
     assert_eq!(ring.newest().unwrap().number, 1);
-    // A replica whose clock is ahead publishes it already.
+    // A replica whose clock is ahead publishes the new key already.
     let new = sealing_key(&ring_at(1, [8; 32]), Kem::XWing);
     assert_eq!(new.config().key_id(), 20);
     assert!(!ring.open(seal(&new), START).unwrap().0.outdated);
@@ -60,7 +60,7 @@ fn a_key_is_accepted_early_then_current_then_outdated_then_refused() {
     assert!(ring.knows(17, last) && !ring.knows(99, last));
 
     assert_eq!(ring.next_expiry(), Some(after(ROLLOVER + GRACE)));
-    // Refused by time alone, erased when told to.
+    // The old key is refused by the time alone, and erased by `retire`.
     let err = ring.open(seal(&old), after(ROLLOVER + GRACE)).unwrap_err();
     assert_eq!(err, OpenError::UnknownKey(17));
     assert_eq!(err.code(), Code::KeyUnknown);
@@ -80,7 +80,7 @@ fn ring_at(number: u64, secret: [u8; 32]) -> KeyRing {
 fn replicas_agree_on_keys_that_one_of_them_has_not_begun() {
     let (ahead, behind) = (ring_at(7, [1; 32]), ring_at(7, [1; 32]));
     ahead.retire(after(7 * ROLLOVER));
-    // Without an older one, a key to come is better than none.
+    // Without an older epoch, one that is yet to begin is published: it is better than none.
     assert_eq!(ahead.key_configs(), behind.key_configs());
     assert_eq!(behind.keys()[0].not_before, after(7 * ROLLOVER));
 }
@@ -101,12 +101,12 @@ fn other_claims_are_other_keys_at_once() {
     assert_eq!(ids(&ring), [102, 103, 104, 99, 100, 101]);
     let refused = ring.open(sealed_before, after(10)).unwrap_err();
     assert_eq!(refused, OpenError::UnknownKey(21));
-    // What was not received whole is not served either.
+    // A request that was not received whole before the keys changed is not served either.
     assert_eq!(receiving.finish(after(10)).unwrap_err(), OpenError::UnknownKey(20));
     let shared = [ids(&ring), ids(&ring_of([7; 32], 99))].concat();
     assert_eq!(shared[3..6], shared[6..], "secret and binding make the identifiers");
 
-    // The same identifiers for another binding are other keys all the same.
+    // For another binding the same identifiers belong to other keys.
     let mut other = binding(17);
     other[31] ^= 1;
     ring.rebind(other);
@@ -149,7 +149,7 @@ fn a_clock_set_back_revives_neither_keys_nor_replays() {
     let key = sealing_key(&ring, Kem::X25519);
     let request = seal(&key);
     ring.open(request.clone(), after(100)).unwrap();
-    // Time goes on until the replay table may forget, then the host sets it back.
+    // Time goes on until the replay table may forget the request, then the host sets the time back.
     ring.open(seal(&key), after(101 + 2 * WINDOW)).unwrap();
     let (opened, _) = ring.open(request, after(100)).unwrap();
     opened.check_date(after(100)).unwrap_err();
@@ -186,7 +186,7 @@ fn identifiers_are_unique_among_accepted_keys() {
     }
     let refused = ring.install(epoch(64, [64; 32], after(60 * 64)), after(60 * 64));
     assert_eq!(refused, Err(RingError::TooManyEpochs(64)));
-    // As the first ones expire, there is room again.
+    // As the first epochs expire, there is room again.
     rotate(&ring, [200; 32], after(ROLLOVER + GRACE + 60));
     KeyConfig::parse_list(&ring.key_configs()).unwrap();
 }

@@ -79,7 +79,7 @@ fn suites_the_key_is_not_for_are_refused() {
         altered[at..at + 2].copy_from_slice(&bytes);
         assert_eq!(ring.open(altered, START).unwrap_err().code(), Code::SuiteUnsupported);
     }
-    // A cipher the key is published for, but not the one the request was sealed with.
+    // A cipher that the key is published for, but not the one that the request was sealed with.
     let mut altered = request;
     altered[6] = 3;
     assert_eq!(ring.open(altered, START).unwrap_err(), OpenError::Decrypt);
@@ -218,14 +218,14 @@ fn chunks_of_no_allowed_size_and_long_requests_are_refused() {
         let mut opener = ring.chunked_opener(1 << 20);
         opener.push(head, START).unwrap();
         assert_eq!(opener.push(&length, START), Err(OpenError::ChunkSize), "{length:?}");
-        // What failed once stays failed.
+        // An opener that failed once stays failed.
         opener.push(b"", START).unwrap_err();
         opener.finish(START).unwrap_err();
     }
     let mut opener = ring.chunked_opener(100);
     let err = opener.push(&[17; 101], START).unwrap_err();
     assert_eq!((&err, err.code()), (&OpenError::TooLarge { limit: 100 }, Code::RequestTooLarge));
-    // An endless final chunk.
+    // A final chunk that never ends.
     let mut opener = ring.chunked_opener(1 << 20);
     opener.push(head, START).unwrap();
     assert_eq!(opener.push(&[0; MAX_CHUNK + 18], START), Err(OpenError::ChunkSize));
@@ -235,7 +235,7 @@ fn chunks_of_no_allowed_size_and_long_requests_are_refused() {
 fn a_chunked_request_is_served_once() {
     let ring = ring();
     let (request, _) = chunked_request(&ring, b"once");
-    // Begun before the other one ended: the end decides.
+    // This copy of the request began before the other one ended: the end decides which is the replay.
     let mut slow = ring.chunked_opener(1 << 20);
     slow.push(&request, START).unwrap();
     open_chunked(&ring, &request, 9).unwrap();

@@ -1,4 +1,4 @@
-//! Both ends, with a clock of the test's.
+//! A client's and a server's end, with a clock of the test's.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! The clients and the server of the vectors once more, by others: contexts and KEMs are the `hpke` crate's (X-Wing that of
-//! `x-wing`), HKDF and ciphers aws-lc's, and the rest is docs/protocol.md written down again. Nothing of this crate is
-//! used. Unlike ours, that X-Wing takes its randomness from outside.
+//! The clients and the server of the vectors once more, by other libraries: contexts and KEMs are the `hpke` crate's
+//! (X-Wing that of `x-wing`), HKDF and ciphers aws-lc's, and the rest is docs/protocol.md written down again. Nothing
+//! of this crate is used. Unlike ours, that X-Wing takes its randomness from outside.
 
 use std::{fs, path::Path};
 
@@ -126,7 +126,7 @@ fn sealed_by<K: Kem, A: Aead>(server: &Server, chunked: bool, ephemeral: &Hex, m
 }
 
 impl Sent {
-    /// A request by the resumption that this one opened, and its reply.
+    /// A request by the resumption that this request opened, and its reply.
     pub(crate) fn resumed(&self, id: &Hex, counter: u64, salt: &Hex, message: &Hex) -> (Hex, Reply) {
         let cipher = self.reply.cipher;
         let head = [&self.sealed.0[..7], &id.0, &counter.to_be_bytes()].concat();
@@ -156,7 +156,8 @@ impl Reply {
     }
 }
 
-/// One sealed part, or a short first chunk and the final one. `seal` gets the number of the part, its associated data and it.
+/// The message as one sealed part, or as a short first chunk and the final one. `seal` gets each part's number, its
+/// associated data and its bytes.
 fn framed(chunked: bool, message: &[u8], mut seal: impl FnMut(u8, &[u8], &[u8]) -> Vec<u8>) -> Vec<u8> {
     if !chunked {
         return seal(0, b"", message);

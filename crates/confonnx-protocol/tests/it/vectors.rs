@@ -20,7 +20,7 @@ fn every_vector_is_accepted_or_refused_as_it_says() {
     assert_eq!(check_folder("session"), 28);
 }
 
-/// How many cases there are.
+/// Checks all cases of a folder, and says how many there are.
 fn check_folder(name: &str) -> usize {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors")).join(name);
     let mut cases = 0;
@@ -46,7 +46,7 @@ fn check(name: &str, input: Input) {
             let ring = ring(&server);
             let (key, aead) =
                 (sealing_key(&ring, Kem::from_name(&kem).unwrap()), Aead::from_name(&aead).unwrap());
-            // Our X-Wing takes no randomness from outside, so only `theirs` makes its requests again.
+            // Our X-Wing takes no randomness from outside, so only `theirs` makes requests to it again.
             let opener = (key.config().kem() != Kem::XWing).then(|| {
                 let (sealed, opener) = seal(&key, aead, chunked, ephemeral, &request.plaintext.0);
                 assert_eq!(Hex(sealed), request.sealed, "{name}");
@@ -113,7 +113,7 @@ fn check(name: &str, input: Input) {
     }
 }
 
-/// The client's end; none for X-Wing, which only `theirs` makes again.
+/// The client's end of the resumption; none for X-Wing, whose requests only `theirs` makes again.
 fn client_resumption(ring: &KeyRing, opening: &Opening, name: &str) -> Option<Resumption> {
     let (kem, aead) = (Kem::from_name(&opening.kem).unwrap(), Aead::from_name(&opening.aead).unwrap());
     if kem == Kem::XWing {

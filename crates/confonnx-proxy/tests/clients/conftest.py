@@ -1,4 +1,4 @@
-"""Real servers and real proxies for clients that know nothing of either: their own code, as published, unmodified."""
+"""Real servers and real proxies for published clients, unmodified, which know nothing of either."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[4]
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 START_SECONDS = 60
 
-# OIP's name, ONNX's type, NumPy's type of what tritonclient takes.
+# For each type OIP's name, ONNX's type, and NumPy's type of the arrays that tritonclient takes.
 TYPES = {
     "BOOL": (TensorProto.BOOL, np.bool_),
     "UINT8": (TensorProto.UINT8, np.uint8),
@@ -46,7 +46,7 @@ TYPES = {
 
 
 def sample(name: str) -> np.ndarray:
-    """Two values of a type, extreme ones where there are."""
+    """Two values of a type: its extremes, where it has any."""
     dtype = TYPES[name][1]
     if name == "BOOL":
         return np.array([[True, False]])
@@ -59,7 +59,7 @@ def sample(name: str) -> np.ndarray:
 
 
 def write_identity(folder: Path) -> None:
-    """A model that gives back one input of each type."""
+    """A model that returns its inputs, one of each type."""
     inputs = [helper.make_tensor_value_info(f"in_{name}", kind, ["n", 2]) for name, (kind, _) in TYPES.items()]
     outputs = [helper.make_tensor_value_info(f"out_{name}", kind, ["n", 2]) for name, (kind, _) in TYPES.items()]
     nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in TYPES]
@@ -100,12 +100,12 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """Without http://."""
+        """The proxy's address for gRPC, without http://."""
         return self.url.removeprefix("http://")
 
 
 class Recorder:
-    """Stands where a server should, keeps what it gets and says nothing."""
+    """Listens where a server should, keeps what it gets and never answers."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -128,7 +128,7 @@ class Recorder:
 
 
 def executable(name: str) -> Path:
-    """The newest build, or the one beside `CONFONNX_SERVER`."""
+    """The path of the newest build of `name`, or of the one beside `CONFONNX_SERVER`."""
     if given := os.environ.get("CONFONNX_SERVER"):
         return Path(given).with_name(name)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -223,7 +223,7 @@ OPERATOR, USER = "operator-of-the-test", "user-of-the-test"
 
 @pytest.fixture(scope="session")
 def server(start_server: Callable[..., Server], repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """One server for all tests; an operator may load and unload its models, a user may use one of them."""
+    """One server for all tests, whose models an operator may load and unload; a user may use one of them."""
 
     def caller(name: str, token: str, rights: str) -> str:
         return f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"\n{rights}\n'
@@ -235,7 +235,7 @@ def server(start_server: Callable[..., Server], repository: Path, tmp_path_facto
 
 @pytest.fixture(scope="session")
 def proxy(start_proxy: Callable[..., Proxy], server: Server, tmp_path_factory: pytest.TempPathFactory) -> Proxy:
-    """One proxy before it, with the operator's token."""
+    """One proxy before `server`, with the operator's token."""
     token = tmp_path_factory.mktemp("token") / "operator"
     token.write_text(OPERATOR)
     return start_proxy("--url", server.url, "--enclave-allow-debug", "--auth-key-file", token)
@@ -243,12 +243,12 @@ def proxy(start_proxy: Callable[..., Proxy], server: Server, tmp_path_factory: p
 
 @pytest.fixture(scope="session")
 def open_proxy(start_proxy: Callable[..., Proxy], server: Server) -> Proxy:
-    """One without a token: programs bring theirs."""
+    """A proxy without a token: programs bring theirs."""
     return start_proxy("--url", server.url, "--enclave-allow-debug")
 
 
 def stop(process: subprocess.Popen) -> int:
-    """SIGTERM; the exit status."""
+    """Stops a process by SIGTERM; returns its exit status."""
     process.send_signal(signal.SIGTERM)
     return process.wait(30)
 
@@ -257,7 +257,7 @@ def digest(program: Path) -> str:
     return hashlib.sha256(program.read_bytes()).hexdigest()
 
 
-# What goes wrong, and the proxy's word, HTTP's and gRPC's for it.
+# What goes wrong, with the words of the proxy, HTTP and gRPC for it.
 FAULTS = {
     "wrong hash": ("server-not-trusted", 503, "UNAVAILABLE"),
     "swapped server": ("server-changed", 503, "UNAVAILABLE"),
@@ -270,7 +270,7 @@ FAULTS = {
 def faulty(
     start_server: Callable[..., Server], start_proxy: Callable[..., Proxy], repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Proxy]:
-    """Proxies to which something happened."""
+    """Proxies of which each meets one of `FAULTS`."""
     folder = tmp_path_factory.mktemp("swapped")
     program = executable("confonnx-server")
     policy = folder / "policy.toml"
@@ -281,7 +281,7 @@ def faulty(
     with urllib.request.urlopen(swapped.url + "/v2/models/add") as answer:
         assert answer.status == 200
     stop(server.process)
-    # The same program with one byte more is another one.
+    # A program with one byte more is another program.
     other = folder / "confonnx-server"
     other.write_bytes(program.read_bytes() + b"\0")
     other.chmod(0o755)

@@ -20,7 +20,7 @@ def server(start_server: Callable[..., Server]) -> Server:
 
 
 def in_a_terminal(*command: str | Path, lines: list[str]) -> tuple[int, str]:
-    """What a person sees who writes `lines`."""
+    """What a terminal shows to a person who types `lines`."""
     ours, theirs = pty.openpty()
     with subprocess.Popen([*map(str, command)], stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)

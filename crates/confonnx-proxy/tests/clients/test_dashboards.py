@@ -28,7 +28,7 @@ def queries(name: str) -> Iterator[str]:
 
 
 def known() -> set[str]:
-    """The names of the generated pages; histograms have three."""
+    """The metrics' names of the generated pages; a histogram has three."""
     names = set()
     for page in ("metrics.md", "proxy-metrics.md"):
         text = (ROOT / "docs" / "reference" / page).read_text()
@@ -39,7 +39,7 @@ def known() -> set[str]:
 
 
 def asked(expression: str) -> set[str]:
-    """The metrics in a query, as a parser finds them."""
+    """The names of metrics in a query, as a parser finds them."""
     found = set()
 
     def walk(node: object) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong is an error of its own kind to each client, by its own code. KServe's are in test_kserve.py."""
+"""What goes wrong is an error of its own kind to each client, by that client's code. KServe's are in test_kserve.py."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_openai(faulty: dict[str, Proxy], what: str) -> None:
 
 
 def says(what: str, text: str) -> bool:
-    """What is in the error's text, which is all that most programs show."""
+    """Words in the error's text, which is all that most programs show."""
     words = {
         "wrong hash": "abab",
         "swapped server": "no longer the one that was trusted",

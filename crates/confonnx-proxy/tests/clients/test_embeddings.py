@@ -1,4 +1,4 @@
-"""`openai`'s embeddings: equal to what another implementation makes of the same model and files."""
+"""Vectors through `openai` equal those that another implementation makes of the same model and files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def client(proxy: Proxy) -> openai.OpenAI:
 
 
 def by_hand(texts: list[str], dimensions: int | None = None) -> np.ndarray:
-    """Words by the file's list, ONNX's own reference for the graph, the mean over what is text, as long as 1."""
+    """Vectors by other code: words by the file's list, ONNX's reference for the graph, the mean of a text's tokens,
+    length 1."""
     model = onnx.load(ENCODER)
     files = {entry.key.removeprefix("confonnx.text."): entry.value for entry in model.metadata_props}
     words = json.loads(files["tokenizer.json"])["model"]["vocab"]

@@ -1,4 +1,4 @@
-"""Each way in which there is no answer is an error of its own, and nothing is sent in the clear meanwhile."""
+"""Each reason why there is no answer is an error of its own, and nothing is sent in the clear meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUEST = json.dumps(
 
 
 def ask(proxy: Proxy, path: str = "/v2/models/add/infer", token: str = OPERATOR, **fields: str) -> tuple[int, Any, str]:
-    """Status, body and the proxy's word for what went wrong."""
+    """Status and body of an answer, and the proxy's word for what went wrong."""
     request = urllib.request.Request(proxy.url + path, data=REQUEST.encode() if path.endswith("infer") else None)
     request.add_header("Authorization", f"Bearer {token}")
     request.add_header("Content-Type", "application/json")
@@ -55,7 +55,7 @@ def test_a_wrong_model(start_proxy: Callable[..., Proxy], server: Server, reposi
     assert (status, kind) == (503, "server-not-trusted")
     assert [check["name"] for check in body["checks"]] == ["model hash"]
     assert "cdcd" in body["error"]
-    # The server has the model that is wanted, and another one is called.
+    # The server has the model that is pinned, and a call names another one.
     identity = hashlib.sha256((repository / "identity/1/model.onnx").read_bytes()).hexdigest()
     proxy = start_proxy(*flags, identity)
     assert ask(proxy, "/v2/models/identity")[0] == 200
@@ -107,7 +107,7 @@ def test_another_server_in_its_place(swapped: tuple[Server, Proxy], start_server
     server, proxy = swapped
     assert ask(proxy, "/v2/models/digits")[0] == 200
     stop(server.process)
-    # The same program with one byte more is another one.
+    # A program with one byte more is another program.
     other = tmp_path / "confonnx-server"
     other.write_bytes(executable("confonnx-server").read_bytes() + b"\0")
     other.chmod(0o755)
@@ -122,7 +122,7 @@ def test_keys_that_expire_are_renewed_unseen(start_server: Callable[..., Server]
     server = start_server(DIGITS, "--key-rollover-interval", "60", "--key-grace", "1")
     proxy = start_proxy("--url", server.url, "--enclave-allow-debug")
     assert ask(proxy, "/v2/models/digits")[0] == 200
-    # A server that was started anew knows none of the old keys.
+    # A server that is started again knows none of the old keys.
     stop(server.process)
     start_server(DIGITS, port=server.port)
     assert ask(proxy, "/v2/models/digits")[0] == 200
@@ -194,7 +194,7 @@ def test_a_program_is_started_and_its_end_is_the_proxys(server: Server) -> None:
 def test_what_runs_is_finished_before_the_end(start_proxy: Callable[..., Proxy]) -> None:
     recorder = Recorder()
     proxy = start_proxy("--url", recorder.url, "--enclave-allow-debug", "--timeout", "2")
-    # What it asked at its start.
+    # Forgets what the proxy asked at its start.
     recorder.got = b""
     answers: list[int] = []
     thread = threading.Thread(target=lambda: answers.append(ask(proxy)[0]))
@@ -209,7 +209,7 @@ def test_what_runs_is_finished_before_the_end(start_proxy: Callable[..., Proxy])
 
 def test_a_unix_socket_is_its_owners(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "proxy.sock"
-    # One that nobody listens on any more is no hindrance.
+    # A socket's file on which nobody listens any more is replaced.
     with socket.socket(socket.AF_UNIX) as old:
         old.bind(str(path))
     command = [str(executable("confonnx")), "proxy", "--url", server.url, "--enclave-allow-debug", "--socket", str(path)]

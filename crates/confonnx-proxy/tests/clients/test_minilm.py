@@ -45,7 +45,7 @@ def client(
 
 @pytest.fixture(scope="module")
 def reference() -> candding.TextEmbedding:
-    """candle, from the weights as they were published; it reads no ONNX."""
+    """The same model in candle, from the weights as they were published, without ONNX."""
     return candding.TextEmbedding(str(MINILM), device="cpu", dtype="f32")
 
 
@@ -56,7 +56,7 @@ def test_vectors_are_equal(client: openai.OpenAI, reference: candding.TextEmbedd
     print("largest difference", np.abs(found - expected).max())
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.shape == (len(TEXTS), 384)
-    # Texts of other meaning are far apart.
+    # The vectors of texts that mean different things are far apart.
     assert (found @ found.T)[0, 1] < 0.5
 
 

@@ -1,4 +1,4 @@
-"""`openai`: answers of a language model, whole and streamed, and errors of that API."""
+"""Answers of a language model to `openai`, whole and streamed, and the errors of that API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, USER, Proxy, Server
 
 DECODER = ROOT / "crates" / "confonnx-engine" / "tests" / "data" / "decoder.onnx"
-# By onnxruntime's Python package: see the engine's tests.
+# What onnxruntime's Python package says: see the engine's tests.
 SAID = bytes([255, 114, 156, 182, 152, 199, 12, 12, 12, 12, 12, 12]).decode(errors="replace")
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -26,7 +26,7 @@ def client(open_proxy: Proxy) -> openai.OpenAI:
 
 @pytest.fixture(scope="module")
 def chat_proxy(start_server: Callable[..., Server], start_proxy: Callable[..., Proxy]) -> Proxy:
-    """Before a server with a language model of a few thousand random weights."""
+    """A proxy before a server with a language model of a few thousand random weights."""
     return start_proxy("--url", start_server(DECODER, "--model-name", "decoder").url, "--enclave-allow-debug")
 
 
@@ -129,7 +129,7 @@ def test_a_server_that_is_not_trusted(start_proxy, server) -> None:
 
 def test_an_answer_in_json_keeps_its_schema(chat: openai.OpenAI) -> None:
     class Verdict(pydantic.BaseModel):
-        """What the model's random weights could never say by themselves."""
+        """An answer that the model's random weights could never give by themselves."""
 
         guilty: bool
         counts: typing.Literal[1, 22]

@@ -1,4 +1,4 @@
-"""`schemathesis` with KServe's published OpenAPI: whatever it thinks of is answered as that says, or refused."""
+"""Requests that `schemathesis` makes of KServe's published OpenAPI are answered as it says, or refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 
 
 def published() -> dict:
-    """As KServe's own server describes its API."""
+    """The OpenAPI by which KServe's own server describes its API."""
     models = ModelRepository()
     app = FastAPI(title="Open Inference Protocol")
     register_v2_endpoints(app, DataPlane(models), ModelRepositoryExtension(models))

@@ -23,7 +23,7 @@ def test_the_page_shows_what_was_verified(start_proxy: Callable[..., Proxy], ser
     proxy = start_proxy("--url", server.url, "--enclave-allow-debug", "--ui")
     page, policy = get(proxy.url + "/ui")
     assert "default-src 'none'" in policy
-    # Nothing from elsewhere.
+    # The page loads nothing from elsewhere.
     for asset in re.findall(r'(?:src|href)="([^"]+)"', page):
         assert asset.startswith(("/ui/", "data:,"))
         if asset.startswith("/ui/"):

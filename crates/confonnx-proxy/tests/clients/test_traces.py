@@ -1,4 +1,4 @@
-"""OpenTelemetry: what a collector gets, read by OpenTelemetry's own messages."""
+"""Spans as an OpenTelemetry collector gets them, read by OpenTelemetry's own messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 class Collector:
-    """Keeps the spans that it gets."""
+    """A collector that keeps the spans that it gets."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -78,7 +78,7 @@ def test_a_span_for_each_request(
     with tritonclient.grpc.InferenceServerClient(proxy.grpc) as client:
         client.infer("add", grpc_vectors())
     assert requests.get(proxy.url + "/metrics").ok
-    # The last ones are sent at the end.
+    # The last spans are sent when the proxy ends.
     assert stop(proxy.process) == 0
     names = [span.name for span in collector.spans]
     assert names == [
@@ -100,7 +100,7 @@ def test_a_span_for_each_request(
     assert not any(span.status.code == Status.STATUS_CODE_ERROR for span in collector.spans)
     assert (collector.services, set(collector.fields)) == ({"beside-the-program"}, {"blue"})
     assert call.trace_id != ready.trace_id
-    # Nothing of what was asked.
+    # Spans have nothing of what was asked.
     assert b"add" not in b"".join(span.SerializeToString() for span in collector.spans)
 
 

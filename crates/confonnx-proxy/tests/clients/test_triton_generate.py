@@ -15,14 +15,14 @@ from conftest import ROOT, Proxy, Server
 from tritonclient.utils import InferenceServerException
 
 DECODER = ROOT / "crates" / "confonnx-engine" / "tests" / "data" / "decoder.onnx"
-# By onnxruntime's Python package: see the engine's tests.
+# What onnxruntime's Python package says: see the engine's tests.
 SAID = bytes([255, 114, 156, 182, 152, 199, 12, 12, 12, 12, 12, 12]).decode(errors="replace")
 GREEDY = {"temperature": 0, "max_tokens": 12}
 
 
 @pytest.fixture(scope="module")
 def proxy(start_server: Callable[..., Server], start_proxy: Callable[..., Proxy]) -> Proxy:
-    """Before a server with a language model of a few thousand random weights."""
+    """A proxy before a server with a language model of a few thousand random weights."""
     return start_proxy("--url", start_server(DECODER, "--model-name", "decoder").url, "--enclave-allow-debug")
 
 
@@ -82,7 +82,7 @@ def tensor(name: str, value: str | bool) -> triton.InferInput:
 
 
 def streamed(client: triton.InferenceServerClient, inputs: list[triton.InferInput], **more: object) -> list[object]:
-    """What comes until the response that says that it is the last, or an error."""
+    """The results up to the one that says that it is the last, or an error."""
     came: queue.Queue[object] = queue.Queue()
     client.start_stream(lambda result, error: came.put(error or result))
     client.async_stream_infer("decoder", inputs, enable_empty_final_response=True, request_id="7", **more)
@@ -108,7 +108,7 @@ def test_a_stream_of_grpc(client: triton.InferenceServerClient) -> None:
     assert len(pieces) > 3 and "".join(pieces) == SAID
     (whole,) = streamed(client, [*inputs, tensor("stream", False), tensor("exclude_input_in_output", True)])
     assert said(whole) == SAID
-    # The model's own tensors are its own.
+    # The metadata has the model's own tensors, besides those of the extension.
     assert {tensor.name for tensor in client.get_model_metadata("decoder").inputs} > {"input_ids"}
 
 

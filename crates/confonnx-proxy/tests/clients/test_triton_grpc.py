@@ -215,7 +215,7 @@ def test_the_interface_is_the_one_that_clients_have(tmp_path: Path) -> None:
     known = {key: value for file in theirs for message in file.message_type for key, value in fields(message, message.name).items()}
     mine = {key: value for message in ours.message_type for key, value in fields(message, message.name).items()}
     assert {key: known.get(key) for key in mine} == mine
-    # A configuration is what metadata tells; of everything else there is all.
+    # Of a configuration only what metadata tells is defined; of every other message all fields are.
     assert {key.split(".")[0] for key in known.keys() - mine.keys()} >= {"ModelConfig"}
     service = {message.name for message in theirs[0].message_type}
     assert not [key for key in known.keys() - mine.keys() if key.split(".")[0] in service]

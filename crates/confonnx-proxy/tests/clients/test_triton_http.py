@@ -97,7 +97,7 @@ def test_statistics(client: triton.InferenceServerClient) -> None:
         [found] = client.get_inference_statistics("add", "1")["model_stats"]
         assert (found["name"], found["version"]) == ("add", "1")
         stages = [found["inference_stats"][name] for name in ("queue", "compute_input", "compute_infer", "compute_output")]
-        # perf_analyzer takes a queue's count for requests.
+        # perf_analyzer takes the count of the stage `queue` for that of requests.
         assert {stage["count"] for stage in stages} == {found["inference_stats"]["success"]["count"]}
         assert sum(stage["ns"] for stage in stages) == found["inference_stats"]["success"]["ns"]
         return found["inference_stats"]["success"]["count"], found["inference_stats"]["fail"]["count"]

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::harness::*;
 
-/// A server that counts, with little patience and few places.
+/// Settings of a server that has little patience and few places, with a model that counts.
 fn impatient() -> Config {
     let mut config = config("count", |settings| {
         settings.max_queue = Some(2);
@@ -38,10 +38,10 @@ async fn connect(server: &Running) -> TcpStream {
     TcpStream::connect(server.address).await.unwrap()
 }
 
-/// All that comes until the server closes.
+/// What the server sends until it closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A reset is as good an end as any.
+    // A reset ends the connection as well.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the server never closed");
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -63,7 +63,7 @@ async fn a_body_that_never_ends_is_given_up() {
     assert_eq!(infer(&server, 3).await.status(), 200);
 }
 
-/// Whoever sends all of it before reading anything learns why it is refused.
+/// A client that sends all of its request before it reads learns why it is refused.
 #[tokio::test]
 async fn what_is_too_long_is_refused_in_words() {
     let server = start("mlp").await;
@@ -115,7 +115,7 @@ async fn garbage_is_no_request() {
         [&b"\0\0\0\0\0\0\0\0\r\n\r\n"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &[b'a'; 100_000]]
     {
         let mut stream = connect(&server).await;
-        // It may stop reading before all is sent.
+        // The server may stop reading before all is sent.
         let _ = stream.write_all(garbage).await;
         assert!(!rest(&mut stream).await.starts_with("HTTP/1.1 200"));
     }
@@ -126,7 +126,7 @@ async fn garbage_is_no_request() {
 async fn a_client_that_vanishes_gives_its_place_back() {
     let server = start_with(impatient()).await;
     let key = server.key(Kem::X25519).await;
-    // More of them than there are places, at each of the stages.
+    // More clients vanish than there are places, at each of the stages.
     for n in [1, LONG / 20] {
         for cut in [true, false] {
             for _ in 0..3 {
@@ -162,7 +162,7 @@ async fn a_full_queue_refuses_before_it_opens() {
     }
     let metrics = server.app.metrics();
     until(|| metrics.load.in_flight.load(Relaxed) + metrics.load.queued.load(Relaxed) == 2).await;
-    // Both places are taken: even what could not be opened is not looked at.
+    // Both places are taken: even a body that could not be opened is not looked at.
     assert_eq!(code(&server.post(SEALED, b"not sealed at all".to_vec()).await), "queue-full");
     let (sealed, opener) = request(3);
     let refused = server.post(SEALED, sealed.clone()).await;
@@ -178,17 +178,17 @@ async fn a_full_queue_refuses_before_it_opens() {
         assert_eq!(&first, b"HTTP/1.1 200");
     }
     timeout(PATIENCE, server.app.idle()).await.unwrap();
-    // It was refused unopened, so this is no replay.
+    // The request was refused unopened, so sending it again is no replay.
     let response = server.post(SEALED, sealed).await;
     assert_eq!(Answer::open(response, opener).json()["outputs"][0]["data"], serde_json::json!([3.0]));
 }
 
-/// After brief requests the next runs on an HTTP thread; when it turns out to be long, the other one serves.
+/// After brief requests the next one runs on an HTTP thread; when it turns out to be long, the other thread serves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_request_after_brief_ones_leaves_a_thread_to_serve() {
     let mut config = config("count", |_| {});
     config.sessions = 2;
-    // Threads of its own: the client's tasks are not to wait behind the server's.
+    // The server has threads of its own, so that this client's tasks do not wait behind the server's.
     let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let server = serving.spawn(start_with(config)).await.unwrap();
     let key = server.key(Kem::X25519).await;
@@ -259,7 +259,7 @@ async fn slow_senders_take_no_place_in_the_queue() {
     }
     until(|| server.app.budget().held() >= 5 * (slow[0].1.len() / 2)).await;
     assert_eq!(infer(&server, 3).await.status(), 200);
-    // They are served when they are complete.
+    // The slow requests are served when they are complete.
     for (mut stream, sealed) in slow {
         stream.write_all(&sealed[sealed.len() / 2..]).await.unwrap();
         let mut first = [0; 12];
@@ -276,7 +276,7 @@ async fn what_is_received_is_bounded_for_all_connections_together() {
     (config.limits.request_bytes, config.limits.held_bytes) = (1 << 20, 1 << 20);
     let server = start_with(config).await;
     let key = server.key(Kem::X25519).await;
-    // A start that can be opened, as far as anybody knows before the end.
+    // The request begins as one that can be opened: that it cannot shows at its end.
     let mut junk = seal(&key, &head("GET", "/v2"), b"").0;
     junk.resize(400 << 10, 0);
     let mut held = Vec::new();
@@ -307,7 +307,7 @@ async fn what_nobody_can_open_is_not_received_to_its_end() {
     for (kind, begin, code) in [
         (SEALED, &unknown, "key-unknown"),
         ("message/ohttp-chunked-req", &unknown, "key-unknown"),
-        // Of a key that is known; the resumption is not.
+        // The key identifier is known, the resumption is not.
         ("message/confonnx-session-req", &known, "session-unknown"),
     ] {
         let mut stream = connect(&server).await;
@@ -321,7 +321,7 @@ async fn what_nobody_can_open_is_not_received_to_its_end() {
     until(|| server.app.budget().held() == 0).await;
 }
 
-/// A second of reading for each: who would come after five is told so before anything is read.
+/// Each long request takes a second to read: the one that would come after five is refused before it is read.
 #[tokio::test]
 async fn who_sent_garbage_has_its_long_requests_read_one_after_the_other() {
     const LONGEST: usize = 8 << 20;
@@ -338,13 +338,13 @@ async fn who_sent_garbage_has_its_long_requests_read_one_after_the_other() {
         let bad = [127, 0, 0, 2];
         let mut garbage = connect_from(&server, bad).await;
         garbage.write_all(request_head(junk.len()).replace(SEALED, kind).as_bytes()).await.unwrap();
-        // It may be refused, and cut off, before all is sent.
+        // The client may be refused, and cut off, before all is sent.
         let _ = garbage.write_all(&junk).await;
         let mut answer = vec![0; 4096];
         let len = timeout(PATIENCE, garbage.read(&mut answer)).await.unwrap().unwrap();
         let answer = String::from_utf8_lossy(&answer[..len]).into_owned();
         assert!(answer.contains("request-invalid"), "{kind}: {answer}");
-        // It leaves, and comes again.
+        // The client that sent garbage leaves, and comes again.
         drop(garbage);
         until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
         let (said, mut heard) = mpsc::unbounded_channel();
@@ -361,7 +361,7 @@ async fn who_sent_garbage_has_its_long_requests_read_one_after_the_other() {
         }
         let mut answer = timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
         assert_eq!(&answer, b"HTTP/1.1 429", "{kind}");
-        // Nobody else is held up.
+        // Clients of another address are not held up.
         let mut stranger = connect_from(&server, [127, 0, 0, 3]).await;
         let (sealed, _) = seal(&key, &head("POST", "/v2/models/count/infer"), count_to(3).as_bytes());
         stranger.write_all(request_head(sealed.len()).as_bytes()).await.unwrap();
@@ -371,14 +371,14 @@ async fn who_sent_garbage_has_its_long_requests_read_one_after_the_other() {
     }
 }
 
-/// What costs whoever asks almost nothing: documents, refusals.
+/// Answers that cost a client almost nothing to ask for: documents, refusals.
 #[tokio::test]
 async fn what_just_anybody_gets_waits_for_its_turn_and_sealed_answers_do_not() {
     let server = start_with(config("count", |settings| settings.max_peer_percent = Some(50))).await;
     let key = server.key(Kem::X25519).await;
     let budget = server.app.budget();
     let (greedy, other) = (budget.purse(&budget.peer()), budget.purse(&budget.peer()));
-    // Its next turn is an hour ahead.
+    // The greedy client's next turn is an hour ahead.
     for _ in 0..500_000 {
         greedy.unsealed(Instant::now());
     }
@@ -401,7 +401,7 @@ async fn what_just_anybody_gets_waits_for_its_turn_and_sealed_answers_do_not() {
     until(|| server.app.budget().held() == 0).await;
 }
 
-/// The system takes some megabytes before a server notices that nobody reads.
+/// The system buffers some megabytes before a server notices that its client does not read.
 #[tokio::test]
 async fn who_does_not_read_is_not_waited_for() {
     let mut config = impatient();
@@ -410,7 +410,7 @@ async fn who_does_not_read_is_not_waited_for() {
     let stream = connect(&server).await;
     let (_unread, mut asking) = stream.into_split();
     let ask = format!("GET {ATTESTATION} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(100);
-    // Ends when the server closes.
+    // The loop ends when the server closes the connection.
     let asked = timeout(PATIENCE, async { while asking.write_all(ask.as_bytes()).await.is_ok() {} }).await;
     assert!(asked.is_ok(), "the server still waits for its reader");
     until(|| server.app.metrics().connections.load(Relaxed) == 0).await;
@@ -418,7 +418,7 @@ async fn who_does_not_read_is_not_waited_for() {
     assert_eq!(infer(&server, 3).await.status(), 200);
 }
 
-/// Over HTTP/2 one connection asks for many documents and lets none of them come.
+/// Over HTTP/2 one connection asks for many documents and reads none of them.
 #[tokio::test]
 async fn documents_that_nobody_reads_have_a_share_of_what_is_held() {
     let mut config = impatient();
@@ -438,7 +438,7 @@ async fn documents_that_nobody_reads_have_a_share_of_what_is_held() {
     for _ in 0..64 {
         asked.spawn(ask(sender.clone()));
     }
-    // Bodies that are not read, and not dropped either.
+    // The answers' bodies are neither read nor dropped.
     let answers = timeout(PATIENCE, asked.join_all()).await.unwrap();
     let refused = answers.iter().filter(|answer| answer.status() == 503).count();
     let held = server.app.budget().held();
@@ -448,7 +448,7 @@ async fn documents_that_nobody_reads_have_a_share_of_what_is_held() {
     until(|| server.app.budget().held() == 0).await;
 }
 
-/// As another machine would: all of 127.0.0.0/8 is this one.
+/// A connection from another address, as of another machine: all of 127.0.0.0/8 is this one.
 async fn connect_from(server: &Running, address: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((address, 0).into()).unwrap();
@@ -479,7 +479,7 @@ async fn one_address_leaves_connections_and_bytes_to_others() {
     let answer = rest(&mut fifth).await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("connections-full"), "{answer}");
 
-    // Three of four send almost all of their requests: two find room, the third does not.
+    // Three of the greedy client's four connections send almost all of a request: two find room, the third does not.
     let key = server.key(Kem::X25519).await;
     let mut sealed = seal(&key, &head("GET", "/v2"), b"").0;
     sealed.resize(HALF - 1, 0);
@@ -488,11 +488,11 @@ async fn one_address_leaves_connections_and_bytes_to_others() {
         until(|| server.app.budget().held() == (count + 1) * sealed.len()).await;
     }
     let third = &mut greedy[2];
-    // It is refused as soon as there is no room, and may be cut off then.
+    // The third is refused as soon as there is no room, and may be cut off then.
     let _ = third.write_all(&sealed).await;
     let answer = rest(third).await;
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
     assert!(server.app.budget().held() <= 2 * HALF, "half of what there is");
-    // Meanwhile others have what they need.
+    // Meanwhile other clients are served.
     assert_eq!(infer(&server, 3).await.status(), 200);
 }

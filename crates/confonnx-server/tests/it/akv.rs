@@ -27,7 +27,7 @@ use crate::{
 #[expect(dead_code, reason = "made for other tests, which need more of it")]
 mod emulator;
 
-/// A report with everything but a signature, beside a certificate that would be for another chip.
+/// A source whose report has everything but a signature, beside a certificate that would be for another chip.
 fn source(certificate: bool) -> Source {
     let evidence = move |report_data: &[u8; 64]| {
         let mut report = vec![0; 1184];
@@ -57,7 +57,7 @@ impl Setup {
     }
 
     fn akv(&self, token_file: Option<PathBuf>, source: Source) -> Akv {
-        // Nobody is there, and nobody is needed.
+        // Nobody listens at AMD's address here, and no test needs it.
         self.akv_with(token_file, source, "http://127.0.0.1:9")
     }
 
@@ -89,7 +89,7 @@ async fn a_key_is_released_against_evidence() {
     setup.azure.put("confonnx-root", "oct-HSM", &[0x5a; 32]);
     let akv = setup.akv(None, source(true));
     assert_eq!(bytes(akv.release(&name()).await.unwrap()), [0x5a; 32]);
-    // The version is part of the name, and the access token may come from a file.
+    // A key's version is part of its name, and the access token may come from a file.
     let token = setup.folder.path().join("token");
     std::fs::write(&token, format!("{ACCESS_TOKEN}\n")).unwrap();
     let akv = setup.akv(Some(token), source(true));

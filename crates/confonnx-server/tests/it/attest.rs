@@ -83,7 +83,7 @@ async fn all_who_wait_for_the_device_share_its_next_quote() {
     let (go, wait) = mpsc::channel();
     let attester = Attester::insecure(Digest([7; 32]));
     let evidence = move |report_data: &[u8; 64]| {
-        // Each quote takes until the test says so.
+        // Each quote waits until the test lets it go.
         wait.recv().unwrap();
         attester.evidence(report_data)
     };
@@ -93,7 +93,7 @@ async fn all_who_wait_for_the_device_share_its_next_quote() {
         machine_key: None,
         interval: Duration::ZERO,
     };
-    // For the quote that the server makes to begin with.
+    // Lets the quote go that the server makes at its start.
     go.send(()).unwrap();
     let server = start_from(config("mlp", |_| {}), source).await;
     let quotes = || server.app.metrics().quotes.load(Ordering::Relaxed);
@@ -110,7 +110,7 @@ async fn all_who_wait_for_the_device_share_its_next_quote() {
     let mut tasks = vec![ask(0)];
     until(|| quotes() == 2).await;
     tasks.extend((1..=200).map(ask));
-    // This test has one thread: who has been counted has run on until it waits.
+    // This test has one thread, so every task that was counted has run on until it waits.
     until(|| asked.load(Ordering::Relaxed) == 201).await;
     for _ in 0..2 {
         go.send(()).unwrap();
@@ -143,9 +143,9 @@ async fn without_a_nonce_the_latest_document_is_given_again() {
     let (_, second) = server.get(ATTESTATION).await;
     assert_eq!((status, &first), (200, &second));
     trust(&first, None).unwrap();
-    // It proves nothing to a caller with a nonce.
+    // The cached document proves nothing to a client with a nonce.
     trust(&first, Some(&Nonce([1; 32]))).unwrap_err();
-    // New keys, new document.
+    // New keys make a new document.
     server.begin_epoch();
     let (_, third) = server.get(ATTESTATION).await;
     assert_ne!(first, third);

@@ -30,14 +30,14 @@ fn vectors() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/jwt")
 }
 
-/// A token of the vectors.
+/// The token `name` of the vectors.
 fn jwt(name: &str) -> String {
     let cases: Value = serde_json::from_slice(&fs::read(vectors().join("cases.json")).unwrap()).unwrap();
     let case = cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
     case["token"].as_str().unwrap().into()
 }
 
-/// Settings with a policy file of that text.
+/// Settings with an authentication file of this text.
 fn with_policy(folder: &Path, text: &str) -> Config {
     let path = folder.join("auth.toml");
     fs::write(&path, text).unwrap();
@@ -112,13 +112,13 @@ async fn each_caller_is_held_to_its_permissions() {
             _ => "",
         };
         assert!(answer.field("www-authenticate").starts_with(challenge), "{token} {model}");
-        // Who may not see the model does not learn its name, or that another one is there.
+        // A caller who may not use the model learns neither its name nor that there is another one.
         if token == "other-token" {
             let text = answer.json()["error"].to_string();
             assert_eq!(text.contains("mlp"), model == "mlp", "{text}");
         }
     }
-    // Two that differ only in whether the model exists.
+    // Two requests that differ only in whether the model exists.
     let (there, absent) = (
         server.ask(&infer("mlp", "other-token"), BODY).await,
         server.ask(&infer("abc", "other-token"), BODY).await,
@@ -141,8 +141,8 @@ async fn each_caller_is_held_to_its_permissions() {
     assert_eq!(server.ask(&infer("mlp", "all-token"), BODY).await.head.status, 200);
 }
 
-/// A model's only lane is taken for as long as it runs: who may not use it is told so meanwhile, and how long that takes
-/// does not say that the model is there.
+/// A model's only lane is taken for as long as it runs: a caller who may not use the model is refused meanwhile, after
+/// a time that does not say that there is the model.
 #[tokio::test]
 async fn who_may_not_use_a_model_waits_for_none_of_its_lanes() {
     let folder = tempfile::tempdir().unwrap();
@@ -158,7 +158,7 @@ async fn who_may_not_use_a_model_waits_for_none_of_its_lanes() {
 
     let key = server.key(confonnx_protocol::Kem::X25519).await;
     let load = &server.app.metrics().load;
-    // Until one of them waits for a lane, as all are taken.
+    // Asks until one request waits for a lane, because all are taken.
     let mut long = Vec::new();
     while load.queued.load(Ordering::Relaxed) == 0 {
         assert!(long.len() < 64, "there is always another lane");

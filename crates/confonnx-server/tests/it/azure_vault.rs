@@ -33,17 +33,17 @@ pub(crate) struct AzureVault {
 
 #[derive(Default)]
 struct State {
-    /// Kind and bytes, by name.
+    /// Kind and bytes of each key, by name.
     keys: HashMap<String, (&'static str, Vec<u8>)>,
-    /// Runtime data, by token.
+    /// The runtime data that each token was given for.
     tokens: HashMap<String, Value>,
-    /// At which path what is answered instead.
+    /// A path, and the status and body that are answered there instead.
     fault: Option<(&'static str, u16, &'static str)>,
     deny: bool,
     other_key: bool,
 }
 
-/// What the vault wants to see.
+/// The access token that the vault wants to see.
 pub(crate) const ACCESS_TOKEN: &str = "eyJ.access.token";
 
 impl AzureVault {
@@ -68,17 +68,17 @@ impl AzureVault {
         self.state.lock().unwrap().keys.insert(name.into(), (kind, bytes.into()));
     }
 
-    /// Answers requests below `path` so.
+    /// Answers requests to paths that begin so by this status and body.
     pub(crate) fn fail(&self, fault: Option<(&'static str, u16, &'static str)>) {
         self.state.lock().unwrap().fault = fault;
     }
 
-    /// The release policy lets nobody have a key.
+    /// Whether the release policy lets nobody have a key.
     pub(crate) fn deny(&self, deny: bool) {
         self.state.lock().unwrap().deny = deny;
     }
 
-    /// Wraps to another key than that of the token.
+    /// Whether keys are wrapped to another key than the token's.
     pub(crate) fn wrap_to_another(&self, other: bool) {
         self.state.lock().unwrap().other_key = other;
     }
@@ -249,7 +249,7 @@ fn attest_guest(state: &mut State, asked: &Value) -> Result<Answer, Refusal> {
     Ok(status(200, json!({ "token": token }).to_string()))
 }
 
-/// The SubjectPublicKeyInfo of an RSA key.
+/// The SubjectPublicKeyInfo of an RSA key with this modulus.
 fn spki(modulus: &[u8]) -> Vec<u8> {
     const BEFORE: &[u8] = &[
         0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,

@@ -26,7 +26,7 @@ async fn answers_do_not_depend_on_who_else_asks() {
     let together = Arc::new(together);
     let host = start_with(config("rows", |settings| settings.max_batch_size = Some(8))).await;
     for (server, batching) in [(&alone, None), (&together, Some(8)), (&host, None)] {
-        // The host's word alone is none.
+        // The host's setting alone lets no model batch.
         assert_eq!(server.attest().await.claims().models[0].batching, batching);
     }
     let (one, other) = (alone.key(Kem::X25519).await, together.key(Kem::X25519).await);
@@ -39,7 +39,7 @@ async fn answers_do_not_depend_on_who_else_asks() {
         line.map(|n| n.parse::<u64>().unwrap())
     };
     for round in (0_u64..400).take_while(|round| *round < 8 || counted(&together) == Some(0)) {
-        // One that does not fit the model is among them.
+        // One of the requests does not fit the model.
         let bodies: Vec<String> = (0..12_u64)
             .map(|seed| match seed {
                 5 => r#"{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}"#.into(),

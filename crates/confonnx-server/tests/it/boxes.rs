@@ -1,4 +1,5 @@
-//! The processes that models run in: what they have, what they cannot do, and what becomes of requests when they end.
+//! The processes that models run in: what they have, what they cannot do, and what becomes of their requests when they
+//! end.
 
 use std::{fs, path::Path, process::Command, sync::Arc};
 
@@ -13,13 +14,13 @@ use super::{
     memory::{Server, count_in},
 };
 
-/// The processes that `parent` started.
+/// The process ids of the children of `parent`.
 fn children(parent: u32) -> Vec<u32> {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let is_child = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which may have anything in it: state, parent.
+        // State and parent follow the name, which may have anything in it.
         let after = stat.rsplit(')').next().unwrap_or_default();
         after.split_ascii_whitespace().nth(1).is_some_and(|found| found == parent.to_string())
     };
@@ -45,7 +46,7 @@ async fn a_run_without_end_is_ended_and_the_next_is_answered() {
     assert_eq!(count(&running, 3).await.head.status, 200);
 }
 
-/// The process that stops goes on: also if the request names what it wants.
+/// A process whose run stops when it is told to serves on, also if the request names the outputs that it wants.
 #[tokio::test]
 async fn a_run_that_stops_when_it_is_told_costs_no_process() {
     let running = start_with(config("count", |settings| settings.inference_timeout = Some(1))).await;
@@ -66,20 +67,20 @@ async fn a_run_that_stops_when_it_is_told_costs_no_process() {
 
 #[tokio::test]
 async fn what_nobody_waits_for_is_ended() {
-    // Also where it was likely to be brief.
+    // With 20 brief runs before, the server expects this one to be brief, too.
     for brief in [0, 20] {
         let running = start("count").await;
         for n in 0..brief {
             assert_eq!(count(&running, n).await.head.status, 200);
         }
         let asked = count(&running, i64::MAX / 2);
-        // The only session is busy for ever, but for this.
+        // The only session would be busy for ever if nobody ended this run.
         assert!(tokio::time::timeout(std::time::Duration::from_millis(500), asked).await.is_err());
         assert_eq!(count(&running, 3).await.head.status, 200);
     }
 }
 
-/// There is one session: brief runs, and among them such as take longer than brief ones and were not foreseen to.
+/// One session has brief runs, and among them some that take longer than was foreseen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waits_for_a_model_keeps_nobody_from_its_answer() {
     let running = Arc::new(start("count").await);
@@ -99,7 +100,8 @@ async fn whoever_waits_for_a_model_keeps_nobody_from_its_answer() {
     }
 }
 
-/// What waits in the process behind the run that ends it was not run: its client asks again, and is answered.
+/// A request that waited behind the run with which the process ends was not run: its client asks again, and is
+/// answered.
 #[tokio::test]
 async fn a_process_that_ends_costs_the_requests_it_ran_and_is_started_again() {
     let server = Server::start(&["--model-path", model("count").to_str().unwrap()]);
@@ -110,7 +112,7 @@ async fn a_process_that_ends_costs_the_requests_it_ran_and_is_started_again() {
         let client = client(&server, None);
         async move { client.infer(Some("count"), vec![("n".to_owned(), number(n))], &[]).await.map(drop) }
     };
-    // Others go behind a run only if it is likely to be brief.
+    // After so many brief runs the server lets others go behind a run, as it does only if that is likely to be brief.
     for _ in 0..20 {
         ask(3).await.unwrap();
     }
@@ -170,7 +172,7 @@ async fn a_process_has_its_own_tensors_and_nothing_else() {
     for found in &found {
         assert_eq!(found[1..], [0, 0], "the token, and its hash");
     }
-    // What its own process still has of it shows that the search finds what is there.
+    // That the tensor is in the process of its own model shows that the search finds what is there.
     let with = found.iter().filter(|found| found[0] > 0).count();
     assert_eq!(with, 1, "the tensor is in the process of its model alone: {found:?}");
     assert!(count_in(server.pid(), &needles).unwrap()[2] > 0, "the search finds nothing at all");

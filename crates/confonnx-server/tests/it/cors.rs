@@ -1,4 +1,4 @@
-//! Pages of other origins ask from a browser.
+//! What a browser needs so that pages of other origins may ask.
 
 use bytes::Bytes;
 use hyper::Request;
@@ -32,7 +32,7 @@ async fn pages_that_are_named_may_ask_and_read() {
         assert!(header("access-control-allow-headers").contains("content-type"));
         assert_eq!(header("vary"), "origin");
     }
-    // Problems can be read, too: what they say decides what the client does next.
+    // Pages can read problems, too, whose code decides what the client does next.
     let request = Request::post(GATEWAY)
         .header("origin", "http://localhost:3000")
         .header("content-type", "message/ohttp-req");

@@ -1,4 +1,4 @@
-//! Vectors of texts through the seal: `/v1/embeddings`.
+//! Vectors of texts, asked for through the seal: `/v1/embeddings`.
 
 use base64ct::{Base64, Encoding};
 use confonnx_attest::{Digest, produce::Attester};
@@ -46,7 +46,7 @@ async fn a_text_has_the_same_vector_whatever_it_came_with() {
         assert!((length - 1.0).abs() < 1e-5 && vector.len() == 8, "{vector:?}");
     }
     assert!(near(&together[0], &together[3]) && !near(&together[0], &together[1]));
-    // The tokens that "a b" has.
+    // The first list is the tokens of "a b".
     let tokens = vectors(&client, json!({ "input": [[2, 6, 7, 3], [2, 29, 3]] })).await;
     assert!(near(&tokens[0], &together[0]) && near(&tokens[1], &together[1]), "{tokens:?}");
     let (_, answer) = ask(&client, json!({ "input": texts })).await;
@@ -59,7 +59,7 @@ async fn many_texts_are_run_in_turns_and_keep_their_order() {
     let server = start("encoder").await;
     let client = server.client(Options::default());
     let letter = |place: usize| char::from(b'a' + u8::try_from(place % 26).unwrap()).to_string();
-    // Of all lengths, and more than go into one run.
+    // Texts of all lengths, and more of them than go into one run.
     let text = |place: usize| vec![letter(place); 1 + place % 14].join(" ");
     let texts: Vec<String> = (0..2048).map(text).collect();
     let all = vectors(&client, json!({ "input": texts })).await;
@@ -80,7 +80,7 @@ async fn they_are_written_as_asked() {
     let numbers: Vec<f64> =
         bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap()).into()).collect();
     assert!(near(&numbers, &whole), "{numbers:?} {whole:?}");
-    // The first numbers, as long as 1 again.
+    // The first numbers of the vector, scaled to length 1 again.
     let short = vectors(&client, json!({ "input": "a b c", "dimensions": 3 })).await.remove(0);
     let length = whole.iter().take(3).map(|number| number * number).sum::<f64>().sqrt();
     let expected: Vec<f64> = whole.iter().take(3).map(|number| number / length).collect();

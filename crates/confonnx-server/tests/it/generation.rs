@@ -1,4 +1,4 @@
-//! Language models through the seal: the OpenAI API, whole and streamed.
+//! Language models, asked through the seal: the OpenAI API, whole and streamed.
 
 use std::{
     convert::Infallible,
@@ -54,7 +54,7 @@ async fn pieces(client: &Client, body: Value) -> Result<Vec<String>, ClientError
     Ok(pieces)
 }
 
-/// What the events of pieces say.
+/// The JSON of the events in the pieces.
 fn events(pieces: &[String]) -> Vec<Value> {
     let all = pieces.concat();
     let data: Vec<&str> = all.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
@@ -112,7 +112,7 @@ async fn the_clients_own_chat_is_the_same_whole_and_as_it_comes() {
     }
     assert!(said.len() > 1 && said.concat() == whole.text, "{said:?}");
     assert!(*stream.answer() == whole);
-    // What cannot be answered is said by name, before anything of an answer.
+    // A request that cannot be answered is refused by an error that names the parameter, before anything of an answer.
     for bad in [chat.clone().parameter("temperature", 9), chat.parameter("temprature", 1)] {
         let whole = client.chat(&bad).await.unwrap_err();
         let streamed = client.chat_stream(&bad).await.unwrap_err();
@@ -134,7 +134,7 @@ async fn it_says_what_the_model_says() {
         json!({ "model": "decoder", "prompt": "hello", "temperature": 0, "max_tokens": 12, "logprobs": 1 });
     let (status, answer) = ask(&client, COMPLETIONS, body).await;
     assert_eq!(status, 200, "{answer}");
-    // By onnxruntime's Python package: see the engine's tests.
+    // What onnxruntime's Python package says: see the engine's tests.
     let said = [255, 114, 156, 182, 152, 199, 12, 12, 12, 12, 12, 12];
     let choice = &answer["choices"][0];
     assert_eq!(choice["text"].as_str().unwrap(), String::from_utf8_lossy(&said));
@@ -318,7 +318,7 @@ async fn a_caller_has_so_many_answers_and_tokens() {
     let wait: u64 =
         std::str::from_utf8(refused.0.fields().get("retry-after").unwrap()).unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
-    // Nobody else's.
+    // The limit is one caller's: another's requests are served.
     for _ in 0..4 {
         assert_eq!(ask(&bob, CHAT, hello(json!({ "n": 2, "max_tokens": 50 }))).await.0, 200);
     }
@@ -332,7 +332,7 @@ async fn a_stream_that_is_cut_anywhere_is_no_answer() {
     head.fields.push("content-type", "application/json");
     let body = hello(json!({ "stream": true, "temperature": 0, "max_tokens": 3 })).to_string();
     let message = message(&head, body.as_bytes());
-    // The same numbers each time: as many openers of one reply as there are places to cut it.
+    // The same numbers each time give equal openers of one reply, as many as there are places to cut it.
     let start = || {
         let mut sealed = Vec::new();
         let (sealer, opener) =
@@ -353,7 +353,7 @@ async fn a_stream_that_is_cut_anywhere_is_no_answer() {
     whole.finish().unwrap();
 }
 
-/// No secret at all.
+/// A generator that counts, so that nothing it gives is secret.
 struct Counting(u8);
 
 impl TryRng for Counting {
@@ -378,7 +378,7 @@ impl TryRng for Counting {
 
 impl TryCryptoRng for Counting {}
 
-/// Counts what it is told, and goes after as many.
+/// A caller who counts the events of an answer, and goes away after so many.
 struct Goes(usize, Arc<Mutex<usize>>);
 
 impl Sink for Goes {
@@ -412,7 +412,7 @@ fn nobody_answers_who_is_gone() {
     };
     let seen = Arc::new(Mutex::new(0));
     generator.begin(vec![order()]).unwrap().give(|_| Box::new(Goes(5, Arc::clone(&seen))));
-    // One whose caller went before it was asked what to do with the answer.
+    // The caller of these goes away before the answer is begun.
     drop(generator.begin(vec![order(), order()]).unwrap());
     let patience = std::time::Instant::now() + PATIENCE;
     while !generator.is_idle() {
@@ -420,7 +420,7 @@ fn nobody_answers_who_is_gone() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(*seen.lock().unwrap(), 5);
-    // What was remembered of it is forgotten: sequences count from 0.
+    // The model keeps nothing of the first answer, whose sequence is 0.
     let again = confonnx_engine::Feed { sequence: 0, past: 6, tokens: vec![1].into(), wanted: true };
     assert!(loaded.step(&[], &[again]).is_err());
     let all = Arc::new(Mutex::new(0));

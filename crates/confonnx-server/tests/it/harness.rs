@@ -1,4 +1,4 @@
-//! A server on a port of its own, and a peer that sees every byte.
+//! A server on a port of its own, and a client that sees every byte.
 
 use std::{
     net::SocketAddr,
@@ -64,10 +64,10 @@ pub(crate) fn library() -> PathBuf {
     path
 }
 
-/// What runs models, once for all tests: boxes of the program under test.
+/// The engine of all tests: models run in processes of the program under test.
 pub(crate) fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    // Where it is not built for, as for an example, the one that was built before.
+    // An example has no built program at hand, and takes the one that was built before.
     let built = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("confonnx-server");
     let program = || option_env!("CARGO_BIN_EXE_confonnx-server").map_or_else(built, PathBuf::from);
     let limits = BoxLimits { memory: 0, answer: 1 << 30 };
@@ -75,7 +75,7 @@ pub(crate) fn engine() -> &'static Engine {
     ENGINE.get_or_init(|| Engine::Isolated(boxes()))
 }
 
-/// Settings for `name`, further changed by `change`.
+/// Settings for the model `name`, further changed by `change`.
 pub(crate) fn config(name: &str, change: impl FnOnce(&mut Settings)) -> Config {
     let mut settings = Settings {
         model_path: Some(model(name)),
@@ -86,7 +86,7 @@ pub(crate) fn config(name: &str, change: impl FnOnce(&mut Settings)) -> Config {
         num_sessions: Some(1),
         threads_per_session: Some(1),
         replay_capacity: Some(10_000),
-        // All callers of a test have one address.
+        // All clients of a test have one address, so one address may have everything.
         max_peer_percent: Some(100),
         ..Settings::default()
     };
@@ -106,7 +106,7 @@ pub(crate) async fn start_from(config: Config, source: impl Into<Source>) -> Run
     start_by(config, source, engine()).await
 }
 
-/// The same, with models run by `engine`.
+/// As [`start_from`], with models run by `engine`.
 pub(crate) async fn start_by(config: Config, source: impl Into<Source>, engine: &Engine) -> Running {
     let parts = Parts::load(&config, source, engine).unwrap();
     let server = Server::assemble(config, parts).await.unwrap();
@@ -130,7 +130,7 @@ impl Running {
         trust(&body, Some(&nonce)).unwrap()
     }
 
-    /// The key for `kem`, attested.
+    /// The server's key for `kem`, attested.
     pub(crate) async fn key(&self, kem: Kem) -> SealingKey {
         let trusted = self.attest().await;
         let configs = KeyConfig::parse_list(trusted.key_configs()).unwrap();
@@ -156,7 +156,7 @@ impl Running {
         whole(sender.send_request(request).await.unwrap()).await
     }
 
-    /// The same over HTTP/2 without TLS.
+    /// As [`Self::send`], over HTTP/2 without TLS.
     pub(crate) async fn send_h2(
         &self,
         request: hyper::http::request::Builder,
@@ -169,7 +169,7 @@ impl Running {
         whole(sender.send_request(request.body(Full::new(body)).unwrap()).await.unwrap()).await
     }
 
-    /// Seals `head` and `body`, posts them, opens the reply.
+    /// Seals `head` and `body`, posts them, and opens the reply.
     pub(crate) async fn ask(&self, head: &RequestHead, body: &[u8]) -> Answer {
         loop {
             let key = self.key(Kem::X25519).await;
@@ -223,7 +223,7 @@ pub(crate) fn trust(document: &[u8], nonce: Option<&Nonce>) -> Result<Trusted, B
     Ok(Document::parse(document)?.verify(nonce, clock::now())?.appraise(&policy, clock::now())?)
 }
 
-/// `method` and `path`, with the date that is needed.
+/// The head of a request for `method` and `path`, with the date that is needed.
 pub(crate) fn head(method: &str, path: &str) -> RequestHead {
     let mut head = RequestHead::new(method, path);
     head.fields.push("date", httpdate::fmt_http_date(SystemTime::now()));
@@ -283,18 +283,18 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Status and code of an error.
+    /// Status and code of an answer that is an error.
     pub(crate) fn error(&self) -> (u16, String) {
         (self.head.status, self.json()["code"].as_str().unwrap_or_default().to_owned())
     }
 }
 
-/// A request that counts to `n` on the server before it is answered.
+/// The body of a request that counts to `n` on the server before it is answered.
 pub(crate) fn count_to(n: i64) -> String {
     format!(r#"{{"inputs": [{{"name": "n", "shape": [], "datatype": "INT64", "data": [{n}]}}]}}"#)
 }
 
-/// Counting this far takes seconds.
+/// A number to which counting takes seconds.
 pub(crate) const LONG: i64 = 1_000_000;
 
 /// Waits until `condition` holds.

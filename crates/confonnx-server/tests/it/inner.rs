@@ -142,7 +142,7 @@ async fn errors_travel_inside_the_seal() {
         assert_eq!(answer.error(), (expected.0, expected.1.to_owned()), "{head:?} {body}");
         assert!(!answer.json()["error"].as_str().unwrap().is_empty());
     }
-    // And the server keeps serving.
+    // After all of these errors the server still serves.
     assert_eq!(server.ask(&infer(), MLP_JSON.as_bytes()).await.head.status, 200);
 }
 
@@ -250,7 +250,7 @@ async fn a_bearer_token_is_checked_inside_the_seal() {
     assert!(client("staple").server_metadata().await.is_ok());
     let refused = client("horse").server_metadata().await.unwrap_err();
     assert!(matches!(refused, ClientError::Inner { status: 401, .. }), "{refused:?}");
-    // Outside the seal it counts for nothing.
+    // Outside the seal a token counts for nothing.
     let key = server.key(Kem::X25519).await;
     let (sealed, opener) = seal(&key, &head("GET", "/v2"), b"");
     let outside =

@@ -1,4 +1,4 @@
-//! Secrets from a Key Broker Service: the client against a stand-in ([`crate::trustee`]).
+//! Secrets from a Key Broker Service: the server's client of it against a stand-in ([`crate::trustee`]).
 
 use std::{
     path::{Path, PathBuf},
@@ -34,7 +34,7 @@ fn kbs(url: &str, ca_file: Option<PathBuf>) -> Kbs {
     Kbs::new(&KbsConfig { url: url.into(), ca_file }, prover()).unwrap()
 }
 
-/// Plain HTTP needs authorities as well, since the claims name them.
+/// A service without TLS; it needs authorities as well, since the claims name them.
 async fn plain() -> (Trustee, Kbs, Authority) {
     let (trustee, authority) = (Trustee::start().await, Authority::new("plain"));
     let kbs = kbs(&trustee.url, Some(authority.file()));
@@ -68,7 +68,7 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    /// As claims and policies name it.
+    /// The authority's digest, as claims and policies name it.
     pub(crate) fn digest(&self) -> Digest {
         Digest(Sha256::digest(Sha256::digest(self.issuer.der())).into())
     }
@@ -101,7 +101,7 @@ async fn a_secret_is_released_against_evidence() {
     assert_eq!(kbs.resource(&resource()).await.unwrap().as_slice(), b"thirty-two bytes, or some more");
     let session = ["POST /kbs/v0/auth", "POST /kbs/v0/attest", "GET /kbs/v0/resource/default/confonnx/root"];
     assert_eq!(trustee.requests(), session);
-    // Another secret is another session: no key is used twice.
+    // Each secret is fetched in a session of its own: no key is used twice.
     trustee.put("default/confonnx/root", b"");
     assert_eq!(kbs.resource(&resource()).await.unwrap().as_slice(), b"");
     assert_eq!(trustee.requests().len(), 6);
@@ -181,7 +181,7 @@ async fn the_service_is_known_by_its_authority() {
     let stranger = kbs(&trustee.url, Some(theirs.file()));
     let error = stranger.resource(&resource()).await.unwrap_err().to_string();
     assert!(error.contains("cannot be reached") && error.contains("certificate"), "{error}");
-    // Nothing was asked of it.
+    // The service whose certificate nobody vouches for was asked for nothing.
     assert_eq!(trustee.requests().len(), 3);
     let other_name = Trustee::start_tls(ours.acceptor("another.example")).await;
     assert!(kbs(&other_name.url, Some(ours.file())).resource(&resource()).await.is_err());
@@ -221,7 +221,7 @@ async fn a_service_unlocks_an_encrypted_model() {
     let claims = client.attest().await.unwrap().claims().clone();
     let source = &claims.settings["model_key_source"];
     assert_eq!((&source["kind"], &source["service"]["name"]), (&"kbs".into(), &"default/model/key".into()));
-    // Neither a missing key, nor another one, nor what is no key unlocks it, and the server asks again.
+    // Neither a missing key, nor another model's, nor text that is no key unlocks the model, and the server asks again.
     for wrong in [ModelKey::generate().unwrap().expose().as_bytes(), b"not a key"] {
         let asked = trustee.requests().len();
         trustee.put("default/model/key", wrong);
@@ -235,9 +235,9 @@ async fn a_service_unlocks_an_encrypted_model() {
         assert!(patience.elapsed() < PATIENCE, "it stays locked");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    // A client that pins the model itself finds it.
+    // A client that pins the plain model finds it.
     predict(&protected::client(&server, protected.digests.plaintext)).await.unwrap();
-    // It has its key, and asks for no other.
+    // The server has the model's key, and asks for no other.
     let asked = trustee.requests().len();
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert_eq!(trustee.requests().len(), asked);

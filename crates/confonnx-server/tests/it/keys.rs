@@ -29,7 +29,7 @@ async fn keys_change_are_still_accepted_then_erased() {
             code(&response)
         }
     };
-    // A slow machine may skip an answer in between, but never goes back.
+    // The client's answers come in this order; on a slow machine one may be missing, but never goes back.
     let order = ["current", "outdated", "key-unknown"];
     let mut seen = vec![ask().await];
     while seen.last().unwrap() != "key-unknown" {
@@ -86,23 +86,24 @@ async fn other_models_are_other_keys_and_pinned_clients_send_nothing() {
 
     assert_eq!(server.keys.published().claims.models.len(), 1);
     server.keys.serve(std::sync::Arc::default());
-    // What was sealed before is not opened any more, whoever sends it.
+    // A request sealed before the models changed is not opened any more, whoever sends it.
     let refused = server.post(SEALED, sealed).await;
     assert!(
         matches!(&*code(&refused), "key-unknown" | "request-invalid" | "suite-unsupported"),
         "{refused:?}"
     );
-    // The document shows both, or neither.
+    // The document shows both the new keys and the new models.
     let (_, document) = server.get(ATTESTATION).await;
     assert_ne!(cached, document);
     let trusted = trust(&document, None).unwrap();
     assert!(trusted.claims().models.is_empty());
     assert_eq!(trusted.key_configs(), server.keys.published().configs);
-    // Who pinned nothing follows; who pinned the model refuses.
+    // A client that pinned nothing follows; one that pinned the model refuses.
     other.server_metadata().await.unwrap();
     assert_eq!(other.key_invalid_count(), 1);
     let opened = || server.app.metrics().received_bytes.load(Ordering::Relaxed);
-    // A first request is sealed to a key that is gone; the second attempt is refused before anything is sent.
+    // The client's first request is sealed to a key that is gone; its second attempt is refused before anything is
+    // sent.
     let err = pinned.server_metadata().await.unwrap_err();
     assert!(matches!(err, ClientError::NotTrusted(_)), "{err}");
     let before = opened();

@@ -95,7 +95,7 @@ async fn the_operator_sees_counts_and_health() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
     }
-    // Over the wire, too, and only there.
+    // The admin port gives the same metrics, and no other port does.
     let url = server.admin.unwrap();
     let stream = tokio::net::TcpStream::connect(url).await.unwrap();
     let (mut sender, connection) =
@@ -143,7 +143,7 @@ fn models_that_cannot_be_served() {
         assert_eq!(path, truncated);
     }
     assert!(load(model("unknown_op")).1.to_string().contains("Frobnicate"));
-    // External data that is missing, or a link that leads out of the folder.
+    // External data that is missing, or that is a link out of the model's folder.
     let external = dir.path().join("external.onnx");
     std::fs::copy(model("external"), &external).unwrap();
     assert!(matches!(load(external.clone()).1, LoadError::Read { .. }));

@@ -1,4 +1,4 @@
-//! What is left in the process's memory once it should be gone: its pages are read from outside and searched.
+//! What is left in a process's memory once it should be gone: the pages are read from outside and searched.
 
 #![allow(clippy::print_stdout, reason = "says why a test is skipped")]
 
@@ -57,7 +57,7 @@ impl Server {
     }
 }
 
-/// How often each needle occurs in the memory the process can write; `None` when this one may not read it.
+/// How often each needle occurs in the memory that the process can write; `None` when this process may not read it.
 pub(crate) fn count_in(pid: u32, needles: &[&[u8]]) -> Option<Vec<usize>> {
     let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
@@ -162,7 +162,7 @@ async fn no_token_stays_in_memory() {
     let (good, bad) = (jwt("never-expires"), jwt("hs256-keyed-with-the-modulus"));
     assert!(ask(opaque).await && ask(&good).await);
     assert!(!ask(&bad).await && !ask("another-that-is-not-known-7c2e").await);
-    // From the middle of each: what is at either end of freed memory may be overwritten.
+    // The needles are the middles of the tokens: what is at either end of freed memory may be overwritten.
     let middle = |token: &str| token.as_bytes()[token.len() / 3..][..16].to_vec();
     let needles = [opaque, &good, &bad, "another-that-is-not-known-7c2e"].map(middle);
     let mut sought: Vec<&[u8]> = vec![&hash.0];
@@ -176,8 +176,8 @@ async fn no_token_stays_in_memory() {
     assert_eq!(found[1..], [0, 0, 0, 0], "token, JWT, refused JWT, unknown token");
 }
 
-/// What this server read of a model is erased as soon as it is loaded. What ONNX Runtime made of it is its own: it gives
-/// that back without erasing it, as docs/guides/models.md says.
+/// What the server read of a model is erased as soon as it is loaded. ONNX Runtime's own copies are freed without being
+/// erased, as docs/guides/models.md says.
 #[tokio::test]
 #[allow(clippy::print_stdout, reason = "a skipped test says so")]
 async fn nothing_that_was_read_of_an_unloaded_model_stays_in_memory() {

@@ -1,5 +1,5 @@
-//! Groups of servers with one secret: real servers in this process, over sockets, by the TEE stand-in. It shows the protocol
-//! and its refusals; that evidence of other machines is genuine is for the verifier's own tests.
+//! Groups of servers with one secret: real servers in this process, over sockets, with the insecure TEE. The tests show
+//! the protocol and its refusals; that evidence of other machines is genuine is for the verifier's own tests.
 
 use std::sync::atomic::Ordering;
 
@@ -25,7 +25,7 @@ use super::harness::*;
 
 const PROGRAM: Digest = Digest([7; 32]);
 
-/// Where the members of one group find each other.
+/// The file that lists where the members of one group are.
 struct Place(tempfile::NamedTempFile);
 
 impl Place {
@@ -65,7 +65,7 @@ impl Place {
         start_from(config, Attester::insecure(program)).await
     }
 
-    /// A group of one.
+    /// The first server of a group, which makes the secret.
     async fn first(&self) -> Running {
         let first = self.start(Bootstrap::Always).await;
         until(|| first.keys.are_there()).await;
@@ -95,13 +95,13 @@ async fn who_joins_has_the_same_keys() {
     assert_eq!(one.claims.key_source.kind, "peer");
     assert!(one.claims.key_source.group.is_some() && one.claims.key_source.peer_policy_sha256.is_some());
 
-    // A client of one is a client of the other, with no new attestation.
+    // A request sealed for one member is answered by the other, with no new attestation.
     let client = first.client(Options::default());
     client.server_metadata().await.unwrap();
     let (sealed, opener) = seal(&first.key(Kem::XWing).await, &head("GET", "/v2"), b"");
     assert_eq!(Answer::open(second.post(SEALED, sealed).await, opener).head.status, 200);
 
-    // A restarted first server finds its group, though it may make one.
+    // The first server, restarted, joins the group that there is, though it may make one.
     place.list(&[&second]);
     let again = place.start(Bootstrap::Always).await;
     until(|| again.keys.are_there()).await;
@@ -139,7 +139,7 @@ async fn without_a_member_there_are_no_keys_and_everybody_is_told() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert!(body.starts_with(b"no keys: no member of the group answers"), "{body:?}");
 
-    // Two that wait do not answer each other; one that may begin does.
+    // Two servers that wait do not answer each other; one that may begin a group does.
     let begins = place.start(Bootstrap::Always).await;
     place.list(&[&waiting, &begins]);
     until(|| waiting.keys.are_there()).await;
@@ -153,7 +153,7 @@ async fn another_program_is_refused_on_both_sides() {
     let _first = place.first().await;
     let other = place.start_as(Bootstrap::Always, "mlp", Digest([8; 32]), |_| {}).await;
     let why = trouble(&other).await;
-    // It is not silence, so the other one does not begin a group of its own.
+    // A refusal is no silence, so the other server does not begin a group of its own.
     assert!(why.starts_with("cannot join the group") && why.contains("enclave hash"), "{why}");
     assert!(!other.keys.are_there());
 }
@@ -182,7 +182,7 @@ async fn the_policy_has_to_be_the_same() {
     let why = trouble(&other).await;
     assert!(why.contains("key source") && why.contains("peer policy"), "{why}");
 
-    // Where all have it, it decides alone: here, that any program may join.
+    // With a peer policy of all members, that policy alone decides: here, that any program may join.
     let place = Place::new();
     let with = |settings: &mut Settings| settings.peer_policy = Some(path.clone());
     let first = place.start_as(Bootstrap::Always, "mlp", PROGRAM, with).await;
@@ -192,7 +192,7 @@ async fn the_policy_has_to_be_the_same() {
     until(|| other.keys.are_there()).await;
     assert_eq!(source(&first), source(&other));
 
-    // So clients have to agree to it.
+    // Clients have to agree to the peer policy.
     let client = |peer_policies| {
         let mut expected = Expectations::new().allow_debug(true);
         expected.peer_policies = peer_policies;
@@ -283,7 +283,7 @@ async fn the_state_goes_to_fresh_evidence_of_the_right_program_alone() {
     let nonce = challenge().await;
     assert_eq!(error(&nonce, b"{}").await, (400, "join-invalid".into()));
     assert_eq!(error(b"short", b"").await, (400, "join-invalid".into()));
-    // What any server of the group gives to whoever asks, for the challenge, too: the member's own, reflected.
+    // A member's own document, fetched for the challenge and sent back, is refused.
     let nonce = challenge().await;
     let (_, own) = member.get(&format!("{ATTESTATION}?nonce={}", Nonce(nonce))).await;
     let answer = join(&nonce, &own).await;

@@ -20,7 +20,7 @@ async fn requests_that_cannot_be_opened() {
             "cut at {end}"
         );
     }
-    // The length of this request, to flip a bit in its middle and at its end.
+    // The length of this request is needed to flip a bit in its middle and at its end.
     let len = sealed().len();
     for at in [7, 38, 39, len / 2, len - 1] {
         let mut flipped = sealed();
@@ -113,7 +113,8 @@ async fn who_is_not_let_in_takes_no_place_in_the_replay_table() {
     for _ in 0..4 {
         let (refused, status) = ask("wrong", None).await;
         assert_eq!(status, 401);
-        // Sent again, nothing comes of it either: it is no replay of anything.
+        // A request that was refused is refused again when it is sent again: it left no trace that would make it a
+        // replay.
         assert_eq!(server.post(SEALED, refused).await.status(), 200);
         assert_eq!(ask("open-sesame", Some("Sun, 06 Nov 1994 08:49:37 GMT")).await.1, 400);
     }

@@ -60,7 +60,7 @@ fn nobody_else_can_read_its_memory() {
         line.starts_with("Max locked memory")
             && line.split_whitespace().filter(|word| *word == "unlimited").count() == 2
     });
-    // Who has the capability needs no limit, unless it is of a namespace of users alone.
+    // A process with the capability needs no limit, unless the capability is of a user namespace alone.
     let users = std::fs::read_to_string("/proc/self/uid_map").unwrap();
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
     let has_capability = u64::from_str_radix(capabilities, 16).unwrap() >> CAP_IPC_LOCK & 1 == 1
@@ -156,7 +156,7 @@ fn the_short_help_has_what_most_need_and_the_long_one_sections() {
 
 #[test]
 fn without_a_tee_it_refuses_to_start() {
-    // One by name, for this machine may have another.
+    // The TEE is named, for this machine may have another.
     let output = command().arg("--model-path").arg(model("mlp")).args(["--tee", "nitro"]).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));

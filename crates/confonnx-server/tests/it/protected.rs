@@ -75,7 +75,7 @@ async fn a_locked_model_answers_after_its_owner_gave_the_key() {
     assert_eq!(claim.sha256, Some(Digest(protected.digests.plaintext)));
     assert!(owner.ready().await.unwrap());
     let answer = predict(&owner).await.unwrap();
-    // Whoever knows the model pins it as ever; the answer is that of the model in the clear.
+    // Clients pin the hash of the plain model as ever, and get the plain model's answer.
     let user = client(&server, protected.digests.plaintext);
     assert_eq!(predict(&user).await.unwrap(), answer);
     let plain = start_with(config("mlp", |_| {})).await;
@@ -112,7 +112,7 @@ async fn a_model_with_external_data_is_served_from_its_encrypted_file_alone() {
 async fn data_that_the_model_does_not_name_is_refused() {
     let (key, folder) = (ModelKey::generate().unwrap(), tempfile::tempdir().unwrap());
     let path = folder.path().join("external.onnx.age");
-    // The model alone, without the data it names.
+    // The encrypted file has the model alone, without the data that it names.
     encrypted::encrypt(&key, fs::File::open(model("external")).unwrap(), fs::File::create(&path).unwrap())
         .unwrap();
     let server = start_with(config("external", |settings| {
@@ -160,7 +160,7 @@ async fn a_file_exchanged_after_the_start_is_not_opened() {
     let server = protected.start().await;
     let owner = client(&server, protected.digests.ciphertext);
     owner.attest().await.unwrap();
-    // The host knows the recipient, so it can encrypt a model of its own to it.
+    // The host knows the recipient of the model's key, so it can encrypt a model of its own to it.
     let other = fs::File::create(protected.path()).unwrap();
     encrypted::encrypt(&protected.key, fs::File::open(model("mlp")).unwrap(), other).unwrap();
     let err = owner.provision_model_key(None, &protected.key, None).await.unwrap_err();
@@ -168,7 +168,7 @@ async fn a_file_exchanged_after_the_start_is_not_opened() {
     assert!(!owner.ready().await.unwrap());
 }
 
-/// Key pairs by openssl, an implementation of neither end.
+/// Key pairs made by openssl, which implements neither end.
 fn owner_keys(folder: &std::path::Path) -> (OwnerKey, std::path::PathBuf) {
     let (private, public) = (folder.join("owner"), folder.join("owner.pub"));
     let openssl = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! Sources of keys, as somebody outside writes them: only what docs/guides/keys.md names is used.
+//! Key providers as somebody outside writes them: only what docs/guides/keys.md names is used.
 
 use std::{
     sync::{
@@ -22,11 +22,11 @@ use confonnx_server::{
 
 use super::harness::*;
 
-/// Epochs of an hour from one secret, by the calendar, while it is up.
+/// A provider that makes hourly epochs from one secret by the calendar, unless it is down.
 struct Scripted {
     down: AtomicBool,
     syncs: AtomicU64,
-    /// The 32nd byte of every secret.
+    /// The 32nd byte of every epoch's secret.
     root: AtomicU64,
 }
 
@@ -92,7 +92,7 @@ async fn the_epochs_that_replicas_accept_are_known_from_the_start() {
     until(|| driven.numbers().len() == 2).await;
     let number = clock::now().0 / 3600;
     assert_eq!(driven.numbers(), [number, number - 1]);
-    // The next one, too, though it is not published.
+    // The ring has the next epoch, too, though that is not published.
     until(|| driven.keys.ring().newest().unwrap().number == number + 1).await;
     assert_eq!(driven.keys.published().claims.key_source.kind, "scripted");
     assert_eq!(driven.keys.trouble(), None);
@@ -132,6 +132,6 @@ async fn what_is_known_is_served_while_the_source_is_down() {
     driven.keys.catch_up().await;
     until(|| driven.keys.trouble().is_some()).await;
     assert!(driven.keys.are_there());
-    // Nobody waits for a source that is known to be down.
+    // Nobody waits for a provider that is known to be down.
     tokio::time::timeout(Duration::from_secs(4), driven.keys.catch_up()).await.unwrap();
 }

@@ -18,7 +18,7 @@ fn compare(name: &str, page: &str) {
     );
 }
 
-/// In a table's cell.
+/// The text as a table's cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;").split_whitespace().collect::<Vec<_>>().join(" ")
 }

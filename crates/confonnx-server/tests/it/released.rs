@@ -85,7 +85,7 @@ async fn servers_with_the_same_secret_have_the_same_keys() {
     assert_eq!(trusted.key_configs(), setup.attest(&two).await.key_configs());
     let source = &trusted.claims().key_source;
     assert_eq!((source.kind.as_str(), source.service.as_ref().unwrap().name.as_str()), ("kbs", NAME));
-    // Attested at one, sealed, answered by the other.
+    // A request sealed for a key that one server attested is answered by the other.
     let key = SealingKey::new(current(&trusted), &trusted).unwrap();
     let (sealed, opener) = seal(&key, &head("GET", "/v2/models/mlp"), b"");
     assert_eq!(Answer::open(two.post(SEALED, sealed).await, opener).json()["name"], "mlp");
@@ -112,7 +112,7 @@ async fn keys_outlast_an_outage_and_end_with_a_refusal() {
     let first = setup.attest(&server).await.key_configs().to_vec();
     until(|| server.keys.published().configs != first).await;
     predict(&setup.client(&server)).await.unwrap();
-    // A refusal is no reason to give up the keys there are, and none to make others.
+    // While the service refuses, the server keeps its keys until they end, and makes no others.
     setup.trustee.deny_secrets(true);
     until(|| server.keys.trouble().is_some()).await;
     assert!(server.keys.trouble().unwrap().contains("PolicyDeny"));

@@ -32,7 +32,7 @@ const ROLLOVER: u64 = 4;
 const GRACE: u64 = 3;
 const ROLLOVERS: usize = 4;
 const CLIENTS: usize = 4;
-/// At least.
+/// How many requests are sent at least.
 const REQUESTS: usize = 2000;
 
 /// Ports that were free a moment ago, and below those that the system gives to whoever connects: a replica that was killed
@@ -55,7 +55,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
 struct Replica {
     program: PathBuf,
     flags: Vec<String>,
-    /// Where it listens itself.
+    /// The port on which the server itself listens.
     port: u16,
     child: Mutex<Option<Child>>,
     forwarder: Arc<Forwarder>,
@@ -104,7 +104,7 @@ impl Replica {
         *self.child.lock().unwrap() = Some(child);
     }
 
-    /// Status of its attestation, by itself or through the forwarder.
+    /// Status of the server's attestation, asked for directly or through the forwarder.
     fn status(&self) -> Option<u16> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
@@ -129,7 +129,7 @@ impl Replica {
         kill_process(Pid::from_child(child.as_ref().unwrap()), signal).unwrap();
     }
 
-    /// SIGKILL, and its end.
+    /// Ends the process by SIGKILL, and waits for its end.
     fn kill(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
             let _ = child.kill();
@@ -139,7 +139,7 @@ impl Replica {
 
     async fn attest(&self) -> Trusted {
         let client = client(self.port);
-        // Its own session is a proof, too, but cannot be taken out of it.
+        // The client shares its own proof and does not give it away, so the document is verified here.
         let nonce = confonnx_attest::Nonce(std::array::from_fn(|at| at as u8));
         let document = client.fetch_document(Some(&nonce)).await.unwrap();
         trust(&document, Some(&nonce)).unwrap()
@@ -156,7 +156,7 @@ impl Drop for Replica {
 struct Forwarder {
     port: u16,
     cut: AtomicBool,
-    /// Both ends of each connection, until it ends.
+    /// Both ends of each open connection.
     open: Mutex<HashMap<usize, [TcpStream; 2]>>,
 }
 
@@ -169,7 +169,8 @@ impl Forwarder {
         std::thread::spawn(move || {
             for (id, near) in listener.incoming().enumerate() {
                 let near = near.unwrap();
-                // Dropped at once while cut, and when nobody listens there: a reset, as of a host that is gone.
+                // While cut, or when nobody listens there, connections are dropped at once: a reset, as of a host that
+                // is gone.
                 let far = (!shared.cut.load(Relaxed)).then(|| TcpStream::connect((Ipv4Addr::LOCALHOST, to)));
                 let Some(Ok(far)) = far else { continue };
                 let ends = [near.try_clone().unwrap(), far.try_clone().unwrap()];
@@ -204,7 +205,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// `None` when it is not installed.
+    /// Starts nginx; `None` when it is not installed.
     async fn start(upstreams: &[u16]) -> Option<Self> {
         let program =
             ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| Path::new(path).exists())?;
@@ -232,7 +233,7 @@ impl Nginx {
         fs::write(folder.path().join("nginx.conf"), configuration).unwrap();
         let mut command = Command::new(program);
         command.args(["-p", &at.to_string(), "-c", &format!("{at}/nginx.conf")]);
-        // As root it would change to a user who may not write there.
+        // As root nginx would change to a user who may not write there.
         if rustix::process::getuid().is_root() {
             command.args(["-g", "user root;"]);
         }
@@ -255,7 +256,7 @@ fn client(port: u16) -> Client {
     let expected = Expectations::new().allow_debug(true).model_hash(ModelPin::from(hash));
     let mut options = Options::default();
     options.timeout = PATIENCE;
-    // What is lost is counted, not asked for again.
+    // A request that is lost is counted, not sent again.
     options.retries = 0;
     Client::new(&format!("http://127.0.0.1:{port}"), Policy::new(expected).unwrap(), options).unwrap()
 }
@@ -269,7 +270,7 @@ struct Counts {
     attested_again: AtomicUsize,
 }
 
-/// Asks until `done`, each time with other numbers, whose answer is known.
+/// Asks until `done`, each time with other numbers, for which the answer is known.
 async fn ask(client: Client, first: usize, counts: Arc<Counts>, done: Arc<AtomicBool>) {
     for n in (first..).step_by(CLIENTS) {
         if done.load(Relaxed) {
@@ -280,7 +281,7 @@ async fn ask(client: Client, first: usize, counts: Arc<Counts>, done: Arc<Atomic
         let input = Tensor::new(DataType::Fp32, Shape::new([4]).unwrap(), bytes(numbers)).unwrap();
         match client.infer(None, vec![("x".into(), input)], &[]).await {
             Ok(outputs) => {
-                // The model adds 0, 1, 2, 3.
+                // The model adds 0, 1, 2, 3 to its input.
                 let expected = [0, 1, 2, 3].map(|at| numbers[at] + at as f32);
                 let right = outputs.len() == 1 && outputs[0].1.data() == bytes(expected);
                 if right { &counts.right } else { &counts.wrong }.fetch_add(1, Relaxed);
@@ -323,21 +324,21 @@ async fn requests_survive_what_happens_to_replicas() {
         .collect();
     let mut kills = 0;
     loop {
-        // Killed, and back after others went on.
+        // A replica is killed, and comes back after others went on.
         replicas[1].kill();
         sleep(Duration::from_secs(1)).await;
         replicas[1].start();
         replicas[1].ready().await;
-        // Paused for longer than an epoch.
+        // A replica is paused for longer than an epoch.
         replicas[2].signal(Signal::STOP);
         sleep(Duration::from_secs(ROLLOVER + 1)).await;
         replicas[2].signal(Signal::CONT);
         replicas[2].ready().await;
-        // Cut off from everybody.
+        // A replica is cut off from everybody.
         replicas[1].forwarder.set_cut(true);
         sleep(Duration::from_secs(1)).await;
         replicas[1].forwarder.set_cut(false);
-        // The one that may make a first secret comes back to the group that there is.
+        // The replica that may make a first secret is killed, and joins the group that there is.
         replicas[0].kill();
         replicas[0].start();
         replicas[0].ready().await;
@@ -363,18 +364,18 @@ async fn requests_survive_what_happens_to_replicas() {
         counts.attested_again.load(Relaxed),
     );
     assert_eq!(wrong, 0);
-    // Each client has one in flight when a replica is killed.
+    // At each kill every client may lose the one request that it has in flight.
     assert!(lost.len() <= kills * CLIENTS && right >= REQUESTS);
     assert!(counts.rollovers.load(Relaxed) >= ROLLOVERS);
 
-    // One group to the end, whose members agree, and none of which accepts a key of the beginning.
+    // There is one group to the end, whose members agree and none of which accepts a key of the beginning.
     for replica in &replicas {
         assert_eq!(replica.attest().await.claims().key_source.group, group);
         let (sealed, _) = seal(&old_key, &head("GET", "/v2"), b"");
         assert_eq!(post(replica.port, &sealed), "key-unknown");
     }
 
-    // The same program but for one byte after its end is another one.
+    // A program with one byte more at its end is another program, which may not join.
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("confonnx-server");
     fs::copy(program, &other).unwrap();
@@ -393,7 +394,7 @@ fn key_of(trusted: &Trusted) -> confonnx_protocol::client::SealingKey {
     confonnx_protocol::client::SealingKey::new(config, trusted).unwrap()
 }
 
-/// The problem code that a replica answers.
+/// The problem code with which a replica answers the sealed request.
 fn post(port: u16, sealed: &[u8]) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     let head = format!(

@@ -50,7 +50,7 @@ impl Repository {
         self.path().join(name).join(version.to_string())
     }
 
-    /// Puts a model there as a whole, as one should.
+    /// Puts a model into the repository as a whole, as an operator should.
     fn add(&self, name: &str, version: u64, source: &str) {
         let partial = self.path().join(format!(".{name}-{version}"));
         fs::create_dir(&partial).unwrap();
@@ -100,7 +100,7 @@ async fn ask_as(caller: &str, server: &Running, method: &str, path: &str, body: 
     server.ask(&head, body.as_bytes()).await
 }
 
-/// Name, version, state and reason of each line.
+/// Name, version, state and reason of each line of the index.
 async fn index(server: &Running) -> Vec<(String, String, String, String)> {
     let answer = post(server, "/v2/repository/index", "").await;
     assert_eq!(answer.head.status, 200);
@@ -227,7 +227,7 @@ async fn callers_load_and_unload_where_they_may() {
     let unloaded = ("one".into(), "1".into(), "UNAVAILABLE".into(), "unloaded".into());
     assert_eq!(index(&server).await, [unloaded, ready("other", "1")]);
     assert_eq!(get(&server, "/v2/models/one").await.error(), (503, "model-unavailable".into()));
-    // What somebody unloaded is not missed.
+    // A model that was unloaded on purpose does not make the server unready.
     assert_eq!(get(&server, "/v2/health/ready").await.head.status, 200);
     assert_eq!(server.attest().await.claims().models.len(), 1);
 
@@ -246,7 +246,7 @@ async fn callers_load_and_unload_where_they_may() {
         let answer = post(&server, &control(name, "load"), "").await;
         assert_eq!(answer.error(), (404, "model-not-found".into()), "{name}");
     }
-    // Who may use one model sees no other, and changes none.
+    // A caller who may use one model sees no other, and changes none.
     let lines = ask_as("user", &server, "POST", "/v2/repository/index", "").await.json();
     assert_eq!(lines.as_array().unwrap().len(), 1, "{lines}");
     assert_eq!(lines[0]["name"], "other");
@@ -280,7 +280,7 @@ async fn a_version_that_does_not_load_leaves_the_old_one_serving() {
     assert_eq!((&lines[0], lines[1].2.as_str()), (&ready("m", "1"), "UNAVAILABLE"));
     assert_eq!(client.infer(None, row(), &[]).await.unwrap(), before);
 
-    // The same for a file that is replaced: what was loaded is served on, and the index says why.
+    // When a file is replaced by a bad one, what was loaded is served on, and the index says why.
     fs::remove_dir_all(repository.version("m", 2)).unwrap();
     fs::write(repository.version("m", 1).join("model.onnx"), b"half of a mod").unwrap();
     assert_eq!(post(&server, load, "").await.error(), (500, "model-unusable".into()));
@@ -319,7 +319,7 @@ async fn new_versions_are_served_without_dropping_a_request() {
     for version in 2..6 {
         repository.add("m", version, "mlp");
         let version = version.to_string();
-        // Those before are no longer served: the policy is the latest one.
+        // Older versions are no longer served: the policy serves the latest one.
         until_index(&server, |lines| lines == [ready("m", &version), ready("other", "1")]).await;
         let so_far = answered.load(SeqCst);
         crate::harness::until(|| answered.load(SeqCst) > so_far + 20).await;
@@ -339,7 +339,7 @@ async fn a_watched_folder_is_followed() {
     fs::rename(repository.path().join("a"), repository.path().join(".a")).unwrap();
     until_index(&server, |lines| lines == [ready("b", "1")]).await;
     assert_eq!(get(&server, "/v2/models/a").await.error(), (404, "model-not-found".into()));
-    // Another file under the same name and version.
+    // Another file comes under the same name and version.
     let replaced = repository.version("b", 1).join("model.onnx");
     fs::copy(model("scalar"), replaced.with_extension("partial")).unwrap();
     fs::rename(replaced.with_extension("partial"), &replaced).unwrap();
@@ -385,7 +385,7 @@ async fn locked_models_are_unlocked_one_by_one_beside_others() {
     assert_eq!(post(&server, "/v2/models/m/versions/2/key", &first.expose()).await.head.status, 200);
     assert_eq!(index(&server).await, [ready("m", "2"), ready("plain", "1"), ready("sealed", "1")]);
 
-    // A new version that is locked does not end the one before, until it is unlocked.
+    // A new version that is locked does not end the one before until it is unlocked.
     fs::create_dir_all(repository.version("m", 3)).unwrap();
     fs::copy(
         repository.version("m", 2).join("model.onnx.age"),
@@ -455,11 +455,11 @@ async fn a_client_that_pinned_a_model_looks_again_and_refuses_before_it_sends() 
     let hash = model_hash(&model("mlp")).unwrap();
     let pinned = crate::protected::client(&server, hash);
     let before = pinned.infer(Some("m"), row(), &[]).await.unwrap();
-    // The hash is that of `m`: it vouches for no other model, though the server claims it.
+    // The pinned hash is that of `m`: it vouches for no other model, though the server claims that one, too.
     let error = pinned.metadata(Some("other")).await.unwrap_err();
     assert!(matches!(error, ClientError::Model(ModelRefused::Hash { .. })), "{error}");
 
-    // Sealed for the model that is about to be replaced.
+    // This request is sealed for the model that is about to be replaced.
     let ask = r#"{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}"#;
     let key = server.key(Kem::XWing).await;
     let (kept, _) = seal(&key, &head("POST", "/v2/models/m/infer"), ask.as_bytes());
@@ -479,14 +479,14 @@ async fn a_client_that_pinned_a_model_looks_again_and_refuses_before_it_sends() 
     assert_ne!(refused.status(), 200, "what was sealed for the old set is opened by nobody");
     let error = pinned.infer(Some("m"), row(), &[]).await.unwrap_err();
     assert!(matches!(error, ClientError::NotTrusted(_)), "{error}");
-    // Beside the other content, as another version, it is found again.
+    // When the pinned content is added beside the other one, as another version, the client finds it again.
     repository.add("m", 2, "mlp");
     repository.config("m", "version_policy { all {} }");
     until_index(&server, |lines| lines == [ready("m", "1"), ready("m", "2"), ready("other", "1")]).await;
     assert_eq!(pinned.infer(Some("m"), row(), &[]).await.unwrap(), before);
 }
 
-/// Whether a request may run on the thread that serves connections is a question of its model, not of what others took.
+/// Whether a request may run on an HTTP thread depends on how long its own model's requests took, not others'.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_request_leaves_the_only_http_thread_to_serve_brief_ones_of_another_model() {
     let repository = Repository::new(&[("brief", "mlp"), ("long", "count")]);

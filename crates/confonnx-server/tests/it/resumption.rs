@@ -17,7 +17,7 @@ use super::harness::*;
 const RESUMED: &str = "message/confonnx-session-req";
 
 impl Running {
-    /// The answer to a request that offers a resumption, and the resumption if one is granted.
+    /// The answer to a request that offers a resumption, and the resumption, if one is granted.
     async fn offer(&self, mut head: RequestHead, kem: Kem) -> (Answer, Option<Resumption>) {
         head.fields.push(RESUMPTION_FIELD, RESUMPTION_OFFER);
         let key = self.key(kem).await;
@@ -62,7 +62,7 @@ async fn requests_in_a_resumption_are_answered_and_each_once() {
         assert_eq!((again.status().as_u16(), code(&again)), (409, "request-replayed".to_owned()));
     }
     assert_eq!(server.resumption_metrics(), (1, 3));
-    // Errors travel inside the seal, as ever.
+    // Errors of resumed requests come inside the seal.
     let (sealed, opener) = seal_in(&resumption, &head("GET", "/nowhere"));
     assert_eq!(open(server.post(RESUMED, sealed).await, opener).head.status, 404);
     let (sealed, opener) = seal_in(&resumption, &RequestHead::new("GET", "/v2"));
@@ -96,7 +96,7 @@ async fn what_does_not_open_in_a_resumption() {
         assert_eq!(code(&server.post(other, sealed.clone()).await), "request-invalid");
     }
     assert_eq!(server.post(RESUMED, sealed).await.status(), 200);
-    // Another server, which has neither the key nor the resumption.
+    // Another server has neither the key nor the resumption.
     let (sealed, _) = seal_in(&resumption, &head("GET", "/v2"));
     assert_eq!(code(&start("mlp").await.post(RESUMED, sealed).await), "session-unknown");
 }
@@ -159,7 +159,7 @@ async fn clients_resume_by_themselves_and_get_the_same_answers() {
         assert_eq!(infer(&client).await, expected);
     }
     assert_eq!(server.resumption_metrics(), (1, 3));
-    // The keys change: the client hears of it by the resumption, and starts over.
+    // The keys change: the client learns it from the resumption's answer, and starts over.
     server.begin_epoch();
     for _ in 0..4 {
         assert_eq!(infer(&client).await, expected);

@@ -1,4 +1,4 @@
-//! What stand-ins for services of others have in common: a port of their own, and HTTP.
+//! What stand-ins for others' services share: a port of their own, and HTTP.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -15,14 +15,15 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// Answers until it is dropped.
+/// A service that answers until it is dropped.
 pub(crate) struct Service {
     pub(crate) url: String,
     task: JoinHandle<()>,
 }
 
 impl Service {
-    /// `answer` gives what is answered to a request; nothing, and the connection stays open without an answer.
+    /// Starts a service: `answer` gives the answer to a request, or none, and then the connection stays open without
+    /// one.
     pub(crate) async fn start<F>(acceptor: Option<TlsAcceptor>, answer: F) -> Self
     where
         F: Fn(&Parts, &[u8]) -> Option<Answer> + Send + Sync + 'static,
@@ -67,7 +68,7 @@ where
             let (head, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             match answer(&head, &body) {
-                // Not over a connection that outlives the service.
+                // The connection closes after each answer, so that none outlives the service.
                 Some(mut answer) => {
                     answer.headers_mut().insert("connection", "close".parse().unwrap());
                     Ok::<_, Infallible>(answer)
@@ -76,7 +77,7 @@ where
             }
         }
     });
-    // The peer may have gone.
+    // An error means that the peer has gone.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 

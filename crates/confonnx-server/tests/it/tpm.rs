@@ -23,7 +23,7 @@ struct Emulator {
 }
 
 impl Emulator {
-    /// `None`, said plainly, when this machine has no `swtpm`.
+    /// Starts a TPM; `None`, said plainly, when this machine has no `swtpm`.
     #[allow(clippy::print_stderr, reason = "a skipped test says so")]
     fn start() -> Option<Self> {
         let root = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ impl Emulator {
         self.root.path()
     }
 
-    /// What firmware and boot loader do.
+    /// Extends a PCR, as firmware and boot loader do.
     fn extend(&self, index: u8, digest: &[u8; 32]) {
         let device = self.root().join("dev/tpmrm0");
         let started = std::time::Instant::now();
@@ -130,7 +130,7 @@ async fn a_client_asks_a_server_whose_boot_and_key_it_expects_and_no_other() {
     let enclave_hash = hex(&Sha256::digest([pcrs.concat(), later.concat()].concat()));
     let server = start_quoting(&emulator).await;
 
-    // Nobody vouches for the key: it might be software's. What it is, the verdict says.
+    // Nobody vouches for the attestation key, which might be software's; the verdict says which key it is.
     let hash = format!("enclave_hashes = [\"{enclave_hash}\"]\n");
     let verdict = refused(&server, &format!("{hash}[tpm]\npcrs.4 = [\"{pcr4}\"]")).await;
     assert!(verdict.is_undecided(), "{verdict}");

@@ -1,6 +1,6 @@
 //! A stand-in for the Key Broker Service of Confidential Containers Trustee: sessions, the binding of evidence to nonce
-//! and key, and secrets encrypted to that key, written from its protocol document. It believes Trustee's `sample`
-//! evidence, as that does in tests. What only the real service shows is in docs/guides/key-services.md.
+//! and key, and secrets encrypted to that key, written from its protocol document. Like the real service in its tests
+//! it believes `sample` evidence. What only the real service shows is in docs/guides/key-services.md.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::service::{Answer, Service, status};
 
-/// What it does wrong, at one step: `auth`, `attest` or `resource`.
+/// A fault of the service at one step: `auth`, `attest` or `resource`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Answers with this status, as a proxy in front of it does.
@@ -50,7 +50,7 @@ pub(crate) struct Trustee {
 #[derive(Default)]
 struct State {
     fault: Option<(&'static str, Fault)>,
-    /// Whether evidence of this is accepted.
+    /// Whether all evidence is refused.
     reject: bool,
     /// Whether the policy lets nobody have secrets.
     deny: bool,
@@ -70,7 +70,7 @@ impl Trustee {
         Self::serve(None).await
     }
 
-    /// The same behind TLS.
+    /// As `start`, behind TLS.
     pub(crate) async fn start_tls(acceptor: TlsAcceptor) -> Self {
         Self::serve(Some(acceptor)).await
     }
@@ -163,12 +163,13 @@ fn answer(state: &Mutex<State>, head: &Parts, body: &[u8], fault: Option<Fault>)
             }
             let key = &runtime["tee-pubkey"];
             let additional = &attestation["tee-evidence"]["additional_evidence"];
-            // Members sorted, as canonical JSON has them.
+            // The members are sorted, as canonical JSON has them.
             let bound =
                 json!({ "additional-evidence": additional, "nonce": session.nonce, "tee-pubkey": key });
             let expected = Base64::encode_string(&Sha384::digest(bound.to_string()));
             let evidence = &attestation["tee-evidence"]["primary_evidence"];
-            // Only verifiers speak here: policies and reference values do when a secret is asked for.
+            // Only the verifier's own checks decide here; policies and reference values are asked when a secret is
+            // fetched.
             if evidence["report_data"] != expected || evidence["svn"] != "1" {
                 return Err((401, "AttestationError", "REPORT_DATA is different from that in Sample Quote"));
             }
@@ -177,7 +178,7 @@ fn answer(state: &Mutex<State>, head: &Parts, body: &[u8], fault: Option<Fault>)
             }
             let token = format!("{}.e30.c2ln", Base64UrlUnpadded::encode_string(&random::<16>()));
             session.attested = Some((token.clone(), key.clone()));
-            // It sets the cookie again.
+            // The service sets the cookie again.
             let cookie = format!("kbs-session-id={id}; Expires=Fri, 01 Jan 2100 00:00:00 GMT");
             let body = Full::from(json!({ "token": token }).to_string());
             Ok(Response::builder().header("set-cookie", cookie).body(body).unwrap())
@@ -235,7 +236,7 @@ impl KeyPair {
     }
 }
 
-/// As Trustee's `kbs/src/jwe`.
+/// Encrypts as Trustee's `kbs/src/jwe` does.
 fn encrypt(key: &Value, secret: &[u8]) -> Option<Value> {
     if (key["kty"].as_str()?, key["crv"].as_str()?, key["alg"].as_str()?) != ("EC", "P-256", "ECDH-ES+A256KW")
     {

@@ -1,4 +1,5 @@
-//! A box that lies. The protocol is written down here a second time, as whoever has taken over a box would.
+//! A box that lies. It speaks the protocol from its description, as somebody who took over a box would, not by the
+//! engine's code.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -17,7 +18,7 @@ use rustix::{
     thread::futex,
 };
 
-/// Is a box, and tells the `lie` for its model until it is ended.
+/// Runs as a box, and tells the `lie` that its model names until it is ended.
 pub(crate) fn serve(lie: impl FnOnce(Vec<u8>) -> String) {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let control = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
@@ -64,7 +65,8 @@ pub(crate) fn serve(lie: impl FnOnce(Vec<u8>) -> String) {
     }
 }
 
-/// The model that this process was started to load, if that is what it was started for; it can still be loaded after that.
+/// The model that this process was started to load; none if it was started for something else. The order to load it can
+/// still be read afterwards.
 #[allow(dead_code, reason = "for a box that is another's half the time")]
 pub(crate) fn peek() -> Option<Vec<u8>> {
     let ([kind, _order, model_len, ..], fds) = hear(std::io::stdin(), RecvFlags::PEEK);
@@ -148,7 +150,7 @@ impl Lane {
             "rings and says nothing" => loop {
                 self.ring(1);
             },
-            // Its bell takes no more: that it hangs up is noticed all the same.
+            // The bell's counter is full; the key holder notices all the same that the box hangs up.
             "rings as often as it can and hangs up" => {
                 self.ring(u64::MAX - 1);
                 rustix::net::shutdown(control, rustix::net::Shutdown::Write).unwrap();
@@ -177,7 +179,7 @@ fn wait_for_the_end() -> ! {
     }
 }
 
-/// Where the answer is, in the window.
+/// Where the answer lies in the window.
 const AT: u64 = 32 << 10;
 
 const FP32: u8 = 11;
@@ -194,7 +196,7 @@ fn head(dtype: u8, dims: &[u64], bytes: std::ops::Range<u64>) -> Vec<u8> {
     head
 }
 
-/// Of a model with one input and one output, `x` and `y`: vectors of any length.
+/// The facts of a model with one input and one output, `x` and `y`, which are vectors of any length.
 fn facts() -> Vec<u8> {
     let mut facts = Vec::new();
     let number = |number: u64, facts: &mut Vec<u8>| facts.extend(number.to_le_bytes());
