@@ -77,13 +77,21 @@ test-proxy: need-cargo ## The proxy: clients of others, as published, through it
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
 	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
-	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider --ignore test_kserve.py --ignore test_node.py --ignore test_minilm.py \
+	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider --ignore test_kserve.py --ignore test_node.py --ignore test_minilm.py --ignore test_chat_clients.py \
 	  --ignore test_openapi.py
 	@# Both packages bring an interface of the same name, so each has a process of its own.
 	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_kserve.py
 
-.PHONY: test-proxy-node conformance-embeddings conformance-oip
+.PHONY: test-proxy-node conformance-embeddings conformance-oip conformance-chat
+# Apart from the other clients: their packages take 440 MB.
+conformance-chat: need-cargo ## litellm's and LangChain's chats, through the proxy to a real server
+	@VENV=.cache/chat-clients scripts/venv chat-clients
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	cd crates/confonnx-proxy/tests/clients && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server \
+	  $(abspath .cache/chat-clients)/bin/python -m pytest -p no:cacheprovider -W ignore::UserWarning test_chat_clients.py
+
 conformance-oip: need-cargo ## What schemathesis thinks of, by KServe's OpenAPI, through the proxy to a real server
 	@VENV=$(FOREIGN) scripts/venv foreign oip
 	@scripts/fetch-onnxruntime
