@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::openai::{
     RequestError,
-    read::{Fields, wrong},
+    read::{Fields, erase, wrong},
 };
 
 /// A request for vectors.
@@ -30,9 +30,9 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// Texts.
-    Texts(Vec<String>),
+    Texts(Erased<Vec<String>>),
     /// Tokens of the model, to which nothing is added.
-    Tokens(Vec<Vec<u32>>),
+    Tokens(Erased<Vec<Vec<u32>>>),
 }
 
 /// How vectors are written.
@@ -96,33 +96,47 @@ fn truncate(value: Option<Value>) -> Result<bool, RequestError> {
     }
 }
 
-fn input(value: Value) -> Result<Input, RequestError> {
+fn input(mut value: Value) -> Result<Input, RequestError> {
+    let input = taken(&mut value);
+    // Numbers, and what was refused.
+    erase(&mut value);
+    input
+}
+
+/// Takes the texts out of `value`, which is left for whoever erases it.
+fn taken(value: &mut Value) -> Result<Input, RequestError> {
     const EXPECTED: &str = "a string, an array of strings, of token numbers or of arrays of these";
     let invalid = |message: String| RequestError::of("input", "invalid_value", message);
     let items = match value {
-        Value::String(text) => return texts(vec![text]),
+        Value::String(text) => return texts(vec![std::mem::take(text)].into()),
         Value::Array(items) => items,
-        other => return Err(wrong("input", EXPECTED, &other)),
+        other => return Err(wrong("input", EXPECTED, other)),
     };
     if items.first().is_some_and(Value::is_number) {
-        return Ok(Input::Tokens(vec![tokens(&items, EXPECTED)?]));
+        return Ok(Input::Tokens(vec![tokens(items, EXPECTED)?.take()].into()));
     }
     if items.is_empty() || items.len() > MOST_INPUTS {
         let found = items.len();
         return Err(invalid(format!("input: expected 1 to {MOST_INPUTS} inputs, found {found}")));
     }
     if items.iter().all(Value::is_array) {
-        let list = |item: &Value| tokens(item.as_array().map_or(&[][..], Vec::as_slice), EXPECTED);
-        return Ok(Input::Tokens(items.iter().map(list).collect::<Result<_, _>>()?));
+        let mut all = Erased::new(Vec::with_capacity(items.len()));
+        for item in items {
+            all.push(tokens(item.as_array().map_or(&[][..], Vec::as_slice), EXPECTED)?.take());
+        }
+        return Ok(Input::Tokens(all));
     }
-    let text = |(index, item): (usize, Value)| match item {
-        Value::String(text) => Ok(text),
-        other => Err(wrong(&format!("input[{index}]"), "a string", &other)),
-    };
-    texts(items.into_iter().enumerate().map(text).collect::<Result<_, _>>()?)
+    let mut all = Erased::new(Vec::with_capacity(items.len()));
+    for (index, item) in items.iter_mut().enumerate() {
+        match item {
+            Value::String(text) => all.push(std::mem::take(text)),
+            other => return Err(wrong(&format!("input[{index}]"), "a string", other)),
+        }
+    }
+    texts(all)
 }
 
-fn texts(texts: Vec<String>) -> Result<Input, RequestError> {
+fn texts(texts: Erased<Vec<String>>) -> Result<Input, RequestError> {
     let invalid = |message: String| RequestError::of("input", "invalid_value", message);
     if let Some(index) = texts.iter().position(String::is_empty) {
         return Err(invalid(format!("input[{index}]: expected a text, found an empty one")));
@@ -134,10 +148,15 @@ fn texts(texts: Vec<String>) -> Result<Input, RequestError> {
     Ok(Input::Texts(texts))
 }
 
-fn tokens(items: &[Value], expected: &str) -> Result<Vec<u32>, RequestError> {
-    let token = |value: &Value| value.as_u64().and_then(|token| u32::try_from(token).ok());
-    let tokens: Option<Vec<u32>> = items.iter().map(token).collect();
-    tokens.ok_or_else(|| RequestError::of("input", "invalid_value", format!("input: expected {expected}")))
+fn tokens(items: &[Value], expected: &str) -> Result<Erased<Vec<u32>>, RequestError> {
+    let mut tokens = Erased::new(Vec::with_capacity(items.len()));
+    for item in items {
+        let token = item.as_u64().and_then(|token| u32::try_from(token).ok());
+        tokens.push(token.ok_or_else(|| {
+            RequestError::of("input", "invalid_value", format!("input: expected {expected}"))
+        })?);
+    }
+    Ok(tokens)
 }
 
 /// The answer: the vectors in the order of the inputs, which had `tokens` in all.

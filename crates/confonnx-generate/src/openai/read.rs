@@ -1,5 +1,6 @@
 //! Reading an object field by field, with errors that say which and what was expected.
 
+use confonnx_tensor::Erase;
 use serde_json::{Map, Value, json};
 
 /// Why a request is not one.
@@ -31,7 +32,7 @@ impl RequestError {
     }
 }
 
-/// The fields of an object that were not read yet.
+/// The fields of an object that were not read yet. Erased on drop.
 pub(crate) struct Fields {
     path: String,
     fields: Map<String, Value>,
@@ -51,8 +52,8 @@ impl Fields {
     }
 
     /// The fields of `other`, too.
-    pub(crate) fn join(&mut self, other: Self) -> Result<(), RequestError> {
-        for (key, value) in other.fields {
+    pub(crate) fn join(&mut self, mut other: Self) -> Result<(), RequestError> {
+        for (key, value) in std::mem::take(&mut other.fields) {
             if self.fields.contains_key(&key) {
                 let shown: String = key.chars().take(64).collect();
                 let message = format!("{shown:?} is given twice; expected it here or in {}", other.path);
@@ -136,6 +137,27 @@ impl Fields {
     }
 }
 
+impl Drop for Fields {
+    fn drop(&mut self) {
+        self.fields.values_mut().for_each(erase);
+    }
+}
+
+/// Overwrites the texts and numbers of a value that nobody reads any more.
+pub(crate) fn erase(value: &mut Value) {
+    match value {
+        Value::Null | Value::Bool(_) => {}
+        Value::Number(number) => {
+            *number = 0.into();
+            // Written even though it is freed next.
+            std::hint::black_box(number);
+        }
+        Value::String(text) => text.erase(),
+        Value::Array(items) => items.iter_mut().for_each(erase),
+        Value::Object(fields) => fields.values_mut().for_each(erase),
+    }
+}
+
 /// The error for a value that is something else.
 pub(crate) fn wrong(path: &str, expected: &str, found: &Value) -> RequestError {
     let found = match found {
@@ -147,4 +169,16 @@ pub(crate) fn wrong(path: &str, expected: &str, found: &Value) -> RequestError {
         Value::Object(_) => "an object".to_owned(),
     };
     RequestError::of(path, "invalid_value", format!("{path}: expected {expected}, found {found}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_erased_says_nothing_any_more() {
+        let mut value = json!({ "a": ["text", 1234, { "b": [-1.5, true, null] }] });
+        erase(&mut value);
+        assert_eq!(value, json!({ "a": ["", 0, { "b": [0, true, null] }] }));
+    }
 }
