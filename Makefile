@@ -47,10 +47,15 @@ conformance-generation: generation-ready ## A language model's words, sealed, be
 bench-generation: generation-ready ## A language model's speed, sealed and streamed, beside onnxruntime-genai in one process
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
 
-ci: lint test fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
+ci: lint tested fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
 
-test: test-rust test-python test-proxy test-docs test-conformance ## Every test: Rust, Python, end to end, the documents' commands
+.PHONY: tested
+# What both `make test` and CI run.
+tested: test-rust test-python test-proxy test-proxy-node conformance-oip test-docs test-conformance
 	@scripts/system-parts --end test deploy
+
+# Not in CI: it fetches 80 MB of weights. What a small encoder can show is in test-rust and test-proxy.
+test: tested conformance-embeddings ## Every test: Rust, Python, end to end, the documents' commands
 
 .PHONY: system
 system:
@@ -201,6 +206,7 @@ bench: bench-ready ## Measure beside bare ONNX Runtime and other servers; writes
 	$(CARGO) run --locked --release -p confonnx-bench -- $(BENCH)
 
 bench-proxy: bench-ready ## What the proxy adds: time beside direct, memory over 100,000 requests, 1,000 idle connections (BENCH=FLAGS)
+	@bench/peers/install
 	$(CARGO) build --locked --release -p confonnx-cli
 	$(CARGO) run --locked --release -p confonnx-bench -- proxy $(BENCH)
 

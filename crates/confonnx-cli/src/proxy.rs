@@ -61,6 +61,9 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        // A request of some hundred kilobytes takes several buffers of its size, as the next one does.
+        #[cfg(target_os = "linux")]
+        confonnx_device::keep_freed_memory();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(self.serve());
         runtime.shutdown_background();

@@ -33,7 +33,7 @@ pub use mapping::Mapping;
 #[cfg(target_os = "linux")]
 pub use nsm::nsm_request;
 #[cfg(target_os = "linux")]
-pub use own_process::{close_all_from, give_memory_back, ignore_terminal_signals};
+pub use own_process::{close_all_from, give_memory_back, ignore_terminal_signals, keep_freed_memory};
 #[cfg(target_os = "linux")]
 pub use sev_guest::{SevGuestError, SevGuestReport, sev_guest_extended_report};
 #[cfg(feature = "ort")]

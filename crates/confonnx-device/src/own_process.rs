@@ -31,3 +31,14 @@ pub fn give_memory_back() {
     #[allow(unsafe_code)]
     let _ = unsafe { libc::malloc_trim(0) };
 }
+
+/// From now on the C library keeps up to 32 MiB of what is freed, for the next buffers of up to 4 MiB: it gives such memory
+/// back to the system at once otherwise, which clears each of its pages before it is used again.
+pub fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, bytes) in [(libc::M_MMAP_THRESHOLD, 4 << 20), (libc::M_TRIM_THRESHOLD, 32 << 20)] {
+        // SAFETY: what is in use stays as it is; both numbers are within what mallopt(3) allows.
+        #[allow(unsafe_code)]
+        let _ = unsafe { libc::mallopt(parameter, bytes) };
+    }
+}

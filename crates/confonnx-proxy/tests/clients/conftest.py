@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -199,12 +201,13 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     logs = tmp_path_factory.mktemp("proxies")
     started: list[subprocess.Popen[str]] = []
 
-    def start(*flags: str | Path) -> Proxy:
+    def start(*flags: str | Path, clock: Path | None = None) -> Proxy:
         log = logs / f"proxy{len(started)}.log"
+        environment = {**os.environ, "LD_PRELOAD": str(moving_clock()), "CLOCK_MOVED": str(clock)} if clock else None
         command = [str(executable("confonnx")), "proxy", *map(str, flags)]
         command += ["--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"]
         with log.open("w") as file:
-            process = subprocess.Popen(command, stderr=file, text=True)
+            process = subprocess.Popen(command, stderr=file, text=True, env=environment)
         started.append(process)
         where = re.compile(r"proxy on (http://\S+) and http://(\S+)")
         wait_for(lambda: where.search(log.read_text()) is not None, process, log)
@@ -216,6 +219,15 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     for process in started:
         process.kill()
         process.wait()
+
+
+@functools.cache
+def moving_clock() -> Path:
+    """What moves a program's time of day (clock.c)."""
+    library = Path(tempfile.mkdtemp()) / "clock.so"
+    source = Path(__file__).parent / "clock.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source)], check=True)
+    return library
 
 
 OPERATOR, USER = "operator-of-the-test", "user-of-the-test"
@@ -261,6 +273,7 @@ def digest(program: Path) -> str:
 FAULTS = {
     "wrong hash": ("server-not-trusted", 503, "UNAVAILABLE"),
     "swapped server": ("server-changed", 503, "UNAVAILABLE"),
+    "expired key": ("key-unusable", 503, "UNAVAILABLE"),
     "dead upstream": ("server-unreachable", 502, "UNAVAILABLE"),
     "slow upstream": ("server-slow", 504, "DEADLINE_EXCEEDED"),
 }
@@ -286,9 +299,17 @@ def faulty(
     other.write_bytes(program.read_bytes() + b"\0")
     other.chmod(0o755)
     start_server(repository, port=server.port, program=other)
+    # It had a key that was good; two days later the server has none that is.
+    clock = folder / "clock"
+    clock.write_text("0")
+    expired = start_proxy("--url", f"http://127.0.0.1:{server.port}", "--enclave-allow-debug", clock=clock)
+    with urllib.request.urlopen(expired.url + "/v2/models/add") as answer:
+        assert answer.status == 200
+    clock.write_text(str(2 * 86400))
     return {
         "wrong hash": wrong,
         "swapped server": swapped,
+        "expired key": expired,
         "dead upstream": start_proxy("--url", f"http://127.0.0.1:{free_port()}", "--enclave-allow-debug", "--retries", "0"),
         "slow upstream": start_proxy("--url", Recorder().url, "--enclave-allow-debug", "--timeout", "0.5"),
     }

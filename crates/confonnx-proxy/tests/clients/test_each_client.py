@@ -52,6 +52,7 @@ def says(what: str, text: str) -> bool:
     words = {
         "wrong hash": "abab",
         "swapped server": "no longer the one that was trusted",
+        "expired key": "was accepted until Unix time",
         "dead upstream": "no answer from",
         "slow upstream": "within 0.5 s",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import platform
 import signal
 import socket
 import stat
@@ -128,6 +129,58 @@ def test_keys_that_expire_are_renewed_unseen(start_server: Callable[..., Server]
     assert ask(proxy, "/v2/models/digits")[0] == 200
     metrics = urllib.request.urlopen(proxy.url + "/metrics").read().decode()
     assert 'confonnx_proxy_key_unknown_total{upstream="server"} 1' in metrics
+
+
+def test_a_key_that_expired_is_used_no_more(start_server: Callable[..., Server], start_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    admin = free_port()
+    server = start_server(DIGITS, "--admin-port", str(admin))
+
+    def received() -> list[str]:
+        metrics = urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics").read().decode()
+        return [line for line in metrics.splitlines() if line.startswith("confonnx_received_bytes_total")]
+
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    proxy = start_proxy("--url", server.url, "--enclave-allow-debug", clock=clock)
+    assert ask(proxy, "/v2/models/digits")[0] == 200
+    before = received()
+    assert before
+    # Past every key that the server has, which has no reason to make another.
+    clock.write_text(str(2 * 86400))
+    for _ in range(3):
+        status, body, kind = ask(proxy, "/v2/models/digits")
+        assert (status, kind, body["code"]) == (503, "key-unusable", "key-unusable")
+        assert "was accepted until Unix time" in body["error"]
+        assert ask(proxy, "/v2/health/ready")[::2] == (503, "key-unusable")
+    assert received() == before, "nothing is sealed to a key that expired"
+    clock.write_text("0")
+    assert ask(proxy, "/v2/models/digits")[0] == 200
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide for themselves what they keep")
+def test_large_requests_find_the_memory_of_those_before(proxy: Proxy) -> None:
+    values = b"\0" * 600_000
+    tensor = {"shape": [150_000], "datatype": "FP32", "parameters": {"binary_data_size": len(values)}}
+    head = json.dumps({"inputs": [{"name": name, **tensor} for name in "ab"]}).encode()
+
+    def some(number: int) -> int:
+        """Pages that the proxy had to be given."""
+        def given() -> int:
+            # proc(5): minflt is the tenth.
+            return int(Path(f"/proc/{proxy.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[7])
+
+        before = given()
+        for _ in range(number):
+            request = urllib.request.Request(proxy.url + "/v2/models/add/infer", data=head + values + values)
+            request.add_header("Inference-Header-Content-Length", str(len(head)))
+            request.add_header("Authorization", f"Bearer {OPERATOR}")
+            with urllib.request.urlopen(request) as answer:
+                assert answer.status == 200 and answer.read()
+        return given() - before
+
+    some(10)
+    # One buffer of such a request has three hundred.
+    assert some(10) < 10 * 100
 
 
 def test_pages_from_elsewhere_are_not_answered(open_proxy: Proxy) -> None:

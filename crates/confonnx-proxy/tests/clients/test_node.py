@@ -9,7 +9,7 @@ from typing import Callable
 
 import numpy as np
 import pytest
-from conftest import Proxy, Server
+from conftest import FAULTS, Proxy, Server
 from test_embeddings import ENCODER, by_hand
 from test_openai import DECODER, SAID
 
@@ -38,8 +38,9 @@ def test_answers_of_a_language_model(start_server: Callable[..., Server], start_
     assert found["streamed"] == found["whole"] != ""
 
 
-def test_a_server_that_is_not_trusted(start_server: Callable[..., Server], start_proxy: Callable[..., Proxy]) -> None:
-    proxy = start_proxy("--url", start_server(ENCODER, "--model-name", "encoder").url, "--enclave-hash", "ab" * 32)
-    found = run(proxy, "refused.mjs")
-    assert (found["status"], found["code"]) == (503, "server-not-trusted")
-    assert found["checks"]
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_goes_wrong_is_an_error_of_its_own_kind(faulty: dict[str, Proxy], what: str) -> None:
+    kind, status, _ = FAULTS[what]
+    found = run(faulty[what], "refused.mjs")
+    assert (found["status"], found["code"]) == (status, kind)
+    assert bool(found.get("checks")) == (what in ("wrong hash", "swapped server"))
