@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context;
 use confonnx_engine::Engine;
 use confonnx_server::models;
+use serde::Serialize;
 
 use crate::{
     http::Connection,
@@ -17,9 +18,9 @@ use crate::{
     load::{self, Arrivals, Round},
     peers::{Peer, Places, v2_binary},
     process::Group,
-    report::Machine,
+    report::{self, Absent, Machine},
     server::{self, Server},
-    stats::median,
+    stats::Spread,
     table::executable,
     target::Target,
 };
@@ -40,8 +41,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1000)]
     idle: usize,
     /// Plaintext servers to put beside.
-    #[arg(long, value_delimiter = ',', value_name = "PEER,…")]
+    #[arg(long, value_delimiter = ',', default_values = ["fastapi", "triton"], value_name = "PEER,…")]
     peers: Vec<Peer>,
+    /// Where to write what was found.
+    #[arg(long, default_value = "target/bench/proxy.json", value_name = "FILE")]
+    out: PathBuf,
     /// Where bench/models.py put its models.
     #[arg(long, default_value = ".cache/bench", value_name = "FOLDER")]
     models: PathBuf,
@@ -53,18 +57,68 @@ pub(crate) struct Args {
     command: Option<PathBuf>,
 }
 
-/// Measures and prints.
+/// `proxy.json`
+#[derive(Serialize)]
+struct Found {
+    machine: Machine,
+    rounds: u32,
+    seconds: f64,
+    loads: Vec<Load>,
+    absent: Vec<Absent>,
+    memory: Memory,
+}
+
+/// One model, and so many clients.
+#[derive(Serialize)]
+struct Load {
+    model: String,
+    clients: usize,
+    rows: Vec<Row>,
+}
+
+/// One way to ask; each of its rounds is beside the direct one that was made at about the same time.
+#[derive(Serialize)]
+struct Row {
+    way: String,
+    requests_per_s: Spread,
+    of_direct: Spread,
+    p50_us: Spread,
+    added_us: Spread,
+    p99_us: Spread,
+}
+
+/// The proxy's memory, in bytes.
+#[derive(Serialize)]
+struct Memory {
+    warm_requests: u64,
+    after_warm: u64,
+    requests: u64,
+    after: u64,
+    idle_connections: usize,
+    each_connection: f64,
+    /// Beside those.
+    p50_us: f64,
+}
+
+/// Measures, prints, writes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let server = executable(args.server.as_deref())?;
     let command = args.command.clone().unwrap_or_else(|| server.with_file_name("confonnx"));
     let tiny = args.models.join("tiny.onnx");
     let runtime =
         Engine::InProcess(models::load_runtime(server::config(&tiny)?.onnxruntime_library.as_deref())?);
-    println!("{}", Machine::new(runtime.version()));
+    let machine = Machine::new(runtime.version());
+    println!("{machine}");
     let bench = Bench { args, server, command, runtime, length: Duration::try_from_secs_f64(args.seconds)? };
-    bench.times(&tiny, 1)?;
-    bench.times(&args.models.join("squeezenet.onnx"), 8)?;
-    bench.memory(&tiny)
+    let mut absent = Vec::new();
+    let loads = [(tiny.clone(), 1), (args.models.join("squeezenet.onnx"), 8)];
+    let loads = loads.iter().map(|(model, clients)| bench.times(model, *clients, &mut absent));
+    let loads = loads.collect::<anyhow::Result<Vec<_>>>()?;
+    let memory = bench.memory(&tiny)?;
+    let found = Found { machine, rounds: args.rounds, seconds: args.seconds, loads, absent, memory };
+    report::write(&found, &args.out)?;
+    eprintln!("wrote {}", args.out.display());
+    Ok(())
 }
 
 struct Bench<'a> {
@@ -103,21 +157,27 @@ impl Bench<'_> {
     }
 
     /// Direct and through the proxy, in turns.
-    fn times(&self, path: &Path, clients: usize) -> anyhow::Result<()> {
+    fn times(&self, path: &Path, clients: usize, absent: &mut Vec<Absent>) -> anyhow::Result<Load> {
         let both = self.start(path)?;
         let direct = Target::Library { url: both.server.url.clone(), model: both.name.clone() };
-        let mut targets = vec![("direct", direct), ("through the proxy", both.through()?)];
+        let mut targets =
+            vec![("direct".to_owned(), direct), ("through the proxy".to_owned(), both.through()?)];
         let places = Places { scripts: "bench/peers".into(), installed: self.args.models.join("peers") };
         let mut running = Vec::new();
         for peer in &self.args.peers {
             match peer.start(&places, path, &both.bare, peer.best()) {
                 Ok(found) => {
-                    for (_, target) in found.targets(*peer, &both.bare)?.into_iter().take(1) {
-                        targets.push((peer.name(), target));
+                    for (mode, target) in found.targets(*peer, &both.bare)?.into_iter().take(1) {
+                        targets.push((format!("{}, {mode}", peer.name()), target));
                     }
                     running.push(found);
                 }
-                Err(error) => println!("absent: {}: {error:#}", peer.name()),
+                Err(error) => {
+                    let (model, server) = (both.name.clone(), peer.name().to_owned());
+                    let reason = format!("{error:#}");
+                    println!("absent: {server}: {reason}");
+                    absent.push(Absent { model, server, reason });
+                }
             }
         }
         let mut found: Vec<Vec<Round>> = targets.iter().map(|_| Vec::new()).collect();
@@ -128,23 +188,36 @@ impl Bench<'_> {
         }
         println!("\n{}, {clients} at once\n", both.name);
         println!("| | requests/s | of direct | p50 µs | beside direct | p99 µs |\n|---|---|---|---|---|---|");
-        let of = |rounds: &[Round], number: fn(&Round) -> f64| median(rounds.iter().map(number));
-        let rate = of(&found[0], |round| round.requests_per_s);
-        let p50 = of(&found[0], |round| round.p50_us);
-        for ((name, _), rounds) in targets.iter().zip(&found) {
-            let (here, middle) = (of(rounds, |round| round.requests_per_s), of(rounds, |round| round.p50_us));
+        let direct = found.first().cloned().unwrap_or_default();
+        let row = |((way, _), rounds): (&(String, Target), &Vec<Round>)| {
+            let of = |number: fn(&Round) -> f64| Spread::of(rounds.iter().map(number));
+            let beside = |pair: fn(&Round, &Round) -> f64| {
+                Spread::of(rounds.iter().zip(&direct).map(|(here, there)| pair(here, there)))
+            };
+            let row = Row {
+                way: way.clone(),
+                requests_per_s: of(|round| round.requests_per_s),
+                of_direct: beside(|here, there| here.requests_per_s / there.requests_per_s),
+                p50_us: of(|round| round.p50_us),
+                added_us: beside(|here, there| here.p50_us - there.p50_us),
+                p99_us: of(|round| round.p99_us),
+            };
             println!(
-                "| {name} | {here:.0} | {:.2} | {middle:.0} | {:+.0} | {:.0} |",
-                here / rate,
-                middle - p50,
-                of(rounds, |round| round.p99_us)
+                "| {way} | {:.0} | {:.2} | {:.0} | {:+.0} | {:.0} |",
+                row.requests_per_s.median,
+                row.of_direct.median,
+                row.p50_us.median,
+                row.added_us.median,
+                row.p99_us.median
             );
-        }
-        Ok(())
+            row
+        };
+        let rows = targets.iter().zip(&found).map(row).collect();
+        Ok(Load { model: both.name.clone(), clients, rows })
     }
 
     /// The proxy's memory: over many requests, and of connections that do nothing.
-    fn memory(&self, path: &Path) -> anyhow::Result<()> {
+    fn memory(&self, path: &Path) -> anyhow::Result<Memory> {
         let both = self.start(path)?;
         let target = both.through()?;
         // What it grows to by itself.
@@ -169,13 +242,22 @@ impl Bench<'_> {
         }
         let with = both.proxy.memory("VmRSS")?;
         let took = round(&target, &both.bare, 1, self.length)?;
+        let found = Memory {
+            warm_requests: warm,
+            after_warm: before,
+            requests: self.args.requests,
+            after,
+            idle_connections: idle.len(),
+            each_connection: with.saturating_sub(after) as f64 / idle.len().max(1) as f64,
+            p50_us: took.p50_us,
+        };
         println!(
             "{} idle connections: {:.1} KiB each; p50 beside them {:.0} µs",
-            idle.len(),
-            kib(with.saturating_sub(after)) / idle.len().max(1) as f64,
-            took.p50_us
+            found.idle_connections,
+            found.each_connection / 1024.0,
+            found.p50_us
         );
-        Ok(())
+        Ok(found)
     }
 }
 
