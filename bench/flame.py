@@ -37,7 +37,7 @@ class Frame:
 
 
 def stacks(text: str):
-    """Stacks of `perf script -F ip,sym,dso`, outermost frame first: name and kind."""
+    """Stacks of `perf script -F ip,sym,dso`, outermost frame first; each frame has a name and a kind."""
     for block in text.split("\n\n"):
         stack = []
         for line in block.splitlines():
@@ -49,7 +49,7 @@ def stacks(text: str):
 
 
 def clean(symbol: str) -> str:
-    """A symbol without hashes, generic arguments and offsets."""
+    """A symbol's name without hashes, generic arguments and offsets."""
     symbol = re.sub(r"\+0x[0-9a-f]+$|::h[0-9a-f]{16}|\[[0-9a-f]{16}\]", "", symbol)
     while (shorter := re.sub(r"(?<!^)(::)?<[^<>]*>", "", symbol)) != symbol:
         symbol = shorter

@@ -24,43 +24,43 @@ MAX_REFUSED, REMEMBERED, PAUSE_S, LIFETIME_S = 3, 8, 60.0, 600.0
 
 @dataclass
 class Join:
-    """A group that starts from nothing, all replicas at once."""
+    """A group that starts from nothing, with all replicas at once."""
 
     replicas: int
     retry_s: float = 5.0
-    """`--key-error-retry-interval`; the chart's is 5."""
+    """The setting `--key-error-retry-interval`; the chart's is 5."""
     same_order: bool = False
-    """Whether all ask peers in one order (a list, a file), or each in its own (DNS that rotates)."""
+    """Whether all replicas ask peers in one order (a list, a file), or each in its own (DNS that rotates)."""
     quote_s: float = 0.1
     verify_s: float = 0.003
     """CPU time to verify a document: assumed."""
     ask_s: float = 0.002
-    """A peer that answers it has no keys yet."""
+    """Time that it costs to ask a peer which has no keys yet."""
     seed: int = 1
 
 
 @dataclass
 class Joined:
     all_s: float
-    """Until the last had the secret."""
+    """Seconds until the last replica had the secret."""
     most_joins: int
     """The most members that one member let in."""
     most_open: int
-    """Challenges open at one member."""
+    """The most challenges that were open at one member."""
     evicted: int
-    """Challenges that were pushed out, so that the joiner had to begin again."""
+    """How many challenges were pushed out, so that the joiner had to begin again."""
 
 
 def join(given: Join) -> Joined:
     rng = random.Random(given.seed)
     count = given.replicas
     since: dict[int, float] = {}
-    # When the last quote that was begun, or will be, begins.
+    # Of each replica: when the last quote that it began, or will begin, begins; and until when its CPU is busy.
     device, cpu = [-1.0] * count, [0.0] * count
     waiting: list[collections.OrderedDict[int, None]] = [collections.OrderedDict() for _ in range(count)]
     lets_in = collections.Counter[int]()
     evicted, most_open = 0, 0
-    # Time, a number that keeps order, what, who, further.
+    # Events: time, a number that keeps their order, what happens, to whom, further numbers.
     events: list[tuple[float, int, str, int, tuple[int, ...]]] = []
     number = 0
 
@@ -78,7 +78,7 @@ def join(given: Join) -> Joined:
         later(rng.uniform(0, 1), "ask", who, 0)
 
     def quote(of: int, at: float) -> float:
-        """When the quote that covers a nonce of that time is there: one is made at a time, for all that wait."""
+        """When the quote is there that covers a nonce of that time: one is made at a time, for all that wait."""
         if at > device[of] + given.quote_s:
             device[of] = at
         elif at > device[of]:
@@ -91,7 +91,7 @@ def join(given: Join) -> Joined:
             [place] = further
             while place < count and since.get(orders[who][place], at + 1) > at:
                 at, place = at + given.ask_s, place + 1
-                # Others may join meanwhile.
+                # Other replicas may join while this one asks.
                 if place < count and place % 16 == 0:
                     later(at, "ask", who, place)
                     break
@@ -124,7 +124,8 @@ def join(given: Join) -> Joined:
 
 @dataclass
 class Resuming:
-    """Clients that resume, behind a balancer that knows nothing of them (`sticky` 0) or keeps most calls at one replica."""
+    """Clients that resume, behind a balancer that knows nothing of resumptions (`sticky` 0) or keeps most calls at one
+    replica."""
 
     replicas: int
     between_s: float
@@ -137,9 +138,9 @@ class Resuming:
 @dataclass
 class Used:
     resumed: float
-    """Part of the calls that a resumption answered."""
+    """The part of the calls that a resumption answered."""
     twice: float
-    """Part of the calls that were sent twice: by a resumption that the replica does not know, then in full."""
+    """The part of the calls that were sent twice: by a resumption that the replica does not know, then in full."""
 
 
 def resuming(given: Resuming) -> Used:
@@ -163,7 +164,7 @@ def resuming(given: Resuming) -> Used:
                     if sum(refused) >= MAX_REFUSED:
                         refused.clear()
                         paused = at + PAUSE_S
-                # Sent in full; it offers a resumption from the second answer on.
+                # The call is sent in full, and offers a resumption from the second answer on.
                 held = (there, at + LIFETIME_S - 1) if answered and at >= paused else None
                 answered = True
             at += rng.expovariate(1 / given.between_s)
@@ -171,7 +172,7 @@ def resuming(given: Resuming) -> Used:
 
 
 def costs() -> tuple[float, float]:
-    """CPU time of the server for a request of the smallest model, in µs: sealed with a key, resumed."""
+    """CPU time that a request of the smallest model takes of the server, in µs: sealed with a key, and resumed."""
     rows = json.loads(RESULTS.read_text())
     of = {row["mode"]: row["server_cpu_us"] for row in rows if row["model"] == "tiny" and row["server"] == "confonnx" and row["clients"] == 8}
     return of["sealed"], of["sealed, resumed"]

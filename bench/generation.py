@@ -30,7 +30,7 @@ END = 2
 
 
 def prompt(number: int) -> list[int]:
-    """Tokens that mean nothing, others for each number: nothing that was read before is of use."""
+    """A prompt of tokens that mean nothing, others for each number, so that nothing that was read before is of use."""
     return [1000 + (number * 7919 + at * 104729) % 40000 for at in range(PROMPT)]
 
 
@@ -49,12 +49,12 @@ def genai(model: Genai, number: int) -> dict[str, float]:
 
 
 def ask(url: str, number: int) -> tuple[float, float, float, int]:
-    """When it was asked, when the first and the last token came, and how many did."""
+    """When the answer was asked for, when its first and last token came, and how many tokens came."""
     host, port = url.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=600)
     body = {
         "model": "chat", "prompt": prompt(number), "max_tokens": ANSWER, "temperature": 0, "stream": True,
-        # Answers of one length.
+        # All answers have the same length, because the end is never drawn.
         "logit_bias": {str(END): -100, "0": -100}, "stream_options": {"include_usage": True},
     }  # fmt: skip
     asked = time.perf_counter()
@@ -87,7 +87,7 @@ def many(url: str, number: int) -> dict[str, float]:
     for thread in threads:
         thread.join()
     asked, end = min(each[0] for each in found), max(each[2] for each in found)
-    # While all of them go on, and with their prompts.
+    # `decode` counts while all answers go on, `whole` with their prompts.
     together = max(each[1] for each in found)
     last = min(each[2] for each in found)
     share = [each[3] * max(0.0, last - together) / (each[2] - each[1]) for each in found]
@@ -95,7 +95,7 @@ def many(url: str, number: int) -> dict[str, float]:
 
 
 def memory(pid_of: str) -> int:
-    """Resident bytes of processes of that name that this one started."""
+    """Resident bytes of the processes of that name that this program started."""
     total = 0
     for entry in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -121,7 +121,7 @@ def main() -> None:
         assert END in ends
         for number in range(args.rounds + 1):
             found = {"genai": genai(model, number), "one": one(url, 100 + number), "many": many(url, 1000 + 8 * number)}
-            # The first is to warm up.
+            # Round 0 is to warm up, and is not counted.
             for kind, values in found.items() if number else ():
                 kinds[kind].append(values)
         resident = memory("confonnx-server")

@@ -22,14 +22,14 @@ FILES = ("results.json", "run.json", "resources.json")
 
 
 class Results:
-    """What the bench found."""
+    """What the bench found, from its files."""
 
     def __init__(self, folder: pathlib.Path):
         self.rows, self.run, self.resources = (json.loads((folder / name).read_text()) for name in FILES)
         self.models = list(dict.fromkeys(row["model"] for row in self.rows))
 
     def select(self, **wanted):
-        """Rows of a closed loop that have all these values."""
+        """The rows of the closed loop that have all these values."""
         rows = [row for row in self.rows if row["offered_per_s"] is None]
         return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
@@ -46,7 +46,7 @@ class Results:
 
 
 def number(value: float) -> str:
-    """With about three digits."""
+    """The number with about three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
@@ -144,7 +144,7 @@ def open_loop(found: Results) -> str:
 
 
 def targets(found: Results) -> str:
-    """Each target, what was measured, and by how much it is missed."""
+    """Each target, what was measured, and by how much that misses it."""
     cells = []
 
     def row(what: str, wanted: str, value: float | None, limit: float, unit: str, at_least: bool) -> None:
@@ -290,7 +290,7 @@ def herds(found: Results, clients: int) -> str:
 
 
 def costs(found: Results) -> str:
-    """For the first page: each model at its most clients, sealed and beside the fastest that is not."""
+    """The table of the first page: each model at its most clients, sealed and beside the fastest plaintext server."""
     cells = []
     for model in found.models:
         clients = found.most_clients(model)
@@ -310,7 +310,7 @@ def costs(found: Results) -> str:
 
 
 def blocks(found: Results, assumed: scaling.Assumed, load: float) -> dict[str, dict[str, str]]:
-    """The text of each block of each page, but for those that are simulated."""
+    """The text of each block of each page, but for the blocks that are simulated."""
     return {
         "performance.md": {
             "machine": machine(found),
@@ -328,7 +328,7 @@ def blocks(found: Results, assumed: scaling.Assumed, load: float) -> dict[str, d
 
 
 def fill(page: str, blocks: dict[str, str]) -> str:
-    """`page` with each block's content in place of what it had."""
+    """`page` with each block's content replaced."""
     for name, text in blocks.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         page, count = re.subn(pattern, lambda match, text=text: f"{match[1]}{text}\n{match[2]}", page, flags=re.DOTALL)

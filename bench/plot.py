@@ -20,7 +20,7 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f232
 
 
 def throughput(found) -> str:
-    """Bars from 0, linear, cut where they leave the panel; whiskers are the least and the most of the rounds."""
+    """Linear bars from 0, cut where they leave the panel; their whiskers are the least and the most of the rounds."""
     body, y = [], 8
     for model in found.models:
         clients = found.most_clients(model)
@@ -64,7 +64,7 @@ def bar(row, y: float, full: float, scale: float) -> list[str]:
         f'<text class="name{mine}" x="{LEFT - 8}" y="{middle + 4.5}" text-anchor="end">{escape(name)}</text>',
         f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{width - 40 * cut:.1f}" height="{BAR}" rx="2"/>',
     ]
-    if cut:  # The rest of a bar that does not fit, behind a slanted gap.
+    if cut:  # The end of a bar that does not fit, behind a slanted gap.
         at = LEFT + width - 34
         parts.append(f'<path class="{kind}" d="M{at:.1f} {y + BAR}l6 {-BAR}h28v{BAR}z"/>')
     end = LEFT + width

@@ -11,35 +11,35 @@ import random
 WINDOW_S = 600
 """How long the server remembers an encapsulated key (docs/protocol.md: twice the window of `date`)."""
 REPLAY_CAPACITY = 16_777_216
-"""--replay-capacity, by default."""
+"""The default of --replay-capacity."""
 MAX_RESUMPTIONS = 65_536
-"""--max-resumptions, by default."""
+"""The default of --max-resumptions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Assumed:
-    """What nobody measured here. Each is an argument of bench/page.py."""
+    """What nobody measured here. bench/page.py takes the price as an argument."""
 
     price: float = 0.05
     """US dollars for a vCPU-hour: about what large clouds ask for general-purpose machines on demand."""
     utilisation: float = 0.6
     """The part of a replica's CPU that is planned for use."""
     vcpus: int = 4
-    """Of a replica."""
+    """Virtual CPUs of a replica."""
     network_gbits: float = 10.0
-    """Of a replica."""
+    """Network of a replica."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One model at one load."""
+    """What one model needs at one load."""
 
     requests_per_s: float
     cpu_us: float
     replicas: int
     dollars_per_million: float
     network_gbits: float
-    """Of each replica, both ways together."""
+    """Network of each replica, both ways together."""
     replay_fills: float
     """The part of a replica's default replay table that is in use; above 1 it refuses requests."""
     first: str
@@ -47,7 +47,7 @@ class Plan:
 
 
 def plan(requests_per_s: float, cpu_us: float, bytes: float, kem_per_request: bool, assumed: Assumed) -> Plan:
-    """`cpu_us`: CPU time a request takes of the server; `bytes` on the wire, both ways."""
+    """`cpu_us`: CPU time that a request takes of the server; `bytes`: what it takes on the wire, both ways."""
     vcpus = requests_per_s * cpu_us / 1e6
     replicas = max(1, math.ceil(vcpus / (assumed.vcpus * assumed.utilisation)))
     share = requests_per_s / replicas
@@ -79,12 +79,12 @@ class Herd:
     clients: int
     replicas: int
     between_requests_s: float
-    """Mean time between two requests of a client; 0: all come in the same instant."""
+    """Mean time between two requests of a client; 0 if all come in the same instant."""
     quote_s: float = 0.1
     rest_s: float = 1 / 12
-    """At most twelve quotes begin in a second."""
+    """The device's rest, so that at most twelve quotes begin in a second."""
     document_s: float = 0.0002
-    """CPU time of a document, by the CPUs of a replica."""
+    """CPU time for a document, divided among the replica's CPUs."""
     seed: int = 1
 
 
@@ -92,12 +92,12 @@ class Herd:
 class Found:
     quotes: int
     busiest_second: int
-    """Most quotes that one replica began in a second."""
+    """The most quotes that one replica began in a second."""
     p50_s: float
     p99_s: float
     longest_s: float
     over_s: float
-    """Until the last client was answered."""
+    """Seconds until the last client was answered."""
 
 
 def simulate(herd: Herd) -> Found:
@@ -120,7 +120,7 @@ def simulate(herd: Herd) -> Found:
 
 
 def replica(arrivals: list[float], herd: Herd, waits: list[float]) -> list[float]:
-    """Appends how long each arrival waited; returns when quotes began."""
+    """Appends to `waits` how long each arrival waited; returns when quotes began."""
     begun: list[float] = []
     at, device_free, cpu_free = 0, 0.0, 0.0
     while at < len(arrivals):

@@ -53,7 +53,7 @@ pub(crate) struct Args {
     model: std::path::PathBuf,
 }
 
-/// Measures, prints, and fails when what was promised does not hold.
+/// Measures and prints; fails when the server does not keep what it promises.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let quotes = Arc::new(Mutex::new(Vec::new()));
     let config = config(&args.model)?;
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The stand-in, slowed; `quotes` gets the time of each.
+/// The insecure TEE, slowed; `quotes` gets the time of each quote.
 fn device(slow: Duration, quotes: Arc<Mutex<Vec<Instant>>>) -> anyhow::Result<Source> {
     let attester = Attester::insecure(measure_executable()?);
     let evidence = move |report_data: &[u8; 64]| {
@@ -113,7 +113,7 @@ fn device(slow: Duration, quotes: Arc<Mutex<Vec<Instant>>>) -> anyhow::Result<So
     Ok(Source { tee: Tee::Insecure, evidence: Box::new(evidence), machine_key: None, interval: DEVICE_REST })
 }
 
-/// One document, trusted.
+/// What a client got: a document that it trusts.
 struct Asked {
     millis: f64,
     bytes: usize,
@@ -141,7 +141,7 @@ async fn ask_all(url: &str, args: &Args) -> anyhow::Result<Vec<Asked>> {
     Ok(found)
 }
 
-/// Gets a document for a nonce of our own, and trusts it.
+/// Gets a document for a nonce of this client's, and trusts it.
 async fn ask(
     http: &Client<HttpConnector, Empty<Bytes>>,
     url: &str,

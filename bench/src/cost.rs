@@ -33,20 +33,20 @@ pub(crate) struct Probes {
     http: Http,
 }
 
-/// Medians of one round, in µs.
+/// Medians of one round's measurements, in µs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
-    /// Sealing an empty request: encapsulation and key schedule.
+    /// Time to seal an empty request: encapsulation and key schedule.
     pub(crate) encapsulate: f64,
-    /// Opening it: decapsulation, key schedule, replay table.
+    /// Time to open an empty request: decapsulation, key schedule, replay table.
     pub(crate) decapsulate: f64,
-    /// What sealing and opening take longer with the real request, and with the real reply.
+    /// How much longer sealing and opening take with the real request and the real reply.
     pub(crate) aead: f64,
-    /// A keep-alive round trip that does next to nothing.
+    /// Time of a keep-alive round trip that does next to nothing.
     pub(crate) http: f64,
 }
 
-/// Bytes of the padded messages that are sealed: request, reply.
+/// How long the padded messages are that are sealed, in bytes: request, reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) request: usize,
@@ -54,12 +54,12 @@ pub(crate) struct Sizes {
 }
 
 impl Probes {
-    /// For `bare`, served as `config` says at `url`.
+    /// Probes for the request of `bare`, which the server at `url` serves as `config` says.
     pub(crate) fn new(config: &Config, url: &str, bare: &Bare) -> anyhow::Result<Self> {
         Ok(Self { crypto: Crypto::new(config, bare)?, http: Http::new(url)? })
     }
 
-    /// Measures for `length`, half of it HTTP.
+    /// Measures for `length`, half of the time HTTP.
     pub(crate) fn round(&self, length: Duration) -> anyhow::Result<Cost> {
         let http = repeat(length / 2, || self.http.round_trip())?;
         let exchanges = repeat(length / 2, || self.crypto.exchange())?;
@@ -94,7 +94,7 @@ struct Crypto {
     reply: Vec<u8>,
 }
 
-/// µs of each step.
+/// How long each step took, in µs.
 struct Exchange {
     seal_empty: f64,
     open_empty: f64,
@@ -159,7 +159,7 @@ fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }
 
-/// An attestation of these keys, made and believed here.
+/// An attestation of these keys, made here and trusted here.
 fn trusted(key_configs: &[u8], now: UnixTime) -> anyhow::Result<Trusted> {
     let nonce = Nonce([0; 32]);
     let tree = Tree::new(vec![nonce]).context("a tree of one nonce")?;
@@ -207,7 +207,7 @@ impl Http {
         Ok(Self { runtime, client, uri: format!("{url}/").parse()? })
     }
 
-    /// µs of `GET /`.
+    /// How long a `GET /` takes, in µs.
     fn round_trip(&self) -> anyhow::Result<f64> {
         let start = Instant::now();
         let (status, body) = self.runtime.block_on(async {

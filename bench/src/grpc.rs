@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::inputs::{Bare, same};
 
-/// An HTTP/2 connection, on a thread's worth of event loop.
+/// An HTTP/2 connection with an event loop of its own on the calling thread.
 pub(crate) struct Channel {
     runtime: Runtime,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -43,7 +43,7 @@ impl Channel {
         })
     }
 
-    /// Sends `request`, made by [`request`].
+    /// Sends `request`, which [`request`] made.
     pub(crate) fn ask(&self, request: &Bytes, bare: &Bare) -> anyhow::Result<Duration> {
         let start = Instant::now();
         let http = Request::post(&self.url)
@@ -57,7 +57,7 @@ impl Channel {
         let time = start.elapsed();
         let trailers = format!("{:?}", answer.trailers());
         let body = answer.to_bytes();
-        // A flag that says whether it is compressed, and the length (gRPC over HTTP/2, Length-Prefixed-Message).
+        // A message begins with a flag for compression and its length (gRPC over HTTP/2, Length-Prefixed-Message).
         let message =
             body.split_at_checked(5).with_context(|| format!("no answer, but trailers {trailers}"))?.1;
         let response = ModelInferResponse::decode(message)?;
@@ -77,7 +77,7 @@ impl Channel {
     }
 }
 
-/// The message that asks `model` what `bare` was asked, tensors as raw bytes.
+/// The message that asks `model` for what `bare` was asked, with tensors as raw bytes.
 pub(crate) fn request(model: &str, bare: &Bare) -> anyhow::Result<Bytes> {
     let inputs = bare.inputs.iter().map(|(name, tensor)| {
         let shape = tensor.shape().dims().iter().map(|&dim| i64::try_from(dim)).collect::<Result<_, _>>()?;

@@ -9,18 +9,18 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-/// A connection, asked one thing at a time.
+/// A connection for one request at a time.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// How much of the buffer was received.
+    /// How many bytes of the buffer were received.
     filled: usize,
 }
 
 /// An answer; its body lies in the connection's buffer until the next question.
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
-    /// Of the Open Inference Protocol: how many bytes of the body are JSON.
+    /// In an answer of the Open Inference Protocol: how many bytes of the body are JSON.
     pub(crate) json_len: Option<usize>,
     pub(crate) body: &'a [u8],
 }
@@ -114,8 +114,8 @@ fn parse(head: &[u8]) -> anyhow::Result<Head> {
     Ok(Head { status, body, json_len })
 }
 
-/// Answers every request to its address with the same bytes, doing nothing else: what remains is the generator's cost.
-/// Ends with the process.
+/// Answers every request to its address with the same bytes and does nothing else, so that what is measured is the
+/// generator's cost. Ends with the process.
 pub(crate) fn echo(answer: &[u8]) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -125,7 +125,7 @@ pub(crate) fn echo(answer: &[u8]) -> anyhow::Result<SocketAddr> {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let answer = answer_bytes.clone();
-            // A client that leaves ends its thread.
+            // The connection's thread ends when the client leaves, with an error or without.
             thread::spawn(move || echo_to(&stream, &answer));
         }
     });
@@ -152,7 +152,7 @@ fn echo_to(mut stream: &TcpStream, answer: &[u8]) -> anyhow::Result<()> {
 }
 
 const MAX_HEAD: usize = 16 << 10;
-/// Longer than any model here takes, with a queue before it.
+/// The most that an answer may take: longer than any model here with a queue before it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

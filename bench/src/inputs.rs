@@ -1,4 +1,4 @@
-//! What is asked, and the answer that everyone has to give: bare ONNX Runtime's, to the bit.
+//! What is asked, and the answer that everyone has to give to the bit: that of ONNX Runtime in this process.
 
 use std::{
     sync::{
@@ -12,10 +12,10 @@ use anyhow::{Context, bail};
 use confonnx_engine::{LoadedModel, TensorInfo};
 use confonnx_tensor::{DataType, Shape, Tensor};
 
-/// Names and values.
+/// Named tensors.
 pub(crate) type Tensors = Vec<(String, Tensor<'static>)>;
 
-/// A model in this process, as the server loads it, one input for it, and the answer to that.
+/// A model that runs in this process as in the server, with one input for it and the answer to that input.
 pub(crate) struct Bare {
     model: Arc<LoadedModel>,
     asking: AtomicUsize,
@@ -48,21 +48,22 @@ impl Bare {
         Ok(self.model.run(inputs, &[])?)
     }
 
-    /// The inputs, not copied.
+    /// The inputs, borrowed.
     pub(crate) fn borrowed(&self) -> Vec<(String, Tensor<'_>)> {
         self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.borrowed())).collect()
     }
 }
 
-/// Numbers that are the same in every run: floats from 0 to 1; integers that are tokens, or 1 in a mask. A dynamic batch
-/// is of one, another dynamic dimension [`TOKENS`] long.
+/// Numbers that are the same in every run: floats from 0 to 1; integers that are tokens, or 1 in a mask. A dynamic
+/// batch has one row, any other dynamic dimension the length [`TOKENS`].
 fn made_up(input: &TensorInfo) -> anyhow::Result<(String, Tensor<'static>)> {
     let dims = input.shape.iter().enumerate();
     let dims = dims.map(|(at, &dim)| u64::try_from(dim).unwrap_or(if at == 0 { 1 } else { TOKENS }));
     let shape = Shape::new(dims.collect::<Vec<u64>>())?;
     let mut state = 1_u32;
     let numbers = (0..shape.elements()).map(|_| {
-        // The constants of Numerical Recipes; its upper 24 bits are what a float holds.
+        // A linear congruential generator with the constants of Numerical Recipes; a float holds the upper 24 bits of
+        // its state.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state >> 8
     });
@@ -103,7 +104,7 @@ pub(crate) fn same_bytes(name: &str, expected: &[u8], found: &[u8]) -> anyhow::R
     bail!("output {name} differs from byte {} on", at.unwrap_or(expected.len().min(found.len())))
 }
 
-/// The length of a text.
+/// How many tokens a text has.
 const TOKENS: u64 = 128;
 
 #[cfg(test)]

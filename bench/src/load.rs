@@ -1,4 +1,5 @@
-//! The load: clients that ask one after another (closed loop), or when a clock says so (open loop).
+//! The load: clients that send a request when the last one is answered (closed loop), or when a clock says so (open
+//! loop).
 
 use std::{
     fs,
@@ -25,7 +26,7 @@ pub(crate) enum Arrivals {
     Open(f64),
 }
 
-/// What some clients got in one round.
+/// What the clients of one round got.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Round {
     pub(crate) requests_per_s: f64,
@@ -55,7 +56,7 @@ pub(crate) fn round<W>(
     };
     let client = || -> anyhow::Result<Part> {
         let worker = open().and_then(|mut worker| ask(&mut worker).map(|_| worker));
-        // Also who failed has to come, or the others would wait for ever.
+        // A client that failed waits here as well, or the others would wait for ever.
         if shared.ready.wait().is_leader() {
             shared.cpu_before.get_or_init(|| server_cpu().unwrap_or_default());
         }
@@ -84,7 +85,7 @@ pub(crate) fn round<W>(
         let join = |thread: thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|_| Err(anyhow!("a client panicked")))
         };
-        // All are joined before the first error is returned.
+        // All threads are joined before the first error is returned.
         threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect::<anyhow::Result<Vec<_>>>()
     })?;
     let used = server_cpu()?.saturating_sub(shared.cpu_before.get().copied().unwrap_or_default());
@@ -102,14 +103,14 @@ pub(crate) fn round<W>(
     })
 }
 
-/// What one client did.
+/// What one client of a round did.
 struct Part {
     latencies: Vec<f64>,
     end: Instant,
     cpu: Duration,
 }
 
-/// What clients share.
+/// What the clients of a round share.
 struct Shared {
     ready: Barrier,
     started: OnceLock<Instant>,
@@ -118,10 +119,10 @@ struct Shared {
 }
 
 impl Shared {
-    /// Takes the next request and waits until it is due. How late it is then; `None` when there are no more.
+    /// Takes the next request, waits until it is due, and gives how late it is then; `None` when there are no more.
     fn due(&self, start: Instant, per_s: f64, length: Duration) -> Option<Duration> {
         let due = Duration::from_secs_f64(self.next.fetch_add(1, Relaxed) as f64 / per_s);
-        // A server that cannot keep up gets as long again, not for ever.
+        // A server that cannot keep up gets twice the time, and no more.
         if due >= length || start.elapsed() > 2 * length {
             return None;
         }

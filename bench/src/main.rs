@@ -1,8 +1,8 @@
 //! Measures sealed requests to a real server process beside bare ONNX Runtime in this one, and beside other servers in
 //! plaintext.
 //!
-//! All have the same model, ONNX Runtime and inputs. Rounds alternate between them, so that whatever else the machine
-//! does meets all; medians and spreads are reported. Every answer is compared.
+//! All run the same model with the same ONNX Runtime and inputs. Rounds alternate between them, so that whatever else
+//! the machine does meets all; medians and spreads are reported. Every answer is compared.
 
 #![allow(clippy::restriction, reason = "measures, prints what it found, and may panic")]
 

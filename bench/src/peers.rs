@@ -36,13 +36,13 @@ pub(crate) enum Peer {
     Litserve,
 }
 
-/// A peer that runs.
+/// A peer's processes, which answer.
 pub(crate) struct Running {
     pub(crate) group: Group,
     address: SocketAddr,
 }
 
-/// Processes, and threads inside an operator.
+/// How a peer uses the cores: its processes, and the threads inside an operator.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) instances: usize,
@@ -50,7 +50,7 @@ pub(crate) struct Size {
 }
 
 impl Peer {
-    /// As it is called in the table.
+    /// The peer's name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fastapi => "FastAPI",
@@ -69,13 +69,13 @@ impl Peer {
         }
     }
 
-    /// What its users would pick after trying: see bench/peers/README.md for what was tried.
+    /// The size that the peer's users would pick after trying: bench/peers/README.md says what was tried.
     pub(crate) fn best(self) -> Size {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Size { instances: cores, threads: 1 }
     }
 
-    /// What is installed of it, from its pinned requirements.
+    /// The versions of what is installed of the peer, from its pinned requirements.
     pub(crate) fn versions(self, places: &Places) -> anyhow::Result<String> {
         let path = places.scripts.join(self.folder()).join("requirements.in");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -83,7 +83,7 @@ impl Peer {
         Ok(pins.collect::<Vec<_>>().join(", "))
     }
 
-    /// Starts it for `model` and waits until it answers as it should.
+    /// Starts the peer for `model` and waits until it answers as it should.
     pub(crate) fn start(
         self,
         places: &Places,
@@ -137,7 +137,7 @@ impl Peer {
         Ok(Running { group, address })
     }
 
-    /// The ways to ask it that are measured, by name.
+    /// The ways to ask the peer that are measured, by name.
     fn targets(self, address: SocketAddr, bare: &Bare) -> anyhow::Result<Vec<(&'static str, Target)>> {
         let http = |path: &str, fields: &[(&str, &str)], body: Vec<u8>, answer| {
             let mut request = post(path, fields, body.len());
@@ -168,21 +168,21 @@ impl Peer {
 }
 
 impl Running {
-    /// The ways to ask it that are measured, by name.
+    /// The ways to ask the peer that are measured, by name.
     pub(crate) fn targets(&self, peer: Peer, bare: &Bare) -> anyhow::Result<Vec<(&'static str, Target)>> {
         peer.targets(self.address, bare)
     }
 }
 
-/// Where peers are.
+/// The folders of the peers.
 pub(crate) struct Places {
-    /// `bench/peers`.
+    /// The scripts: `bench/peers`.
     pub(crate) scripts: PathBuf,
-    /// Where `bench/peers/install` put them.
+    /// The folder into which `bench/peers/install` installed them.
     pub(crate) installed: PathBuf,
 }
 
-/// Whoever takes inference requests of the Open Inference Protocol in the clear, with binary tensors.
+/// A server that takes inference requests of the Open Inference Protocol in the clear, with binary tensors.
 pub(crate) fn v2_binary(address: SocketAddr, model: &str, bare: &Bare) -> anyhow::Result<Target> {
     let inputs = bare.borrowed();
     let request = InferRequest { id: None, inputs, outputs: Vec::new(), binary_default: true };
@@ -200,7 +200,7 @@ fn v2_json(bare: &Bare) -> anyhow::Result<Vec<u8>> {
     let mut text = String::from(r#"{"inputs":["#);
     for (at, (name, tensor)) in bare.inputs.iter().enumerate() {
         let data = match tensor.dtype() {
-            // A float's own shortest digits, not those of the double it would become.
+            // Each float has its own shortest digits, not those of the double that it would become.
             DataType::Fp32 => serde_json::to_string(
                 &tensor
                     .data()

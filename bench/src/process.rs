@@ -1,4 +1,4 @@
-//! Server processes: a group of their own each, counted and ended together.
+//! Server processes, each with a process group of its own; the group is counted and ended together.
 
 use std::{
     fs::{self, File},
@@ -12,14 +12,14 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// A process and its descendants; ended on drop.
+/// A process and its descendants, which are ended on drop.
 pub(crate) struct Group {
     leader: Child,
     log: PathBuf,
 }
 
 impl Group {
-    /// Starts `program`, which ends with us, however we end; what it says goes to `log`.
+    /// Starts `program`, which ends when this process does, however that is; its output goes to `log`.
     pub(crate) fn start(
         program: &Path,
         arguments: &[String],
@@ -41,7 +41,8 @@ impl Group {
         Ok(Self { leader, log: log.to_owned() })
     }
 
-    /// Tries until something is `found`; fails when the process ends before, or takes longer than a minute.
+    /// Waits until `found` finds something in the output; fails when the process ends before, or takes longer than a
+    /// minute.
     pub(crate) fn wait_for<T>(&mut self, found: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
         let start = Instant::now();
         loop {
@@ -69,22 +70,22 @@ impl Group {
         }
     }
 
-    /// CPU time that all of them have used, to a tick of the clock (10 ms).
+    /// CPU time that all processes have used, to a tick of the clock (10 ms).
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         Ok(of_ticks(self.members()?.iter().map(|stat| stat.ticks).sum()))
     }
 
-    /// Bytes of a line of `/proc/PID/status`, such as `VmHWM`, of all of them: what two share counts twice.
+    /// Bytes of a line of `/proc/PID/status`, such as `VmHWM`, summed over all processes: what two share counts twice.
     pub(crate) fn memory(&self, line: &str) -> anyhow::Result<u64> {
         let each = self.members()?.into_iter().map(|stat| memory(&stat.id.to_string(), line));
         each.sum()
     }
 
-    /// Boxes are in groups of their own, with a member for a parent.
+    /// The processes of the group, and the boxes, which are in groups of their own but have a member for a parent.
     fn members(&self) -> anyhow::Result<Vec<Stat>> {
         let (mut members, mut others) = (Vec::new(), Vec::new());
         for entry in fs::read_dir("/proc")? {
-            // Processes end while we look.
+            // A process may end between the listing and this reading.
             let Ok(stat) = fs::read_to_string(entry?.path().join("stat")) else { continue };
             others.extend(Stat::of(&stat));
         }
@@ -104,7 +105,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // They may have ended by themselves; there is nothing left to do then.
+        // Errors are ignored: the processes may have ended by themselves.
         let Some(group) = Pid::from_raw(self.leader.id().cast_signed()) else { return };
         let _ = kill_process_group(group, Signal::TERM);
         let asked = Instant::now();
@@ -136,12 +137,12 @@ struct Stat {
     id: u32,
     parent: u32,
     group: u32,
-    /// CPU time.
+    /// CPU time in ticks of the clock.
     ticks: u64,
 }
 
 impl Stat {
-    /// The name, in parentheses, may have spaces of its own.
+    /// The status in that line; the name, in parentheses, may have spaces of its own.
     fn of(stat: &str) -> Option<Self> {
         let (before, after) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = after.split_whitespace().collect();

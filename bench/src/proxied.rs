@@ -1,5 +1,5 @@
-//! What the proxy adds: the same request to the same server by the published client, by a plain one through
-//! `confonnx proxy`, and to plaintext servers.
+//! What the proxy adds: the same request by the published client to the server, by a plain client through `confonnx
+//! proxy`, and by a plain client to plaintext servers.
 
 use std::{
     net::SocketAddr,
@@ -129,7 +129,7 @@ struct Bench<'a> {
     length: Duration,
 }
 
-/// A server, the proxy before it, and what its model says.
+/// A server, the proxy before it, and the answer that its model gives.
 struct Both {
     server: Server,
     proxy: Group,
@@ -156,7 +156,7 @@ impl Bench<'_> {
         Ok(Both { server, proxy, address, name, bare })
     }
 
-    /// Direct and through the proxy, in turns.
+    /// Times of direct requests and of those through the proxy, in turns.
     fn times(&self, path: &Path, clients: usize, absent: &mut Vec<Absent>) -> anyhow::Result<Load> {
         let both = self.start(path)?;
         let direct = Target::Library { url: both.server.url.clone(), model: both.name.clone() };
@@ -220,7 +220,7 @@ impl Bench<'_> {
     fn memory(&self, path: &Path) -> anyhow::Result<Memory> {
         let both = self.start(path)?;
         let target = both.through()?;
-        // What it grows to by itself.
+        // What memory the proxy grows to by itself is not counted.
         let warm = self.args.requests / 10;
         many(&target, &both.bare, warm)?;
         let before = both.proxy.memory("VmRSS")?;
@@ -272,7 +272,7 @@ fn round(target: &Target, bare: &Bare, clients: usize, length: Duration) -> anyh
     load::round(clients, length, Arrivals::Closed, none, || target.open(), |worker| target.ask(worker, bare))
 }
 
-/// So many requests by eight clients.
+/// Sends so many requests by eight clients.
 fn many(target: &Target, bare: &Bare, requests: u64) -> anyhow::Result<()> {
     const CLIENTS: u64 = 8;
     std::thread::scope(|scope| {

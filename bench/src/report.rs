@@ -23,9 +23,9 @@ pub(crate) struct Row {
     pub(crate) model: String,
     pub(crate) server: String,
     pub(crate) mode: String,
-    /// Connections, each asked one thing at a time.
+    /// How many connections there are, each with one request at a time.
     pub(crate) clients: usize,
-    /// Requests sent a second whatever comes back; `None` in a closed loop.
+    /// How many requests are sent a second, whatever comes back; `None` in a closed loop.
     pub(crate) offered_per_s: Option<f64>,
     pub(crate) requests_per_s: f64,
     pub(crate) requests_per_s_min: f64,
@@ -45,17 +45,17 @@ pub(crate) struct Row {
     pub(crate) server_cpu_us: f64,
 }
 
-/// Who a column of rounds is of.
+/// The server and the way of asking that a column of rounds is about.
 #[derive(Clone, Debug)]
 pub(crate) struct Label {
     pub(crate) server: String,
     pub(crate) mode: String,
-    /// Somebody else's server, in plaintext.
+    /// Whether the server is a peer, in plaintext.
     pub(crate) peer: bool,
 }
 
-/// All rows of one model and number of clients: each has a round for each of the others' rounds, made at about the same
-/// time.
+/// All rows of one model and number of clients. All columns have equally many rounds, and the rounds of one number were
+/// measured at about the same time.
 pub(crate) fn rows(
     model: &str,
     clients: usize,
@@ -108,15 +108,15 @@ pub(crate) fn rows(
     found.iter().map(row).collect()
 }
 
-/// What `results.json` rests on: `run.json`.
+/// What `results.json` rests on, written to `run.json`.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Run {
     pub(crate) machine: Machine,
     pub(crate) rounds: u32,
     pub(crate) seconds: f64,
-    /// Bytes of inputs and outputs, by model.
+    /// Bytes of inputs and outputs of each model.
     pub(crate) bytes: BTreeMap<String, [usize; 2]>,
-    /// Versions of the peers.
+    /// Versions of each peer.
     pub(crate) peers: BTreeMap<String, String>,
     /// Peers that were to be measured and were not, by model, and why.
     pub(crate) absent: Vec<Absent>,
@@ -124,7 +124,7 @@ pub(crate) struct Run {
     pub(crate) breakdown: String,
 }
 
-/// Someone who was to be measured and was not.
+/// A peer that was to be measured and was not.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Absent {
     pub(crate) model: String,
@@ -182,7 +182,7 @@ pub(crate) fn write(value: &impl Serialize, path: &Path) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-/// All rows.
+/// The table of all rows.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "{:<11} {:<9} {:<16} {:>7}  {:>10} {:>21}  {:>9} {:>9}  {:>8} {:>15}  {:>8} {:>9} {:>9}\n",
@@ -274,7 +274,7 @@ pub(crate) fn breakdown(
     text
 }
 
-/// The server that is none.
+/// The name of ONNX Runtime without a server.
 pub(crate) const BARE: &str = "bare";
 
 #[cfg(test)]

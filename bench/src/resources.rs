@@ -78,7 +78,7 @@ enum What {
     Large,
 }
 
-/// What a process with the model and nothing else does: `confonnx-bench bare`.
+/// Arguments of `confonnx-bench bare`, a process that runs the model and does nothing else.
 #[derive(clap::Args)]
 pub(crate) struct BareArgs {
     #[arg(long)]
@@ -88,26 +88,26 @@ pub(crate) struct BareArgs {
     seconds: f64,
 }
 
-/// What it says.
+/// What the bare process prints.
 #[derive(Serialize, Deserialize)]
 struct BareSaid {
     load_ms: f64,
     peak_bytes: u64,
 }
 
-/// A finding beside its target.
+/// What was measured, beside its target.
 #[derive(Serialize)]
 struct Finding {
     what: &'static str,
-    /// Empty where there is none.
+    /// The target; empty where there is none.
     target: &'static str,
     measured: String,
     met: bool,
-    /// For docs/measurements/scaling.md.
+    /// The numbers that docs/measurements/scaling.md needs.
     numbers: BTreeMap<&'static str, f64>,
 }
 
-/// Runs the model in this process, which has nothing else.
+/// Runs the model in this process, which does nothing else.
 pub(crate) fn bare(args: &BareArgs) -> anyhow::Result<()> {
     let config = server::config(&args.model)?;
     let start = Instant::now();
@@ -123,7 +123,7 @@ pub(crate) fn bare(args: &BareArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures, prints, writes.
+/// Measures, prints, and writes the file.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (tiny, squeezenet) = (args.models.join("tiny.onnx"), args.models.join("squeezenet.onnx"));
     let runtime =
@@ -171,7 +171,7 @@ struct Bench {
     log: PathBuf,
 }
 
-/// A server, a key of it, and what it should answer.
+/// A server, its key, and the answer that it should give.
 struct Asked<'a> {
     server: &'a Server,
     sealer: Sealer,
@@ -468,7 +468,7 @@ impl Bench {
             eprintln!("after {} requests: {:.1} MiB", requests / 10 * tenth, mebibytes(now));
             resident.push(now);
         }
-        // The first half fills caches and pools.
+        // Caches and pools fill in the first half, which is not counted.
         let growth = mebibytes(resident[9]) - mebibytes(resident[4]);
         let per_request = (resident[9] as f64 - resident[4] as f64) / (requests as f64 / 2.0);
         let measured = format!(
@@ -502,7 +502,7 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 const CLIENTS: usize = 8;
-/// Bytes.
+/// Bytes of the large input.
 const LARGE: usize = 1 << 30;
 const IDLE: usize = 512;
 const RESUMPTIONS: u32 = 20_000;

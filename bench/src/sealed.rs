@@ -1,4 +1,4 @@
-//! Clients of confonnx: one as light as those that peers get, and the published one.
+//! Two clients of confonnx: one as light as those that peers get, and the published one.
 
 use std::{
     net::SocketAddr,
@@ -23,14 +23,14 @@ use crate::{
     inputs::{Bare, Tensors, same},
 };
 
-/// A key of an attested server.
+/// A key of a server, which was attested.
 pub(crate) struct Sealer {
     key: SealingKey,
     path: String,
     resumes: bool,
 }
 
-/// One client: a connection, and what its first request resumed.
+/// One client: its connection, and the resumption that its first request began.
 pub(crate) struct SealedClient {
     connection: Connection,
     resumption: Option<Resumption>,
@@ -46,7 +46,7 @@ impl Sealer {
         Ok(Self { key, path: format!("/v2/models/{model}/infer"), resumes: false })
     }
 
-    /// Clients offer a resumption with their first request and use it from then on.
+    /// Makes clients offer a resumption with their first request and use it from then on.
     pub(crate) fn resuming(self) -> Self {
         Self { resumes: true, ..self }
     }
@@ -55,8 +55,7 @@ impl Sealer {
         Ok(SealedClient { connection: Connection::open(address)?, resumption: None })
     }
 
-    /// Writes, seals, sends, opens and reads one request: by the client's resumption, or else to an encapsulated key of its
-    /// own.
+    /// Writes, seals, sends, opens and reads one request: by the client's resumption, or else to the server's key.
     pub(crate) fn ask(&self, client: &mut SealedClient, bare: &Bare) -> anyhow::Result<Duration> {
         let (start, mut rng) = (Instant::now(), UnwrapErr(SysRng));
         let SealedClient { connection, resumption } = client;
@@ -100,7 +99,7 @@ impl Sealer {
 }
 
 impl SealedClient {
-    /// Asks without a resumption the next time.
+    /// Forgets the resumption, so that the next request is sealed to the key.
     pub(crate) fn forget(&mut self) {
         self.resumption = None;
     }
@@ -130,7 +129,7 @@ pub(crate) fn message(path: &str, bare: &Bare, room: usize, offers: bool) -> any
     Ok(Draft::request(room, &head, &body)?)
 }
 
-/// The published client, on a thread's worth of event loop.
+/// The published client, with an event loop of its own on the calling thread.
 pub(crate) struct Library {
     runtime: Runtime,
     client: Client,
@@ -145,7 +144,7 @@ impl Library {
         Ok(Self { runtime, client })
     }
 
-    /// The same, sealing what it sends as it goes.
+    /// As [`Self::new`], with requests sealed in chunks as they are sent.
     pub(crate) fn chunked(url: &str) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let mut options = Options::default();
@@ -169,7 +168,7 @@ impl Library {
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Trusts the stand-in for evidence: there is no TEE here.
+/// A policy that trusts the insecure TEE: there is no real one here.
 fn policy() -> anyhow::Result<Policy> {
     Ok(Policy::new(Expectations::new().allow_debug(true))?)
 }
@@ -232,7 +231,7 @@ mod tests {
             }
         }
 
-        // The second request of a client that resumes is sealed by what its first resumed.
+        // A resuming client's second request is sealed by the resumption that its first began.
         let mut client = Sealer::open(address).unwrap();
         sealer(Kem::XWing).resuming().ask(&mut client, &bare).unwrap();
         assert!(client.resumption.is_some());

@@ -13,14 +13,15 @@ pub(crate) struct Server {
     pub(crate) group: Group,
 }
 
-/// The flags a server for `model` gets. Whatever they do not say is the server's default.
+/// The flags that a server for `model` gets. Other settings have the server's defaults.
 fn flags(model: &Path) -> Vec<String> {
     let rest = ["--debug", "--address", "127.0.0.1", "--http-port", "0", "--admin-port", "0"];
     let model = ["--model-path".to_owned(), model.display().to_string()];
     model.into_iter().chain(rest.map(str::to_owned)).collect()
 }
 
-/// The settings that a server for `model` comes to from its flags and our environment, read by its own code.
+/// The settings that a server for `model` comes to from its flags and this process's environment, read by the server's
+/// code.
 pub(crate) fn config(model: &Path) -> anyhow::Result<Config> {
     let arguments = [String::from("confonnx-server")].into_iter().chain(flags(model));
     Config::load(arguments).context("the server's settings")
@@ -31,7 +32,7 @@ impl Server {
     pub(crate) fn start(executable: &Path, model: &Path, more: &[&str], log: &Path) -> anyhow::Result<Self> {
         let mut arguments = flags(model);
         arguments.extend(more.iter().map(|&flag| flag.to_owned()));
-        // All load comes from one address. A variable, as servers of before that limit do not know the flag.
+        // All load comes from one address. The setting is a variable, as older servers do not know the flag.
         let alone = [("CONFONNX_MAX_PEER_PERCENT", "100".to_owned())];
         let mut group = Group::start(executable, &arguments, &alone, log)?;
         let url = group.wait_for(|said| said.lines().find_map(address).map(str::to_owned));

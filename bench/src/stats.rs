@@ -13,7 +13,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of at least one value, or zeros.
+    /// The spread of these values, all zeros if there is none.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let values = sorted(values);
         let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(median([4.0, 1.0, 3.0, 2.0]), 2.5);
         assert_eq!(median([7.0]), 7.0);
         assert_eq!(median([]), 0.0);
-        // One disturbed round does not move it far.
+        // One disturbed round does not move the median far.
         assert_eq!(median([10.0, 11.0, 12.0, 13.0, 9_000.0]), 12.0);
     }
 

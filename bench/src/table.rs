@@ -1,4 +1,4 @@
-//! The table: every server asked the same by the same clients, in turns.
+//! The table: every server gets the same requests from the same clients, in turns.
 
 use std::{
     collections::BTreeMap,
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for path in &paths {
         rows.extend(bench.model(path, &mut run)?);
-        // What was found so far is not lost with what comes.
+        // Results are written after each model, so that a later failure loses none.
         report::write(&rows, &args.out)?;
         report::write(&run, &args.out.with_file_name("run.json"))?;
     }
@@ -159,7 +159,7 @@ struct Bench {
     places: Places,
 }
 
-/// Someone to measure.
+/// A server to measure in one way of asking.
 struct Contender<'a> {
     label: Label,
     target: Target,
@@ -168,7 +168,7 @@ struct Contender<'a> {
 }
 
 impl Bench {
-    /// All rows of the model at `path`.
+    /// All rows of the table for the model at `path`.
     fn model(&self, path: &Path, run: &mut Run) -> anyhow::Result<Vec<Row>> {
         let config = server::config(path)?;
         let name = &config.models.name().to_owned();
@@ -229,7 +229,7 @@ impl Bench {
         started
     }
 
-    /// Those who were asked for; bare ONNX Runtime always comes first.
+    /// The contenders that were asked for; bare ONNX Runtime always comes first.
     fn contenders<'a>(
         &self,
         model: &str,
@@ -244,7 +244,8 @@ impl Bench {
         Ok(list)
     }
 
-    /// A round of each, over and over, beginning with another each time. A peer that fails is left out from then on.
+    /// A round of each contender, over and over, beginning with another each time. A peer that fails is left out from
+    /// then on.
     fn rounds(
         &self,
         model: &str,
@@ -296,7 +297,7 @@ impl Bench {
     }
 }
 
-/// Everyone who is measured; bare ONNX Runtime and sealed requests come first.
+/// Every contender; bare ONNX Runtime and sealed requests come first.
 fn contenders<'a>(
     model: &str,
     bare: &Bare,

@@ -1,4 +1,4 @@
-//! Whoever is asked, behind one door: bare ONNX Runtime, confonnx, a peer, or an echo.
+//! What a request goes to, whichever it is: bare ONNX Runtime, confonnx, a peer, or an echo.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,7 @@ use crate::{
     sealed::{Library, SealedClient, Sealer},
 };
 
-/// Whoever is asked.
+/// What a request goes to.
 pub(crate) enum Target {
     /// ONNX Runtime in this process, on the client's thread.
     Bare,
@@ -24,13 +24,13 @@ pub(crate) enum Target {
     Sealed { address: SocketAddr, sealer: Box<Sealer> },
     /// confonnx, by the published client.
     Library { url: String, model: String },
-    /// A peer over HTTP: the same bytes each time.
+    /// A peer over HTTP, which gets the same bytes each time.
     Plain { address: SocketAddr, request: Vec<u8>, answer: Body },
-    /// A peer over gRPC: the same bytes each time.
+    /// A peer over gRPC, which gets the same bytes each time.
     Grpc { address: SocketAddr, request: Bytes },
 }
 
-/// What an answer's body is.
+/// The form of an answer's body.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Body {
     /// The outputs' bytes, one after the other.
@@ -41,7 +41,7 @@ pub(crate) enum Body {
     Anything,
 }
 
-/// One client.
+/// One client of a target.
 pub(crate) enum Worker {
     Bare,
     Sealed(Box<SealedClient>),
@@ -62,7 +62,7 @@ impl Target {
         })
     }
 
-    /// Asks what `bare` was asked; fails unless the answer is the same to the bit. Returns how long it took.
+    /// Sends the request of `bare`; fails unless the answer is the same to the bit. Returns how long the answer took.
     pub(crate) fn ask(&self, worker: &mut Worker, bare: &Bare) -> anyhow::Result<Duration> {
         match (self, worker) {
             (Self::Bare, Worker::Bare) => bare.ask(),

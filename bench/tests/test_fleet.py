@@ -8,7 +8,7 @@ from fleet import Join, Resuming, join, resuming
 
 
 def test_the_page_is_what_the_simulation_makes():
-    """`.venv/bin/python bench/fleet.py` writes it anew."""
+    """The page has what `.venv/bin/python bench/fleet.py` would write anew."""
     page = fleet.PAGE.read_text()
     assert fleet.replaced(page, fleet.text()) == page
 
@@ -16,7 +16,7 @@ def test_the_page_is_what_the_simulation_makes():
 def test_one_that_may_make_the_secret_lets_the_other_in():
     found = join(Join(replicas=2))
     assert found.most_joins == 1 and found.evicted == 0
-    # A second at most until both ask, the pause if the other was first, two quotes each way.
+    # At most a second until both ask, the pause if the other asked first, and two quotes each way.
     assert found.all_s < 1 + 5 + 1
 
 
@@ -41,7 +41,7 @@ def test_a_single_replica_knows_every_resumption():
 
 
 def test_by_chance_a_resumption_is_where_the_client_comes_once_in_as_many_replicas():
-    # Seldom enough that no pause begins: a resumption is over before the eighth call.
+    # Calls come so seldom that no pause begins: a resumption is over before the eighth call.
     found = resuming(Resuming(replicas=2, between_s=10, clients=2000, seconds=40))
     assert found.resumed / (found.resumed + found.twice) == pytest.approx(0.5, abs=0.04)
 

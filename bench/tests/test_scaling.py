@@ -8,10 +8,10 @@ from scaling import Assumed, Herd, plan, simulate
 def test_replicas_and_cost_follow_from_cpu_time():
     assumed = Assumed(price=0.06, utilisation=0.5, vcpus=4, network_gbits=10)
     found = plan(1e5, 100, 1_000, kem_per_request=False, assumed=assumed)
-    # 10 CPUs of work, 2 of each replica.
+    # The load is 10 CPUs of work, and 2 CPUs of each replica are planned for use.
     assert found.replicas == 5
     assert found.first == "CPU"
-    # A million requests are 100 s of CPU time, so 200 s are paid for.
+    # A million requests take 100 s of CPU time, so 200 s are paid for.
     assert found.dollars_per_million == pytest.approx(200 / 3600 * 0.06)
     assert found.network_gbits == pytest.approx(2e4 * 8_000 / 1e9)
 
@@ -34,7 +34,7 @@ def test_one_quote_serves_all_that_wait():
 
 def test_no_device_is_asked_more_than_twelve_times_a_second():
     found = simulate(Herd(clients=20_000, replicas=3, between_requests_s=5, quote_s=0.01))
-    assert found.busiest_second <= 13  # both ends of a second count
+    assert found.busiest_second <= 13  # a second begins and ends with a quote
     assert found.quotes < 3 * 12 * (found.over_s + 1)
 
 

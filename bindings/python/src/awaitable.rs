@@ -1,4 +1,4 @@
-//! Work of this extension's threads as `asyncio` futures: no thread of the application waits for it.
+//! Work of this extension's threads as `asyncio` futures, for which no thread of the application waits.
 
 use std::future::Future;
 
@@ -6,10 +6,11 @@ use pyo3::prelude::*;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-/// A Python object, or the exception to raise.
+/// A result for Python: an object, or the exception to raise.
 pub(crate) type Converted = PyResult<Py<PyAny>>;
 
-/// Spawns `work`; an `asyncio.Future` of the running loop that `convert`'s object completes. Cancelling it drops `work`.
+/// Spawns `work`, and gives an `asyncio.Future` of the running loop that `convert`'s object completes. Cancelling the
+/// future drops `work`.
 pub(crate) fn awaitable<'py, T: Send + 'static>(
     py: Python<'py>,
     threads: &Handle,
@@ -21,11 +22,11 @@ pub(crate) fn awaitable<'py, T: Send + 'static>(
     let (event_loop, waiting) = (event_loop.unbind(), future.clone().unbind());
     let task = threads.spawn(async move {
         let result = work.await;
-        // Where the interpreter ends there is nobody to tell.
+        // When the interpreter ends there is no Python to tell.
         Python::try_attach(|py| {
             let result = result.and_then(|value| convert(py, value));
             let done = Completion { future: waiting, result: Some(result).into() };
-            // A loop that was closed meanwhile has nobody who waits.
+            // An error means that the loop was closed meanwhile, so nobody waits.
             let _ = event_loop.call_method1(py, "call_soon_threadsafe", (done,));
         });
     });
@@ -57,7 +58,7 @@ impl Completion {
     }
 }
 
-/// Called when the future is done: if by being cancelled, nobody waits for the work any more.
+/// Called when the future is done: if it was cancelled, nobody waits for the work any more.
 #[pyclass(frozen)]
 struct Abort {
     task: AbortHandle,

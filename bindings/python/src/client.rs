@@ -31,7 +31,7 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 /// See `confonnx.client.Client`. Each method with `_async` gives an `asyncio.Future` of the running loop.
 #[pyclass(frozen, module = "confonnx._confonnx")]
 pub(crate) struct Client {
-    /// `None` once closed.
+    /// `None` once the client is closed.
     inner: Mutex<Option<Arc<confonnx_client::Client>>>,
     threads: Mutex<Threads>,
 }
@@ -70,7 +70,7 @@ async fn metadata(client: Inner, model: Named) -> PyResult<Metadata> {
     Ok(client.metadata(named(&model)).await.map_err(error::client)?.into())
 }
 
-/// A model's key and the key that signs it, looked at before anything is sent.
+/// A model's key and the owner's key, parsed before anything is sent.
 fn keys(key: &str, owner: Option<&str>) -> PyResult<(ModelKey, Option<OwnerKey>)> {
     let key: ModelKey = key.parse().map_err(|err| error::argument("key", err))?;
     let owner = owner.map(OwnerKey::from_pem).transpose();
@@ -200,7 +200,7 @@ impl Client {
         self.start(py, answer(self.open()?, chat), |py, value| value.into_py_any(py))
     }
 
-    /// Asks at once; [`Tokens`] are what is answered.
+    /// Sends the chat at once; the answer comes through [`Tokens`].
     fn stream(this: &Bound<'_, Self>, asked: Asked) -> PyResult<Tokens> {
         let (chat, client) = (asked.chat()?, this.get());
         Ok(Tokens::start(this.clone().unbind(), client.open()?, &*client.runtime()?, chat))
@@ -235,7 +235,7 @@ impl Client {
 
     /// Drops connections and keys once calls that are under way have ended; may be called twice.
     fn close(&self, py: Python<'_>) {
-        // Dropping a client waits for nobody, but takes locks.
+        // To drop a client takes locks, though it waits for nobody: so without the GIL.
         py.detach(|| drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()));
     }
 
@@ -306,7 +306,7 @@ impl Client {
         awaitable(py, self.runtime()?.handle(), work, convert)
     }
 
-    /// That of this process: threads do not survive a fork.
+    /// The runtime of this process: threads do not survive a fork.
     pub(crate) fn runtime(&self) -> PyResult<Arc<Runtime>> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         if threads.process != process::id() {
@@ -319,7 +319,7 @@ impl Client {
 /// The thread that keeps connections alive, and the process it belongs to.
 struct Threads {
     process: u32,
-    /// `None` while it is dropped.
+    /// `None` once it is being dropped.
     runtime: Option<Arc<Runtime>>,
 }
 
@@ -341,15 +341,15 @@ impl Drop for Threads {
         if self.process == process::id() {
             let Some(runtime) = Arc::into_inner(runtime) else { return };
             if Handle::try_current().is_ok() {
-                // A client's thread collects the garbage that this one is part of: it must not wait, for itself perhaps.
+                // The last reference goes on the runtime's own thread, which must not wait for itself.
                 return runtime.shutdown_background();
             }
-            // Without the GIL, which whoever drops a client holds: its thread may need it to end a call. And not for ever:
-            // a name may be being looked up.
+            // To wait for the runtime the GIL is released, since the runtime's thread may need it to end a call. The
+            // wait is bounded, for a name may be being looked up.
             let wait = || runtime.shutdown_timeout(SHUTDOWN);
             Python::try_attach(|py| py.detach(wait));
         } else {
-            // In a fork there is no thread, and what it watched is still the parent's.
+            // After a fork this process has no such thread, and the sockets that the thread watched are the parent's.
             std::mem::forget(runtime);
         }
     }

@@ -58,9 +58,9 @@ pub(crate) fn client(error: ClientError) -> PyErr {
         | ClientError::Inputs(_)
         | ClientError::NotEncrypted { .. }
         | ClientError::Model(ModelRefused::Unnamed { .. }) => PyValueError::new_err(message),
-        // The only one that an option names.
+        // `ca_file` is the only option that names a file to the client.
         ClientError::File { .. } => argument("ca_file", message),
-        // As the server itself would say it.
+        // The error that the server itself would answer.
         ClientError::RequestTooLarge { .. } => refused(message, 413, Some("request-too-large".into()), None),
         ClientError::Token { source } => match source.downcast::<PyErr>() {
             Ok(raised) => *raised,
@@ -84,17 +84,17 @@ pub(crate) fn client(error: ClientError) -> PyErr {
     }
 }
 
-/// What is wrong with the argument `name`.
+/// The exception for a wrong argument `name`.
 pub(crate) fn argument(name: &str, error: impl Display) -> PyErr {
     PyValueError::new_err(format!("{name}: {error}"))
 }
 
-/// A call after `close`.
+/// The exception for a call after `close`.
 pub(crate) fn closed() -> PyErr {
     PyValueError::new_err("the client is closed: make another one")
 }
 
-/// What is wrong with the expectation `name`.
+/// The exception for a wrong expectation `name`.
 pub(crate) fn expectation(name: &str, error: impl Display) -> PyErr {
     PolicyError::new_err(format!("{name}: {error}"))
 }
@@ -137,7 +137,7 @@ pub(crate) fn hash(path: &str, error: HashError) -> PyErr {
     }
 }
 
-/// Python's own class for it, such as `FileNotFoundError`, with the path in its message.
+/// Python's own exception for an I/O error, such as `FileNotFoundError`, with the path in its message.
 pub(crate) fn file(path: &str, error: io::Error) -> PyErr {
     io::Error::new(error.kind(), format!("cannot read {path}: {error}")).into()
 }

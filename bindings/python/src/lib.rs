@@ -1,7 +1,7 @@
 //! The extension module `confonnx._confonnx`: `confonnx-client` as Python sees it, with no logic of its own.
 //!
-//! Tensors cross with name, type, shape and bytes; `confonnx._tensor` on the other side makes NumPy arrays of them. The GIL
-//! is released around network, cryptography and files.
+//! Tensors cross with name, type, shape and bytes; Python's `confonnx._tensor` makes NumPy arrays of them. The GIL is
+//! released around network, cryptography and files.
 
 mod awaitable;
 mod client;

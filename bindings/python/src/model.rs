@@ -24,7 +24,7 @@ pub(crate) enum PyDim {
 pub(crate) struct Value {
     #[pyo3(get)]
     name: String,
-    /// NumPy's name.
+    /// NumPy's name of the type.
     #[pyo3(get, name = "type")]
     dtype: &'static str,
     #[pyo3(get)]
@@ -52,7 +52,7 @@ pub(crate) fn model_hash(py: Python<'_>, path: &str) -> PyResult<String> {
     Ok(confonnx_client::Digest(hash).to_string())
 }
 
-/// Writes `model` to `out` with the statement that its rows are independent, or without it; the hash of what it wrote.
+/// Writes `model` to `out` with the statement that its rows are independent, or without it, and gives the new hash.
 #[pyfunction]
 pub(crate) fn annotate(
     py: Python<'_>,
@@ -70,20 +70,20 @@ pub(crate) fn annotate(
     model_hash(py, out)
 }
 
-/// A fresh key for encrypted models, as text.
+/// A new key for encrypted models, as text.
 #[pyfunction]
 pub(crate) fn generate_model_key() -> PyResult<String> {
     let key = ModelKey::generate().ok_or_else(|| std::io::Error::other("no random bytes from the system"))?;
     Ok(key.expose().to_string())
 }
 
-/// The public half of a key.
+/// The public half of a key for encrypted models.
 #[pyfunction]
 pub(crate) fn model_key_recipient(key: &str) -> PyResult<String> {
     key.parse::<ModelKey>().map(|key| key.recipient()).map_err(error::model_key)
 }
 
-/// The hashes of the model and of its encrypted form.
+/// Encrypts a model; gives the hashes of the model and of its encrypted form.
 #[pyfunction]
 pub(crate) fn encrypt_model(py: Python<'_>, model: &str, out: &str, key: &str) -> PyResult<Encrypted> {
     let key: ModelKey = key.parse().map_err(error::model_key)?;
@@ -93,7 +93,7 @@ pub(crate) fn encrypt_model(py: Python<'_>, model: &str, out: &str, key: &str) -
     Ok(Encrypted { model_hash: hex(digests.plaintext), ciphertext_hash: hex(digests.ciphertext) })
 }
 
-/// Inputs and outputs.
+/// Inputs and outputs of a model file.
 #[pyfunction]
 pub(crate) fn model_info(py: Python<'_>, path: &str) -> PyResult<ModelInfo> {
     let content = py.detach(|| fs::read(path)).map_err(|err| error::file(path, err))?;

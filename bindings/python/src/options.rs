@@ -1,4 +1,4 @@
-//! What a client is told: the attributes of `confonnx.client.Options`.
+//! A client's options: the attributes of `confonnx._options.Options`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The policy and the options that the client takes.
+    /// The policy and the options for `confonnx-client`.
     pub(crate) fn parse(self) -> PyResult<(Policy, confonnx_client::Options)> {
         let policy = self.policy()?;
         let mut options = confonnx_client::Options::default();
@@ -77,7 +77,7 @@ impl Options {
         Ok((policy, options))
     }
 
-    /// The policy file or preset, narrowed to what is given beside it.
+    /// The policy file or preset, narrowed to the expectations that are given beside it.
     fn policy(&self) -> PyResult<Policy> {
         let wrong = |err| error::expectation("policy", err);
         let source = self.policy.as_ref().map(|source| load_policy(&source.to_string_lossy()));
@@ -102,7 +102,7 @@ fn named(option: GivenOption) -> &'static str {
     }
 }
 
-/// A bearer token, or what gives one for each call.
+/// A bearer token, or a function that gives one for each call.
 #[derive(FromPyObject)]
 enum AuthKey {
     #[pyo3(transparent, annotation = "str")]
@@ -113,7 +113,7 @@ enum AuthKey {
 
 fn token_source(source: Py<PyAny>) -> TokenSource {
     TokenSource::new(move || {
-        // Its exception reaches the caller as it is.
+        // The function's exception reaches the caller as it is.
         let token = Python::attach(|py| source.call0(py)?.extract::<String>(py))?;
         Ok(token.into())
     })
@@ -121,10 +121,10 @@ fn token_source(source: Py<PyAny>) -> TokenSource {
 
 fn progress(told: Py<PyAny>) -> Progress {
     Progress::new(move |transfer| {
-        // Where the interpreter ends there is nobody to tell.
+        // When the interpreter ends there is no Python to tell.
         Python::try_attach(|py| {
             if let Err(err) = told.call1(py, (transfer.sending, transfer.done, transfer.total)) {
-                // The transfer goes on: how it looks is no reason to give it up.
+                // The transfer goes on: an exception of the function that shows it is no reason to give it up.
                 err.write_unraisable(py, Some(told.bind(py)));
             }
         });

@@ -32,7 +32,7 @@ pub(crate) struct Returned {
 }
 
 impl PyTensor {
-    /// The name, and the tensor checked.
+    /// The tensor's name, and the tensor after checks.
     pub(crate) fn parse(&self) -> PyResult<(String, Tensor<'_>)> {
         let Self { name, datatype: dtype, shape, data } = self;
         let invalid = |error: &dyn std::fmt::Display| PyValueError::new_err(format!("\"{name}\": {error}"));
@@ -47,7 +47,7 @@ impl PyTensor {
     }
 }
 
-/// Copies a tensor into Python's memory; a `bytearray`, so that the array over it is writable.
+/// Copies a tensor into Python's memory, as a `bytearray`, so that the array over it is writable.
 pub(crate) fn to_python(py: Python<'_>, name: String, tensor: &Tensor<'_>) -> PyResult<Returned> {
     let data = match tensor.dtype() {
         DataType::Bytes => {

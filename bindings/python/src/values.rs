@@ -9,10 +9,10 @@ use crate::error::{self, PyCheck};
 #[pyclass(frozen, get_all, module = "confonnx._confonnx")]
 pub(crate) struct Proof {
     tee: &'static str,
-    /// JSON, as it was hashed.
+    /// The claims as JSON, in the bytes that were hashed.
     claims: String,
     checks: Vec<PyCheck>,
-    /// The checks, for people.
+    /// The checks as a table for people.
     table: String,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Metadata {
     outputs: Vec<Described>,
 }
 
-/// An input or output: -1 where any size will do.
+/// An input or output; in its shape, -1 means any size.
 #[pyclass(frozen, get_all, module = "confonnx._confonnx")]
 #[derive(Clone)]
 pub(crate) struct Described {

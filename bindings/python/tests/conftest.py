@@ -35,13 +35,13 @@ class Server:
     admin: str | None = None
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
+        """Stops the server by SIGTERM; returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
 
 def server_executable() -> Path:
-    """`CONFONNX_SERVER`, or the newest build in the target folder."""
+    """The path of `CONFONNX_SERVER`, or of the newest build in the target folder."""
     if given := os.environ.get("CONFONNX_SERVER"):
         return Path(given)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -103,13 +103,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def server(start_server: Callable[..., Server]) -> Server:
-    """One server for all tests that do not change it."""
+    """One server for all tests that do not change what it serves."""
     return start_server()
 
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """Accepts connections and never answers."""
+    """The URL of a server that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

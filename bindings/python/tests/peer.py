@@ -1,4 +1,4 @@
-"""A client of sealed requests and sessions of its own, from docs/protocol.md and RFC 9180, 9292 and 9458 alone.
+"""A client of sealed requests and resumptions, written from docs/protocol.md and RFC 9180, 9292 and 9458 alone.
 
 Its primitives are those of the package `cryptography`. X25519 only; it verifies no evidence, and is for tests alone.
 """
@@ -110,7 +110,7 @@ class Key:
         raise ValueError("no X25519 key")
 
     def seal(self, aead: int, message: bytes) -> tuple[bytes, Reply, Context]:
-        """A full request, what opens its reply, and its context."""
+        """A full request, the opener of its reply, and its context."""
         header = bytes([self.id]) + b"".join(id.to_bytes(2, "big") for id in (KEM, KDF, aead))
         ephemeral = X25519PrivateKey.generate()
         encapsulated = ephemeral.public_key().public_bytes_raw()

@@ -62,7 +62,7 @@ def test_an_answer_can_be_given_up(client: Client) -> None:
     with client.stream("hello", max_tokens=400, seed=1) as stream:
         first = next(stream)
     assert stream.answer.text.startswith(first) and stream.answer.finish_reason is None
-    # The next one does not wait for it.
+    # The next chat does not wait for the one that was given up.
     assert client.chat("hello", max_tokens=1)
 
 

@@ -234,7 +234,7 @@ def test_a_callable_gives_the_key_for_each_call(start_server: Callable[..., Serv
     with pytest.raises(AuthError):
         guess(client)
     assert guess(client) == digits.labels()[:20].tolist()
-    # What it raises is raised; what it returns has to be a key.
+    # An exception of the function reaches the caller; a result that is no key is a TypeError.
     with pytest.raises(StopIteration):
         guess(client)
     with pytest.raises(TypeError):
@@ -258,7 +258,7 @@ def test_main_reads_and_writes_tensor_protos(server: Server, tmp_path: Path, cap
     printed = capsys.readouterr()
     assert " image: dtype=float32 shape=(1, 1, 28, 28)\n" in printed.err
     assert printed.out == ""
-    # What it wrote it can read.
+    # The command can read the file that it wrote.
     written = str(out / "output_0.pb")
     args = cli._parser().parse_args(["--pb-in", written, "--pb-in-names", "p"])
     assert cli._read_inputs(args)["p"].argmax() == 7
@@ -299,7 +299,7 @@ def test_random_inputs_run(server: Server, tmp_path: Path, capsys: pytest.Captur
     create_test_inputs(["--model", str(digits.MODEL), "--out", str(inputs)])
     capsys.readouterr()
     cli.main(["--url", server.url, "--enclave-allow-debug", "--json-in", str(inputs)])
-    # Without a file to write to, results alone are on stdout.
+    # Without a file to write to, the results alone are on stdout.
     assert list(json.loads(capsys.readouterr().out)) == ["probabilities"]
 
 
@@ -321,5 +321,5 @@ def test_main_verifies_with_the_exit_codes_of_the_command(
     assert exited.value.code == status
     printed = capsys.readouterr()
     assert printed.err.startswith("ERROR: ")
-    # Who is refused by the policy sees all checks, as the command shows them.
+    # A client whose policy refuses sees all checks, as the command shows them.
     assert ("✗ enclave hash" in printed.out) == (status == 4)

@@ -1,4 +1,4 @@
-"""Behind a real nginx that ends TLS and asks for a password, as an ingress does: it sees ciphertext only."""
+"""Clients behind a real nginx that ends TLS and asks for a password, as an ingress does: it sees ciphertext only."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def ingress(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         }}
         """
     )
-    # nginx as root would switch to another user, who may not write here.
+    # As root nginx would switch to another user, who may not write here.
     owner = ["-g", "user root;"] if os.getuid() == 0 else []
     process = subprocess.Popen([nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), *owner], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 10
@@ -94,11 +94,11 @@ def ingress(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def run(ingress: Ingress, script: str, trusted: bool = True) -> subprocess.CompletedProcess[str]:
-    """A process of its own: root certificates are read from the environment."""
+    """Runs `code` in a process of its own, since root certificates are read from its environment."""
     environment = {**os.environ, "URL": ingress.url}
     if trusted:
         environment["SSL_CERT_FILE"] = str(ingress.certificate)
-    # Otherwise the machine's own roots, which do not have this certificate.
+    # Without the variable the client has the machine's own roots, which do not vouch for this certificate.
     return subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, cwd=digits.HERE
     )

@@ -33,7 +33,7 @@ def test_a_large_input_is_in_memory_once(start_server: Callable[..., Server], ch
     before = peak(server)
     large = np.full(INPUT // 4, 0.5, np.float32)
     assert client.predict({"x": large})["y"] == [0.5]
-    # The message and its padding (Padmé: at most 3 % here); a second copy would be 100 % more.
+    # The server holds the message and its padding (Padmé: at most 3 % here); a second copy would be 100 % more.
     assert peak(server) - before < 1.25 * INPUT
 
 

@@ -1,4 +1,4 @@
-"""A server's models listed, loaded and unloaded; what a `repr` says was verified."""
+"""A server's models are listed, loaded and unloaded; the `repr` of a client says what was verified."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_repr_says_what_the_current_key_rests_on(managed: tuple[Server, Path
     client = Client(managed[0].url, auth_key=OPERATOR, enclave_allow_debug=True)
     assert "nothing verified yet" in repr(client)
     client.models()
-    # Without `attest`: any call verifies.
+    # Any call verifies the server, so `attest` is not needed.
     assert "proves nothing" in repr(client) and "mlp" in repr(client)
     assert "<table" in client._repr_html_()
     client.unload("mlp")

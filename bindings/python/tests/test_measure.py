@@ -1,4 +1,4 @@
-"""`confonnx measure snp` beside sev-snp-measure, an independent implementation, on the same inputs."""
+"""`confonnx measure snp` gives what sev-snp-measure, an independent implementation, gives for the same inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sevsnpmeasure import guest, vcpu_types
 from sevsnpmeasure.sev_mode import SevMode
 from sevsnpmeasure.vmm_types import VMMType
 
-# As edk2's AmdSev build has them: address, size, type.
+# Sections of memory as in edk2's AmdSev build: address, size, type.
 SECTIONS = [
     (0x800000, 0x9000, 1),
     (0x80A000, 0x3000, 1),

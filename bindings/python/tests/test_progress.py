@@ -1,4 +1,4 @@
-"""How far a large transfer is: told to a function, and shown at a terminal by both commands."""
+"""The progress of a large transfer is told to a function, and shown at a terminal by both commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from confonnx import Client, _confonnx, _progress, _tensor
 
 MODEL = ROOT / "crates/confonnx-engine/tests/data/rows.onnx"
 ROWS = 20_000
-"""Some 2.9 MB."""
+"""So many rows are about 2.9 MB."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_terminal_shows_it_and_nobody_else(rows: Server, inputs: Path, program
         environment = {**os.environ, "TERM": "xterm"}
         out = tmp_path / "out"
         with out.open("wb") as stdout:
-            # The answer goes to a file, so nobody has to read it meanwhile.
+            # The answer goes to a file, so that nobody has to read it while the terminal is read.
             with subprocess.Popen([*command, *flags], stdout=stdout, stderr=theirs, env=environment) as process:
                 os.close(theirs)
                 shown = b""
@@ -106,7 +106,7 @@ def test_a_terminal_shows_it_and_nobody_else(rows: Server, inputs: Path, program
                     while more := os.read(ours, 65536):
                         shown += more
                 except OSError:
-                    pass  # a terminal whose other end is closed
+                    pass  # the terminal's other end is closed
             os.close(ours)
         return out.read_text(), shown.decode(), process.returncode
 
@@ -115,5 +115,5 @@ def test_a_terminal_shows_it_and_nobody_else(rows: Server, inputs: Path, program
     assert list(json.loads(answer)) == ["y"], "the bar is not on standard output"
     assert "sending" in shown and "sent      [========================] 100%" in shown and "MB" in shown
     assert shown.endswith("\r\x1b[K"), "the bar is gone at the end"
-    # Whoever reads a pipe is not told.
+    # A pipe in place of the terminal is shown no progress.
     assert "%" not in run(terminal=False)[1]

@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 60
 
 
 def put(repository: Path, name: str, version: int, model: Path) -> None:
-    """As a whole: written elsewhere, then moved."""
+    """Puts a model there as a whole: written elsewhere, then moved."""
     folder = repository / name / str(version)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(model, folder / ".partial")

@@ -1,4 +1,4 @@
-"""Resumptions: ours against an implementation of the specification in Python, and clients that use them."""
+"""Resumptions of the server against an implementation of the specification in Python, and of clients that use them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_vectors_by_the_specification_alone(path: Path) -> None:
 
 
 def post(server: Server, sealed: bytes, media: tuple[str, str]) -> bytes | str:
-    """The sealed reply, or the problem's code."""
+    """The server's answer to a sealed message: the sealed reply, or the problem's code."""
     url = server.url + "/.well-known/ohttp-gateway"
     sent = urllib.request.Request(url, sealed, {"content-type": media[0]})
     try:
@@ -91,7 +91,7 @@ def test_a_peer_resumes_a_session_of_a_real_server(server: Server, aead: int) ->
 
 
 def resumed(server: Server) -> int:
-    """How many requests the server answered in sessions."""
+    """How many requests the server answered by resumptions."""
     assert server.admin
     with urllib.request.urlopen(server.admin + "/metrics") as page:
         lines = page.read().decode().splitlines()
@@ -151,7 +151,7 @@ def test_a_relay_gets_the_sealed_requests(server: Server) -> None:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay) as relay:
         threading.Thread(target=relay.serve_forever, daemon=True).start()
-        # The server is asked by the relay alone.
+        # This client reaches the server through the relay alone.
         relayed = Client("http://models.invalid", enclave_allow_debug=True, relay=f"http://127.0.0.1:{relay.server_port}/relay")
         assert relayed.predict({"image": image})["probabilities"].shape == (1, 10)
         relay.shutdown()

@@ -1,4 +1,4 @@
-"""What people type first: names, context managers, lists and numbers, wrong arguments."""
+"""What people type first at a Python prompt: names, context managers, lists and numbers, wrong arguments."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_cancelling_gives_the_request_up() -> None:
                 call.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await call
-                # What was sent, and then the end of the connection.
+                # The server reads what was sent, and then the end of the connection.
                 while await loop.sock_recv(connection, 65536):
                     pass
 
@@ -244,7 +244,7 @@ def test_the_asynchronous_client_does_the_same(server: Server) -> None:
 
 @pytest.mark.e2e
 def test_clients_may_go_while_their_last_answers_come(server: Server) -> None:
-    """Whoever drops a client holds the GIL, which the client's thread needs to hand an answer over."""
+    """A thread that drops a client holds the GIL, which the client's thread needs to hand an answer over."""
     code = """
 import asyncio, sys, numpy as np
 from confonnx import AsyncClient

@@ -1,4 +1,4 @@
-"""The vectors of X-Wing once more, by the ML-KEM of `cryptography`, which had no part in making them."""
+"""The vectors of X-Wing checked by the ML-KEM of `cryptography`, which had no part in making them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bytes_of(message: dict[str, str], name: str) -> bytes:
 def check_opening(
     server: dict[str, str], aead: int, ephemeral: bytes, request: dict[str, str]
 ) -> tuple[peer.Context, bytes]:
-    """The request is the one that follows from these inputs; its context, and its encapsulated key."""
+    """Checks that the request follows from these inputs; returns its HPKE context and its encapsulated key."""
     prk = peer.extract(b"confonnx keys v1", bytes_of(server, "epoch_secret"))
     ikm = peer.expand(prk, b"kem" + KEM.to_bytes(2, "big") + bytes_of(server, "binding"), 32)
     name = b"DeriveKeyPair"
@@ -44,7 +44,7 @@ def check_opening(
 
     sealed = bytes_of(request, "sealed")
     header, ct_m, ct_x, ciphertext = sealed[:7], sealed[7:1095], sealed[1095:1127], sealed[1127:]
-    # ML-KEM's decapsulation encrypts again: it gives this secret for the one ciphertext of that message alone.
+    # ML-KEM's decapsulation encrypts again, so it gives this secret for the ciphertext of that message alone.
     ss_m = ml_kem.decapsulate(ct_m)
     assert ss_m == hashlib.sha3_512(ephemeral[:32] + hashlib.sha3_256(public).digest()).digest()[:32]
     assert ct_x == X25519PrivateKey.from_private_bytes(ephemeral[32:]).public_key().public_bytes_raw()

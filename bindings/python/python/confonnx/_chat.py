@@ -11,12 +11,12 @@ from confonnx import _confonnx, _options
 
 Messages = str | Sequence[Mapping[str, str]]
 OURS = ("messages", "model", "stream", "stream_options", "n")
-"""Parameters of the API that are said otherwise here, or not at all."""
+"""Parameters of the API that have arguments of their own here, or are not to be had here."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the extension takes."""
+    """A chat as the extension module takes it."""
 
     model: str | None
     messages: list[tuple[str, str]]
@@ -29,7 +29,7 @@ class ChatAnswer:
 
     text: str
     finish_reason: str | None
-    """`stop`, or `length` when it would have gone on."""
+    """`stop`, or `length` when a limit cut the answer short."""
     prompt_tokens: int | None
     """Tokens of all messages, as the model's template writes them."""
     completion_tokens: int | None
@@ -40,7 +40,7 @@ class ChatAnswer:
 
 
 def asked(messages: Messages, system: str | None, model: str | None, parameters: Mapping[str, Any]) -> Asked:
-    """Raises `TypeError` or `ValueError` that names the argument."""
+    """The chat of these arguments; raises `TypeError` or `ValueError` that names the argument that is wrong."""
     said = [("system", system)] if _options.text("system", system) is not None else []
     if isinstance(messages, str):
         said.append(("user", messages))
@@ -74,7 +74,7 @@ def _message(number: int, message: object) -> tuple[str, str]:
 
 
 def answered(answer: _confonnx.ChatAnswer) -> ChatAnswer:
-    """The same, as a class of Python's."""
+    """The extension module's answer as a class of Python's."""
     return ChatAnswer(answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens)
 
 
@@ -84,7 +84,7 @@ class _Tokens:
 
     @property
     def answer(self) -> ChatAnswer:
-        """What was said so far; whole once the loop has ended by itself."""
+        """What was said so far; the whole answer once the loop has ended by itself."""
         return answered(self._tokens.answer())
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class ChatStream(_Tokens):
         return token
 
     def close(self) -> None:
-        """Gives the rest up: the model stops."""
+        """Gives the rest of the answer up: the model stops."""
         self._tokens.close()
 
     def __enter__(self) -> ChatStream:

@@ -1,4 +1,4 @@
-"""What a client is told, checked argument by argument."""
+"""A client's arguments, checked one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Hashes = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Called:
-    """A model, as far as it is named."""
+    """A model by its name and version, as far as they are given."""
 
     name: str | None
     version: str | None
@@ -46,7 +46,7 @@ class Options:
 
 
 def refuse_unknown(client: type, unknown: Mapping[str, object]) -> None:
-    """Raises the `TypeError` of an argument that there is not, with the one that is likely to be meant."""
+    """Raises the `TypeError` of an unknown argument, with the known one that is likely to be meant."""
     name = next(iter(unknown))
     there = [known for known in inspect.signature(client).parameters if known != "unknown"]
     alike = difflib.get_close_matches(name, there, n=1)
@@ -66,7 +66,7 @@ def options(
     ca_file: str | os.PathLike[str] | None,
     **rest: Any,
 ) -> Options:
-    """Raises `TypeError` or `ValueError` that names the argument."""
+    """The options of these arguments; raises `TypeError` or `ValueError` that names the argument that is wrong."""
     key, basic = _credentials(auth, auth_key)
     for name in ("auth_key_outside", "enclave_allow_debug", "sessions", "chunked"):
         if not isinstance(rest[name], bool):
@@ -99,7 +99,7 @@ def text(name: str, value: object) -> str | None:
 
 
 def name(argument: str, value: object) -> str:
-    """`value`, if it is a `str` with anything in it."""
+    """`value`, if it is a `str` that is not empty."""
     if not isinstance(value, str):
         raise TypeError(f"{argument}: expected str, found {type(value).__name__}")
     if not value:
@@ -108,14 +108,14 @@ def name(argument: str, value: object) -> str:
 
 
 def secret(argument: str, value: object) -> str:
-    """`value`, if it is a `str`; it is never quoted."""
+    """`value`, if it is a `str`; the error never quotes it."""
     if not isinstance(value, str):
         raise TypeError(f"{argument}: expected str, found {type(value).__name__}")
     return value
 
 
 def version(name: str, value: object) -> str | None:
-    """A model's version; numbers will do."""
+    """A model's version as text, from text or a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return text(name, value)
@@ -130,7 +130,7 @@ def _count(name: str, value: object) -> int:
 
 
 def names(name: str, value: object) -> list[str]:
-    """A list of names. A single `str` is a sequence of letters, which nobody means."""
+    """A list of names; a single `str` is refused, since it would be a list of letters."""
     if isinstance(value, str):
         raise TypeError(f"{name}: expected a list of names, found the str {value!r}: write {name}=[{value!r}]")
     try:
@@ -168,7 +168,7 @@ def _several(name: str, value: object, paths: bool = False) -> list[str]:
 def _credentials(
     auth: Mapping[str, str] | None, auth_key: AuthKey | None
 ) -> tuple[AuthKey | None, tuple[str, str] | None]:
-    """Messages never quote what was given."""
+    """The credentials of `auth` and `auth_key`; errors never quote them."""
     basic = None
     if auth is not None and not isinstance(auth, Mapping):
         raise TypeError(f"auth: expected a dict, found {type(auth).__name__}")

@@ -10,7 +10,7 @@ WIDTH = 24
 LARGE = 1 << 20
 PAUSE = 0.05
 CLEAR = "\r\x1b[K"
-"""Back to the beginning of the line, which is erased."""
+"""Returns to the beginning of the terminal's line and erases the line."""
 
 
 class Bar:
@@ -20,7 +20,7 @@ class Bar:
         self._drawn: float | None = None
 
     def __call__(self, sending: bool, done: int, total: int | None) -> None:
-        """Draws it, at most every 50 ms; takes it away once the answer is there."""
+        """Draws the bar, at most every 50 ms; erases it once the answer is there."""
         if total is None or total < LARGE:
             return
         through, now = done >= total, time.monotonic()
@@ -31,7 +31,7 @@ class Bar:
             self._drawn = now
 
     def erase(self) -> None:
-        """Takes it away, if it is there."""
+        """Erases the bar, if it is there."""
         if self._drawn is not None:
             self._drawn = None
             _show(CLEAR)
@@ -43,11 +43,11 @@ def bar() -> Bar | None:
 
 
 def line(sending: bool, done: int, total: int) -> str:
-    """Such as `sending   [=======>            ]  38%  25.6 of 67.2 MB`."""
+    """A bar such as `sending   [=======>            ]  38%  25.6 of 67.2 MB`."""
     done = min(done, total)
     full = done * WIDTH // total
     head = "=" * full + (">" if full < WIDTH else "")
-    # Once it is sent, the model runs.
+    # Once the request is sent, the model runs.
     what = ("sent" if done >= total else "sending") if sending else "receiving"
     return f"{what:9} [{head:{WIDTH}}] {done * 100 // total:3}%  {done / 1e6:.1f} of {total / 1e6:.1f} MB"
 

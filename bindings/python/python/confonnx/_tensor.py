@@ -14,7 +14,7 @@ from confonnx.exceptions import ConfonnxError
 Array = npt.NDArray[Any]
 Data = bytes | bytearray | list[bytes]
 Types = Mapping[str, str]
-"""The data type of each input."""
+"""The data type of each input, by name."""
 
 
 class Tensor(NamedTuple):
@@ -24,7 +24,7 @@ class Tensor(NamedTuple):
     datatype: str
     shape: Sequence[int]
     data: Data
-    """The elements' little-endian bytes in row-major order; for `BYTES` a list with one `bytes` an element."""
+    """The elements' little-endian bytes in row-major order; for `BYTES` a list with a `bytes` for each element."""
 
 
 _NUMPY_NAMES = {
@@ -85,7 +85,7 @@ def tensors(data: object, types: Types | None = None) -> list[Tensor]:
 
 
 def tensor(name: str, value: npt.ArrayLike) -> Tensor:
-    """One array; copies its bytes."""
+    """The array as a tensor; copies its bytes."""
     array = np.asarray(value)
     if array.dtype.kind in "OUST":
         return Tensor(name, "BYTES", array.shape, [_string(name, item) for item in array.ravel().tolist()])
@@ -158,7 +158,7 @@ def array(type_: str, shape: Sequence[int], data: Data) -> Array:
 
 
 def dtype(type_: str) -> np.dtype[Any]:
-    """NumPy's data type; `bfloat16` needs the package `ml_dtypes`."""
+    """NumPy's data type of that name; `bfloat16` needs the package `ml_dtypes`."""
     if type_ != "BF16":
         little: np.dtype[Any] = np.dtype(_NUMPY_NAMES[type_]).newbyteorder("<")
         return little
@@ -173,7 +173,8 @@ def dtype(type_: str) -> np.dtype[Any]:
 
 
 def mending(data: object, types: Types) -> str | None:
-    """The line of code that gives arrays of another floating or integer type the model's, if that is what is wrong."""
+    """The line of code that converts arrays to the model's floating or integer types, if that is what is wrong with
+    `data`."""
     lines = []
     for name, value in named(data, types).items():
         found = getattr(getattr(value, "dtype", None), "name", None)

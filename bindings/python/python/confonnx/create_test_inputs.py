@@ -23,7 +23,7 @@ def create_test_inputs(model_info: ModelInfo) -> dict[str, dict[str, Any]]:
         shape = [dim if isinstance(dim, int) else 1 for dim in info["shape"]]
         inputs[name] = {"type": info["type"], "values": _random(info["type"], shape)}
         if 0 in shape:
-            # Nested lists without elements do not say all dimensions.
+            # Nested lists without elements do not tell all dimensions.
             inputs[name]["shape"] = shape
     return inputs
 
@@ -34,9 +34,9 @@ def _random(type_: str, shape: list[int]) -> Any:
         bits = rng.integers(0, 2, shape)
         return (bits.astype(bool) if type_ == "bool" else np.where(bits, "test", "input")).tolist()
     if "float" in type_:
-        # Sixteenths, so that no float type has to round.
+        # Values are multiples of 1/16, so that no float type has to round.
         return (rng.integers(0, 16, shape) / 16).tolist()
-    # Indices into a table of unknown size, one of two token types: what all of them take.
+    # Integers may be indices into a table of unknown size, or one of two token types; these values suit both.
     return rng.integers(0, 10 if type_ in ("int8", "uint8") else 2, shape, dtype=type_).tolist()
 
 

@@ -17,9 +17,9 @@ class EncryptedModel:
     """The hashes of a model; a client pins either (`enclave_model_hash`)."""
 
     model_hash: str
-    """Of the model, served once it is unlocked; hex."""
+    """The hash of the model, which is served once it is unlocked; hex."""
     ciphertext_hash: str
-    """Of the encrypted file: what a server can claim before it has the key; hex."""
+    """The hash of the encrypted file, which a server can claim before it has the key; hex."""
 
 
 def generate_key() -> str:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if not os.path.exists(args.key):
             key = generate_key()
-            # For its owner's eyes only, from the start.
+            # The key's file is for its owner's eyes only from the start.
             with open(os.open(args.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(f"# public key: {_confonnx.model_key_recipient(key)}\n{key}\n")
             print(f"key               {args.key} (new: keep it, and keep it secret)")

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
             _predict(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads on; nor may the interpreter try to write the rest as it ends.
+        # Nobody reads stdout any more; the interpreter must not try to write the rest to it when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except (ConfonnxError, OSError, TypeError, ValueError) as error:
@@ -134,7 +134,7 @@ def _describe(title: str, arrays: dict[str, Array]) -> None:
 
 
 def _say(text: str, failed: bool = False) -> None:
-    """Tells what is being done. Results alone go to stdout, so that they can be piped."""
+    """Prints progress or an error to stderr. Results alone go to stdout, so that they can be piped."""
     if failed and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         text = f"{FAIL}{text}{END}"
     print(text, file=sys.stderr)

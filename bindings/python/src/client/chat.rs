@@ -14,7 +14,7 @@ use super::Client;
 use crate::awaitable::awaitable;
 use crate::error;
 
-/// A model's answer.
+/// A model's whole answer.
 #[pyclass(frozen, get_all, module = "confonnx._confonnx")]
 #[derive(Clone, Default)]
 pub(crate) struct ChatAnswer {
@@ -41,7 +41,7 @@ impl From<confonnx_client::ChatAnswer> for ChatAnswer {
 pub(crate) struct Asked {
     model: Option<String>,
     messages: Vec<(String, String)>,
-    /// JSON, an object.
+    /// The parameters, a JSON object.
     parameters: String,
 }
 
@@ -60,7 +60,8 @@ impl Asked {
     }
 }
 
-/// An answer as it comes. The client's thread reads on only as far as it is asked; when this goes, the answer is given up.
+/// An answer as it comes. The client's thread reads only as far as Python asks; when this object goes, the answer is
+/// given up.
 #[pyclass(frozen, module = "confonnx._confonnx")]
 pub(crate) struct Tokens {
     client: Py<Client>,
@@ -92,7 +93,7 @@ impl Tokens {
                 Ok(())
             };
             if let Err(err) = read.await {
-                // Whoever does not listen any more does not care.
+                // It does not matter if nobody listens any more.
                 let _ = sender.send(Err(err)).await;
             }
         });
@@ -119,7 +120,7 @@ impl Tokens {
         awaitable(py, runtime.handle(), next(Arc::clone(&self.coming)), |py, value| value.into_py_any(py))
     }
 
-    /// What was said so far.
+    /// The answer so far.
     fn answer(&self) -> ChatAnswer {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
