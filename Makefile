@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything installs what it needs by itself: Python packages into .venv, ONNX Runtime into .cache.
 
 PORT ?= 8888
-# That of `make demo`: release or debug.
+# The profile of `make demo`: release or debug.
 PROFILE ?= release
 CARGO ?= cargo
 PYTHON ?= python3
@@ -50,11 +50,12 @@ bench-generation: generation-ready ## A language model's speed, sealed and strea
 ci: lint tested fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
 
 .PHONY: tested
-# What both `make test` and CI run.
+# Targets that both `make test` and CI run.
 tested: test-rust test-python test-proxy test-proxy-node conformance-oip test-docs test-conformance
 	@scripts/system-parts --end test deploy
 
-# Not in CI: it fetches 80 MB of weights. What a small encoder can show is in test-rust and test-proxy.
+# CI leaves conformance-embeddings out, since it fetches 80 MB of weights. What a small encoder can show is in test-rust and
+# test-proxy.
 test: tested conformance-embeddings ## Every test: Rust, Python, end to end, the documents' commands
 
 .PHONY: system
@@ -89,7 +90,7 @@ test-proxy: need-cargo ## The proxy: clients of others, as published, through it
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_kserve.py
 
 .PHONY: test-proxy-node conformance-embeddings conformance-oip conformance-chat
-# Apart from the other clients: their packages take 440 MB.
+# This target is apart from the other clients', because its packages take 440 MB.
 conformance-chat: need-cargo ## litellm's and LangChain's chats, through the proxy to a real server
 	@VENV=.cache/chat-clients scripts/venv chat-clients
 	@scripts/fetch-onnxruntime
@@ -173,7 +174,7 @@ check-features-fewer: need-cargo
 
 .PHONY: test-chart test-deploy chart-ready demo-chart
 ci: test-deploy test-dist
-# Those that need our programs, nginx and podman.
+# Tests that need our programs, nginx and podman.
 DEPLOYED := test_commands.py test_ingress.py test_pods.py test_models.py test_demonstration.py test_kserve_pod.py
 
 chart-ready:
@@ -321,7 +322,7 @@ DIST ?= $(TARGET)/dist
 dist: dist-build ## A release in target/dist: programs, images, bill of materials, provenance, manifest (KEY=P-256.pem signs it)
 	@$(MAKE) --no-print-directory dist-files
 
-# Apart, so that no key is there while others' code is built.
+# The build is apart from the signing, so that no key is there while others' code is built.
 dist-build: image vm wheel
 	@scripts/venv dist
 	deploy/image/build-binary confonnx-cli release $(TARGET)/image/out/release/confonnx

@@ -1,4 +1,4 @@
-"""Operators and shapes against a live server, with other callers beside them.
+"""Makes requests with random operators and shapes to a live server that other callers use meanwhile.
 
     fuzz.py [--seconds N] [--seed N] [FLAG…]
 
@@ -123,7 +123,7 @@ def tensor(chosen: random.Random, numbers: np.random.Generator, kind: int, rank:
 
 
 def innocent() -> tuple[bytes, list[tuple[np.ndarray, np.ndarray]]]:
-    """A model of the other callers, with what they ask and what bare ONNX Runtime answers."""
+    """The other callers' model, with their requests and bare ONNX Runtime's answers."""
     numbers = np.random.default_rng(5)
     weights = helper.make_tensor("w", T.FLOAT, [16, 8], numbers.standard_normal(128).astype(np.float32))
     nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Softmax", ["m"], ["y"])]
@@ -136,11 +136,11 @@ def innocent() -> tuple[bytes, list[tuple[np.ndarray, np.ndarray]]]:
 
 
 class Fault(Exception):
-    """What must not happen."""
+    """What no request may do: end the server, change or fail another caller's answer, take longer than its deadline."""
 
 
 def caller(live: Live, pairs: list, stop: threading.Event, faults: list[str]) -> None:
-    """Asks for the same things again and again."""
+    """Makes the same requests again and again."""
     with live.client(timeout=DEADLINE + MARGIN) as client:
         asked = 0
         while not stop.is_set() and live.alive():
@@ -164,7 +164,7 @@ def round_of(seed: int, until: float, flags: list[str], counts: dict[str, int]) 
             if made is not None and trial.loads(made):
                 models[f"m{len(models)}"] = made
     held, pairs = innocent()
-    # Known by name, should the server end.
+    # If the server ends, the models at fault are known by name.
     with Live({**models, "innocent": held}, "--num-sessions", "1", "--inference-timeout", str(DEADLINE), *flags) as live:
         stop, faults = threading.Event(), []
         others = [threading.Thread(target=caller, args=(live, pairs, stop, faults)) for _ in range(2)]

@@ -44,12 +44,12 @@ CHATS = [form.format(subject) for subject in SUBJECTS for form in ASKED]
 
 
 class Bare:
-    """ONNX Runtime, and a loop."""
+    """Bare ONNX Runtime in a loop of this program's."""
 
     def __init__(self, folder: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
-        # As the server's.
+        # The server sets the same.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
         self.outputs = [output.name for output in self.session.get_outputs()]
@@ -64,7 +64,7 @@ class Bare:
         return self.tokenizer.encode(said, add_special_tokens=False).ids
 
     def answer(self, tokens: list[int], most: int) -> tuple[list[int], list[list[float]]]:
-        """Greedy tokens, and for each the logarithms of the most likely ones."""
+        """Tokens drawn greedily, and for each the logarithms of the most likely ones."""
         cache = {name: np.zeros((1, shape[1], 0, shape[3]), np.float32) for name, shape in self.past.items()}
         feed, total, answer, told = tokens, len(tokens), [], []
         while len(answer) < most:
@@ -86,7 +86,7 @@ class Bare:
 
 
 class Genai:
-    """onnxruntime-genai, in this process, with the same file but for the input that it does not know."""
+    """onnxruntime-genai in this process, with the same file but for the one input that it does not know."""
 
     def __init__(self, folder: Path, scratch: Path, longest: int = 2048) -> None:
         model = onnx.load(folder / "model.onnx")
@@ -137,7 +137,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(folder: Path, programs: Path, scratch: Path) -> Iterator[str]:
-    """A server with the model, and a proxy before it; the proxy's address."""
+    """Starts a server with the model and a proxy before it; yields the proxy's address."""
     port = free_port()
     log = scratch / "log"
     command: list[str | Path] = [programs / "confonnx-server", "--model-path", folder / "model.onnx", "--model-name", "chat"]

@@ -1,4 +1,4 @@
-"""A server with models of one's own, and bare ONNX Runtime beside it."""
+"""A server with models of the caller's, and bare ONNX Runtime beside it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ THREADS = 2
 
 
 def executable() -> Path:
-    """`CONFONNX_SERVER`, or what `make` builds."""
+    """The path in `CONFONNX_SERVER`, or of what `make` builds."""
     if given := os.environ.get("CONFONNX_SERVER"):
         return Path(given)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "confonnx-server"
 
 
 def bare(model: bytes) -> onnxruntime.InferenceSession:
-    """A session as the server has them."""
+    """A session with the server's options."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
     options.log_severity_level = 4
@@ -89,7 +89,7 @@ class Live:
             "--onnxruntime-library", str(next((ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*"))), *flags,
         ]  # fmt: skip
         with self.log.open("wb") as out:
-            # Settings of its own alone.
+            # The server's settings are those given here and no others.
             environment = {name: text for name, text in os.environ.items() if not name.startswith("CONFONNX_")}
             self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, env=environment)
         while self.alive():

@@ -28,7 +28,7 @@ IN_A_SERVER = 150
 
 @dataclass
 class Case:
-    """A model, an input, and what bare ONNX Runtime answers."""
+    """A model, an input, and bare ONNX Runtime's answer."""
 
     name: str
     model: bytes
@@ -37,7 +37,7 @@ class Case:
 
 
 def is_close(found: object, expected: object, case: object) -> bool:
-    """As the published runner compares, near enough to leave out what bare ONNX Runtime gets wrong."""
+    """Compares as the published runner does, near enough to leave out what bare ONNX Runtime gets wrong."""
     if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
         return False
     if found.dtype != expected.dtype or found.shape != expected.shape:
@@ -48,7 +48,7 @@ def is_close(found: object, expected: object, case: object) -> bool:
 
 
 def data(case: object) -> tuple[bytes, list, list]:
-    """The model and its first set of inputs and outputs."""
+    """The case's model, and its first set of inputs and outputs."""
     if case.model is not None:
         inputs, outputs = case.data_sets[0]
         return case.model.SerializeToString(), list(inputs), list(outputs)
@@ -63,7 +63,7 @@ def data(case: object) -> tuple[bytes, list, list]:
 
 
 def passes_bare(case: object) -> Case | str:
-    """The case, or why it is counted apart."""
+    """The case, or the reason why it is counted apart."""
     try:
         model, inputs, expected = data(case)
         session = bare(model)
@@ -71,7 +71,7 @@ def passes_bare(case: object) -> Case | str:
         feeds = dict(zip(names, inputs))
         if not all(isinstance(value, np.ndarray) for value in inputs):
             return "not tensors"
-        # Aligned as every buffer of ONNX Runtime's own.
+        # Inputs are aligned as ONNX Runtime aligns buffers of its own.
         feeds = {name: aligned(value) for name, value in feeds.items()}
         found = session.run(None, feeds)
     except Exception:
@@ -101,7 +101,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 def serve(cases: list[Case], counts: Counter[str]) -> list[str]:
-    """What went wrong with `cases`, in a server of their own."""
+    """What went wrong with `cases`, which get a server of their own."""
     wrong = []
     models = {f"c{index}": case.model for index, case in enumerate(cases)}
     with Live(models, "--num-sessions", "1") as live, live.client(timeout=60) as client:

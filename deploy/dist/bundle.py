@@ -18,7 +18,7 @@ ECDSA = ec.ECDSA(hashes.SHA256())
 
 
 class BundleError(Exception):
-    """What is wrong with a signature."""
+    """A signature that is wrong, and why."""
 
 
 def private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:

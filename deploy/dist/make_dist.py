@@ -131,7 +131,7 @@ def main() -> None:
     digests[SBOM] = sha256(folder / SBOM)
     statement = provenance(digests, environment, given.builder)
     key = bundle.private_key(given.key.read_bytes()) if given.key else None
-    # Signed, it is in a bundle of its own; else it lies there as it is.
+    # Provenance that is signed is in a bundle of its own; else it lies there as it is.
     text = json.dumps(statement, sort_keys=True).encode()
     written(folder / PROVENANCE, bundle.sign_statement(key, text) if key else statement)
     digests[PROVENANCE] = sha256(folder / PROVENANCE)

@@ -19,7 +19,7 @@ SYSTEM = ("libc6", "libc-bin", "libstdc++6", "libgcc-s1", "ca-certificates")
 
 
 def lock() -> dict[tuple[str, str], tuple[str | None, list[str]]]:
-    """Name and version of each crate of Cargo.lock: its SHA-256, unless it is ours, and the names of those that it needs."""
+    """Every crate of Cargo.lock by name and version: its SHA-256, unless it is ours, and the names of those that it needs."""
     found = {}
     for block in (ROOT / "Cargo.lock").read_text().split("[[package]]\n")[1:]:
         values = dict(re.findall(r'^(name|version|checksum) = "(.+)"$', block, re.M))
@@ -115,7 +115,7 @@ def make(version: str, programs: dict[str, tuple[str, list[str], str]], wheels: 
             *({"ref": ref, "dependsOn": sorted(needs.get(ref, set()))} for ref in sorted(components)),
         ],
     }
-    # The same for the same content, and no time: who builds again gets the same bytes.
+    # Its serial number is made of the content and it has no time: whoever builds again gets the same bytes.
     bom["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, repr(listed))}"
     return bom
 

@@ -85,7 +85,7 @@ def test_a_release_verifies_and_is_the_same_again(release: Release, tmp_path: Pa
     assert code == 0 and output.count("✓") == 6, output
     code, _ = run("make_dist.py", tmp_path / "again", *release.arguments)
     assert code == 0
-    # All but the signatures, which have randomness in them.
+    # All files but the signatures are the same again; signatures have randomness in them.
     assert (tmp_path / "again" / SBOM).read_bytes() == (release.folder / SBOM).read_bytes()
     statement = json.loads((tmp_path / "again" / PROVENANCE).read_text())
     envelope = json.loads((release.folder / PROVENANCE).read_text())["dsseEnvelope"]
@@ -137,7 +137,7 @@ def test_the_bill_of_materials_is_valid_and_has_what_is_linked(release: Release)
     needs = {entry["ref"]: entry["dependsOn"] for entry in bom["dependencies"]}
     assert set(needs) == {*components, "confonnx"}
     assert all(ref in components for refs in needs.values() for ref in refs)
-    # Whatever docs/tcb.txt has is reached from the server, and what is beside it in its image.
+    # Everything in docs/tcb.txt is reached from the server, and so is everything beside it in its image.
     reached, new = set(), {"file:confonnx-server"}
     while new:
         reached |= new
@@ -148,7 +148,7 @@ def test_the_bill_of_materials_is_valid_and_has_what_is_linked(release: Release)
     built = {f"crate:{name}@{version}" for name, version in sbom.crates("confonnx-server", ["--no-default-features"])}
     assert built <= reached and len(built & trusted) > 200
     assert {"onnxruntime", "deb:libc6", "deb:ca-certificates"} <= reached
-    # Registries' crates have digests, and everything has a licence.
+    # Crates from registries have digests, and every component has a licence.
     crates = [entry for ref, entry in components.items() if ref.startswith("crate:")]
     assert all(entry.get("hashes") or entry["name"].startswith("confonnx") for entry in crates)
     assert all(entry.get("licenses") for entry in crates)
@@ -164,7 +164,7 @@ def flip(file: Path) -> None:
 
 
 def resign(release: Release, folder: Path) -> None:
-    """As whoever has the key would, so that a later link has to hold."""
+    """Makes the manifest and its signature anew, as somebody with the key could, so that a later link has to hold."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(MANIFEST))
     manifest = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
     (folder / MANIFEST).write_text(manifest)
@@ -173,7 +173,7 @@ def resign(release: Release, folder: Path) -> None:
 
 
 def restated(release: Release, folder: Path) -> None:
-    """Signs provenance of what is there now."""
+    """Signs provenance of the files that are there now."""
     statement = json.loads(base64.b64decode(json.loads((folder / PROVENANCE).read_text())["dsseEnvelope"]["payload"]))
     for subject in statement["subject"]:
         subject["digest"]["sha256"] = sha256(folder / subject["name"])
@@ -262,7 +262,7 @@ def test_a_live_server_runs_the_release(release: Release, server: str, tmp_path:
     more: list[Any] = ["--url", server, "--enclave-allow-debug"]
     code, output = release.verify(release.folder, *more)
     assert code == 0 and output.count("✓") > 6 and "INSECURE: accepted" in output, output
-    # Another release, as well signed as this one, is not what runs.
+    # The live server does not run another release, though that is signed as well.
     folder = tmp_path / "dist"
     shutil.copytree(release.folder, folder)
     infos = json.loads((folder / "enclave_info.json").read_text())

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "vm" / "run-tee"
 
 
 def run(folder: Path, tee: str, **settings: str) -> tuple[subprocess.CompletedProcess[str], list[str], list[str]]:
-    """What it printed, and the words it gave to QEMU and to the command."""
+    """What the script printed, and the words that it gave to QEMU and to the command."""
     for name in ("qemu", "confonnx"):
         script = folder / name
         script.write_text(f'#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done > {folder}/{name}.words\n')
@@ -37,7 +37,7 @@ def test_snp_starts_what_it_predicts(tmp_path: Path) -> None:
     assert predicted["--vcpus"] == started["-smp"] == "4" and predicted["--vcpu-type"] == started["-cpu"] == "EPYC-Genoa"
     assert predicted["--kernel"] == started["-kernel"] and predicted["--firmware"] == started["-bios"]
     [guest] = [word for word in qemu if word.startswith("sev-snp-guest")]
-    # Without hashes the firmware would start anything; bit 19 of the policy is debugging.
+    # With kernel-hashes the firmware starts nothing but this image; bit 19 of the policy would allow debugging.
     assert "kernel-hashes=on" in guest and not int(guest.split("policy=")[1].split(",")[0], 16) & 1 << 19
 
 

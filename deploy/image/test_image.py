@@ -64,7 +64,7 @@ def running(image: str, *flags: str) -> Iterator[str]:
         yield url
         run(*PODMAN, "stop", "--time", "30", container)
         state = json.loads(run(*PODMAN, "inspect", container))[0]["State"]
-        # Stopped by the signal, not killed.
+        # The server ended by the signal, and was not killed.
         assert state["ExitCode"] == 0, state
     finally:
         subprocess.run([*PODMAN, "rm", "--force", "--time", "1", container], capture_output=True, timeout=60)
@@ -83,7 +83,7 @@ def wait_for(url: str, container: str) -> None:
 
 
 def files(archive: Path) -> dict[str, tarfile.TarInfo]:
-    """What all layers of the image have, by path."""
+    """All files of all layers of the image, by path."""
     found = {}
     with tarfile.open(archive) as whole:
         index = json.load(whole.extractfile("index.json"))  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def test_a_container_starts_predicts_and_stops(image: str) -> None:
         [digit] = answer.values()
         [probabilities] = digit["values"]
         assert probabilities.index(max(probabilities)) == 7
-        # Another program's hash: nothing is sent to it.
+        # With another program's hash nothing is sent to the server.
         wrong = ["--enclave-hash", "0" * 64, "--enclave-model-hash", model_hash, "--enclave-allow-debug"]
         refused = subprocess.run(
             [CONFONNX, "predict", "--url", url, *wrong, "--json-in", SAMPLE], capture_output=True, text=True, timeout=60
@@ -141,7 +141,7 @@ def test_the_release_variant_has_no_stand_in_for_a_tee() -> None:
 
 def test_the_same_model_gives_the_same_archive(tmp_path: Path) -> None:
     first = build(f"localhost/confonnx-test-a-{os.getpid()}", tmp_path / "a")
-    # Another user's umask and locale, another time of the model's file.
+    # The second build has another umask, locale and time zone, and the model's file another time.
     os.utime(MODEL)
     before = os.umask(0o077)
     try:

@@ -19,7 +19,7 @@ Object = dict[str, Any]
 
 
 def merged(*layers: Values) -> Values:
-    """Later layers win, tables are merged: as Helm does with several -f."""
+    """Values of several layers: later ones win, tables are merged, as Helm does with several -f."""
     out: Values = {}
     for layer in layers:
         for key, value in layer.items():
@@ -34,7 +34,7 @@ def preset(name: str) -> Values:
 
 
 def texts(values: Values, name: str = "confonnx") -> dict[str, str]:
-    """What each template becomes, after the values were checked against the schema."""
+    """The text that each template becomes, after the values were checked against the schema."""
     return _render(json.dumps(values), name)
 
 
@@ -46,7 +46,7 @@ def _render(values: str, name: str) -> dict[str, str]:
 
 
 def objects(values: Values, name: str = "confonnx") -> list[Object]:
-    """All objects, NOTES apart."""
+    """All objects that the chart makes, without NOTES."""
     rendered = texts(values, name)
     files = [text for path, text in sorted(rendered.items()) if not path.endswith("NOTES.txt")]
     return [found for text in files for found in yaml.safe_load_all(text) if found]

@@ -12,7 +12,7 @@ from pods import make_volume, podman
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """An image, one of another program, and a volume with the model."""
+    """The names of an image, of one with another program, and of a volume with the model."""
     folder = tmp_path_factory.mktemp("image")
     references = image.build(TARGET / "confonnx-server", onnxruntime(), folder), image.another(folder)
     make_volume(VOLUME, digits.HERE, digits.MODEL.name)
@@ -23,7 +23,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
 
 @pytest.fixture(scope="session")
 def with_model(built: tuple[str, str]) -> Iterator[str]:
-    """The first of them with the example's model in it."""
+    """The first image with the example's model in it."""
     reference = image.with_model(digits.MODEL)
     yield reference
     podman("rmi", "--force", reference, check=False)

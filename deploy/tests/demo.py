@@ -28,7 +28,7 @@ from pods import StatefulSet, make_volume, podman
 from programs import TARGET, digits, onnxruntime
 
 USER, PASSWORD = "user", "secret"
-# What a preset has that only its hardware has; devices of plugins are known to no podman, and left out by it.
+# Values in place of those for which a preset needs its hardware. Devices of plugins are unknown to podman, and left out by it.
 WITHOUT_TEE: Values = {"insecure": True, "tee": "", "extraVolumes": [], "extraVolumeMounts": []}
 
 
@@ -39,10 +39,10 @@ class Release:
     folder: Path
     notes: str
     secured: bool
-    """The ingress has TLS, by an authority of the test, and asks for user and password."""
+    """Whether the ingress has TLS, by an authority of the test, and asks for user and password."""
 
     def commands(self) -> list[list[str]]:
-        """What NOTES says to type, with the addresses that there are here."""
+        """The commands that NOTES says to type, with the addresses of this machine."""
         found = re.findall(r"^    confonnx ((?:verify|predict) .*)$", self.notes, re.M)
         return [[*self.here(shlex.split(line)), *self.credentials()] for line in found]
 
@@ -80,7 +80,7 @@ def release(
 
 
 def secrets(wanted: Object, folder: Path) -> dict[str, dict[str, bytes]]:
-    """What the Ingress asks for and somebody else puts into the namespace: cert-manager, `kubectl create secret`."""
+    """The Secrets that the Ingress names and that others put into the namespace: cert-manager, `kubectl create secret`."""
     made: dict[str, dict[str, bytes]] = {}
     for tls in wanted["spec"].get("tls", []):
         authority, made[tls["secretName"]] = certificates.make(tls["hosts"][0])

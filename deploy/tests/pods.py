@@ -20,7 +20,7 @@ import yaml
 from chart import Object, one
 
 HERE = Path(__file__).resolve().parent
-# Of a machine that has much else to do; nothing is slower for it where all is well.
+# Enough for a machine that has much else to do; where all is well nothing waits so long.
 PATIENCE = 120.0
 
 
@@ -35,14 +35,14 @@ def podman(*arguments: str, check: bool = True, stdin: bytes | None = None) -> s
 def make_volume(name: str, folder: Path, *files: str) -> None:
     podman("volume", "rm", "--force", name, check=False)
     podman("volume", "create", name)
-    # Of the user that the container runs as, as whoever filled it in the same pod would leave it.
+    # Files belong to the user that the container runs as, as if that user had filled the volume.
     owner = ["--owner", "65532", "--group", "65532", "--numeric-owner"]
     packed = subprocess.run(["tar", "-C", str(folder), *owner, "-c", *files], check=True, capture_output=True)
     podman("volume", "import", name, "-", stdin=packed.stdout)
 
 
 def status(url: str, timeout: float = 2) -> int | None:
-    """None: nothing answers."""
+    """The status of a GET; None if nothing answers."""
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             code: int = answer.status
@@ -65,13 +65,13 @@ class StatefulSet:
         self.name: str = self.object["metadata"]["name"]
         self.peers: str = self.object["spec"]["serviceName"]
         self.replicas: int = self.object["spec"]["replicas"]
-        # What selects every pod, ready or not, makes names of addresses.
+        # The Service that selects every pod, ready or not, gives the pods' names addresses.
         headless = one(found, "Service", self.peers)
         assert headless["spec"]["clusterIP"] == "None" and headless["spec"]["publishNotReadyAddresses"]
         self.folder = folder
         self.ending: set[int] = set()
         self.network = f"{self.name}-test"
-        # What a run that was ended left.
+        # Removes what an earlier run left that was ended.
         self.remove()
         podman("network", "create", "--subnet", f"{subnet}.0/24", self.network)
 
@@ -130,7 +130,7 @@ class StatefulSet:
             podman("start", f"{name}-{self._container()['name']}")
 
     def stop(self, ordinal: int) -> None:
-        """As when a pod is deleted: it is no endpoint any more; preStop, the signal, the grace, the end."""
+        """Ends a pod as when it is deleted: it is no endpoint any more; preStop, the signal, the grace, the end."""
         self.ending.add(ordinal)
         container = self._container()
         time.sleep(container["lifecycle"]["preStop"]["sleep"]["seconds"])
@@ -140,7 +140,7 @@ class StatefulSet:
         self.ending.discard(ordinal)
 
     def endpoints(self) -> list[int]:
-        """Where the Service leads to: pods that are ready and not about to end."""
+        """The pods to which the Service leads: those that are ready and not about to end."""
         return [n for n in self.ordinals if n not in self.ending and self.probe(n, "readinessProbe")]
 
     def evictable(self) -> bool:
@@ -151,7 +151,7 @@ class StatefulSet:
         return unavailable < int(spec["maxUnavailable"])
 
     def drain(self, *ordinals: int) -> None:
-        """As `kubectl drain` of the node that these pods are on; each then starts on another.
+        """Drains the node that these pods are on, as `kubectl drain` does; each pod then starts on another.
 
         While a pod is away, the budget lets no second one go.
         """
@@ -165,16 +165,16 @@ class StatefulSet:
             self.start(ordinal)
 
     def kill(self, ordinal: int) -> None:
-        """SIGKILL to the server; the node starts the container again."""
-        # Not by podman, which would take it for an order to stop.
+        """Kills the server by SIGKILL; the node starts the container again."""
+        # The signal is not sent by podman, which would take it for an order to stop.
         os.kill(int(self.inspect(ordinal)["State"]["Pid"]), signal.SIGKILL)
 
     def lose(self, ordinal: int) -> None:
-        """The pod with all that it had, as when its node is gone."""
+        """Removes the pod with all that it had, as when its node is gone."""
         podman("pod", "rm", "--force", "--time", "0", f"{self.name}-{ordinal}")
 
     def probe(self, ordinal: int, kind: str) -> bool:
-        """Asks what the node would."""
+        """Whether the pod answers the probe of that kind, as the node would ask."""
         action = self._container()[kind]["httpGet"]
         return status(f"http://{self.address(ordinal)}:{self.port(action['port'])}{action['path']}") == 200
 
@@ -199,7 +199,7 @@ class StatefulSet:
             time.sleep(0.2)
 
     def roll(self, template: Object) -> None:
-        """A rolling update to another template: from the highest ordinal, each ready before the next."""
+        """Updates the pods to another template: from the highest ordinal, each ready before the next."""
         self.object["spec"]["template"] = template
         for ordinal in reversed(self.ordinals):
             self.stop(ordinal)

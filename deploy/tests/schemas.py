@@ -27,7 +27,7 @@ def definitions() -> dict[str, Any]:
 
 
 def strict(schema: Any) -> Any:
-    """The same, which takes no field that it does not name: the API server's `fieldValidation=Strict`."""
+    """A schema that takes no field it does not name, like the API server's `fieldValidation=Strict`."""
     if isinstance(schema, list):
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):
@@ -41,13 +41,13 @@ def strict(schema: Any) -> Any:
 @cache
 def validator(kind: str) -> jsonschema.Draft202012Validator:
     schema = strict(definitions()[f"{GROUPS[kind]}/{kind}"])
-    # Every object's, and so checked below with Kubernetes' own.
+    # Every object has metadata, which is checked below by Kubernetes' own schema.
     schema["properties"]["metadata"] = {"type": "object"}
     return jsonschema.Draft202012Validator(schema)
 
 
 def validate(found: Object) -> None:
-    """Raises `jsonschema.ValidationError` or Kubernetes' own."""
+    """Raises `jsonschema.ValidationError`, or that of Kubernetes' schemas, if the object is not as its schema says."""
     assert found["apiVersion"] == GROUPS[found["kind"]]
     validator(found["kind"]).validate(found)
     bare = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": found["metadata"]}

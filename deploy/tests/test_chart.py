@@ -1,4 +1,4 @@
-"""The chart says what it should: schema, published Kubernetes schemas, house rules, and no change unseen."""
+"""The chart against its schema, Kubernetes' published schemas and house rules; and no change of it goes unseen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from chart import CHART, DEPLOY, PRESETS, Object, Values, merged, objects, one, preset, texts
 
 GOLDEN = DEPLOY / "tests" / "golden"
-# Oldest that the chart names, and the newest schemas at hand.
+# The oldest version that the chart names, and the newest whose schemas are at hand.
 KUBERNETES = ["1.30", kubernetes_validate.latest_version()]
 
 OLD_2020: Values = {
@@ -115,7 +115,7 @@ def test_every_golden_file_is_of_a_case() -> None:
 def test_helm_finds_nothing_to_warn_of(case: str) -> None:
     report = helm_python.lint(CHART, CASES[case], strict=True)
     assert report["total_charts_linted"] == 1 and not report["errors"]
-    # 1 is a remark: that there is no icon.
+    # Severity 1 is a remark: that there is no icon.
     assert [message for message in report["messages"] if message["severity"] != 1] == []
 
 
@@ -127,7 +127,7 @@ def test_kubernetes_takes_every_field(case: str, version: str) -> None:
             schemas.validate(found)
             continue
         if case == "image" and version == "1.30" and found["kind"] == "StatefulSet":
-            # Image volumes are newer.
+            # Version 1.30 does not know image volumes yet.
             with pytest.raises(kubernetes_validate.ValidationError):
                 kubernetes_validate.validate(found, version, strict=True)
             continue
@@ -210,13 +210,13 @@ def test_house_rules(case: str) -> None:
         assert context["capabilities"] == {"drop": ["ALL"]} and not context.get("privileged")
         assert container["resources"]["requests"] and container["resources"]["limits"]["memory"]
         assert {mount["name"] for mount in container["volumeMounts"]} <= mounts
-    # Secrets are files, and no name twice.
+    # Secrets come as files, and no variable is set twice.
     names = [entry["name"] for entry in server(CASES[case])["env"]]
     assert len(names) == len(set(names)) and not [entry for entry in server(CASES[case])["env"] if "valueFrom" in entry]
-    # Time to leave the balancer, to finish, and to end.
+    # The grace is enough to leave the balancer, to finish requests, and to end.
     drain = server(CASES[case])["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert spec["terminationGracePeriodSeconds"] > drain + int(env(CASES[case])["CONFONNX_SHUTDOWN_GRACE"])
-    # Whatever selects pods selects these.
+    # Every selector of pods selects these pods.
     labels = stateful["spec"]["template"]["metadata"]["labels"].items()
     selectors = [stateful["spec"]["selector"]["matchLabels"]]
     selectors += [x["spec"]["selector"] for x in found if x["kind"] == "Service"]
@@ -312,7 +312,7 @@ def test_every_value_is_in_the_schema_and_documented() -> None:
     def compare(schema: dict[str, Any], values: Values, path: str) -> None:
         if "properties" not in schema:
             return
-        # Names of 2020 that are refused with an explanation, and Helm's own.
+        # The schema also has names of 2020, which are refused with an explanation, and Helm's own.
         known = set(schema["properties"]) - {"appId", "appPwd", "global"}
         assert known == set(values), f"{path}: {known ^ set(values)}"
         for key in known:
@@ -323,7 +323,7 @@ def test_every_value_is_in_the_schema_and_documented() -> None:
 
 
 def test_settings_are_the_servers_own() -> None:
-    """Every variable of any case is one that the server reads."""
+    """Every variable that any case sets is one that the server reads."""
     source = (DEPLOY.parent / "crates/confonnx-server/src/config/settings.rs").read_text()
     known = set(re.findall(r'env = "(CONFONNX_[A-Z_]+)"', source))
     used = {name for case in CASES.values() for name in env(case) if name.startswith("CONFONNX_")}

@@ -1,4 +1,4 @@
-"""The commands and policies that the guides of clouds show are ones that our programs know, wherever they can be run."""
+"""The commands and policies that the guides of clouds show are known to our programs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from confonnx.exceptions import ConfonnxError
 from test_guides import CLOUDS, GUIDES, blocks
 
 PAGES = [*CLOUDS, "kubernetes", "kserve"]
-# Digits of what a reader fills in.
+# How many digits the values have that a reader fills in.
 LENGTHS = {"measurements": 96, "id_keys": 96, "host_data": 64}
 
 
 def commands(name: str) -> list[list[str]]:
-    """Each call of our command, with what it is given."""
+    """Each call of our command, with its arguments."""
     lines = "".join(blocks(name, "sh")).replace("\\\n", " ").splitlines()
     return [line.split() for line in lines if re.match(r"confonnx [a-z]", line)]
 
@@ -28,7 +28,7 @@ def test_every_flag_of_a_guide_is_known(name: str) -> None:
     found = commands(name)
     assert found
     for words in found:
-        # `confonnx measure snp`: what comes before the first flag or file.
+        # The subcommand is what comes before the first flag or file, as in `confonnx measure snp`.
         path = [word for word in words[1:3] if re.fullmatch(r"[a-z][a-z-]*", word)]
         while subprocess.run([TARGET / "confonnx", *path, "--help"], capture_output=True).returncode:
             path.pop()

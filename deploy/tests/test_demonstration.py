@@ -1,4 +1,4 @@
-"""What the guides lead to: a verified answer through the rendered chart, with the output that they show."""
+"""The guides lead to a verified answer through the rendered chart, with the output that they show."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from test_guides import CLOUDS, GUIDES, blocks
 
 
 def is_shown(page: str, output: str) -> None:
-    """The page's text, in which … is anything: a line of its own is any lines."""
+    """Whether the page shows this text; in the page … is anything, and a line of … any lines."""
     shown = [block for block in re.findall(r"```text\n(.*?)```", (GUIDES / page).read_text(), re.S) if "is ready at" in block]
     assert len(shown) == 1
     expected = [".*".join(map(re.escape, line.split("…"))) for line in shown[0].splitlines() if line != "…"]
@@ -27,7 +27,7 @@ def is_shown(page: str, output: str) -> None:
 
 
 def demonstrate(*arguments: str) -> str:
-    """What `make demo-chart` runs."""
+    """Runs what `make demo-chart` runs."""
     done = subprocess.run([sys.executable, demo.__file__, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "probabilities" in done.stdout
@@ -42,13 +42,14 @@ def test_the_demonstration_of_the_guide_shows_it(built: tuple[str, str]) -> None
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_the_pods_of_a_clouds_guide_answer_without_its_tee(cloud: str, with_model: str, tmp_path: Path) -> None:
     shown = [yaml.safe_load(block) for block in blocks(cloud, "yaml") if block.startswith("# my-values.yaml")]
-    # One of the pods is enough to see.
+    # One pod is enough for what the page shows.
     (tmp_path / "my-values.yaml").write_text(yaml.safe_dump(merged(*shown, {"replicas": 1})))
     is_shown(f"{cloud}.md", demonstrate(str(tmp_path / "my-values.yaml"), "--preset", cloud, "--image", with_model))
 
 
 def test_values_of_2020_lead_to_a_verified_answer(built: tuple[str, str], tmp_path: Path) -> None:
-    """Through the Ingress: TLS, user and password, the prefix; then through the HTTPRoute of the same release."""
+    """The answer comes through the Ingress, by TLS, user and password, and prefix; then through the HTTPRoute of the same
+    release."""
     chosen = yaml.safe_load((ROOT / "docs" / "samples" / "chart-2020.yaml").read_text())
     (tmp_path / "input.json").write_text((digits.HERE / "samples" / "digit_7.json").read_text())
 
@@ -62,7 +63,7 @@ def test_values_of_2020_lead_to_a_verified_answer(built: tuple[str, str], tmp_pa
             done = run(words)
             assert done.returncode == 0, done.stdout + done.stderr
         assert "probabilities" in done.stdout
-        # The ingress asks for the password, and is not this server's root.
+        # The ingress asks for the password, and the server answers only under its prefix.
         (tmp_path / "password").write_text("another")
         assert "401" in run(predict).stderr
         (tmp_path / "password").write_text(demo.PASSWORD)

@@ -1,4 +1,5 @@
-"""What the guides for clouds show is what is rendered here: values, files, and that no command of theirs pretends to have been run."""
+"""What the guides for clouds show renders: values and files. Of their commands that cannot be run here, none pretends to have
+been."""
 
 from __future__ import annotations
 
@@ -31,13 +32,13 @@ def test_the_values_of_a_guide_render(name: str) -> None:
         kubernetes_validate.validate(entry, NEWEST, strict=True)
     [server] = one(found, "StatefulSet")["spec"]["template"]["spec"]["containers"]
     assert server["image"] == shown[0]["image"] and "@sha256:" in server["image"]
-    # A preset's own lists are not lost by what a reader adds.
+    # The preset's own settings survive the values that a reader adds.
     assert one(found, "StatefulSet")["spec"]["template"]["spec"]["securityContext"]["seccompProfile"]
 
 
 def test_the_values_of_the_first_page_render() -> None:
     [shown] = [yaml.safe_load(block) for block in blocks("kubernetes", "yaml") if block.startswith("image:")]
-    # What a reader fills in.
+    # Values that a reader fills in.
     shown["image"], shown["model"]["hash"] = "registry.example/confonnx-server@sha256:" + "0" * 64, "0" * 64
     for name in PRESETS:
         found = objects(merged(preset(name), shown))

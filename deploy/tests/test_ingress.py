@@ -1,5 +1,5 @@
-"""What stands before the servers sends nothing to a second server that reached a first, and limits each caller, with servers that a test
-can watch."""
+"""The proxies of the guides send a request that reached a server to no second one, and limit each caller. The servers here are
+ones that a test can watch."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Servers:
     def close(self) -> None:
         self.answer.set()
         for listener in self._sockets:
-            # Wakes who waits for it.
+            # The shutdown wakes the thread that waits for connections.
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
@@ -101,7 +101,7 @@ def test_what_reached_a_server_is_not_sent_to_another(kind: type[ingress.Nginx],
     front = kind(servers, tmp_path)  # type: ignore[arg-type]
     try:
         found = [post(front) for _ in range(8)]
-        # One server each, whether it answered or hung up.
+        # Each request reached one server, whether that answered or hung up.
         assert len(servers.reached) == len(found)
         assert found.count(200) == servers.reached.count(ADDRESSES[1]) > 0
         assert {status for status in found if status != 200} <= {502, 503} and found.count(200) < 8

@@ -84,12 +84,12 @@ def predictor(service: Object, reference: str) -> Object:
     container["env"] = [
         {**entry, "value": entry["value"].replace("{{.Name}}", service["metadata"]["name"])} for entry in container["env"]
     ]
-    # There is no TEE here.
+    # There is no TEE here, so the server is told so.
     container["env"].append({"name": "CONFONNX_DEBUG", "value": "true"})
     container["volumeMounts"].append({"name": "kserve-provision-location", "mountPath": "/mnt/models", "readOnly": True})
     volumes = [*spec["volumes"], {"name": "kserve-provision-location", "persistentVolumeClaim": {"claimName": NAME}}]
     for entry in [*volumes, *container["volumeMounts"]]:
-        # podman knows an empty folder by its name alone.
+        # podman knows an empty folder by its name alone, so the name must be this test's.
         entry["name"] = f"{NAME}-tmp" if entry["name"] == "tmp" else entry["name"]
     body = {"containers": [container], "volumes": volumes, "restartPolicy": "Never"}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": NAME}, "spec": body}
@@ -118,7 +118,7 @@ def test_a_jwe_model_is_served_and_its_plaintext_is_what_clients_pin(
     DataHub.secrets[path] = key.export().encode()
     done = initialize(models, resource, hub)
     assert done.returncode == 0, done.stderr
-    # Readable by the initializer's user alone: KServe runs it as the user of the server's container.
+    # The model is readable by the initializer's user alone, which KServe makes that of the server's container.
     assert (models / "model.onnx").read_bytes() == digits.MODEL.read_bytes()
 
     (tmp_path / "pod.yaml").write_text(yaml.safe_dump(predictor(service, built[0])))
@@ -131,7 +131,7 @@ def test_a_jwe_model_is_served_and_its_plaintext_is_what_clients_pin(
             assert time.monotonic() < deadline, logs()
             time.sleep(0.2)
         url, sample, digest = f"http://{SUBNET}.10:8080", digits.images()[7:8], hash_model(digits.MODEL)
-        # Ready means the model answers.
+        # A server that is ready answers by its model.
         with Client(url, enclave_allow_debug=True, enclave_model_hash=digest) as client:
             answer = client.predict({"image": sample})["probabilities"]
             [served] = client.attest().claims["models"]

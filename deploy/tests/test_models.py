@@ -25,7 +25,7 @@ from pods import PATIENCE, StatefulSet, make_volume, podman
 from programs import TARGET, digits
 
 SUBNET, CLAIM = "10.89.219", "confonnx-test-source"
-# In place of kubectl: a pod's port on this machine, until it is killed.
+# Stands in for kubectl: makes a pod's port one of this machine, until it is killed.
 PORT_FORWARD = """#!{python}
 import re, socket, sys, threading
 found = re.search(r"port-forward pod/\\S+-(\\d+) (\\d+):(\\d+)$", " ".join(sys.argv))
@@ -110,7 +110,7 @@ def test_a_folder_of_models_on_a_claim(built: tuple[str, str], tmp_path: Path) -
 
 
 def test_an_owner_gives_the_key_as_notes_say(built: tuple[str, str], tmp_path: Path) -> None:
-    """To each pod, by the loop that is printed; before that the model is locked."""
+    """The owner gives each pod the key by the loop that NOTES prints; before that the model is locked."""
     key = generate_key()
     (tmp_path / "model.key").write_text(key)
     hashes = encrypt_model(digits.MODEL, tmp_path / "digits.onnx.age", key=key)
@@ -148,7 +148,7 @@ def test_an_owner_gives_the_key_as_notes_say(built: tuple[str, str], tmp_path: P
 
 
 def test_the_server_takes_the_settings_of_each_case(tmp_path: Path) -> None:
-    """By `--check`, with files where the rendered ones would be."""
+    """The server's `--check` takes each case's settings, with files where the rendered ones would be."""
     from test_chart import CASES, env
 
     key = generate_key()

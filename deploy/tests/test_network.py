@@ -33,7 +33,7 @@ def allowed(values: Values, direction: str, port: int, namespace: str, labels: L
     def peer_fits(rule: Object) -> bool:
         given: list[Any] = rule.get("from" if direction == "ingress" else "to", [])
         return not given or any(
-            # Without a selector of namespaces: those of the policy's own.
+            # Without a selector of namespaces a rule means the policy's own namespace.
             (matches(p["namespaceSelector"], {NAMESPACE: namespace}) if "namespaceSelector" in p else namespace == "models")
             and matches(p.get("podSelector"), labels)
             for p in given
@@ -52,7 +52,7 @@ def test_peers_reach_each_other_and_what_they_need(values: Values) -> None:
     assert allowed(values, "ingress", 8888, "models", OWN) and allowed(values, "egress", 8888, "models", OWN)
     assert allowed(values, "egress", 53, "kube-system", {}, "UDP") and allowed(values, "egress", 443, "elsewhere", OTHER)
     assert not allowed(values, "egress", 80, "elsewhere", OTHER) and not allowed(values, "egress", 8888, "models", OTHER)
-    # Another release's pods are no peers.
+    # Pods of another release are no peers.
     assert not allowed(values, "egress", 8888, "models", {**OWN, "app.kubernetes.io/instance": "other"})
 
 

@@ -47,7 +47,7 @@ def values(reference: str, **more: object) -> Values:
             "CONFONNX_KEY_ERROR_RETRY_INTERVAL": 1,
             "CONFONNX_MAX_CONNECTIONS": CONNECTIONS,
         },
-        # As for an Envoy of one's own: the name has the pods' addresses, and callers have the one of what is before them.
+        # As before an Envoy of one's own: the Service's name has the pods' addresses, and all callers have Envoy's address.
         "service": {"headless": True},
         "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
         "drain": 3,
@@ -62,7 +62,7 @@ def release(built: tuple[str, str]) -> Values:
 
 @pytest.fixture(scope="module")
 def pods(release: Values, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StatefulSet]:
-    """One release for all tests here: each leaves it whole."""
+    """One release for all tests of this file, each of which leaves it whole."""
     found = StatefulSet(objects(release), tmp_path_factory.mktemp("pods"))
     try:
         found.start_all()
@@ -86,7 +86,7 @@ def test_the_pod_is_what_was_rendered(pods: StatefulSet) -> None:
     assert found["Config"]["User"] == "65532:65532" and found["HostConfig"]["ReadonlyRootfs"] is True
     assert "no-new-privileges" in found["HostConfig"]["SecurityOpt"] and found["EffectiveCaps"] in (None, [])
     assert found["HostConfig"]["Memory"] == 1 << 30
-    # The first made the secret, the others joined; none warned of variables that are no settings.
+    # The first server made the secret, the others joined; none warned of variables that are no settings.
     assert "made the first secret" in pods.log(0)
     assert all("joined group" in pods.log(ordinal) for ordinal in (1, 2))
     assert not [line for n in pods.ordinals for line in pods.log(n).splitlines() if "no setting has that name" in line]
@@ -99,7 +99,7 @@ def test_the_commands_of_notes_work(pods: StatefulSet, release: Values, tmp_path
     assert len(commands) == 2
     outputs = []
     for line in commands:
-        # `kubectl port-forward` is not here.
+        # There is no `kubectl port-forward` here, so the pod's own address is asked.
         words = shlex.split(line.replace("http://127.0.0.1:8888", f"http://{pods.address(1)}:8888"))
         done = subprocess.run([TARGET / words[0], *words[1:]], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -117,13 +117,13 @@ def test_what_scales_and_watches_pods_finds_its_metrics(pods: StatefulSet, relea
     for ordinal in pods.ordinals:
         with urllib.request.urlopen(f"http://{pods.address(ordinal)}:{port}{endpoint['path']}", timeout=PATIENCE) as answer:
             assert re.search(rf"^{wanted} [0-9]+$", answer.read().decode(), re.M)
-    # A share of the CPU is one of what is requested.
+    # The scaler's percentage is of the CPU that is requested, so some has to be.
     [container] = pods.object["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["requests"]["cpu"]
 
 
 def test_callers_behind_one_address_have_all_connections(pods: StatefulSet) -> None:
-    """As behind an ingress: more than half of what there are, and one of them answers."""
+    """One address, as of an ingress, holds more than half of the connections that there may be, and one of them is answered."""
     with contextlib.ExitStack() as stack:
         address = (pods.address(1), pods.port("http"))
         held = [stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(CONNECTIONS * 3 // 4)]
@@ -158,14 +158,14 @@ def test_no_request_is_lost_but_those_of_killed_servers(pods: StatefulSet, relea
             until(50)
             report("a rolling update", 0)
             assert all(load.lost == [] and load.wrong == 0 for load in loads), [load.lost for load in loads]
-            # Killed servers cost what they had under way, at most one request a client.
+            # A killed server costs the requests that it had under way, at most one for each client.
             for ordinal in pods.ordinals:
                 restarts = pods.inspect(ordinal)["RestartCount"]
                 pods.kill(ordinal)
                 until(50)
                 pods.wait_restarted(ordinal, restarts)
                 pods.wait_ready(ordinal)
-            # A pod that is gone for good comes back, the one that may make secrets too: to the group that there is.
+            # A pod that is gone for good comes back and joins the group that there is, also the one that may make secrets.
             pods.lose(0)
             until(50)
             pods.start(0)
@@ -180,7 +180,7 @@ def test_no_request_is_lost_but_those_of_killed_servers(pods: StatefulSet, relea
 
 
 def test_a_drained_node_costs_nothing(pods: StatefulSet, release: Values, tmp_path: Path) -> None:
-    """Two of the pods were on it: by the budget they go one after the other."""
+    """Two pods were on the node: by the budget they go one after the other."""
     before = ingress.Envoy(pods, tmp_path)
     try:
         with Load(before.url, enclave_model_hash=release["model"]["hash"]) as load:
@@ -221,7 +221,7 @@ def test_another_measurement(pods: StatefulSet, release: Values, built: tuple[st
             pods.wait_said(2, "enclave hash")
             assert 2 not in pods.endpoints()
             load.until(50)
-            # Taken back.
+            # The update is taken back.
             pods.lose(2)
             pods.object["spec"]["template"] = template
             pods.start(2)
@@ -234,7 +234,7 @@ def test_another_measurement(pods: StatefulSet, release: Values, built: tuple[st
             load.until(50)
         load.report("Envoy, another measurement")
         assert load.lost == [] and load.wrong == 0, load.lost
-        # Then one.
+        # Then clients accept the new measurement alone.
         sample = digits.images()[:1]
         Client(before.url, enclave_allow_debug=True, enclave_hash=new).predict({"image": sample})
         with pytest.raises(AttestationError, match="enclave hash"):
@@ -245,7 +245,7 @@ def test_another_measurement(pods: StatefulSet, release: Values, built: tuple[st
 
 
 def test_a_group_of_two_measurements_is_updated_in_place(built: tuple[str, str], tmp_path: Path) -> None:
-    """With a policy that names both from the start, which clients have to name in turn."""
+    """The group's policy names both measurements from the start, and clients have to name that policy."""
     program = (TARGET / "confonnx-server").read_bytes()
     both = [hashlib.sha256(found).hexdigest() for found in (program, program + b"\n")]
     policy = f"allow_debug = true\nenclave_hashes = {json.dumps(both)}\n"
@@ -325,7 +325,7 @@ def test_after_all_died_clients_go_on_by_themselves(pods: StatefulSet, release: 
             pods.lose(ordinal)
         pods.start_all()
         before.wait_told()
-        # Another group with other keys: the client attests it and asks again.
+        # The pods are another group with other keys: the client attests it and asks again.
         assert np.array_equal(client.predict({"image": sample})["probabilities"], expected)
     finally:
         before.stop()

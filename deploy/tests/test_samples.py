@@ -14,5 +14,5 @@ def test_the_pod_is_one_and_its_proxy_is_there_first() -> None:
     kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
     [proxy] = pod["spec"]["initContainers"]
     assert proxy["restartPolicy"] == "Always"
-    # Programs that are not in the pod cannot reach it: no address but the default, which is loopback.
+    # Programs outside of the pod cannot reach the proxy: it listens at the default address, which is loopback.
     assert "--listen" not in proxy["command"] and "ports" not in proxy

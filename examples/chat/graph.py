@@ -72,7 +72,7 @@ class Builder:
         if zeros is not None:
             inputs.append(self.weight(f"{label}.zero_points", zeros))
         size = {"N": values.shape[0], "K": values.shape[1] * BLOCK, "bits": 8, "block_size": BLOCK}
-        # Without the level, one row takes many times as long.
+        # Without the accuracy level, one row takes many times as long.
         return self.op("MatMulNBits", inputs, outputs, MS, accuracy_level=4, **size)
 
     def norm(self, x, label, name):
@@ -153,7 +153,7 @@ class Builder:
         if self.bits == 32:
             self.weight("model.embed_tokens.weight", self.model.array("token_embd.weight"))
             return self.op("Gather", ["model.embed_tokens.weight", "input_ids"], axis=0)
-        # In the shape of MatMulNBits, so that the head has the same initializer.
+        # The table has the shape that MatMulNBits wants, so that the head has the same initializer.
         self.table = self.model.blocks("token_embd.weight") or quantized(self.model.array("token_embd.weight"))
         values, scales, zeros = self.table
         inputs = [self.weight("lm_head.qweight", values), "input_ids", self.weight("model.embed_tokens.scales", scales[..., None])]
@@ -163,7 +163,7 @@ class Builder:
         return self.op("Reshape", [found, self.ints(0, 0, self.model.hidden)])
 
     def head(self, x):
-        # Of the last tokens alone: the others' logits are what a long prompt costs most.
+        # Logits are made of the last tokens alone: the others' are what a long prompt costs most.
         start = self.op("Neg", [self.op("Reshape", ["num_logits_to_keep", self.ints(1)])])
         x = self.op("Slice", [x, start, self.ints(2**31 - 1), self.ints(1)])
         if self.bits == 8:
@@ -221,7 +221,8 @@ def with_text(model, files):
 
 
 def with_independent_rows(model):
-    """States that what one caller says never meets another's in this graph, as `confonnx annotate` does: they may go on together."""
+    """States that in this graph no caller's text meets another's, as `confonnx annotate` does, so that texts may go on
+    together."""
     for key, value in (("confonnx.rows_independent", "true"), ("confonnx.batch_axis", "0")):
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value

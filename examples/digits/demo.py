@@ -81,7 +81,7 @@ def show(url: str, enclave_hash: str | None) -> None:
 
 
 def paste(server: Path, url: str) -> None:
-    """Two commands that can be pasted into a shell."""
+    """Two commands that a reader can paste into a shell."""
     command = os.path.relpath(server.with_name("confonnx"))
     trust = f"--url {url} --enclave-allow-debug --enclave-model-hash {hash_model(digits.MODEL)}"
     sample = os.path.relpath(digits.HERE / "samples" / "digit_7.json")
@@ -106,7 +106,7 @@ def picture(image: np.ndarray, probabilities: np.ndarray, label: int) -> list[st
 
 
 def gallery(pictures: list[list[str]]) -> None:
-    """As many pictures side by side as the terminal is wide."""
+    """As many pictures side by side as fit the terminal's width."""
     available = shutil.get_terminal_size((80, 24)).columns
     row: list[list[str]] = []
     for each in [*pictures, None]:
@@ -135,7 +135,7 @@ def started(server: Path, port: int, keep: bool) -> Iterator[tuple[str, int]]:
     command += ["--admin-port", "0", "--debug"]
     step("The server: " + " ".join(os.path.relpath(part) if part.startswith("/") else part for part in command))
     with (LOG.open("w+b") if keep else tempfile.TemporaryFile()) as log:
-        # A process group of its own: what ends the demo does not end a server that is to stay.
+        # The server has a process group of its own: what ends the demo does not end a server that is to stay.
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=keep)
         done = False
         try:

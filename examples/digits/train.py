@@ -27,7 +27,7 @@ import tarfile
 import time
 from pathlib import Path
 
-# One BLAS thread: sums in one order, and the machine stays usable.
+# One BLAS thread makes sums in one order, and keeps the machine usable.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
@@ -160,7 +160,7 @@ class Network:
             y = np.maximum(y, 0).reshape(n, height // 2, 2, width // 2, 2, -1)
             pooled = y.max((2, 4))
             if keep is not None:
-                # Equal maxima (mostly zeros) share their gradient.
+                # Each of several equal maxima gets the gradient; a maximum of zero gets none.
                 winners = (y == pooled[:, :, None, :, None]) & (y > 0)
                 keep.append((columns, winners, x.shape))
             x = pooled.transpose(0, 3, 1, 2)

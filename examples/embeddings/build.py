@@ -34,7 +34,7 @@ FILES = [
 
 
 def tensors(packed):
-    """Those of a safetensors file: a length, JSON that says where each is, and their bytes."""
+    """The tensors of a safetensors file: a length, JSON that says where each tensor is, and their bytes."""
     (length,) = struct.unpack_from("<Q", packed)
     head = json.loads(packed[8 : 8 + length])
     head.pop("__metadata__", None)

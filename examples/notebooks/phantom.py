@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 SIDE = 256
-# Brightness, half axes, centre, angle in degrees.
+# Of each ellipse: brightness, half axes, centre, angle in degrees.
 ELLIPSES = [
     (1.0, 0.69, 0.92, 0, 0, 0),
     (-0.8, 0.6624, 0.874, 0, -0.0184, 0),
@@ -26,7 +26,7 @@ LESION = (0.5, 0.06, 0.05, 0.3, -0.42, 20)
 
 
 def head(seed: int = 7) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """A slice, float32 [1, 1, 256, 256], and where its lesion is."""
+    """A slice of the head, float32 [1, 1, 256, 256], and where its lesion is."""
     y, x = np.mgrid[1 : -1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
 
     def inside(a: float, b: float, cx: float, cy: float, degrees: float) -> npt.NDArray[np.bool_]:
@@ -51,7 +51,7 @@ def model() -> bytes:
     kernel[0, 0, middle, middle] = 1 / near**2
     kernel -= np.float32(1 / far**2)
     weights = [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(np.float32([0.3]), "threshold")]
-    # The skull is bright, too: only what lies within it counts.
+    # The skull is bright, too, so only what lies within it counts.
     y, x = np.mgrid[1 : -1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     within = ((x / 0.58) ** 2 + (y / 0.79) ** 2 <= 1).astype(np.float32)[None, None]
     weights.append(numpy_helper.from_array(within, "within"))

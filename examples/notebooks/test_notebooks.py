@@ -79,7 +79,7 @@ def test_it_runs(path: Path, url: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CONFONNX_URL", url)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "bindings" / "python" / "python"))
     notebook: Any = nbformat.read(path, as_version=4)
-    # In a copy of the folder: notebooks write files beside themselves.
+    # Notebooks write files beside themselves, so they run in a copy of the folder.
     shutil.copytree(HERE, tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "digits").symlink_to(HERE.parent / "digits")
     resources = {"metadata": {"path": str(tmp_path / "notebooks")}}

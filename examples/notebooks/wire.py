@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 
 class Wire:
-    """`url` leads to the server through it. `sent` and `came` are the bytes of both directions since `clear`."""
+    """A wire from `url` to the server. `sent` and `came` are the bytes of both directions since `clear`."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -55,13 +55,13 @@ def body(message: bytes) -> bytes:
 
 
 def square(data: bytes) -> npt.NDArray[np.uint8]:
-    """Bytes as a picture."""
+    """Bytes as a picture, a pixel each."""
     side = max(1, int(len(data) ** 0.5))
     return np.frombuffer(data[: side * side], np.uint8).reshape(side, side)
 
 
 def entropy(data: bytes) -> float:
-    """Bits a byte: 8 is noise."""
+    """Entropy in bits of a byte: 8 is noise."""
     counts = np.bincount(np.frombuffer(data, np.uint8), minlength=256) / max(1, len(data))
     seen = counts[counts > 0]
     return float(-(seen * np.log2(seen)).sum())

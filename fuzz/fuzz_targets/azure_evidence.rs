@@ -11,6 +11,6 @@ fuzz_target!(|report: &[u8]| {
     let again = Document::parse(&document.to_json()).expect("what is written can be read");
     assert!(again == document);
     let refused = document.verify(None, NOW).expect_err("no processor vouches for it");
-    // The claims are none; something else has to fail too.
+    // The check of the claims fails, for `{}` has none; another one has to fail, too.
     assert!(refused.verdict.failed().count() > 1);
 });

@@ -4,7 +4,7 @@ use confonnx_engine::BoxAnswer as Answer;
 use confonnx_tensor::DataType;
 use libfuzzer_sys::fuzz_target;
 
-// The first byte says how many outputs were asked for, as many bytes after it of which types, the rest is what the box says.
+// The first byte says how many outputs were asked for, as many bytes after it of which types; the rest is the box's answer.
 fuzz_target!(|input: &[u8]| {
     let Some((count, rest)) = input.split_first() else { return };
     let Some((types, said)) = rest.split_at_checked(usize::from(*count)) else { return };

@@ -21,7 +21,7 @@ static EXPECTED: LazyLock<Expected> = LazyLock::new(|| Expected {
     leeway: 60,
 });
 
-// A token; or, after a zero byte, its parts before base64url; or, after a one, a set of keys.
+// The input is a token; or, after a zero byte, a token's parts before base64url; or, after a one, a set of keys.
 fuzz_target!(|input: &[u8]| {
     let at = UnixTime(1_800_000_000);
     match input {

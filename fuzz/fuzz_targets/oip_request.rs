@@ -3,7 +3,7 @@
 use confonnx_protocol::oip::InferRequest;
 use libfuzzer_sys::fuzz_target;
 
-// The first two bytes say how many of the others are JSON; 0 for all of them, without a binary part.
+// The first two bytes say how many of the others are JSON; 0 says all of them, without a binary part.
 fuzz_target!(|input: &[u8]| {
     let Some((len, body)) = input.split_first_chunk() else { return };
     let header_len = Some(usize::from(u16::from_be_bytes(*len))).filter(|&len| len > 0);

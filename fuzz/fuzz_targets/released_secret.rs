@@ -13,7 +13,7 @@ static KBS: LazyLock<KbsKey> = LazyLock::new(|| KbsKey::generate(&mut UnwrapErr(
 static AKV: LazyLock<AkvKey> = LazyLock::new(|| AkvKey::generate().expect("a key"));
 
 fuzz_target!(|answer: &[u8]| {
-    // Nobody can make what opens with a key that is new in each run.
+    // Nobody can make an answer that opens with a key that is new in each run.
     assert!(KBS.open(answer).is_err());
     assert!(AKV.open(answer).is_err());
     if let Ok(challenge) = Challenge::parse(answer) {

@@ -22,10 +22,10 @@ static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     ring
 });
 
-// Nothing of these bytes can be authentic but the seeds, which one ring opens once.
+// No input can be authentic but the seeds, which one ring opens once.
 fuzz_target!(|input: &[u8]| {
     let _ = RING.open(input.to_vec(), NOW);
-    // The first byte says how the rest is split on its way in.
+    // The first byte says in which pieces the rest comes in.
     let Some((&size, sealed)) = input.split_first() else { return };
     let mut opener = RING.chunked_opener(1 << 16);
     let arrived = sealed.chunks(usize::from(size).max(1)).try_for_each(|bytes| opener.push(bytes, NOW));

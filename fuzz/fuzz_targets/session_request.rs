@@ -29,20 +29,20 @@ static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     ring
 });
 
-// Nothing of these bytes can be authentic but the seeds, each of which opens once.
+// No input can be authentic but the seeds, each of which opens once.
 fuzz_target!(|input: &[u8]| {
     match RING.open_resumed(input.to_vec(), NOW) {
         Ok((opened, _)) => assert!(opened.plaintext.len() == input.len() - 63 - 16),
         Err(OpenError::Truncated { len }) => assert!(len < 63 + 16),
         Err(_) => {}
     }
-    // What a client reads of a grant.
+    // The text as a client reads a grant.
     if let Ok(text) = std::str::from_utf8(input) {
         let _ = text.parse::<ResumptionGrant>();
     }
 });
 
-/// Bytes that count on.
+/// A generator whose bytes count up.
 struct Ids(u8);
 
 impl TryRng for Ids {

@@ -1,4 +1,4 @@
-//! A quote, or with a known quote its collateral: the first byte says which.
+//! The input is a quote, or collateral for a known quote: the first byte says which.
 #![no_main]
 
 use confonnx_attest::{Document, Evidence, UnixTime};
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Map;
 
 const QUOTE: &[u8] = include_bytes!("../../vectors/evidence/sgx/sgx_quote");
-/// 2025-06-19T11:56:11Z.
+/// 2025-06-19T11:56:11Z, when the known quote's collateral is valid.
 const THEN: UnixTime = UnixTime(1_750_334_171);
 
 fuzz_target!(|bytes: &[u8]| {

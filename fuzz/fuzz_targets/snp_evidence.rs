@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 const NOW: UnixTime = UnixTime(1_767_225_600);
 const REPORT_BYTES: usize = 1184;
 
-// A report, then each endorsement: two bytes of length, and DER. All of it may be cut short. A length of 0 leaves an
+// The input is a report, then each endorsement: two bytes of length, and DER. The input may end anywhere. A length of 0 leaves an
 // endorsement out.
 fuzz_target!(|input: &[u8]| {
     let (report, mut rest) = input.split_at(input.len().min(REPORT_BYTES));
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     let _ = evidence.collateral_requests();
     let document = Document::new(Vec::new(), Vec::new(), evidence, [0; 32], None);
     assert!(Document::parse(&document.to_json()).expect("what is written can be read") == document);
-    // Nothing is bound to this document.
+    // The evidence binds nothing of this document, so it never verifies.
     assert!(document.verify(None, NOW).is_err());
 });
 

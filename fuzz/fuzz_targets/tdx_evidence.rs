@@ -1,4 +1,4 @@
-//! A quote, or with a known quote its collateral and event log: the first byte says which.
+//! The input is a quote, or collateral and event log for a known quote: the first byte says which.
 #![no_main]
 
 use confonnx_attest::{Document, Evidence, UnixTime};
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 
 const QUOTE: &[u8] = include_bytes!("../../vectors/evidence/tdx/tdx_quote");
-/// 2025-06-19T11:32:27Z.
+/// 2025-06-19T11:32:27Z, when the known quote's collateral is valid.
 const THEN: UnixTime = UnixTime(1_750_332_747);
 
 fuzz_target!(|bytes: &[u8]| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use confonnx_attest::{Document, Expectations, Nonce, Policy, Preset, SigningKey, UnixTime, Verdict};
 use serde_json::{Value, json};
 
-/// The outcome of section 2.5, and the checks that did not pass.
+/// The outcome by docs/protocol.md 2.5, and the checks that did not pass.
 pub(crate) fn run(case: &Value, document: &[u8]) -> (Value, Value) {
     let expected = json!([case["expected"], case["failed_checks"]]);
     let mut document = document.to_vec();
@@ -42,7 +42,7 @@ fn outcome(case: &Value, document: &[u8]) -> Option<Value> {
     })
 }
 
-/// Every check that *verify* makes of a document, at the time of its claims: what was expected, what was found.
+/// Every check that *verify* makes of a document at the time of its claims, with what was expected and what was found.
 pub(crate) fn checks(document: &[u8]) -> Value {
     let parsed = match Document::parse(document) {
         Ok(parsed) => parsed,

@@ -1,4 +1,4 @@
-//! `vectors/binary-http` and `vectors/inference`: what the decoders make of bytes.
+//! `vectors/binary-http` and `vectors/inference`: what the decoders read from bytes.
 
 use confonnx_protocol::bhttp::{self, BhttpError};
 use confonnx_protocol::oip::{InferRequest, InferResponse, OipError};

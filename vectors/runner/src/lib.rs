@@ -6,7 +6,7 @@
 
 #![allow(clippy::restriction, reason = "runs vectors, and may panic at a wrong one")]
 
-// What is shared with the tests that stand beside the code.
+// The file is shared with the tests of confonnx-protocol.
 #[path = "../../../crates/confonnx-protocol/tests/it/case.rs"]
 mod case;
 #[path = "../../../crates/confonnx-client/tests/it/conversation.rs"]
@@ -30,39 +30,39 @@ use self::support::{document, policy, rng};
 #[cfg(not(target_family = "wasm"))]
 pub use self::files::collect;
 
-/// A case as it comes: the suite is the name of its folder's folder.
+/// A case as it comes; its suite is the name of the folder that its own folder is in.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Given {
-    /// Such as `sealing`; `proofs` are documents of docs/samples, `models` are models.
+    /// The suite, such as `sealing`; the suite `proofs` has documents of docs/samples, `models` has models.
     pub suite: String,
-    /// The folder's name, or the file's.
+    /// The name of the case's folder or file.
     pub name: String,
-    /// `case.json`.
+    /// The case's `case.json`.
     #[serde(default)]
     pub case: Value,
-    /// `document.json` where there is one, as text: its bytes count.
+    /// The case's `document.json`, if it has one, as text, since its bytes count.
     #[serde(default)]
     pub document: String,
-    /// Bytes of a file, base64.
+    /// The bytes of the case's file, base64.
     #[serde(default)]
     pub file: String,
 }
 
-/// What came of a case.
+/// What a case expects and what was found.
 #[derive(Debug, Serialize)]
 pub struct Found {
     /// As in [`Given`].
     pub suite: String,
     /// As in [`Given`].
     pub name: String,
-    /// What the case says; nothing where it has only to be the same everywhere.
+    /// What the case expects; null where it only has to give the same everywhere.
     pub expected: Value,
     /// What was found.
     pub found: Value,
 }
 
 impl Found {
-    /// Whether that is what was expected.
+    /// Whether what was found is what the case expects.
     pub fn is_expected(&self) -> bool {
         self.expected.is_null() || self.expected == self.found
     }
@@ -73,16 +73,16 @@ pub fn scenes() -> impl Iterator<Item = &'static str> {
     conversation::SCENES.iter().map(|(name, _)| *name)
 }
 
-/// Plays the scene of that name; whether there is one.
+/// Plays the scene of that name; false if there is none.
 ///
 /// # Panics
-/// The vector ends otherwise than it should.
+/// The scene ends otherwise than it should.
 pub fn play(name: &str) -> bool {
     let scene = conversation::SCENES.iter().find(|scene| scene.0 == name);
     scene.map(|(_, play)| play()).is_some()
 }
 
-/// Runs one case. What cannot even be read is found to be so.
+/// Runs one case. A case that cannot be read is found to be so.
 pub fn run(given: Given) -> Found {
     let Given { suite, name, case, document, file } = given;
     let (expected, found) = match suite.as_str() {
@@ -101,7 +101,7 @@ pub fn run(given: Given) -> Found {
     Found { suite, name, expected, found }
 }
 
-/// Runs the cases of a JSON array; what was found, as one.
+/// Runs the cases of a JSON array; gives what was found as another one.
 ///
 /// # Errors
 /// The text is no such array.

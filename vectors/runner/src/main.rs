@@ -1,6 +1,6 @@
-//! `confonnx-vectors collect` writes every case of `vectors/` as one JSON array; `confonnx-vectors run` reads one and
-//! writes what was found, as WebAssembly does. Without a word it does both, names what is not as expected, and fails; and it
-//! plays the scenes of the conversation.
+//! `confonnx-vectors collect` writes every case of `vectors/` as one JSON array; `confonnx-vectors run` reads such an array and
+//! writes what was found, as the WebAssembly does. Without an argument it does both, names the cases that are not as expected,
+//! fails if there are any, and plays the scenes of the conversation.
 
 use std::env;
 use std::io::{self, Read, Write};

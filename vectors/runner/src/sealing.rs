@@ -98,7 +98,7 @@ fn check(input: Input) -> Result<Value, Differs> {
     })
 }
 
-/// Whether requests of that KEM are the same each time: aws-lc draws the randomness of X-Wing itself.
+/// Whether requests for that KEM are the same each time: aws-lc draws the randomness of X-Wing itself.
 fn sealed_here(kem: &str) -> bool {
     kem != "x-wing" || cfg!(all(feature = "rust-crypto", not(feature = "aws-lc")))
 }
@@ -117,7 +117,7 @@ fn key(server: &Server, kem: &str) -> Result<SealingKey, Differs> {
     sealing_key(&server.key_configs.0, kem).ok_or("no key of that KEM")
 }
 
-/// The client's end; none where requests are not the same each time.
+/// The client's end of the resumption; none where requests are not the same each time.
 fn client_resumption(server: &Server, opening: &Opening) -> Result<Option<Resumption>, Differs> {
     if !sealed_here(&opening.kem) {
         return Ok(None);
@@ -204,7 +204,7 @@ fn serve(
     let (opened, reply) = opener.finish(NOW)?;
     if let Ok(mut sealer) = reply.start(&mut rng, &mut reply_bytes) {
         let (first, last) = answer.split_at(FIRST_CHUNK.min(answer.len()));
-        // What is not sealed is found to differ.
+        // An error shows: a reply that is not sealed differs from the expected one.
         let _ = sealer.chunk(first, &mut reply_bytes).and_then(|()| sealer.finish(last, &mut reply_bytes));
     }
     Ok((opened.plaintext.expose().to_vec(), reply_bytes))

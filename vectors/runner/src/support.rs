@@ -1,4 +1,4 @@
-//! Both ends of an exchange, at a time of the vectors'.
+//! Both ends of an exchange, at the time of the vectors.
 
 use std::{
     convert::Infallible,
@@ -34,17 +34,17 @@ pub(crate) fn epoch(number: u64, secret: [u8; 32], begins: UnixTime) -> Epoch {
     Epoch { number, secret, not_before: begins, not_after: UnixTime(begins.0 + 86_400) }
 }
 
-/// Accepts the insecure TEE.
+/// A policy that accepts the insecure TEE.
 pub(crate) fn policy() -> Policy {
     Policy::new(Expectations::new().allow_debug(true)).expect("a policy that expects something")
 }
 
-/// Numbers that are the same in every run, for scenes that are about something else.
+/// A generator of the same numbers in every run, for scenes that are about something else.
 pub(crate) fn rng() -> Counting {
     Counting(NEXT.fetch_add(1 << 32, Relaxed))
 }
 
-/// SplitMix64.
+/// The generator SplitMix64.
 pub(crate) struct Counting(u64);
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
