@@ -1,5 +1,6 @@
-//! How long a client takes to decide about one attestation document, for each TEE. Nothing here is bound to the document, so
-//! `report data` fails; all checks are made whatever the others say, so the time is that of a genuine one.
+//! How long a client takes to decide about one attestation document, for each TEE. The evidence is not bound to the
+//! document, so `report data` fails; all checks are made whatever the others say, so the time is that of genuine
+//! evidence.
 
 #![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
 

@@ -37,7 +37,7 @@ struct Case {
     description: &'static str,
     clause: &'static str,
     document: Vec<u8>,
-    /// The document is this long with the spaces that belong after it.
+    /// The length to which spaces after the document bring it.
     pad_document_to: Option<usize>,
     nonce: bool,
     seconds_later: u64,
@@ -366,6 +366,6 @@ fn nonces() -> Vec<Nonce> {
 const NOW: u64 = 1_795_426_200;
 const LEAF: usize = 3;
 const MEASUREMENT: Digest = Digest([0xe1; 32]);
-/// Opaque here: these cases end before keys are used.
+/// Key configs are opaque here: these cases end before keys are used.
 const KEY_CONFIGS: &[u8] = b"opaque key configs";
 const PEM: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";

@@ -257,7 +257,7 @@ struct Wire {
     runtime_data: String,
     quote: String,
     signature: String,
-    /// Of the quote's selection, by index.
+    /// The PCRs of the quote's selection, by index.
     pcrs: Vec<String>,
 }
 

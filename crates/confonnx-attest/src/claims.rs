@@ -23,7 +23,7 @@ pub struct Claims {
     pub build: Build,
     /// The inference engine.
     pub runtime: Runtime,
-    /// The models it serves.
+    /// The models that the server serves.
     pub models: Vec<ModelClaim>,
     /// One entry for each key config, in the same order.
     pub keys: Vec<KeyClaim>,
@@ -39,7 +39,7 @@ pub struct Claims {
 /// The server's program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
-    /// Its version, such as `0.1.0`.
+    /// The program's version, such as `0.1.0`.
     pub version: String,
     /// SHA-256 of the executable.
     pub sha256: Digest,
@@ -48,9 +48,9 @@ pub struct Build {
 /// The inference engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runtime {
-    /// `onnxruntime`.
+    /// The engine's name: `onnxruntime`.
     pub name: String,
-    /// Its version.
+    /// The engine's version.
     pub version: String,
     /// SHA-256 of the library file.
     pub sha256: Digest,
@@ -108,13 +108,13 @@ pub struct KeySource {
 /// A service that releases a secret against evidence, and what is taken for proof that it is this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyService {
-    /// Its base URL. With `https`, the name in it has a certificate.
+    /// The service's base URL. With `https`, the service shows a certificate for the name in it.
     pub url: String,
-    /// The secret's name there.
+    /// The secret's name at the service.
     pub name: String,
     /// The authorities that certify names: SHA-256 of the sorted SHA-256s of their certificates (DER).
     pub roots_sha256: Digest,
-    /// The service that it believes about evidence, when that is another one.
+    /// The service whose word about evidence the first one takes, if that is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation_url: Option<String>,
 }
@@ -124,7 +124,7 @@ pub struct KeyService {
 pub struct ClientAuth {
     /// `none`, `bearer` (tokens), `oidc` (an issuer's JWTs) or `bearer+oidc`.
     pub kind: String,
-    /// Of the policy that says who may do what, when there is one.
+    /// SHA-256 of the policy that says who may do what, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_sha256: Option<Digest>,
 }

@@ -23,7 +23,7 @@ pub enum Vendor {
 /// One thing to fetch with `GET`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Request {
-    /// Whose service.
+    /// The vendor whose service is asked.
     pub vendor: Vendor,
     /// Path and query, such as `/vcek/v1/Milan/cert_chain`.
     pub path: String,
@@ -76,7 +76,7 @@ impl Vendor {
         }
     }
 
-    /// Its name in settings and metrics.
+    /// The vendor's name in settings and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Amd => "amd",
@@ -86,7 +86,8 @@ impl Vendor {
 }
 
 impl Request {
-    /// Where to send it: to the service at `base` (a URL such as `https://pccs.example:8081`), or to the vendor's own.
+    /// Where to send the request: to the service at `base` (a URL such as `https://pccs.example:8081`), or to the
+    /// vendor's own.
     pub fn url(&self, base: Option<&str>) -> String {
         match base {
             Some(base) => format!("{}{}", base.trim_end_matches('/'), self.path),
@@ -103,9 +104,9 @@ impl Request {
 }
 
 impl Answer {
-    /// When the first of what it holds expires: certificates (DER, PEM, or PEM within JSON), a revocation list (DER, or
-    /// hex of it), Intel's TCB info or enclave identity. `None` when it is none of these, or does not say. This tells
-    /// when to fetch anew, and nothing more: signatures are not checked.
+    /// When the first of what the answer holds expires: certificates (DER, PEM, or PEM within JSON), a revocation list
+    /// (DER, or hex of it), Intel's TCB info or enclave identity. `None` when it is none of these, or does not say.
+    /// This tells when to fetch anew, and nothing more: signatures are not checked.
     pub fn expires(&self) -> Option<UnixTime> {
         if let Ok(certificate) = Certificate::from_der(&self.body) {
             return Some(certificate.validity().1);

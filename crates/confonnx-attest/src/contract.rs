@@ -43,7 +43,7 @@ pub(crate) trait Attested: Sized {
     /// What the evidence says was measured, before anything of it is verified.
     fn says(&self) -> Option<EnclaveHash>;
 
-    /// The same as [`verify`](Self::verify), whatever report data it carries.
+    /// As [`verify`](Self::verify), whatever report data the evidence carries.
     fn verify_whatever_it_carries(
         &self,
         now: UnixTime,
@@ -62,19 +62,19 @@ pub(crate) trait Attested: Sized {
 
 /// The section of a policy about one kind of TEE.
 pub(crate) trait Section {
-    /// What it judges.
+    /// The facts that the section judges.
     type Facts;
 
-    /// Whether it says which programs are accepted.
+    /// Whether the section says which programs are accepted.
     fn names_program(&self) -> bool;
 
-    /// Whether it says which of a signer's programs are accepted, and from which version on: then a signing key that the
-    /// policy gives elsewhere names programs. Where programs have no signer, none passes.
+    /// Whether the section says which of a signer's programs are accepted, and from which version on: then a signing
+    /// key that the policy gives elsewhere names programs. Where programs have no signer, none passes.
     fn narrows_signer(&self) -> bool {
         true
     }
 
-    /// Whether it accepts programs into which the host can look.
+    /// Whether the section accepts programs into which the host can look.
     fn allows_debug(&self, facts: &Self::Facts) -> bool;
 
     /// Makes every check of this section.

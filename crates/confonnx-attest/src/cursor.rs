@@ -12,7 +12,7 @@ pub(crate) struct Cursor<'a> {
 pub(crate) struct Truncated {
     /// What was to be read.
     pub(crate) what: &'static str,
-    /// Its length in bytes.
+    /// The length of what was to be read, in bytes.
     pub(crate) wanted: usize,
     /// Bytes that were left.
     pub(crate) left: usize,

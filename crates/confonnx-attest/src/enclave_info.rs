@@ -34,7 +34,7 @@ pub enum EnclaveInfoError {
     /// The file's two hashes differ.
     #[error("expected `mrenclave` to equal `enclave_hash` ({enclave_hash}), found {mrenclave}")]
     Differ {
-        /// The one.
+        /// The hash under its name of today.
         enclave_hash: EnclaveHash,
         /// The hash under its older name.
         mrenclave: Digest,

@@ -16,7 +16,7 @@ pub(crate) const MAX_LOG_BYTES: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct EventLog<'a> {
     events: Vec<Event<'a>>,
-    /// Length without padding.
+    /// The log's length without padding.
     len: usize,
 }
 
@@ -25,11 +25,11 @@ pub(crate) struct EventLog<'a> {
 pub(crate) struct Event<'a> {
     /// Number of the PCR; in logs of TDX 0 for MRTD and n + 1 for RTMR n.
     pub(crate) register: u32,
-    /// `EV_…`.
+    /// The event's type: one of `EV_…`.
     pub(crate) kind: u32,
     /// What the register was extended with, by `TPM_ALG_ID`.
     digests: Vec<(u16, &'a [u8])>,
-    /// What the firmware says of it.
+    /// What the firmware says of what was measured.
     pub(crate) data: &'a [u8],
 }
 
@@ -65,7 +65,7 @@ pub(crate) enum EventLogError {
     Algorithm {
         /// Number of the event, the header being 0.
         index: usize,
-        /// `TPM_ALG_ID`.
+        /// The algorithm, a `TPM_ALG_ID`.
         algorithm: u16,
     },
     /// An event that extends a register lacks the digest of the bank asked for.
@@ -171,7 +171,7 @@ impl<'a> Event<'a> {
 }
 
 impl Bank {
-    /// Name as tools print it.
+    /// The bank's name as tools print it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "SHA-256",
@@ -197,7 +197,7 @@ impl Bank {
 /// Reads the `TCG_PCClientPCREvent` with the `TCG_EfiSpecIDEvent`: which digests the events have, and their sizes.
 fn read_header(cursor: &mut Cursor<'_>) -> Result<Vec<(u16, usize)>, EventLogError> {
     let truncated = |source| EventLogError::Truncated { index: 0, source };
-    // 0 in logs of TPMs, 1 in those of TDX.
+    // The register is 0 in logs of TPMs, 1 in those of TDX.
     let _register = cursor.u32("register").map_err(truncated)?;
     let kind = cursor.u32("event type").map_err(truncated)?;
     let _sha1: [u8; 20] = cursor.array("SHA-1 digest").map_err(truncated)?;

@@ -62,7 +62,7 @@ macro_rules! evidence {
         }
 
         impl Evidence {
-            /// The TEE that made it.
+            /// The TEE that made the evidence.
             pub fn tee(&self) -> Tee {
                 match self {
                     #[cfg(feature = "insecure-dev")]
@@ -142,7 +142,7 @@ macro_rules! evidence {
                 }
             }
 
-            /// The same as [`verify`](Self::verify), whatever report data it carries.
+            /// As [`verify`](Self::verify), whatever report data the evidence carries.
             pub(crate) fn verify_whatever_it_carries(
                 &self,
                 now: UnixTime,

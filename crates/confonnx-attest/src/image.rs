@@ -24,13 +24,13 @@ pub enum MeasureError {
         what: &'static str,
         /// What would do.
         expected: String,
-        /// What it is.
+        /// What was found.
         found: String,
     },
     /// An argument is out of range.
     #[error("{what}: expected {expected}, found {found}")]
     Argument {
-        /// Its name.
+        /// The argument's name.
         what: &'static str,
         /// What would do.
         expected: &'static str,

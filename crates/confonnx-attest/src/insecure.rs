@@ -13,7 +13,7 @@ use crate::{Digest, EnclaveHash, UnixTime, Verdict};
 pub struct Report {
     /// The bytes the evidence is bound to.
     pub report_data: [u8; 64],
-    /// SHA-256 of the executable, as it says.
+    /// SHA-256 of the executable, as the program says.
     pub measurement: Digest,
 }
 
@@ -56,7 +56,7 @@ impl Attested for Report {
     fn verify(&self, report_data: &[u8; 64], _now: UnixTime, verdict: &mut Verdict) -> Option<Measured<()>> {
         verdict.info("signature", "none: the insecure TEE proves nothing");
         verdict.equal("report data", digest::encode(report_data), digest::encode(&self.report_data));
-        // It is debug by nature, whatever it says.
+        // The insecure TEE is in debug mode by nature, whatever its report says.
         Some(Measured { enclave_hash: self.measurement.into(), signer: None, debug: true, facts: () })
     }
 }

@@ -40,7 +40,7 @@ pub fn from_value<T: DeserializeOwned>(json: serde_json::Value) -> serde_json::R
     T::deserialize(Strict(json))
 }
 
-/// Passes everything on, wrapped again, so that it holds however deep a struct is.
+/// Passes everything on, wrapped again, so that the rule holds however deep a struct is.
 struct Strict<T>(T);
 
 /// A visitor to wrap; one of a struct takes no sequence.

@@ -33,9 +33,9 @@ pub enum ReleaseError {
     Tee {
         /// The service.
         service: &'static str,
-        /// What it can be asked with.
+        /// The TEEs whose evidence has a form for the service.
         expected: &'static [Tee],
-        /// What this server has.
+        /// The TEE of this server.
         found: Tee,
     },
     /// The report has no such form, or what vouches for it is missing.
@@ -87,7 +87,7 @@ impl MachineKey {
         self.0.evidence().collateral_requests()
     }
 
-    /// Adds it, see [`Evidence::staple`].
+    /// Adds the answers, see [`Evidence::staple`].
     ///
     /// # Errors
     /// When an answer is malformed.
@@ -103,7 +103,7 @@ impl MachineKey {
         self.0.maa()
     }
 
-    /// What that service encrypted: RSAES-PKCS1-v1_5. Blocks.
+    /// Decrypts what Microsoft Azure Attestation encrypted: RSAES-PKCS1-v1_5. Blocks.
     ///
     /// # Errors
     /// When the machine does not decrypt it.
@@ -111,7 +111,7 @@ impl MachineKey {
         self.0.decrypt_pkcs1(ciphertext)
     }
 
-    /// What a vault encrypted: RSAES-OAEP with SHA-256. Blocks.
+    /// Decrypts what a vault encrypted: RSAES-OAEP with SHA-256. Blocks.
     ///
     /// # Errors
     /// When the machine does not decrypt it.
@@ -130,7 +130,7 @@ impl Evidence {
         match self {
             #[cfg(feature = "insecure-dev")]
             Self::Insecure(report) => {
-                // Its verifier compares the digest alone, without the zeros that fill the field of real hardware.
+                // Trustee's verifier compares the digest alone, without the zeros that fill the field of real hardware.
                 let (digest, _) = report.report_data.split_at_checked(TRUSTEE_DIGEST).unwrap_or_default();
                 Ok(json!({ "svn": "1", "report_data": Base64::encode_string(digest) }))
             }

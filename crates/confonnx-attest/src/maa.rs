@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-/// A request to it.
+/// A request to Microsoft Azure Attestation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaaRequest {
     /// Path and query, for the instance's base URL.
     pub path: &'static str,
-    /// JSON to post.
+    /// The JSON to post.
     pub body: Value,
 }

@@ -37,7 +37,7 @@ impl Signer {
         Self { reported: reported.to_vec(), digest_of }
     }
 
-    /// How the TEE that reported this one would report that key.
+    /// How the TEE that reported this signer would report the key `der`.
     pub(crate) fn would_be(&self, der: &[u8]) -> Option<String> {
         (self.digest_of)(der).map(|digest| digest::encode(&digest))
     }

@@ -20,7 +20,7 @@ macro_rules! attesters {
             /// The software stand-in.
             #[cfg(feature = "insecure-dev")]
             Insecure {
-                /// What it reports as measurement.
+                /// What the insecure TEE reports as measurement.
                 measurement: Digest,
             },
             $($(#[$doc])* $kind(crate::$folder::Device),)*
@@ -32,7 +32,7 @@ macro_rules! attesters {
             /// The running executable cannot be read.
             #[error("cannot read the running executable ({path}) to measure it: {source}")]
             Executable {
-                /// Where it was looked for.
+                /// The path at which the executable was looked for.
                 path: &'static str,
                 /// What the operating system said.
                 source: io::Error,
@@ -45,7 +45,7 @@ macro_rules! attesters {
         }
 
         impl Attester {
-            /// The TEE it is part of.
+            /// The TEE that the attester is part of.
             pub fn tee(&self) -> Tee {
                 match self {
                     #[cfg(feature = "insecure-dev")]

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use crate::x509::{Certificate, Crl, certificates_from_pem};
 use crate::{Evidence, EvidenceError, Policy, UnixTime, Verdict, digest};
 
-/// Evidence whose report data is nobody's business: what a machine measures, and whether it is genuine.
+/// Evidence without a document, whose report data is not compared with anything: what a machine measures, and whether
+/// that is genuine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawEvidence {
     evidence: Evidence,
@@ -21,12 +22,12 @@ pub enum RawError {
     /// The report is text in no encoding that is known.
     #[error("the report is text, but neither JSON nor hex nor base64")]
     Encoding,
-    /// One of the files that should vouch for it is none that could.
+    /// One of the files that should vouch for the report is none that could.
     #[error(
         "expected certificates or a revocation list (DER or PEM), or Intel's collateral (JSON); found something else"
     )]
     Endorsement {
-        /// Which of them, from 0.
+        /// The file's place among them, from 0.
         index: usize,
     },
 }
@@ -156,10 +157,10 @@ mod tests {
         let verdict = judge("tdx", vector!("tdx/tdx_quote_td15ex"), &[collateral], at, &"3f".repeat(48));
         assert_eq!(verdict.failed().map(|check| check.name).collect::<Vec<_>>(), ["enclave hash"]);
         let until = verdict.decided_until().unwrap();
-        // The first of all ends counts: Intel's lists live a month, its certificates for years.
+        // The first end of all counts: Intel's lists live a month, its certificates for years.
         assert!((at..at + 31 * 86_400).contains(&until.0), "{verdict}");
         assert_eq!(verdict.check("decided until").unwrap().found, crate::x509::shown_time(until));
-        // A second later it cannot be decided any more.
+        // A second after that end nothing can be decided any more.
         let later =
             judge("tdx", vector!("tdx/tdx_quote_td15ex"), &[collateral], until.0 + 1, &"3f".repeat(48));
         assert!(later.is_undecided(), "{later}");

@@ -6,7 +6,7 @@ pub(crate) fn shown(text: &str) -> String {
     if text.chars().nth(64).is_some() { clean + "…" } else { clean }
 }
 
-/// A setting of the claims, likewise.
+/// A setting of the claims, bounded likewise.
 pub(crate) fn said(value: &serde_json::Value) -> String {
     shown(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }

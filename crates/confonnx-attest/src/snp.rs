@@ -77,7 +77,7 @@ pub(crate) struct Facts {
 }
 
 impl Evidence {
-    /// From a report and what vouches for it, as found inside of other evidence or on a device.
+    /// Evidence of a report and what vouches for it, as found inside of other evidence or on a device.
     pub(crate) fn new(report: &[u8], endorsements: Endorsements) -> Result<Self, ParseError> {
         Ok(Self { report: Box::new(Report::parse(report)?), endorsements: Box::new(endorsements) })
     }

@@ -52,15 +52,16 @@ pub(crate) struct Facts {
     pub(crate) report: Box<TDReport10>,
     /// MR_SERVICETD: what other trust domains were bound to this one when it was created; zeros before TD 1.5.
     pub(crate) mr_service_td: [u8; 48],
-    /// CUR_SERVICE_TD_HASH: what is bound to it now, where the report says it.
+    /// CUR_SERVICE_TD_HASH: what trust domains are bound to this one now, where the report says it.
     pub(crate) current_service_td: Option<[u8; 48]>,
-    /// TEE_TCB_SVN2: of the TDX module that runs now, where that is not the one that started the trust domain.
+    /// TEE_TCB_SVN2: the version of the TDX module that runs now, where that is not the one that started the trust
+    /// domain.
     pub(crate) tee_tcb_svn2: Option<[u8; 16]>,
     pub(crate) platform: Platform,
 }
 
 impl Evidence {
-    /// The checks of [`verify`](Self::verify), for evidence of which a TDX quote is a part, too. Then its report data is
+    /// The checks of [`verify`](Self::verify), also for evidence of which a TDX quote is a part, whose report data is
     /// not ours.
     pub(crate) fn verify_with<'a>(
         &self,

@@ -42,7 +42,7 @@ macro_rules! tee {
         }
 
         impl Tee {
-            /// Its name on the wire, in policy files and in messages.
+            /// The TEE's name on the wire, in policy files and in messages.
             pub fn name(self) -> &'static str {
                 match self {
                     Self::Insecure => "insecure",

@@ -70,7 +70,7 @@ pub(crate) fn rsa_signature(tpmt: &[u8]) -> Option<Vec<u8>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
     ak: AkPublic,
-    /// Certificates of the key, its own first, each issued by the next. May be empty.
+    /// Certificates of the key, its own first, each issued by the next; empty if there is none.
     ak_chain: Vec<Certificate>,
     quote: Box<Quote>,
     pcrs: Pcrs,
@@ -102,7 +102,7 @@ pub enum ParseError {
     /// There are more certificates than a chain needs.
     #[error("ak_certificates: expected at most {MAX_CERTIFICATES}, found {found}")]
     Certificates {
-        /// How many there are.
+        /// How many certificates there are.
         found: usize,
     },
     /// The event log is longer than one is.
@@ -228,7 +228,7 @@ struct Wire {
     ak_certificates: Vec<String>,
     quote: String,
     signature: String,
-    /// Of the quote's selection, by index.
+    /// The PCRs of the quote's selection, by index.
     pcrs: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     event_log: Option<String>,

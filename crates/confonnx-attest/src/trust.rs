@@ -1,4 +1,4 @@
-//! Evidence the caller trusts: the second step.
+//! Evidence that the caller trusts: what comes of the second step.
 
 use crate::{Claims, EnclaveHash, Genuine, Policy, PolicyError, Tee, UnixTime, Verdict};
 

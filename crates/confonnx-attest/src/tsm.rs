@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Tsm {
     entry: PathBuf,
     provider: String,
-    /// One report at a time.
+    /// The lock by which one report is made at a time.
     turn: Mutex<()>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Tsm {
 pub(crate) struct TsmReport {
     /// The report or quote.
     pub(crate) report: Vec<u8>,
-    /// What the host gave with it, such as certificates; often nothing.
+    /// What the host gave with the report, such as certificates; often nothing.
     pub(crate) auxiliary: Vec<u8>,
 }
 
@@ -44,7 +44,7 @@ pub enum TsmError {
     /// An attribute cannot be read or written.
     #[error("{path}: {source}")]
     Attribute {
-        /// Its file.
+        /// The attribute's file.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -52,11 +52,11 @@ pub enum TsmError {
     /// An attribute has another form.
     #[error("{path}: expected {expected}, found {found:?}")]
     Form {
-        /// Its file.
+        /// The attribute's file.
         path: PathBuf,
-        /// What it should have been.
+        /// What the attribute should have been.
         expected: &'static str,
-        /// What it was, shortened.
+        /// What the attribute was, shortened.
         found: String,
     },
     /// The kernel did not take what was written, or other processes kept writing to the same directory.
@@ -64,13 +64,14 @@ pub enum TsmError {
     Conflict {
         /// The directory.
         path: PathBuf,
-        /// How often it was tried.
+        /// How many attempts were made.
         attempts: u32,
     },
 }
 
 impl Tsm {
-    /// `None` when the kernel has no such interface, or no TEE behind it. `root` is `/` outside of tests.
+    /// The kernel's interface below `root`, which is `/` but in tests. `None` when the kernel has no such interface, or
+    /// no TEE behind it.
     pub(crate) fn find(root: &Path) -> Result<Option<Self>, TsmError> {
         let reports = root.join(REPORTS);
         if !reports.is_dir() {
@@ -79,7 +80,7 @@ impl Tsm {
         let entry = reports.join(format!("confonnx-{}", std::process::id()));
         match fs::create_dir(&entry) {
             Ok(()) => {}
-            // Left behind by a process that had our number.
+            // The directory was left behind by a process that had this process's number.
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
             Err(err) if err.raw_os_error() == Some(NO_PROVIDER) => return Ok(None),
             Err(source) => return Err(TsmError::Entry { path: entry, source }),
@@ -90,7 +91,7 @@ impl Tsm {
         Ok(Some(tsm))
     }
 
-    /// Which TEE it is: `sev_guest`, `tdx_guest`.
+    /// Which TEE is behind the interface: `sev_guest`, `tdx_guest`.
     pub(crate) fn provider(&self) -> &str {
         &self.provider
     }
@@ -106,7 +107,7 @@ impl Tsm {
         Err(TsmError::Conflict { path: self.entry.clone(), attempts: ATTEMPTS })
     }
 
-    /// `None` when something else was written between.
+    /// A report that carries `data`; `None` when something else was written between.
     fn try_report(&self, data: &[u8; 64]) -> Result<Option<TsmReport>, TsmError> {
         let before = self.generation()?;
         match self.write("inblob", data) {
@@ -119,7 +120,7 @@ impl Tsm {
         };
         let auxiliary = match self.read("auxblob") {
             Err(err) if conflict(&err) => return Ok(None),
-            // Not every TEE has it.
+            // Not every TEE has the attribute `auxblob`.
             Err(err) if err.kind() == ErrorKind::NotFound => Vec::new(),
             auxiliary => auxiliary.map_err(|source| self.failed("auxblob", source))?,
         };
@@ -127,7 +128,7 @@ impl Tsm {
         Ok(ours.then_some(TsmReport { report, auxiliary }))
     }
 
-    /// Below a paravisor the lowest privilege level that may ask is not the default, 0.
+    /// Asks for the lowest privilege level that may ask: below a paravisor that is not the default, 0.
     fn raise_level(&self) -> Result<(), TsmError> {
         let floor = match self.text("privlevel_floor") {
             Err(TsmError::Attribute { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
@@ -173,7 +174,8 @@ impl Tsm {
 
 impl Drop for Tsm {
     fn drop(&mut self) {
-        // Removes the kernel's attributes with it. What stays behind is used by the next process of our number.
+        // To remove the directory removes the kernel's attributes with it. One that stays behind is used by the next
+        // process of this number.
         let _ = fs::remove_dir(&self.entry);
     }
 }

@@ -13,15 +13,15 @@ mod table;
 /// Displays as [`table`](Self::table).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// All of them, not only the first that failed.
+    /// All checks, not only those up to the first that failed.
     pub checks: Vec<Check>,
-    /// Of the checks that are made from now on.
+    /// The step of the checks that are made from now on.
     #[serde(skip)]
     step: Step,
     /// The end of the first of all periods in which what was checked is valid.
     #[serde(skip)]
     until: Option<UnixTime>,
-    /// The beginning of the last of them: whoever stated it had a clock that was there.
+    /// The beginning of the last of these periods: whoever stated it had a clock that was there.
     #[serde(skip)]
     stated: Option<UnixTime>,
 }
@@ -40,7 +40,7 @@ pub enum Step {
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// The step it is part of.
+    /// The step that the check is part of.
     pub step: Step,
     /// What was checked, such as `enclave hash`.
     pub name: &'static str,
@@ -48,7 +48,7 @@ pub struct Check {
     pub expected: String,
     /// What the document or its evidence says.
     pub found: String,
-    /// How it ended.
+    /// How the check ended.
     pub outcome: Outcome,
 }
 

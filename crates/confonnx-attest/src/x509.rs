@@ -72,7 +72,7 @@ pub(crate) enum IssueError {
     /// An extension has to be understood and is not.
     #[error("it has the critical extension {oid}, which is not understood")]
     Critical {
-        /// Which.
+        /// The extension.
         oid: ObjectIdentifier,
     },
     /// The issuer's key cannot be used.
@@ -96,7 +96,7 @@ impl Certificate {
         Ok(Self { der: der.to_vec(), tbs, inner })
     }
 
-    /// The bytes it was read from.
+    /// The DER that the certificate was read from.
     pub(crate) fn der(&self) -> &[u8] {
         &self.der
     }
@@ -129,13 +129,13 @@ impl Certificate {
         found.next().is_none().then_some(value)
     }
 
-    /// First and last second in which it is valid.
+    /// First and last second in which the certificate is valid.
     pub(crate) fn validity(&self) -> (UnixTime, UnixTime) {
         let validity = self.inner.tbs_certificate().validity();
         (unix_time(validity.not_before), unix_time(validity.not_after))
     }
 
-    /// Records whether it is valid at `now`: failed before it is, undecided once it has expired.
+    /// Records whether the certificate is valid at `now`: failed before it is, undecided once it has expired.
     pub(crate) fn check_validity(&self, name: &'static str, now: UnixTime, verdict: &mut Verdict) {
         let (from, until) = self.validity();
         let found = format!("valid {} to {}", shown_time(from), shown_time(until));
@@ -170,7 +170,7 @@ impl Certificate {
         self.verify_signature(issuer)
     }
 
-    /// Whether its key may sign data: no authority's, and no key usage forbids it.
+    /// Whether the certificate's key may sign data: it is no authority's, and no key usage forbids it.
     pub(crate) fn may_sign_data(&self) -> bool {
         let authority = match self.decoded::<BasicConstraints>(BASIC_CONSTRAINTS) {
             None => false,
@@ -189,7 +189,7 @@ impl Certificate {
         self.inner.tbs_certificate().extensions().map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the key usage allows it; certificates without that extension may be used for anything.
+    /// Whether the key usage allows `usage`; certificates without that extension may be used for anything.
     fn may(&self, usage: impl Fn(&KeyUsage) -> bool) -> bool {
         match self.decoded::<KeyUsage>(KEY_USAGE) {
             None => true,
@@ -198,7 +198,7 @@ impl Certificate {
         }
     }
 
-    /// `None`: absent; `Some(None)`: malformed, or there twice.
+    /// The extension, decoded. `None`: absent; `Some(None)`: malformed, or there twice.
     fn decoded<'a, T: Decode<'a>>(&'a self, oid: ObjectIdentifier) -> Option<Option<T>> {
         self.extensions()
             .iter()
@@ -245,7 +245,7 @@ fn unix_time(time: Time) -> UnixTime {
     UnixTime(time.to_unix_duration().as_secs())
 }
 
-/// Without leading zeros.
+/// The number without leading zeros.
 fn significant(bytes: &[u8]) -> &[u8] {
     let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
     bytes.get(zeros..).unwrap_or_default()

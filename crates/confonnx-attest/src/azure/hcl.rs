@@ -31,7 +31,7 @@ pub enum HclError {
     Truncated {
         /// What was to be read.
         what: &'static str,
-        /// Its length in bytes.
+        /// The length of what was to be read, in bytes.
         wanted: usize,
         /// Bytes that were left.
         left: usize,
@@ -41,9 +41,9 @@ pub enum HclError {
     Field {
         /// Which number.
         field: &'static str,
-        /// What it has to be.
+        /// The number expected.
         expected: String,
-        /// What it is.
+        /// The number found.
         found: u32,
     },
     /// Bytes that have to be zero are not.

@@ -16,7 +16,7 @@ pub enum ImdsError {
     /// The service cannot be reached, or stopped answering.
     #[error("cannot ask Azure's metadata service {address} for a TD quote: {source}")]
     Io {
-        /// Where it is.
+        /// The service's address.
         address: SocketAddr,
         /// What the operating system said.
         source: io::Error,
@@ -83,7 +83,7 @@ struct Answer {
 /// A quote has some 5 KiB.
 const MAX_ANSWER: usize = 64 * 1024;
 const LIMIT: u64 = MAX_ANSWER as u64 + 1;
-/// For each step.
+/// The time that each step of the exchange may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

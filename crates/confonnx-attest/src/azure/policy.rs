@@ -77,7 +77,7 @@ impl Policy {
         };
         let found = hardware.enclave_hash().to_string();
         if named {
-            // The section's own checks have compared it.
+            // The checks of `[azure.snp]` or `[azure.tdx]` have compared the paravisor.
             verdict.info("paravisor", found);
         } else {
             verdict.undecided("paravisor", "one that [azure.snp] or [azure.tdx] of the policy names", found);
@@ -113,7 +113,7 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: by whole measurements, or by enough PCRs.
+    /// Whether the section says which programs are accepted: by whole measurements, or by enough PCRs.
     fn names_program(&self) -> bool {
         !self.measurements.is_empty() || pcrs_name_program(&self.pcrs)
     }

@@ -52,7 +52,7 @@ pub enum DeviceError {
     /// The firmware's event log cannot be read.
     #[error("the firmware's event log {path} cannot be read: {source}")]
     Log {
-        /// Where it is.
+        /// The log's file.
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,

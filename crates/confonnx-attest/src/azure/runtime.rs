@@ -46,7 +46,7 @@ pub enum RuntimeDataError {
     /// The attestation key is of another kind.
     #[error("expected an RSA key as `{AK}`, found `{found}`")]
     KeyType {
-        /// Its kind, shortened.
+        /// The key's kind, shortened.
         found: String,
     },
     /// A number of the attestation key is not unpadded base64url.

@@ -47,7 +47,7 @@ impl Parts {
         Self { signature, message, pcrs }
     }
 
-    /// They leave out what a TPMT_SIGNATURE says before the bytes: RSASSA, SHA-256, 256 bytes.
+    /// The signature, before which az-cvm-vtpm leaves out what a TPMT_SIGNATURE says: RSASSA, SHA-256, 256 bytes.
     fn tpmt_signature(&self) -> Vec<u8> {
         [&[0, 0x14, 0, 0x0b, 1, 0], &self.signature[..]].concat()
     }
@@ -119,7 +119,7 @@ fn key() -> Value {
 
 /// The attestation key of a SubjectPublicKeyInfo (RSA, 2048 bits), as runtime data has keys.
 pub(super) fn jwk(der: &[u8]) -> Value {
-    // It ends with the modulus and the exponent 65537.
+    // The DER ends with the modulus and the exponent 65537.
     let modulus = &der[der.len() - 5 - 256..der.len() - 5];
     json!({
         "kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": "AQAB",
@@ -190,7 +190,7 @@ fn the_quote_is_over_our_data_and_these_pcrs() {
     let mut verdict = Verdict::default();
     evidence.verify_with(&roots, b"challengf", NOW, &mut verdict);
     assert_eq!(bad(&verdict), [("report data", Failed)]);
-    // As a document has it, the data is the hash of the report data.
+    // A document's quote carries the hash of the report data.
     let mut verdict = Verdict::default();
     evidence.verify(&[7; 64], NOW, &mut verdict);
     let expected = crate::digest::encode(&Sha256::digest([7; 64]));
@@ -239,7 +239,7 @@ fn malformed_reports_say_what_is_wrong() {
 
 #[test]
 fn a_quote_over_too_few_pcrs_has_no_enclave_hash() {
-    // The real quote covers all; of a made one only the form matters here.
+    // The real quote covers all PCRs; of a made one only the form matters here.
     let few = Made::with(|report| {
         let mut quote = Base64UrlUnpadded::decode_vec(report["quote"].as_str().unwrap()).unwrap();
         let at = quote.windows(4).position(|window| window == [3, 0xff, 0xff, 0xff]).unwrap();
@@ -266,7 +266,7 @@ fn names_of_checks_are_unique() {
     assert_eq!(names.len(), all, "{verdict}");
 }
 
-/// One bit of each byte of the report's JSON, a different one from byte to byte.
+/// Flips one bit of each byte of the report's JSON, a different one from byte to byte.
 #[test]
 fn no_report_with_a_flipped_bit_is_genuine() {
     let (roots, report, endorsements) = Made::new().wire();
@@ -278,8 +278,8 @@ fn no_report_with_a_flipped_bit_is_genuine() {
             verdict.passes()
         })
     };
-    // The quote is cheap to check, the processor's chain is not: all of it is asked of what the quote does not refuse, and
-    // of every eighth byte whatever it says.
+    // The quote is cheap to check, the processor's chain is not. So the whole verification is run on what the quote
+    // does not refuse already, and on every eighth byte.
     let refused_early = |report: &[u8]| {
         Evidence::parse(report, &endorsements).is_ok_and(|evidence| {
             let names = Names { signature: "quote signature", data: "report data" };

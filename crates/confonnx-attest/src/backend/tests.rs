@@ -1,4 +1,4 @@
-//! Both libraries are asked the same.
+//! Both libraries have to give the same answers.
 
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, KeyPair as _};

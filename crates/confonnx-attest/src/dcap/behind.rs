@@ -31,9 +31,9 @@ struct NamedTcb {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Component {
-    /// Who updates it, such as `BIOS` or `OS/VMM`.
+    /// Who updates the component, such as `BIOS` or `OS/VMM`.
     category: Option<String>,
-    /// What it is, such as `TDX Module`.
+    /// What the component is, such as `TDX Module`.
     #[serde(rename = "type")]
     kind: Option<String>,
 }
@@ -60,7 +60,8 @@ fn lacks(quote: &Quote, pck: &PckExtension, level: &TcbLevel, info: &TcbInfo, js
     Some(shortfalls.iter().map(|shortfall| described(shortfall, &named)).collect::<Vec<_>>().join(", "))
 }
 
-/// What is too low for the level, of the TDX module that runs now if that is another one.
+/// Which components are too low for the level. Of the TDX module it is the one that runs now, if that is another one
+/// than at the start.
 fn shortfalls(
     quote: &Quote,
     pck: &PckExtension,

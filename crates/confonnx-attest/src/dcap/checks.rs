@@ -67,9 +67,9 @@ pub(super) fn chain(root: &Root, quote: &Quote, now: UnixTime, verdict: &mut Ver
 
 /// The revocation lists.
 pub(super) struct Crls {
-    /// Of the PCK's issuer.
+    /// The list of the PCK's issuer.
     pck: Option<Crl>,
-    /// Of Intel's root.
+    /// The list of Intel's root.
     root: Option<Crl>,
 }
 
@@ -169,7 +169,7 @@ pub(super) fn passed(
     verdict.decide(name, expected, found, result.is_ok());
 }
 
-/// The period in which all of them are valid.
+/// The period in which all certificates are valid.
 pub(super) fn validity(certificates: &[&Certificate]) -> (UnixTime, UnixTime) {
     let mut period = (UnixTime(0), UnixTime(u64::MAX));
     for (from, until) in certificates.iter().map(|certificate| certificate.validity()) {

@@ -49,5 +49,5 @@ impl Collateral {
     }
 }
 
-/// What has one form only, though no signature covers its text.
+/// Members in hex, which have one form only, though no signature covers their text.
 const HEX: [&str; 4] = ["root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"];

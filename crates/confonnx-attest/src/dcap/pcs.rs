@@ -60,7 +60,7 @@ pub(crate) fn staple(quote: &Quote, answers: &[Option<&Answer>]) -> Result<Optio
         pck_crl_issuer_chain: String::new(),
         root_ca_crl: crl(&root_crl.body).ok_or_else(|| malformed(root_crl_path, "a DER revocation list"))?,
         pck_crl: crl(&pck_crl.body).ok_or_else(|| malformed(pck_crl_path, "a DER revocation list"))?,
-        // Intel has called it by both names.
+        // Intel has called the field by both names.
         tcb_info_issuer_chain: chain(tcb, tcb_path, &["tcb-info-issuer-chain", "sgx-tcb-info-issuer-chain"])?,
         tcb_info: info.tcb_info.get().to_owned(),
         tcb_info_signature: signature(&info.signature)

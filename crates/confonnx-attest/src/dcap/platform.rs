@@ -87,7 +87,7 @@ impl Platform {
 
 impl Display for TcbStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Its variants are named as Intel names them.
+        // The variants are named as Intel names them.
         write!(f, "{self:?}")
     }
 }

@@ -12,20 +12,20 @@ use crate::x509::{Certificate, PemError, certificates_from_pem};
 /// A quote that is well-formed, and no more than that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quote {
-    /// Without padding.
+    /// The quote without padding.
     bytes: Vec<u8>,
     /// Length of what [`signature`](Self::signature) is over: header and report.
     signed: usize,
     pub(super) report: Report,
-    /// r ‖ s, by the attestation key.
+    /// The quote's signature r ‖ s, by the attestation key.
     pub(super) signature: [u8; 64],
-    /// x ‖ y on P-256.
+    /// The attestation key: x ‖ y on P-256.
     pub(super) attestation_key: [u8; 64],
     pub(super) qe_report: [u8; ENCLAVE_REPORT_BYTES],
-    /// r ‖ s, by the PCK.
+    /// The signature r ‖ s of the quoting enclave's report, by the PCK.
     pub(super) qe_signature: [u8; 64],
     pub(super) qe_auth_data: [u8; 32],
-    /// PCK certificate, its issuer, root.
+    /// The PCK certificate, its issuer, the root.
     pub(super) chain: [Certificate; 3],
 }
 
@@ -65,7 +65,7 @@ pub enum QuoteError {
     Body {
         /// Type of the report.
         kind: u16,
-        /// Its size in bytes.
+        /// The report's size in bytes.
         size: u32,
     },
     /// The quote is signed in another way.

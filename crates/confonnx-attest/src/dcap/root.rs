@@ -9,9 +9,9 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Intel's, from its provisioning certification service; valid until 2049.
+    /// Intel's root, from its provisioning certification service; valid until 2049.
     pub(crate) fn intel() -> Option<Self> {
-        // A test reads it.
+        // A test makes sure that the file can be read.
         Certificate::from_der(include_bytes!("intel-sgx-root-ca.der")).ok().map(Self::new)
     }
 

@@ -2,8 +2,8 @@
 //! `checkForRelaunch` of its quote verification library).
 //!
 //! `dcap-qvl` computes the same, and is asked first. It gives no answer about trust domains with attributes that it
-//! refuses and that policies of ours may accept: then this one counts, and tests hold that both say the same of all
-//! others.
+//! refuses and that policies of ours may accept. Then this computation counts, and tests hold that both say the same of
+//! all others.
 
 use dcap_qvl::intel::PckExtension;
 use dcap_qvl::{QeIdentity, TcbInfo, TcbLevel, TcbStatus, TcbStatusWithAdvisory};
@@ -32,7 +32,7 @@ pub(super) fn platform(
             return None;
         }
         found.status = relaunch(found.status, now);
-        // Of the TDX module that runs now, which is not the one that started the trust domain.
+        // These are the advisories of the TDX module that runs now, which is not the one that started the trust domain.
         add(&mut found.advisory_ids, &current.advisory_ids);
     }
     if found.status == TcbStatus::Revoked {
@@ -79,7 +79,7 @@ fn level(pck: &PckExtension, info: &TcbInfo, svn: Option<&[u8; 16]>) -> Option<T
     Some(found.merge(&TcbStatusWithAdvisory::new(module.tcb_status, module.advisory_ids.clone())))
 }
 
-/// Of a trust domain whose TDX module was updated under it.
+/// The status of a trust domain whose TDX module was updated under it.
 fn relaunch(launch: TcbStatus, current: TcbStatus) -> TcbStatus {
     use TcbStatus::{
         ConfigurationAndSWHardeningNeeded, ConfigurationNeeded, OutOfDate, OutOfDateConfigurationNeeded,

@@ -26,7 +26,7 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// What it comes to for the platform of a quote. Only when every check passed does it mean anything.
+    /// What Intel said comes to for the platform of a quote. It means something only when every check passed.
     pub(super) fn platform(&self, quote: &Quote) -> Option<Platform> {
         let [pck, ..] = &quote.chain;
         let pck = parse_pck_extension(pck.der()).ok()?;
@@ -80,14 +80,14 @@ pub(super) fn check(
 
 /// JSON that Intel signed.
 struct Signed<'a> {
-    /// Of the checks of signature and age.
+    /// The names of the checks of signature and age.
     names: (&'static str, &'static str),
     /// Who signed, and the root, as PEM.
     chain: &'a str,
     json: &'a str,
-    /// r ‖ s.
+    /// The signature, r ‖ s.
     signature: &'a [u8],
-    /// Of the format, whose meaning is known.
+    /// The versions of the format whose meaning is known.
     versions: &'static [u64],
 }
 
@@ -248,7 +248,7 @@ fn tcb_level(quote: &Quote, pck: &PckExtension, info: &TcbInfo, json: &str) -> R
     Ok(())
 }
 
-/// Whether the enclave that made the quote is the one that Intel says.
+/// Whether the enclave that made the quote is the one that Intel's QE identity names.
 fn check_quoting_enclave(quote: &Quote, identity: Option<&QeIdentity>, verdict: &mut Verdict) {
     let (name, expected) = ("qe identity match", "Intel's quoting enclave");
     let Some(identity) = identity else {

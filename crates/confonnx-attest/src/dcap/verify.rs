@@ -39,7 +39,7 @@ pub(crate) fn verify(
     };
     checks::td_attributes(quote, verdict);
     let (said, collateral) = (said?, collateral?);
-    // Whatever the quote was made for, the library does not look at it.
+    // The library does not look at the report data, whose check is the first: its answer is compared with the others.
     let after_bound = start.saturating_add(1);
     let platform = library(root, quote, collateral, &said, now, after_bound, verdict)?;
     let made = verdict.checks.get(start..).unwrap_or_default();
@@ -74,7 +74,8 @@ fn library(
             );
             Some(platform)
         }
-        // The last thing it looks at, which it cannot be told to leave to policies: everything else is as it should be.
+        // The library looks at these attributes last, and cannot leave them to policies: everything else is as it
+        // should be.
         Err(err) if LEFT_TO_POLICIES.contains(&err.to_string().as_str()) => {
             let platform = said.platform(quote);
             let found = format!("accepted but for what policies judge: {err}");

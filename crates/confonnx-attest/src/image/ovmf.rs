@@ -17,7 +17,7 @@ pub(crate) type Guid = [u8; 16];
 const FOOTER: Guid = *b"\xde\x82\xb5\x96\xb2\x1f\xf7\x45\xba\xea\xa3\x66\xc5\x5a\x08\x2d";
 /// Bytes between the table and the end of the image.
 const AFTER_TABLE: usize = 32;
-/// Of an entry: its length and its GUID.
+/// How long the end of an entry is: its length and its GUID.
 const ENTRY_TAIL: usize = 18;
 
 pub(crate) const PAGE: usize = 4096;

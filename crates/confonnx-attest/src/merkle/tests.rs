@@ -44,7 +44,7 @@ fn roots_match_the_ct_vectors() {
 
 #[test]
 fn paths_match_the_ct_vectors() {
-    // (leaf from 0, tree size, path), from the same source.
+    // Leaf from 0, tree size and path, from the same source.
     let cases: [(usize, usize, &[&str]); 5] = [
         (0, 1, &[]),
         (

@@ -70,9 +70,9 @@ pub enum ParseError {
     Length {
         /// Name of the member.
         member: &'static str,
-        /// How many it has to have.
+        /// The lengths that it may have.
         expected: &'static str,
-        /// How many it has.
+        /// The length that it has.
         found: usize,
     },
     /// A member is absent.
@@ -90,7 +90,7 @@ pub enum ParseError {
     /// A member nobody knows.
     #[error("the payload has a member that is not in the specification: {member}")]
     Unknown {
-        /// Its name, shortened.
+        /// The member's name, shortened.
         member: String,
     },
 }
@@ -266,7 +266,7 @@ fn pcrs(value: Value) -> Result<BTreeMap<u8, Pcr>, ParseError> {
             return Err(ParseError::Twice { member: "a register" });
         }
     }
-    // What the enclave runs is in these; a document without them says nothing.
+    // These registers say what the enclave runs; a document without them says nothing.
     match [0, 1, 2].iter().all(|index| pcrs.contains_key(index)) {
         true => Ok(pcrs),
         false => Err(ParseError::Missing { member: "register 0, 1 or 2" }),
@@ -313,7 +313,7 @@ const MAX_BYTES: usize = 16_384 + 128;
 /// Tag, array and map around the values.
 const MAX_DEPTH: usize = 8;
 
-/// The hypervisor sends 4; each costs a signature to check.
+/// The most issuers: the hypervisor sends 4, and each costs a signature to check.
 const MAX_ISSUERS: usize = 8;
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use sha2::{Digest as _, Sha384};
 use crate::image::MeasureError;
 use crate::{EnclaveInfo, Hex, Tee};
 
-/// From what `nitro-cli build-enclave` (or `describe-eif`) prints; lines before the JSON object are skipped.
+/// The enclave's info, from what `nitro-cli build-enclave` (or `describe-eif`) prints; lines before the JSON object are
+/// skipped.
 pub fn enclave_info(output: &str) -> Result<EnclaveInfo, MeasureError> {
     let malformed = |found: String| MeasureError::Malformed {
         file: "output of nitro-cli",
@@ -47,7 +48,7 @@ struct Measurements {
     pcr0: Hex<48>,
     pcr1: Hex<48>,
     pcr2: Hex<48>,
-    /// Of the certificate that signed the image.
+    /// PCR8: the certificate that signed the image.
     pcr8: Option<Hex<48>>,
 }
 

@@ -88,8 +88,8 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: by image, or by its two parts. A signer does not: images have no
-    /// version, so all that it ever signed would do.
+    /// Whether the section says which programs are accepted: by image, or by its two parts. A signer does not: images
+    /// have no version, so all that it ever signed would do.
     fn names_program(&self) -> bool {
         let parts = !self.pcr1.is_empty() && !self.pcr2.is_empty();
         !self.pcr0.is_empty() || parts
@@ -131,7 +131,7 @@ impl Section for Policy {
 }
 
 impl SigningCertificate {
-    /// From a PEM file with one `CERTIFICATE` block.
+    /// The certificate of a PEM file with one `CERTIFICATE` block.
     ///
     /// # Errors
     /// When it has none or several, or the block is no certificate.

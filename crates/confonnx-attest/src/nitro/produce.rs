@@ -24,7 +24,7 @@ pub enum DeviceError {
     /// The device cannot be opened.
     #[error("cannot open the Nitro security module {path}: {source}")]
     Open {
-        /// Where it is.
+        /// The device's path.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -32,7 +32,7 @@ pub enum DeviceError {
     /// The security module did not answer.
     #[error("the Nitro security module {path} did not answer: {source}")]
     Io {
-        /// Where it is.
+        /// The device's path.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,

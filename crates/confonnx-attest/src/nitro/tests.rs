@@ -315,7 +315,7 @@ fn the_enclave_hash_is_that_of_the_first_three_registers() {
     }
 }
 
-/// One bit of each byte, a different one from byte to byte. All bits of the framing, which nothing signs.
+/// Flips one bit of each byte, a different one from byte to byte, and all bits of the framing, which nothing signs.
 #[test]
 fn no_document_with_a_flipped_bit_is_genuine() {
     let made = Made { authorities: vec![Some(0)], ..Made::new() };

@@ -11,18 +11,18 @@ use crate::{Claims, Digest, HexError, ModelClaim, Policy};
 /// The hash that a model has to have: whichever is called, or the one of that name. `HEX` or `NAME=HEX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelPin {
-    /// The model it is about; absent: any.
+    /// The name of the model that the pin is about; absent: any model.
     pub name: Option<String>,
-    /// Its hash, or that of its encrypted file.
+    /// The model's hash, or that of its encrypted file.
     pub hash: Digest,
 }
 
 /// The model that a call goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Called {
-    /// Its name.
+    /// The model's name.
     pub name: String,
-    /// Its version; absent when the server may choose.
+    /// The model's version; absent when the server may choose.
     pub version: Option<String>,
 }
 
@@ -30,7 +30,7 @@ pub struct Called {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelRefused {
-    /// None was named, and there is not exactly one.
+    /// No model was named, and there is not exactly one.
     #[error("name a model: the server has {}", list(available))]
     Unnamed {
         /// The names in the claims.
@@ -55,12 +55,12 @@ impl ModelPin {
         self.name.as_deref().is_none_or(|name| name == model)
     }
 
-    /// Whether that is what `claim` says.
+    /// Whether the model of `claim` satisfies the pin.
     pub(super) fn matches(&self, claim: &ModelClaim) -> bool {
         self.is_about(&claim.name) && claim.hashes().any(|hash| *hash == self.hash)
     }
 
-    /// What satisfies both.
+    /// The pin that satisfies both.
     fn and(&self, other: &Self) -> Option<Self> {
         match (&self.name, &other.name) {
             _ if self.hash != other.hash => None,
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(chosen(&[&hex(1)], "a"), Ok(Some("1".into())));
         let error = chosen(&[&hex(2)], "a").unwrap_err().to_string();
         assert!(error.contains(&format!("expected {} for model a, found {}", hex(2), hex(1))), "{error}");
-        // Without a name a hash is about whatever is called; with one, about that alone.
+        // A pin without a name is about whatever is called; one with a name is about that model alone.
         let (swapped, own) = ([format!("a={}", hex(2)), format!("b={}", hex(1))], [format!("a={}", hex(1))]);
         let swapped: Vec<_> = swapped.iter().map(String::as_str).collect();
         assert!(chosen(&swapped, "a").is_err() && chosen(&swapped, "b").is_err());

@@ -62,7 +62,8 @@ macro_rules! platforms {
                 all.into_iter().filter_map(|(tee, named)| (named == Some(false)).then_some(tee)).collect()
             }
 
-            /// Whether the section that `facts` are about says which programs are accepted; likewise.
+            /// Whether the section that `facts` are about says which programs are accepted; `signed` as in
+            /// [`without_program`](Self::without_program).
             pub(crate) fn names_program(&self, facts: &Facts, signed: bool) -> bool {
                 match facts {
                     #[cfg(feature = "insecure-dev")]
@@ -119,7 +120,7 @@ impl Platforms {
         }
     }
 
-    /// Whether it expects of that kind of TEE just what the preset `cloud` does.
+    /// Whether these sections expect of that kind of TEE just what the preset `cloud` does.
     pub(crate) fn is_cloud(&self, tee: Tee) -> bool {
         self.clone().only(tee) == Self::cloud().only(tee)
     }

@@ -23,7 +23,7 @@ pub struct ServerExpectations {
     /// SHA-256 of ONNX Runtime's library: one of these.
     #[serde(deserialize_with = "at_least_one")]
     pub runtime_sha256: Vec<Digest>,
-    /// Whose signature the keys of encrypted models need: that of one of these public keys.
+    /// Whose signature the keys of encrypted models need, by the SHA-256 of the public key: one of these.
     #[serde(deserialize_with = "at_least_one")]
     pub model_owner_sha256: Vec<Digest>,
     /// Where models run.
@@ -51,9 +51,9 @@ pub struct ServerExpectations {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Maxima {
-    /// As `max_key_lifetime_s`.
+    /// The longest time from the beginning of a key to its erasure, in seconds.
     pub key_lifetime_s: u64,
-    /// As `max_resumption_lifetime_s`.
+    /// The longest a resumption may last, in seconds.
     pub resumption_lifetime_s: u64,
 }
 
@@ -79,7 +79,7 @@ pub enum AcceptedEngine {
     Isolated,
 }
 
-/// Of what a server may do or not.
+/// What the policy says of something that a server may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -102,12 +102,12 @@ impl ServerExpectations {
     }
 
     fn check_keys(&self, claims: &Claims, verdict: &mut Verdict) {
-        // Of a server that has no keys yet: what its settings say of those to come.
+        // A server that has no keys yet says in its settings how long those to come will live.
         let setting = |name: &str| claims.settings.get(name).and_then(Value::as_u64);
         let to_come = || setting("key_rollover_interval_s")?.checked_add(setting("key_grace_s")?);
         let longest = match &claims.keys[..] {
             [] => to_come(),
-            // None when any of them ends before it begins.
+            // The maximum is none when any key ends before it begins.
             keys => {
                 keys.iter().map(lifetime).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())
             }
@@ -168,12 +168,12 @@ impl ServerExpectations {
     }
 }
 
-/// Seconds; none for a key that is erased before it begins.
+/// A key's lifetime in seconds; none for a key that is erased before it begins.
 fn lifetime(key: &KeyClaim) -> Option<u64> {
     key.accepted_until.0.checked_sub(key.not_before.0)
 }
 
-/// `said` is what is shown when nothing is expected.
+/// Checks one digest; `said` is what is shown when nothing is expected.
 fn one(name: &'static str, accepted: &[Digest], found: Option<Digest>, said: &str, verdict: &mut Verdict) {
     if accepted.is_empty() {
         return verdict.info(name, said);

@@ -11,7 +11,7 @@ use crate::measured::Signer;
 /// The public key that signs a program.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningKey {
-    /// A SubjectPublicKeyInfo.
+    /// The SubjectPublicKeyInfo, DER.
     der: Vec<u8>,
 }
 
@@ -28,7 +28,7 @@ pub enum SigningKeyError {
 }
 
 impl SigningKey {
-    /// From a PEM file with one `PUBLIC KEY` block (a SubjectPublicKeyInfo).
+    /// The key of a PEM file with one `PUBLIC KEY` block (a SubjectPublicKeyInfo).
     pub fn from_pem(pem: &str) -> Result<Self, SigningKeyError> {
         let (_, rest) = pem.split_once("-----BEGIN PUBLIC KEY-----").ok_or(SigningKeyError::NoPublicKey)?;
         let (body, _) = rest.split_once("-----END PUBLIC KEY-----").ok_or(SigningKeyError::NoPublicKey)?;

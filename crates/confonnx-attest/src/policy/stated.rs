@@ -14,7 +14,7 @@ pub(super) fn check(claims: &Claims, verdict: &mut Verdict) {
         format!("{} {}, current {from} to {until}, erased {erased}", key.key_id, shown(&key.kem))
     });
     verdict.info("keys", some_of(keys.collect(), "; ").unwrap_or_else(|| "none yet".into()));
-    // Where others than the TEE may have them, a check of its own has judged that.
+    // Where others than the TEE may have the keys, the check `key source` has judged that.
     if verdict.check("key source").is_none() {
         verdict.info("key source", claims.key_source.to_string());
     }
@@ -28,13 +28,13 @@ pub(super) fn check(claims: &Claims, verdict: &mut Verdict) {
             None => others.push(format!("{} {}", shown(setting), said(value))),
         }
     }
-    // Of a newer server: what they mean is unknown here.
+    // Settings that this version does not know, as of a newer server: what they mean is unknown here.
     if let Some(others) = some_of(others, ", ") {
         verdict.state("other settings", others, false);
     }
 }
 
-/// As many as a person reads; the claims can have thousands.
+/// As many settings as a person reads; the claims can have thousands.
 fn some_of(mut all: Vec<String>, separator: &str) -> Option<String> {
     let more = all.len().saturating_sub(MOST_SHOWN);
     all.truncate(MOST_SHOWN);
@@ -50,7 +50,7 @@ const MOST_SHOWN: usize = 32;
 const JUDGED: [&str; 6] =
     ["model_owner_sha256", "engine", "audit_log", "request_metrics", "model_control", "session_lifetime_s"];
 
-/// The others: what they are called, and what they are unless somebody changes them.
+/// The other settings: their names in claims and verdicts, and the values that they have unless somebody changes them.
 type Usual = (&'static str, &'static str, fn() -> Value);
 const USUAL: [Usual; 9] = [
     ("date_window_s", "date window", || json!(300)),

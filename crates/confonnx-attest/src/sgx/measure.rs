@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 use crate::image::MeasureError;
 use crate::{Digest, EnclaveInfo, Hex, Tee};
 
-/// From the `.sig` file that `gramine-sgx-sign` writes, a SIGSTRUCT (Intel SDM volume 3D, section 37.14), or from what
-/// `gramine-sgx-sigstruct-view --output-format json` prints of it.
+/// The enclave's info, from the `.sig` file that `gramine-sgx-sign` writes, a SIGSTRUCT (Intel SDM volume 3D, section
+/// 37.14), or from what `gramine-sgx-sigstruct-view --output-format json` prints of it.
 pub fn enclave_info(file: &[u8]) -> Result<EnclaveInfo, MeasureError> {
     let signed = if file.len() == SIGSTRUCT { from_sigstruct(file)? } else { from_json(file)? };
     let Signed { mr_enclave, mr_signer, isv_prod_id, isv_svn, debug_enclave } = signed;
@@ -65,10 +65,10 @@ fn malformed(what: &'static str, expected: &str, found: impl ToString) -> Measur
     MeasureError::Malformed { file: "SIGSTRUCT", what, expected: expected.into(), found: found.to_string() }
 }
 
-/// Bytes of a SIGSTRUCT.
+/// How many bytes a SIGSTRUCT has.
 const SIGSTRUCT: usize = 1808;
 const HEADER: [u8; 16] = *b"\x06\0\0\0\xe1\0\0\0\0\0\x01\0\0\0\0\0";
-/// ATTRIBUTES.DEBUG.
+/// The bit DEBUG of ATTRIBUTES.
 const DEBUG: u64 = 2;
 
 #[cfg(test)]

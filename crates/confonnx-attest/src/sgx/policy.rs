@@ -8,7 +8,7 @@ use crate::dcap::{CLOUD_EVALUATION, PlatformPolicy, STRICT_EVALUATION, TcbStatus
 use crate::list::at_least_one;
 use crate::{EnclaveHash, Hex, Verdict, digest};
 
-/// The `[sgx]` section of a policy. In each list of values one has to match; an empty one expects nothing.
+/// The `[sgx]` section of a policy. In each list of values one has to match; a list that is not given expects nothing.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
@@ -43,13 +43,13 @@ pub struct Policy {
     pub cached_keys: bool,
     /// Accepts platforms with simultaneous multithreading.
     pub smt: bool,
-    /// Families of processors.
+    /// Accepted families of processors.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub fmspc: Vec<Hex<6>>,
-    /// Processor packages.
+    /// Accepted processor packages.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub ppid: Vec<Hex<16>>,
-    /// Machines with several packages.
+    /// Accepted machines, where a machine has several packages.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub platform_instance_id: Vec<Hex<16>>,
 }
@@ -77,7 +77,7 @@ impl Policy {
         }
     }
 
-    /// Accepts what real clouds run. It concedes the three platform flags, and status `SWHardeningNeeded` with
+    /// Accepts what real clouds run. Concedes the three platform flags, and status `SWHardeningNeeded` with
     /// INTEL-SA-00334 (load value injection) and INTEL-SA-00615 (stale data of MMIO), of which Intel never clears the
     /// processors concerned: the program has to be built with mitigations. Statuses that blame a setting or missing
     /// updates of the platform stay refused.
@@ -111,8 +111,8 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted. A signer alone does not: it may sign other programs, and has
-    /// signed old ones.
+    /// Whether the section says which programs are accepted. A signer alone does not: it may sign other programs, and
+    /// has signed old ones.
     fn names_program(&self) -> bool {
         !self.mr_enclave.is_empty() || (!self.mr_signer.is_empty() && self.narrows_signer())
     }

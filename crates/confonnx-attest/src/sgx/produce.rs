@@ -25,7 +25,7 @@ pub enum DeviceError {
     /// A pseudo-file cannot be read or written.
     #[error("{path}: {source}; is the host's quoting service (AESM, PCCS) running?")]
     File {
-        /// Which.
+        /// The pseudo-file.
         path: PathBuf,
         /// What Gramine said.
         source: io::Error,
@@ -35,7 +35,7 @@ pub enum DeviceError {
         "expected attestation of type dcap, Gramine says {found:?}: set sgx.remote_attestation = \"dcap\" in the manifest"
     )]
     Type {
-        /// Gramine's word for it, shortened.
+        /// What Gramine says, shortened.
         found: String,
     },
     /// What Gramine gave is not a quote.
@@ -46,13 +46,13 @@ pub enum DeviceError {
     OtherData {
         /// What was asked for.
         expected: Box<Hex<64>>,
-        /// What it carries.
+        /// The report data that the quote carries.
         found: Box<Hex<64>>,
     },
 }
 
 impl Device {
-    /// `None` outside of Gramine's enclaves. `root` is `/` outside of tests.
+    /// Gramine's files below `root`, which is `/` but in tests. `None` outside of Gramine's enclaves.
     ///
     /// # Errors
     /// When there is a way to quotes that cannot be used, and why.

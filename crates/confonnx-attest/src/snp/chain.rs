@@ -31,7 +31,7 @@ pub(crate) struct Roots(Vec<Root>);
 pub(crate) struct Root {
     pub(crate) product: Product,
     pub(crate) ark: Certificate,
-    /// Used when no ASK was stapled.
+    /// The ASK to use when none was stapled.
     pub(crate) ask: Option<Certificate>,
 }
 
@@ -75,7 +75,7 @@ impl Endorsements {
 }
 
 impl Roots {
-    /// AMD's, which are part of this crate.
+    /// AMD's roots, which are part of this crate.
     pub(crate) fn amd() -> &'static Self {
         &AMD
     }
@@ -136,7 +136,7 @@ fn check_product(report: &Report, key: Option<&Certificate>, verdict: &mut Verdi
             verdict.undecided("product", expected, "another one: use a newer client");
             return None;
         }
-        // These reports do not say it, and later processors do not make them.
+        // Reports before version 3 do not say their product, and later processors do not make them.
         None => ("Milan or Genoa".into(), &[Product::Milan, Product::Genoa]),
     };
     match certified {
@@ -215,7 +215,7 @@ fn check_revocation(
         }
     };
     crl.check_age("crl age", now, verdict);
-    // The list is the ARK's, about what the ARK issued. AMD revokes no VCEK or VLEK; their serial number is 0.
+    // The list is issued by the ARK, about what the ARK issued. AMD revokes no VCEK or VLEK; their serial number is 0.
     let expected = format!("{} not revoked", names.intermediate);
     match intermediate.filter(|_| genuine).map(|certificate| crl.revoked_since(certificate.serial())) {
         Some(None) => verdict.equal("revocation", expected.clone(), expected),
@@ -351,7 +351,7 @@ static AMD: LazyLock<Roots> = LazyLock::new(|| {
         (Product::Turin, include_bytes!("roots/turin-ark.der"), include_bytes!("roots/turin-ask.der")),
     ];
     let roots = embedded.into_iter().filter_map(|(product, ark, ask)| {
-        // A test reads them all; were one missing, its chains would be undecided.
+        // A test reads all of these files; were one missing, the chains of its product would be undecided.
         let (ark, ask) = (Certificate::from_der(ark).ok()?, Certificate::from_der(ask).ok());
         Some(Root { product, ark, ask })
     });

@@ -7,8 +7,8 @@ use crate::collateral::{Answer, Request, StapleError, Vendor};
 use crate::digest;
 use crate::x509::{Certificate, Crl, certificates_from_pem};
 
-/// The certificate of the signing key unless the platform gave it, the ASVK of VLEKs, and the revocation list. Empty
-/// when the processor is unknown.
+/// The requests: for the certificate of the signing key unless the platform gave it, for the ASVK of VLEKs, and for the
+/// revocation list. None when the processor is unknown.
 pub(super) fn requests(report: &Report, endorsements: &Endorsements) -> Vec<Request> {
     let Some(product) = product(report, endorsements) else { return Vec::new() };
     let wanted: Vec<String> = match report.signing_key() {
@@ -23,7 +23,7 @@ pub(super) fn requests(report: &Report, endorsements: &Endorsements) -> Vec<Requ
     wanted.into_iter().map(|path| Request { vendor: Vendor::Amd, path }).collect()
 }
 
-/// Adds the answers to `requests`, made of the same evidence; those that are absent change nothing.
+/// Adds the answers to `requests` of the same evidence; answers that are absent change nothing.
 pub(super) fn staple(
     endorsements: &mut Endorsements,
     requests: &[Request],
@@ -54,14 +54,14 @@ pub(super) fn staple(
     Ok(())
 }
 
-/// Reports before version 3 do not say their product. Without a certificate that does, it is the one that made most of
-/// them.
+/// The processor's product. Reports before version 3 do not say it: without a certificate that does, it is the product
+/// that made most of them.
 fn product(report: &Report, endorsements: &Endorsements) -> Option<Product> {
     let certified = endorsements.vcek.iter().chain(&endorsements.vlek).find_map(product_of);
     report.product().unwrap_or(Some(certified.unwrap_or(Product::Milan)))
 }
 
-/// `None` when the VCEK is there already and is for the reported TCB.
+/// The path at which to fetch the VCEK; `None` when it is there already and is for the reported TCB.
 fn vcek_path(report: &Report, endorsements: &Endorsements, product: Product) -> Option<String> {
     let tcb = Tcb::decode(report.reported_tcb, product)?;
     if endorsements.vcek.as_ref().and_then(|vcek| tcb_of(vcek, product)) == Some(tcb) {

@@ -15,7 +15,7 @@ pub enum FormError {
         "expected an attestation report of version 3 or later on a known processor, found {found}: update the host's firmware"
     )]
     Report {
-        /// Version and processor.
+        /// The report's version and processor.
         found: String,
     },
     /// What vouches for the report's key is missing.
@@ -32,7 +32,7 @@ impl Evidence {
         let product = product(report)?;
         let field =
             |at: usize, len: usize| report.bytes().get(at..at.saturating_add(len)).unwrap_or_default();
-        // Little-endian.
+        // Integers of a report are little-endian.
         let integer = |at, len| field(at, len).iter().rfold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
         let tcb = |bytes: [u8; 8]| {
             let Tcb { fmc, bootloader, tee, snp, microcode } =
@@ -49,7 +49,7 @@ impl Evidence {
             [build, minor, major] => json!({ "major": major, "minor": minor, "build": build }),
             _ => Value::Null,
         };
-        // Version 5 put the mitigation vectors in.
+        // The mitigation vectors are there since version 5.
         let vector = |at| (report.version >= 5).then(|| integer(at, 8));
         let attestation_report = json!({
             "version": report.version,
@@ -106,7 +106,7 @@ fn product(report: &Report) -> Result<Product, FormError> {
     })
 }
 
-/// RFC 7468.
+/// The certificate in PEM (RFC 7468).
 fn pem(certificate: &Certificate) -> String {
     let body = Base64::encode_string(certificate.der());
     let lines = body.as_bytes().chunks(64).map(|line| format!("{}\n", String::from_utf8_lossy(line)));

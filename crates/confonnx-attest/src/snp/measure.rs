@@ -20,9 +20,9 @@ pub struct Launch<'a> {
     pub kernel: Option<Kernel<'a>>,
     /// Number of virtual CPUs.
     pub vcpus: u32,
-    /// Their signature: CPUID leaf 1, EAX. See [`signature_of`].
+    /// The CPUs' signature: CPUID leaf 1, EAX. See [`signature_of`].
     pub cpu_signature: u32,
-    /// Who starts it.
+    /// The VMM that starts the guest.
     pub vmm: Vmm,
     /// SEV_FEATURES of the virtual CPUs; bit 0 is SNP itself. KVM of Linux 6.6 and later sets bit 5 (debug swap) too.
     pub guest_features: u64,
@@ -275,13 +275,13 @@ const HASHES_INITRD: Guid = *b"\x31\xf7\xba\x44\x2f\x3a\xd7\x4b\x9a\xf1\x41\xe2\
 /// 4de79437-abd2-427f-b835-d5b172d2045b
 const HASHES_KERNEL: Guid = *b"\x37\x94\xe7\x4d\xd2\xab\x7f\x42\xb8\x35\xd5\xb1\x72\xd2\x04\x5b";
 
-/// Where the RMP has the pages of virtual CPUs: the last page of 48 bits.
+/// The address that the RMP has for the pages of virtual CPUs: the last page of 48 bits.
 const VMSA_ADDRESS: u64 = 0xffff_ffff_f000;
-/// QEMU's limit.
+/// The most virtual CPUs, which is QEMU's limit.
 const MAX_VCPUS: u32 = 4096;
-/// OVMF has six.
+/// The most sections; OVMF has six.
 const MAX_SECTIONS: u32 = 64;
-/// Bytes of all sections; OVMF's have less than 1 MiB.
+/// The most bytes of all sections; OVMF's have less than 1 MiB.
 const MAX_TOTAL: u32 = 128 << 20;
 
 const NO_METADATA: MeasureError = MeasureError::Absent {

@@ -113,7 +113,7 @@ impl Policy {
         }
     }
 
-    /// Versions do not say all: some mitigations do nothing until the host has the firmware verify them.
+    /// Checks the mitigations. Versions do not say all: some do nothing until the host has the firmware verify them.
     fn check_mitigations(&self, stated: Option<[u64; 2]>, verdict: &mut Verdict) {
         let name = "mitigations";
         let found = stated.map_or_else(
@@ -176,8 +176,8 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: by measurement, or by who signed them and from which version on. A
-    /// signer alone does not: it has signed old ones.
+    /// Whether the section says which programs are accepted: by measurement, or by who signed them and from which
+    /// version on. A signer alone does not: it has signed old ones.
     fn names_program(&self) -> bool {
         !self.measurements.is_empty() || (!self.id_keys.is_empty() && self.narrows_signer())
     }
@@ -219,9 +219,9 @@ impl Default for Policy {
 }
 
 impl MinimumTcb {
-    /// What AMD's bulletins ask for, as of October 2026: of Milan AMD-SB-3030 (May 2026, TCB\[SNP\] 0x1D), of Genoa
-    /// AMD-SB-3034 (2026, 0x1C), of Turin AMD-SB-3020 (October 2025, 0x04). Of SEV-SNP's firmware alone: microcode counts
-    /// differently in processors of one family, so that no one number is right for all of them.
+    /// The versions that AMD's bulletins ask for, as of October 2026: of Milan AMD-SB-3030 (May 2026, TCB\[SNP\] 0x1D),
+    /// of Genoa AMD-SB-3034 (2026, 0x1C), of Turin AMD-SB-3020 (October 2025, 0x04). They are of SEV-SNP's firmware
+    /// alone: microcode counts differently in processors of one family, so that no one number is right for all of them.
     pub fn published() -> Self {
         let snp = |snp| Some(Tcb { snp, ..Tcb::default() });
         Self { milan: snp(0x1D), genoa: snp(0x1C), turin: snp(0x04) }

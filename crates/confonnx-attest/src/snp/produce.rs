@@ -42,7 +42,7 @@ pub enum DeviceError {
     /// The security processor refuses.
     #[error("the security processor gives no report: status {status:#x} (AMD 56860, MSG_REPORT_RSP)")]
     Refused {
-        /// Its status.
+        /// The processor's status.
         status: u32,
     },
     /// What the kernel gave is not a report.
@@ -53,13 +53,13 @@ pub enum DeviceError {
     OtherData {
         /// What was asked for.
         expected: Box<Hex<64>>,
-        /// What it carries.
+        /// The report data that the report carries.
         found: Box<Hex<64>>,
     },
 }
 
 impl Device {
-    /// `None` outside of SEV-SNP guests. `root` is `/` outside of tests.
+    /// The kernel's interface below `root`, which is `/` but in tests. `None` outside of SEV-SNP guests.
     ///
     /// # Errors
     /// When there is a way to reports that cannot be used, and why.
@@ -118,7 +118,8 @@ fn report_of(response: &[u8]) -> Result<&[u8], DeviceError> {
 
 const PROVIDER: &str = "sev_guest";
 const GUEST: &str = "dev/sev-guest";
-/// The level that the guest runs at where this device is the only way: kernels that run below a paravisor have the other.
+/// The level that the guest runs at where this device is the only way: kernels that run below a paravisor have
+/// configfs-tsm.
 const VMPL: u32 = 0;
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(crate) struct Report {
     cpuid: [u8; 3],
     pub(crate) chip_id: [u8; 64],
     pub(crate) committed_tcb: [u8; 8],
-    /// Build, minor, major.
+    /// The firmware's version: build, minor, major.
     current_firmware: [u8; 3],
     /// The TCB when the guest was launched or imported.
     pub(crate) launch_tcb: [u8; 8],
@@ -53,7 +53,7 @@ pub(crate) struct PlatformInfo(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Product {
     Milan,
-    /// With Bergamo and Siena.
+    /// Genoa, with Bergamo and Siena.
     Genoa,
     Turin,
 }
@@ -61,9 +61,9 @@ pub(crate) enum Product {
 /// The key that signed a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SigningKey {
-    /// Of the chip and its TCB.
+    /// The key of the chip and its TCB.
     Vcek,
-    /// Of the cloud provider and the chip's TCB.
+    /// The key of the cloud provider and the chip's TCB.
     Vlek,
     /// The report is not signed.
     None,
@@ -234,7 +234,7 @@ impl Report {
         self.range(at, at.saturating_add(len))
     }
 
-    /// Empty when it is not within the report, which no caller asks for.
+    /// Bytes of the report; empty when they are not within it, which no caller asks for.
     fn range(&self, from: usize, to: usize) -> &[u8] {
         self.bytes.get(from..to).unwrap_or_default()
     }
@@ -272,7 +272,7 @@ impl PlatformInfo {
 impl Product {
     pub(crate) const ALL: [Self; 3] = [Self::Milan, Self::Genoa, Self::Turin];
 
-    /// As in AMD's certificates and paths.
+    /// The product's name in AMD's certificates and paths.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Milan => "Milan",
@@ -289,7 +289,7 @@ impl fmt::Display for Product {
 }
 
 impl SigningKey {
-    /// As people call it.
+    /// The key's name as people call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Vcek => "VCEK",
@@ -301,7 +301,7 @@ impl SigningKey {
 }
 
 impl Tcb {
-    /// From a TCB_VERSION. `None` when bytes that are reserved in that product's layout are not zero.
+    /// The versions in a TCB_VERSION. `None` when bytes that are reserved in that product's layout are not zero.
     pub(crate) fn decode(bytes: [u8; 8], product: Product) -> Option<Self> {
         let (tcb, reserved) = match product {
             Product::Milan | Product::Genoa => {
@@ -316,7 +316,7 @@ impl Tcb {
         (reserved == 0).then_some(tcb)
     }
 
-    /// The parts that are older, by how much, and what brings them: nothing when all are new enough.
+    /// The parts that are older than `minimum`, by how much, and what brings them: nothing when all are new enough.
     pub(crate) fn behind(&self, minimum: &Self) -> String {
         let parts = [
             ("fmc", self.fmc, minimum.fmc, "the host's BIOS"),
@@ -332,7 +332,7 @@ impl Tcb {
             .join(", ")
     }
 
-    /// Whether every part is at least as new.
+    /// Whether every part is at least as new as in `minimum`.
     pub(crate) fn at_least(&self, minimum: &Self) -> bool {
         self.fmc >= minimum.fmc
             && self.bootloader >= minimum.bootloader
@@ -368,7 +368,7 @@ impl Fields<'_> {
     }
 }
 
-/// For people: a TCB_VERSION whose layout is unknown.
+/// A TCB_VERSION whose layout is unknown, for people.
 pub(crate) fn shown_raw_tcb(bytes: [u8; 8]) -> String {
     format!("{} (raw)", digest::encode(&bytes))
 }
@@ -377,6 +377,6 @@ fn zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
-/// Bytes of a report.
+/// How many bytes a report has.
 pub(crate) const REPORT_BYTES: usize = 0x4A0;
 const SIGNED_BYTES: usize = 0x2A0;

@@ -4,15 +4,15 @@
 use super::{Endorsements, Report, SigningKey};
 use crate::x509::{Certificate, Crl, certificates_from_pem};
 
-/// What of the table endorses the report. The host wrote it, so what cannot be read is left out: AMD's service has it
-/// too.
+/// What of the table endorses the report. The host wrote the table, so what cannot be read is left out: AMD's service
+/// has it too.
 pub(super) fn endorsements(report: &Report, table: &[u8]) -> Endorsements {
     let mut found = Endorsements::default();
     for (guid, bytes) in entries(table) {
         match guid {
             VCEK => found.vcek = certificate(bytes),
             VLEK => found.vlek = certificate(bytes),
-            // One name for both: the one that issued the signing key.
+            // The table has one name for ASK and ASVK: it is the one that issued the signing key.
             ASK if report.signing_key() == SigningKey::Vlek => found.asvk = certificate(bytes),
             ASK => found.ask = certificate(bytes),
             CRL => found.crl = Crl::from_der(bytes).ok(),
@@ -22,7 +22,7 @@ pub(super) fn endorsements(report: &Report, table: &[u8]) -> Endorsements {
     found
 }
 
-/// Entries up to the one that is all zeros; those whose bytes lie outside of the table are left out.
+/// The entries of the table up to the one that is all zeros; those whose bytes lie outside of the table are left out.
 fn entries(table: &[u8]) -> impl Iterator<Item = ([u8; 16], &[u8])> {
     let (headers, _) = table.as_chunks::<24>();
     headers.iter().take_while(|header| header.iter().any(|&byte| byte != 0)).filter_map(|header| {
@@ -35,7 +35,7 @@ fn entries(table: &[u8]) -> impl Iterator<Item = ([u8; 16], &[u8])> {
     })
 }
 
-/// Hosts have DER as a rule, some PEM.
+/// Hosts give certificates in DER as a rule, some in PEM.
 fn certificate(bytes: &[u8]) -> Option<Certificate> {
     Certificate::from_der(bytes).ok().or_else(|| {
         let chain = certificates_from_pem(std::str::from_utf8(bytes).ok()?).ok()?;
@@ -57,7 +57,7 @@ pub(super) mod tests {
     use crate::snp::Evidence;
     use crate::snp::tests::Made;
 
-    /// What a host that has them gives with `evidence`.
+    /// The table of a host that has the endorsements of `evidence`.
     pub(in crate::snp) fn of(evidence: &Evidence) -> Vec<u8> {
         let Endorsements { vcek, ask, .. } = evidence.endorsements.as_ref();
         table(&[(VCEK, vcek.as_ref().unwrap().der()), (ASK, ask.as_ref().unwrap().der())])

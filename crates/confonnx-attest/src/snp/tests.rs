@@ -51,7 +51,7 @@ pub(crate) fn evidence_for(report_data: [u8; 64]) -> (Roots, Evidence) {
 struct MadeCrl {
     revoked: Vec<u64>,
     until: (i32, u8, u8),
-    /// By another root of the same name.
+    /// The chain ends in another root of the same name.
     forged: bool,
 }
 
@@ -461,7 +461,7 @@ fn what_is_not_stapled_is_undecided() {
     assert_eq!(failed, expected);
     let no_asvk = Made { edit: |endorsements| endorsements.asvk = None, ..Made::vlek() };
     assert_eq!(no_asvk.failures(), [("chain", Undecided), ("asvk validity", Undecided)]);
-    // A certificate of the other kind is not what the report names.
+    // A certificate of the other kind of key is not what the report names.
     let other = Made { edit: |endorsements| endorsements.vlek = endorsements.vcek.take(), ..Made::new() };
     assert!(other.failures().contains(&("signature", Undecided)));
 }

@@ -53,10 +53,10 @@ pub fn enclave_hash(mrtd: &[u8; 48], rtmrs: &[[u8; 48]; 4]) -> EnclaveHash {
 
 /// A range of memory that the firmware has the VMM prepare.
 struct Section<'a> {
-    /// What it starts with; zeros follow.
+    /// What the section starts with; zeros follow.
     data: &'a [u8],
     address: u64,
-    /// In bytes.
+    /// The section's size in bytes.
     size: u64,
     attributes: u32,
 }
@@ -72,14 +72,14 @@ impl Section<'_> {
         })
     }
 
-    /// TDH.MEM.PAGE.ADD.
+    /// Does TDH.MEM.PAGE.ADD.
     fn add(&self, address: u64, digest: &mut Sha384) {
         if self.attributes & PAGE_AUG == 0 {
             operation(b"MEM.PAGE.ADD\0\0\0\0", address, digest);
         }
     }
 
-    /// TDH.MR.EXTEND, which takes 256 bytes at a time.
+    /// Does TDH.MR.EXTEND, which takes 256 bytes at a time.
     fn extend(&self, address: u64, page: &[u8; PAGE], digest: &mut Sha384) {
         if self.attributes & MR_EXTEND != 0 {
             for (address, chunk) in (address..).step_by(CHUNK).zip(page.chunks(CHUNK)) {
@@ -123,7 +123,7 @@ fn sections<'a>(firmware: &Firmware<'a>) -> Result<Vec<Section<'a>>, MeasureErro
     for _ in 0..count {
         let section = section(firmware, cursor.take("section", 32).map_err(truncated)?)?;
         if section.attributes & (MR_EXTEND | PAGE_AUG) == PAGE_AUG {
-            // Nothing of it is measured, and there may be much of it.
+            // Nothing of such a section is measured, and it may be large.
             continue;
         }
         total = total.saturating_add(section.size);
@@ -173,11 +173,11 @@ const METADATA: Guid = *b"\x35\x65\x7a\xe4\x4a\x98\x98\x47\x86\x5e\x46\x85\xa7\x
 const MR_EXTEND: u32 = 1;
 /// Attribute: pages are added when the guest runs.
 const PAGE_AUG: u32 = 2;
-/// Bytes that TDH.MR.EXTEND measures.
+/// How many bytes TDH.MR.EXTEND measures.
 const CHUNK: usize = 256;
-/// OVMF has six.
+/// The most sections; OVMF has six.
 const MAX_SECTIONS: u32 = 64;
-/// Bytes of all sections; OVMF's have a few MiB.
+/// The most bytes of all sections; OVMF's have a few MiB.
 const MAX_TOTAL: u64 = 128 << 20;
 
 const NO_METADATA: MeasureError = MeasureError::Absent {

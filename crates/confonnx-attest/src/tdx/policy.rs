@@ -25,7 +25,7 @@ pub struct Policy {
     /// RTMR2: kernel command line and initial RAM disk.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub rtmr2: Vec<Hex<48>>,
-    /// RTMR3: for the running system.
+    /// RTMR3: left to the running system.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub rtmr3: Vec<Hex<48>>,
     /// MRSEAM: Intel's TDX module.
@@ -69,13 +69,13 @@ pub struct Policy {
     pub cached_keys: bool,
     /// Accepts platforms with simultaneous multithreading.
     pub smt: bool,
-    /// Families of processors.
+    /// Accepted families of processors.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub fmspc: Vec<Hex<6>>,
-    /// Processor packages.
+    /// Accepted processor packages.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub ppid: Vec<Hex<16>>,
-    /// Machines with several packages.
+    /// Accepted machines, where a machine has several packages.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "at_least_one")]
     pub platform_instance_id: Vec<Hex<16>>,
 }
@@ -89,22 +89,22 @@ pub enum Attribute {
     /// The report names the service trust domains.
     #[serde(rename = "SERVTD_EXT")]
     ServtdExt,
-    /// May use linear address space separation.
+    /// The trust domain may use linear address space separation.
     #[serde(rename = "LASS")]
     Lass,
     /// A migration trust domain may move it to another machine, with its memory.
     #[serde(rename = "MIGRATABLE")]
     Migratable,
-    /// May use protection keys for supervisor pages.
+    /// The trust domain may use protection keys for supervisor pages.
     #[serde(rename = "PKS")]
     Pks,
-    /// May use Key Locker.
+    /// The trust domain may use Key Locker.
     #[serde(rename = "KL")]
     KeyLocker,
-    /// Provisions devices for TDX Connect.
+    /// The trust domain provisions devices for TDX Connect.
     #[serde(rename = "TPA")]
     Tpa,
-    /// May use performance counters, which other parts of the machine can be observed with.
+    /// The trust domain may use performance counters, by which other parts of the machine can be observed.
     #[serde(rename = "PERFMON")]
     Perfmon,
 }
@@ -140,7 +140,7 @@ impl Policy {
         }
     }
 
-    /// Accepts what real clouds run. It concedes the three platform flags, which servers with several processor packages
+    /// Accepts what real clouds run. Concedes the three platform flags, which servers with several processor packages
     /// and SMT set (packages can be added, Intel keeps the root keys, neighbours on a core can be observed through what
     /// they share), and the attributes KL and PERFMON. The TCB still has to be up to date, without advisories.
     pub fn cloud() -> Self {
@@ -180,8 +180,8 @@ impl Policy {
         verdict.decide("sept ve disable", expected, found, self.sept_ve || disabled);
     }
 
-    /// The one that was bound at creation and the one that is bound now are both able to read the trust domain's memory, so
-    /// neither stands for the other.
+    /// Checks one service trust domain. The one that was bound at creation and the one that is bound now can both read
+    /// the trust domain's memory, so neither stands for the other.
     fn check_service_td(&self, name: &'static str, found: &[u8; 48], verdict: &mut Verdict) {
         if *found == [0; 48] || self.mr_service_td.is_empty() {
             return verdict.equal(name, digest::encode(&[0; 48]), digest::encode(found));
@@ -218,8 +218,8 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: firmware, its configuration, kernel and initial RAM disk. One of
-    /// them open leaves all open.
+    /// Whether the section says which programs are accepted: firmware, its configuration, kernel and initial RAM disk.
+    /// One of them open leaves all open.
     fn names_program(&self) -> bool {
         [&self.mr_td, &self.rtmr0, &self.rtmr1, &self.rtmr2].iter().all(|list| !list.is_empty())
     }

@@ -29,7 +29,7 @@ pub enum DeviceError {
     /// The event log is there and cannot be read.
     #[error("cannot read the event log {path}: {source}")]
     EventLog {
-        /// Its file.
+        /// The log's file.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -42,13 +42,13 @@ pub enum DeviceError {
     OtherData {
         /// What was asked for.
         expected: Box<Hex<64>>,
-        /// What it carries.
+        /// The report data that the quote carries.
         found: Box<Hex<64>>,
     },
 }
 
 impl Device {
-    /// `None` outside of trust domains. `root` is `/` outside of tests.
+    /// The kernel's interface below `root`, which is `/` but in tests. `None` outside of trust domains.
     ///
     /// # Errors
     /// When there is a way to quotes that cannot be used, and why.
@@ -109,7 +109,7 @@ mod tests {
 
     const QUOTE: &[u8] = include_bytes!("../../../../vectors/evidence/tdx/tdx_quote");
 
-    /// What is in that quote.
+    /// The report data of that quote.
     fn data() -> [u8; 64] {
         Evidence::parse(QUOTE, &Map::new()).unwrap().quote.report_data()
     }

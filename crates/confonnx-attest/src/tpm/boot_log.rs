@@ -17,8 +17,8 @@ pub(super) enum SecureBoot {
     Unknown,
 }
 
-/// Records whether `log` gives the quoted values of the firmware's own PCRs; what it then says of Secure Boot. Later PCRs
-/// are extended by software that keeps logs of its own.
+/// Records whether `log` gives the quoted values of the firmware's own PCRs; returns what it then says of Secure Boot.
+/// Later PCRs are extended by software that keeps logs of its own.
 pub(super) fn check(log: Option<&[u8]>, pcrs: &Pcrs, verdict: &mut Verdict) -> SecureBoot {
     let Some(log) = log else {
         verdict.info("event log", "none");

@@ -19,7 +19,7 @@ pub struct AkRoots {
 }
 
 impl AkRoots {
-    /// Whether there is none.
+    /// Whether there is no authority.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
     }
@@ -83,8 +83,8 @@ impl AkRoots {
     }
 }
 
-/// Its extended key usage is that of attestation keys. Without this an authority's certificate for any other purpose
-/// would do.
+/// Whether the certificate's extended key usage is that of attestation keys. Without this check an authority's
+/// certificate for any other purpose would do.
 fn names_attestation_key(leaf: &Certificate) -> bool {
     let usage = leaf.extension(EXTENDED_KEY_USAGE).map(ExtendedKeyUsage::from_der);
     usage.is_some_and(|usage| usage.is_ok_and(|usage| usage.0.contains(&AIK_CERTIFICATE)))
@@ -122,5 +122,5 @@ impl<'de> Deserialize<'de> for AkRoots {
 }
 
 const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
-/// tcg-kp-AIKCertificate.
+/// The key usage tcg-kp-AIKCertificate.
 const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.3");

@@ -36,7 +36,7 @@ pub enum CommandError {
     /// The device cannot be opened.
     #[error("cannot open the TPM {path}: {source} (is this user in the group of the device, usually `tss`?)")]
     Open {
-        /// Where it is.
+        /// The device's path.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -49,10 +49,10 @@ pub enum CommandError {
         /// What is wrong with it.
         source: io::Error,
     },
-    /// Talking to it failed.
+    /// Talking to the TPM failed.
     #[error("the TPM {path} did not answer {command}: {source}")]
     Io {
-        /// Where it is.
+        /// The device's path.
         path: PathBuf,
         /// The command.
         command: &'static str,
@@ -64,7 +64,7 @@ pub enum CommandError {
     Refused {
         /// The command.
         command: &'static str,
-        /// TPM_RC.
+        /// The answer's code, a TPM_RC.
         code: u32,
     },
     /// The TPM's answer cannot be read.
@@ -72,7 +72,7 @@ pub enum CommandError {
     Answer {
         /// The command.
         command: &'static str,
-        /// What is wrong.
+        /// What is wrong with the answer.
         source: WireError,
     },
     /// The TPM made a key that cannot be used.
@@ -97,12 +97,12 @@ pub enum CommandError {
 #[derive(Debug)]
 enum Transport {
     Device(File),
-    /// As emulators have it.
+    /// A socket, as emulators have it.
     Socket(UnixStream),
 }
 
 impl Tpm {
-    /// Opens a character device or a Unix socket that speaks the same.
+    /// Opens a TPM: a character device, or a Unix socket that speaks as such a device does.
     pub(crate) fn open(path: &Path) -> Result<Self, CommandError> {
         let unusable = |source| CommandError::Open { path: path.to_owned(), source };
         let kind = path.metadata().map_err(unusable)?.file_type();
@@ -214,7 +214,7 @@ impl Tpm {
         let mut data = Vec::new();
         while let Some(left) = len.checked_sub(data.len()).filter(|&left| left > 0) {
             let mut parameters = Writer::default();
-            // Both fit: an index has at most 65,535 bytes.
+            // Size and offset fit: an index has at most 65,535 bytes.
             let size = u16::try_from(left.min(NV_CHUNK)).unwrap_or_default();
             parameters.u16(size).u16(u16::try_from(data.len()).unwrap_or_default());
             let answer = self.run(&command, &parameters.0)?;
@@ -235,7 +235,7 @@ impl Tpm {
         }
     }
 
-    /// TPM2_FlushContext. The device's resource manager does that in the end; an emulator has none.
+    /// Does TPM2_FlushContext. The device's resource manager does that in the end; an emulator has none.
     fn flush(&mut self, handle: Handle) {
         let command = Command { name: "FlushContext", code: 0x165, handles: &[], sessions: NONE };
         let _ = self.run(&command, &handle.0.to_be_bytes());
@@ -260,7 +260,8 @@ impl Tpm {
         Ok((Handle(handle), parameters))
     }
 
-    /// What follows the header of the answer. The kernel repeats commands to a busy TPM; an emulator leaves it to us.
+    /// Sends a command and returns what follows the header of its answer. The kernel repeats commands to a busy TPM; an
+    /// emulator leaves that to us.
     fn transmit(
         &mut self,
         command: &Command<'_>,
@@ -296,10 +297,10 @@ impl Drop for Tpm {
 
 struct Command<'a> {
     name: &'static str,
-    /// TPM_CC.
+    /// The command's code, a TPM_CC.
     code: u32,
     handles: &'a [Handle],
-    /// What authorizes as many of its first handles.
+    /// The sessions that authorize the first handles, one for each.
     sessions: &'a [Handle],
 }
 
@@ -310,7 +311,7 @@ impl Command<'_> {
             body.u32(handle.0);
         }
         if !self.sessions.is_empty() {
-            // The size of what follows; of each the session, no nonce, no attributes, an empty password.
+            // The size of the sessions; of each the handle, no nonce, no attributes, an empty password.
             body.u32(u32::try_from(self.sessions.len().saturating_mul(9)).unwrap_or_default());
             for session in self.sessions {
                 body.u32(session.0).u16(0).bytes(&[0]).u16(0);
@@ -342,8 +343,8 @@ impl Command<'_> {
     }
 }
 
-/// Sends a command; the answer's code and what follows its header. A device gives an answer in one read, a socket in
-/// as many as it takes.
+/// Sends a command; returns the answer's code and what follows its header. A device gives an answer in one read, a
+/// socket in as many as it takes.
 fn exchange(
     stream: &mut (impl Read + Write),
     command: &[u8],
@@ -426,7 +427,7 @@ impl Writer {
         self.bytes(&value.to_be_bytes())
     }
 
-    /// A TPM2B. What we send is far shorter than its limit.
+    /// Appends a TPM2B. What we send is far shorter than its limit.
     fn sized(&mut self, bytes: &[u8]) -> &mut Self {
         self.u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX)).bytes(bytes)
     }
@@ -454,9 +455,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// TPM_RC_HANDLE of the first handle.
 const NO_SUCH_HANDLE: u32 = 0x18b;
 const HEADER: usize = 10;
-/// Longer than any answer (the reference code has 4096).
+/// More bytes than any answer has (the reference code has 4096).
 const MAX_ANSWER: usize = 8192;
-/// Every TPM can read that much at a time (PC Client Platform TPM Profile, TPM_PT_NV_BUFFER_MAX).
+/// How many bytes every TPM can read at a time (PC Client Platform TPM Profile, TPM_PT_NV_BUFFER_MAX).
 const NV_CHUNK: usize = 512;
 const ATTEMPTS: usize = 5;
 const TAG_NO_SESSIONS: u16 = 0x8001;

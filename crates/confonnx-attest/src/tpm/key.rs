@@ -26,7 +26,7 @@ pub enum KeyError {
     /// Not a SubjectPublicKeyInfo of an accepted kind.
     #[error("not the SubjectPublicKeyInfo of an attestation key: {found}")]
     Spki {
-        /// What it is instead.
+        /// What the key is instead.
         found: String,
     },
     /// The numbers of the key do not fit its kind.
@@ -36,7 +36,7 @@ pub enum KeyError {
         field: &'static str,
         /// Bytes that would fit.
         expected: &'static str,
-        /// Bytes found, without leading zeros.
+        /// How many bytes there are, without leading zeros.
         found: usize,
     },
 }
@@ -48,7 +48,7 @@ struct Area {
 }
 
 impl AkPublic {
-    /// From the TPM's own description of the key (TPMT_PUBLIC, part 2, 12.2.4), whose name algorithm is SHA-256.
+    /// The key of the TPM's own description (TPMT_PUBLIC, part 2, 12.2.4), whose name algorithm is SHA-256.
     pub fn from_tpmt(bytes: &[u8]) -> Result<Self, KeyError> {
         let mut reader = Reader::new(bytes);
         let kind = reader.u16("type")?;
@@ -90,13 +90,13 @@ impl AkPublic {
         Ok(Self { key, area: Some(Area { bytes: bytes.to_vec(), attributes }) })
     }
 
-    /// From a SubjectPublicKeyInfo (DER), which does not say that the key is a TPM's.
+    /// The key of a SubjectPublicKeyInfo (DER), which does not say that the key is a TPM's.
     pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
         let malformed = |err: x509::KeyError| KeyError::Spki { found: err.to_string() };
         Ok(Self { key: PublicKey::from_der(der).map_err(malformed)?, area: None })
     }
 
-    /// From the two numbers of an RSA key, big-endian, which do not say that the key is a TPM's.
+    /// The key of an RSA modulus and exponent, big-endian, which do not say that the key is a TPM's.
     pub fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, KeyError> {
         Ok(Self { key: rsa(modulus, exponent)?, area: None })
     }
@@ -111,7 +111,8 @@ impl AkPublic {
         self.tpmt().map(|bytes| Sha256::digest(bytes).into())
     }
 
-    /// The attributes an attestation key has to have and this one has not. A key without description has none.
+    /// The attributes that an attestation key has to have and this one has not. A key without description has no
+    /// attributes, and lacks all.
     pub(super) fn lacks(&self) -> Vec<&'static str> {
         let attributes = self.area.as_ref().map_or(0, |area| area.attributes);
         let mut lacks: Vec<_> =
@@ -141,7 +142,7 @@ impl AkPublic {
         bytes.is_some_and(|bytes| self.key.verify(signature.algorithm(), message, &bytes).is_ok())
     }
 
-    /// What kind of key it is.
+    /// The kind of the key, for people.
     pub(super) fn kind(&self) -> &'static str {
         match self.key {
             PublicKey::Rsa(_) => "RSA",

@@ -26,9 +26,9 @@ pub struct UkiMeasurement {
 /// One value a PCR may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Predicted {
-    /// When it has it.
+    /// When the PCR has the value.
     pub when: &'static str,
-    /// SHA-256 bank.
+    /// The value in the SHA-256 bank.
     pub value: Hex<32>,
 }
 
@@ -49,8 +49,8 @@ pub fn uki(image: &[u8]) -> Result<UkiMeasurement, MeasureError> {
     Ok(UkiMeasurement { pcr4: pcr4(&image, &linux)?, pcr11: pcr11(&image)? })
 }
 
-/// The firmware's announcement of the attempt, its separator, the Authenticode digest of each program it loads. The
-/// kernel inside is one of them when the stub has the firmware load it, which depends on Secure Boot and version.
+/// PCR 4: the firmware's announcement of the attempt, its separator, the Authenticode digest of each program it loads.
+/// The kernel inside is one of them when the stub has the firmware load it, which depends on Secure Boot and version.
 fn pcr4(image: &Image<'_>, linux: &[u8]) -> Result<Vec<Predicted>, MeasureError> {
     let mut pcr = Pcr::default();
     pcr.extend(b"Calling EFI Application from Boot Option");
@@ -65,7 +65,7 @@ fn pcr4(image: &Image<'_>, linux: &[u8]) -> Result<Vec<Predicted>, MeasureError>
     Ok(values)
 }
 
-/// Name and contents of each section, then the phases.
+/// PCR 11: name and contents of each section, then the phases.
 fn pcr11(image: &Image<'_>) -> Result<Vec<Predicted>, MeasureError> {
     let mut pcr = Pcr::default();
     let stub = image.stub_version()?;
@@ -105,8 +105,8 @@ impl Pcr {
 
 const FILE: &str = "kernel image";
 const LINUX: &str = ".linux";
-/// In the order in which the stub measures them, each with the first version of systemd-stub that does. Not
-/// `.pcrsig`, which signs the result.
+/// The sections in the order in which the stub measures them, each with the first version of systemd-stub that does.
+/// `.pcrsig` is not among them, since it signs the result.
 const MEASURED: [(&str, u32); 10] = [
     (LINUX, 252),
     (".osrel", 252),
@@ -119,9 +119,9 @@ const MEASURED: [(&str, u32); 10] = [
     (".sbat", 254),
     (".pcrpkey", 252),
 ];
-/// The stub chooses among them by the machine or the menu.
+/// Sections among which the stub chooses by the machine or the menu.
 const VARYING: [&str; 4] = [".profile", ".dtbauto", ".hwids", ".efifw"];
-/// `systemd-pcrphase.service` and its companions.
+/// The phases of the boot, by `systemd-pcrphase.service` and its companions.
 const PHASES: [&str; 4] = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
 
 #[cfg(test)]

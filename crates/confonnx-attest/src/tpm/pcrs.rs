@@ -40,7 +40,7 @@ impl Pcrs {
         selection.iter().zip(values).map(value).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The same member.
+    /// The values as the member `pcrs` of a report.
     pub(crate) fn to_wire(&self) -> Vec<String> {
         self.0.values().map(|value| Base64UrlUnpadded::encode_string(value)).collect()
     }
@@ -54,7 +54,7 @@ impl Pcrs {
         Some(Digest(hash.finalize().into()))
     }
 
-    /// As a quote has it: over all values, by index.
+    /// The digest that a quote has: over all values, by index.
     pub(super) fn digest(&self, hash: Hash) -> Vec<u8> {
         let values = self.0.values().copied().collect::<Vec<_>>().concat();
         match hash {

@@ -74,7 +74,7 @@ impl Policy {
         if named || self.ak_roots.is_empty() {
             return verdict.decide("ak", one_of(&self.aks), found, named);
         }
-        // The two checks it makes say whether the key is trusted; this one says which it is.
+        // The two checks of `ak_roots` say whether the key is trusted; this one says which key it is.
         if self.ak_roots.check(&facts.ak, &facts.ak_chain, facts.verified_at, verdict) {
             let expected = format!("a key certified by {}", self.ak_roots);
             return verdict.decide("ak", expected, format!("{found}, certified"), true);
@@ -86,7 +86,7 @@ impl Policy {
 impl Section for Policy {
     type Facts = Facts;
 
-    /// Whether it says which programs are accepted: by whole measurements, or by enough PCRs.
+    /// Whether the section says which programs are accepted: by whole measurements, or by enough PCRs.
     fn names_program(&self) -> bool {
         !self.measurements.is_empty() || pcrs_name_program(&self.pcrs)
     }

@@ -18,7 +18,7 @@ pub struct Device {
     event_log: PathBuf,
     /// Certificates above the key's own, where the cloud does not put them into the TPM.
     issuers: Vec<Certificate>,
-    /// Until a command fails: making a key takes TPMs up to a second.
+    /// The TPM with its key, kept open until a command fails: making a key takes TPMs up to a second.
     open: Mutex<Option<Open>>,
 }
 
@@ -108,7 +108,7 @@ fn issuers(path: &Path) -> Result<Vec<Certificate>, CommandError> {
 enum Place {
     /// The attestation key is made from the template (TPMT_PUBLIC) in this NV index.
     Template(Handle),
-    /// The attestation key is here.
+    /// The attestation key is at this handle.
     Persistent(Handle),
 }
 
@@ -134,13 +134,14 @@ fn first_certificate(padded: &[u8]) -> Option<(Certificate, usize)> {
     Some((Certificate::from_der(padded.get(..len)?).ok()?, len))
 }
 
-/// The resource manager, so that programs do not disturb each other.
+/// The device of the kernel's resource manager, so that programs do not disturb each other.
 pub(crate) const DEVICE: &str = "dev/tpmrm0";
 /// Where Linux shows the log; only root may read it.
 const EVENT_LOG: &str = "sys/kernel/security/tpm0/binary_bios_measurements";
 /// Where whoever runs the machine puts the issuers' certificates, the key's own issuer first.
 const ISSUERS: &str = "etc/confonnx/ak-issuers.pem";
-/// All that software cannot reset, but 10: Linux's integrity measurements extend it with every program that starts.
+/// All PCRs that software cannot reset, but 10: Linux's integrity measurements extend it with every program that
+/// starts.
 pub(crate) const QUOTED_PCRS: [u8; 15] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15];
 /// NV indices of certificates of attestation keys: of Google Compute Engine (P-256), of Azure (RSA).
 const CERTIFIED: [(Handle, Place); 2] = [

@@ -37,7 +37,7 @@ pub struct Quoted {
     pub clock: u64,
     /// How many times the TPM was reset (the machine restarted).
     pub reset_count: u32,
-    /// How many times it was resumed or restarted without a reset since.
+    /// How many times the TPM was resumed or restarted without a reset since.
     pub restart_count: u32,
     /// Whether `clock` has never been set back.
     pub safe: bool,
@@ -73,12 +73,12 @@ impl Quote {
         &self.signature_bytes
     }
 
-    /// What it was asked to carry.
+    /// What the quote was asked to carry.
     pub(crate) fn data(&self) -> &[u8] {
         &self.attest.extra_data
     }
 
-    /// The indices it covers, ascending.
+    /// The indices of the PCRs that the quote covers, ascending.
     pub fn selection(&self) -> &[u8] {
         &self.attest.selection
     }
@@ -93,15 +93,15 @@ impl Quote {
         })
     }
 
-    /// Whether it is over just those values.
+    /// Whether the quote is over just those values.
     #[cfg(feature = "produce")]
     pub(super) fn is_of(&self, pcrs: &Pcrs) -> bool {
         pcrs.0.keys().eq(&self.attest.selection)
             && pcrs.digest(self.signature.hash()) == self.attest.pcr_digest
     }
 
-    /// Checks that `ak` signed it over `data` and `pcrs`; says what else it says when all of that holds. Whose key
-    /// `ak` is, is not decided here.
+    /// Checks that `ak` signed the quote over `data` and `pcrs`; gives what else the quote says when all of that holds.
+    /// Whose key `ak` is, is not decided here.
     pub(crate) fn verify(
         &self,
         ak: &AkPublic,
@@ -138,7 +138,7 @@ struct Attest {
     signer: Vec<u8>,
     extra_data: Vec<u8>,
     quoted: Quoted,
-    /// Ascending.
+    /// The indices of the PCRs, ascending.
     selection: Vec<u8>,
     pcr_digest: Vec<u8>,
 }
@@ -193,7 +193,7 @@ pub(super) fn parse_selection(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireEr
     Ok((0..32).filter(selected).collect())
 }
 
-/// Of the owner, of endorsement, of the platform.
+/// The hierarchies of the owner, of endorsement, of the platform.
 const HIERARCHIES: [u32; 3] = [0x4000_0001, 0x4000_000b, 0x4000_000c];
 const GENERATED: u32 = 0xff54_4347;
 const ATTEST_QUOTE: u16 = 0x8018;

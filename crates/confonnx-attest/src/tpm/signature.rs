@@ -14,7 +14,7 @@ pub(super) enum Signature {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Padding {
     Pkcs1,
-    /// The salt is as long as the hash.
+    /// RSASSA-PSS, whose salt is as long as the hash.
     Pss,
 }
 
@@ -48,7 +48,7 @@ impl Signature {
         Ok(signature)
     }
 
-    /// The hash; the digest of a quote's PCRs uses the same.
+    /// The signature's hash; the digest of a quote's PCRs uses the same.
     pub(super) fn hash(&self) -> Hash {
         match *self {
             Self::Rsa { hash, .. } | Self::Ecdsa { hash, .. } => hash,

@@ -112,7 +112,7 @@ fn each_part_of_a_quote_is_checked() {
     let mut sample = Sample::new();
     sample.pcrs.0.get_mut(&11).unwrap()[31] ^= 1;
     assert_eq!(sample.failed(), ["pcr digest"]);
-    // The digest does not say of which PCRs it is: the same values under other indices.
+    // The quote's digest does not say of which PCRs it is: the same values under other indices.
     let mut sample = Sample::new();
     let value = sample.pcrs.0.remove(&11).unwrap();
     sample.pcrs.0.insert(16, value);
@@ -164,8 +164,8 @@ fn indices_are_written_as_ranges() {
     assert_eq!(list(&[]), "");
 }
 
-/// Made with `swtpm` for a challenge of its own; its key is RSA and comes without description, so it shows that the
-/// quote is sound, and not whose.
+/// The evidence was made with `swtpm` for a challenge of its own. Its key is RSA and comes without description, so this
+/// shows that the quote is sound, and not whose it is.
 #[test]
 fn a_quote_in_the_evidence_of_another_project_verifies() {
     let Some(file) = crate::testing::shared("tpm/trustee_tpm_evidence.json") else { return };

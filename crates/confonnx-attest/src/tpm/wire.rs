@@ -12,7 +12,7 @@ pub enum WireError {
     /// Bytes follow the structure.
     #[error("{found} bytes follow its end")]
     Trailing {
-        /// How many.
+        /// How many bytes follow.
         found: usize,
     },
     /// A field has a value that this reader does not accept.
@@ -22,7 +22,7 @@ pub enum WireError {
         field: &'static str,
         /// What is accepted.
         expected: &'static str,
-        /// What it is.
+        /// The value found.
         found: u64,
     },
 }
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
         if found == value { Ok(()) } else { Err(WireError::Value { field, expected, found: found.into() }) }
     }
 
-    /// A TPM2B: two bytes of length, then that many.
+    /// Reads a TPM2B: two bytes of length, then that many.
     pub(super) fn sized(&mut self, field: &'static str) -> Result<&'a [u8], WireError> {
         let len = self.u16(field)?;
         self.bytes(field, len.into())

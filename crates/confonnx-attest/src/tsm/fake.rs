@@ -23,12 +23,12 @@ pub(crate) struct Round {
 }
 
 impl Fake {
-    /// Without a TEE: the directory of reports does not exist.
+    /// A kernel without a TEE: the directory of reports does not exist.
     pub(crate) fn empty() -> Self {
         Self { root: tempfile::tempdir().unwrap() }
     }
 
-    /// With a TEE that answers as many requests as there are rounds.
+    /// A kernel with a TEE that answers as many requests as there are rounds.
     pub(crate) fn new(provider: &str, auxblob: Option<&[u8]>, rounds: Vec<Round>) -> Self {
         let fake = Self::empty();
         let entry = fake.entry();

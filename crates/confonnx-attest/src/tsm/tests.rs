@@ -61,7 +61,7 @@ fn below_a_paravisor_the_lowest_level_is_asked_from() {
 #[test]
 fn absence_is_told_from_what_cannot_be_used() {
     assert!(Tsm::find(Fake::empty().root()).unwrap().is_none());
-    // A file system that makes no attributes, as any but configfs.
+    // The file system makes no attributes, unlike configfs.
     let fake = Fake::empty();
     fs::create_dir_all(fake.root().join(REPORTS)).unwrap();
     let err = Tsm::find(fake.root()).unwrap_err();

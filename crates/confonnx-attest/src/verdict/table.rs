@@ -47,7 +47,7 @@ fn rows(check: &Check, names: usize, width: Option<usize>) -> Vec<String> {
             };
             hanging(&lead, indent, &shorten(&text, column.unwrap_or(LONG)), column)
         }
-        // In full: this is where reference values are read off.
+        // The value is shown in full: this is where reference values are read off.
         Outcome::Info | Outcome::Notable => hanging(&lead, indent, found, column),
     }
 }
@@ -107,9 +107,9 @@ const NOT_JUDGED: &str = "Not judged by the policy:";
 const NOT_JUDGED_NOTABLE: &str = "Not judged (! is not as by default):";
 /// Length of `expected ` and `found    `.
 const LABEL: usize = 9;
-/// Narrower columns of values cannot be read.
+/// The least width of a column of values: narrower ones cannot be read.
 const MIN_COLUMN: usize = 24;
-/// Values longer than that are abbreviated where there is no width to keep.
+/// Values longer than this are abbreviated where there is no width to keep.
 const LONG: usize = 96;
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(crate) enum CrlError {
     /// An extension has to be understood and is not: the list may be partial, or about others' certificates.
     #[error("it has the critical extension {oid}, which is not understood")]
     Critical {
-        /// Which.
+        /// The extension.
         oid: ObjectIdentifier,
     },
     /// The issuer's key cannot be used.
@@ -61,12 +61,12 @@ impl Crl {
         Ok(Self { der: der.to_vec(), tbs, inner })
     }
 
-    /// The bytes it was read from.
+    /// The DER that the list was read from.
     pub(crate) fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// When its successor is due.
+    /// When the list's successor is due.
     pub(crate) fn next_update(&self) -> Option<UnixTime> {
         self.inner.tbs_cert_list.next_update.map(unix_time)
     }
@@ -92,8 +92,8 @@ impl Crl {
         Ok(issuer.public_key()?.verify(algorithm, &self.tbs, signature)?)
     }
 
-    /// Records whether it is current at `now`: failed before it is, undecided once its successor was due. A list that
-    /// does not say when that is does not expire.
+    /// Records whether the list is current at `now`: failed before it is, undecided once its successor was due. A list
+    /// that does not say when that is does not expire.
     pub(crate) fn check_age(&self, name: &'static str, now: UnixTime, verdict: &mut Verdict) {
         let list = &self.inner.tbs_cert_list;
         let from = unix_time(list.this_update);

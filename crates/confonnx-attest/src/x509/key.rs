@@ -87,7 +87,7 @@ impl PublicKey {
 }
 
 impl Algorithm {
-    /// The one that an AlgorithmIdentifier names.
+    /// The algorithm that an AlgorithmIdentifier names.
     pub(super) fn from_identifier(identifier: &AlgorithmIdentifierOwned) -> Result<Self, SignatureError> {
         let null = identifier.parameters.as_ref().is_none_or(|any| *any == Any::null());
         match identifier.oid {
@@ -108,7 +108,7 @@ impl Algorithm {
     }
 }
 
-/// RSASSA-PSS-params (RFC 8017 A.2.3). Absent members would be SHA-1's, which is not supported.
+/// RSASSA-PSS-params (RFC 8017 A.2.3). Absent members would mean SHA-1, which is not supported.
 #[derive(Sequence)]
 struct PssParameters {
     #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
@@ -122,7 +122,7 @@ struct PssParameters {
 }
 
 impl PssParameters {
-    /// The one hash of it all, when it is one and everything else is as the library has it.
+    /// The hash of the parameters, when they name one hash throughout and everything else is as the library has it.
     fn hash(&self) -> Option<Hash> {
         let (hash, salt_len) = match self.hash.as_ref()?.oid {
             oid::SHA256 => (Hash::Sha256, 32),

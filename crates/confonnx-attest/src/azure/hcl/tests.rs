@@ -6,7 +6,7 @@ use super::*;
 const SNP_REPORT: &[u8] = include_bytes!("../../../../../vectors/evidence/azure/hcl-report-snp.bin");
 const TDX_REPORT: &[u8] = include_bytes!("../../../../../vectors/evidence/azure/hcl-report-tdx.bin");
 
-/// With the little-endian number at `at` replaced.
+/// Reads a good report in which the little-endian number at `at` is replaced.
 fn with(at: usize, number: u32) -> Result<HclReport, HclError> {
     let mut bytes = SNP_REPORT.to_vec();
     bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());

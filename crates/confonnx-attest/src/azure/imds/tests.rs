@@ -16,7 +16,7 @@ pub(crate) fn service(answer: Vec<u8>) -> (SocketAddr, JoinHandle<String>) {
             assert!(read > 0, "the request ends early");
             request.extend_from_slice(&chunk[..read]);
         }
-        // The client may have heard enough.
+        // An error means that the client read enough and closed the connection.
         let _ = stream.write_all(&answer);
         String::from_utf8(request).unwrap()
     });
@@ -55,7 +55,7 @@ fn every_other_answer_says_what_was_wrong() {
         b"HTTP/1.1 200 OK\r\n\r\n{\"quote\":1}",
         b"HTTP/1.1 200 OK\r\n\r\n{\"quote\":\"*\"}",
         b"HTTP/1.1 200 OK\r\n\r\n\xff",
-        // Part of a JSON object: the service went away.
+        // The body is part of a JSON object, as if the service went away.
         b"HTTP/1.1 200 OK\r\n\r\n{\"quote\":\"AQ",
     ] {
         assert!(matches!(error(answer), ImdsError::Malformed), "{}", String::from_utf8_lossy(answer));

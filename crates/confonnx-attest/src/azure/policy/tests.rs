@@ -113,7 +113,7 @@ fn an_interactive_console_is_refused_where_the_policy_is_strict() {
         (Some(false), Some(true), Passed),
         (Some(true), Some(false), Passed),
         (Some(true), Some(true), Failed),
-        // An older paravisor does not say whether it is interactive.
+        // An older paravisor does not say whether its console is interactive.
         (Some(true), None, Failed),
         (None, None, Failed),
         (None, Some(false), Passed),

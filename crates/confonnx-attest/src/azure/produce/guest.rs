@@ -18,12 +18,12 @@ use crate::maa::MaaRequest;
 use crate::snp::FormError;
 use crate::tpm::{DecryptionKey, Handle, Padding, Tpm, rsa_signature};
 
-/// A key in the vTPM, certified, and this machine's evidence beside it. It ends when it is dropped.
+/// A key in the vTPM, certified, and this machine's evidence beside it. The key ends when this value is dropped.
 #[derive(Debug)]
 pub struct GuestKey {
     tpm: Tpm,
     key: DecryptionKey,
-    /// Over the PCRs that the service knows, and no data of ours.
+    /// Evidence over the PCRs that the service knows, without data of ours.
     evidence: Evidence,
     ak_certificate: Vec<u8>,
     ak_public: Vec<u8>,
@@ -31,7 +31,7 @@ pub struct GuestKey {
     system: System,
 }
 
-/// What an operating system calls itself.
+/// The name and version of an operating system.
 #[derive(Debug, PartialEq, Eq)]
 struct System {
     name: String,
@@ -52,7 +52,7 @@ impl Device {
         let key = tpm.create_decryption_key(AK, &evidence.pcrs, unique)?;
         let path = self.root.join(LOG);
         let log = match std::fs::read(&path) {
-            // Whether it can do without is the service's to say.
+            // The service decides whether it can do without the log.
             Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
             log => log.map_err(|source| DeviceError::Log { path, source })?,
         };
@@ -100,7 +100,7 @@ impl GuestKey {
             "OSDistro": base64(name.as_bytes()),
             "OSVersionMajor": major,
             "OSVersionMinor": minor,
-            // What the library says on Linux.
+            // Microsoft's library says the same on Linux.
             "OSBuild": base64(b"NotApplication"),
             "TcgLogs": base64(&self.log),
             "ClientPayload": {},
@@ -121,7 +121,7 @@ impl GuestKey {
         Ok(MaaRequest { path: "/attest/AzureGuest?api-version=2020-10-01", body })
     }
 
-    /// What is encrypted to the key by RSAES-PKCS1-v1_5, as the service does with its token's key.
+    /// Decrypts what is encrypted to the key by RSAES-PKCS1-v1_5, as the service does with its token's key.
     ///
     /// # Errors
     /// [`DeviceError::Tpm`], also when the PCRs have changed meanwhile.
@@ -129,7 +129,7 @@ impl GuestKey {
         Ok(self.tpm.decrypt(&self.key, ciphertext, Padding::Pkcs1)?)
     }
 
-    /// What is encrypted to the key by RSAES-OAEP with SHA-256, as vaults do.
+    /// Decrypts what is encrypted to the key by RSAES-OAEP with SHA-256, as vaults do.
     ///
     /// # Errors
     /// [`DeviceError::Tpm`], also when the PCRs have changed meanwhile.
@@ -141,7 +141,7 @@ impl GuestKey {
 /// Why the service cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
-    /// The virtual TPM.
+    /// The virtual TPM does not do what it has to.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// What vouches for the processor's report is missing.
@@ -150,7 +150,7 @@ pub enum GuestError {
 }
 
 impl System {
-    /// By `/etc/os-release`. The service wants a name and a version, and believes nothing of it.
+    /// The system by its `/etc/os-release`. The service wants a name and a version, and believes neither.
     fn of(root: &Path) -> Self {
         let text = std::fs::read_to_string(root.join("etc/os-release")).unwrap_or_default();
         let field = |name: &str| {

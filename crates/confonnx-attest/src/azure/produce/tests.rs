@@ -68,7 +68,7 @@ fn a_confidential_vm_gives_evidence_that_verifies() {
         2,
         "the certificate of the key, and the revocation list"
     );
-    // As a document has it, with the endorsements that the server would have fetched.
+    // The evidence as in a document, with the endorsements that the server would have fetched.
     let evidence = Evidence::parse(&produced.report(), &hardware.endorsements()).unwrap();
     let mut verdict = Verdict::default();
     let measured = evidence.verify_with(&roots, &Sha256::digest(REPORT_DATA), NOW, &mut verdict);
@@ -77,7 +77,7 @@ fn a_confidential_vm_gives_evidence_that_verifies() {
     evidence.verify_with(&roots, &Sha256::digest([0; 64]), NOW, &mut verdict);
     let failed: Vec<_> = verdict.failed().map(|check| check.name).collect();
     assert_eq!(failed, ["report data"], "{verdict}");
-    // More than the TPM has room for keys and sessions, so none leaks.
+    // More evidence is made than the TPM has room for keys and sessions, so none of these leaks.
     for _ in 0..10 {
         device.evidence(&REPORT_DATA).unwrap();
     }
@@ -92,7 +92,7 @@ fn on_tdx_the_host_quotes_the_report_once() {
     // Azure's index is longer than swtpm can have them, so the runtime data are short.
     let runtime_data = json!({ "keys": [key], "vm-configuration": {} }).to_string();
     store(&emulator, &hcl_report(4, &report, runtime_data.as_bytes()));
-    // One answer: a second question would find nobody.
+    // The service answers once: if it were asked again, nobody would answer.
     let (imds, asked) = service::service(service::ok(TD_QUOTE));
     let device = Device::find_with(emulator.root(), imds).unwrap().unwrap();
     let evidence = device.evidence(&REPORT_DATA).unwrap();

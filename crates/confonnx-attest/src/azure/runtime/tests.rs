@@ -34,7 +34,7 @@ fn paravisors_of_every_age_are_understood() {
         )
     };
     let id = |text: &str| text.to_owned();
-    // The first has no endorsement key, and "encrypt" as the use of the attestation key.
+    // The early report has no endorsement key, and "encrypt" as the use of the attestation key.
     let early = HclReport::parse(SNP_REPORT).unwrap().runtime_data;
     let expected = (Some(true), Some(true), None, Some(true), id("BAEFD3E1-184B-4C4C-AB88-0BDAD260505F"));
     assert_eq!(flags(&early), expected);
@@ -50,7 +50,7 @@ fn paravisors_of_every_age_are_understood() {
 
 #[test]
 fn there_is_one_attestation_key() {
-    // What is made for the release of a key names another one, and must not pass for a vTPM's.
+    // Runtime data made for the release of a key names another key, which must not pass for a vTPM's.
     let other = with(|value| value["keys"][0]["kid"] = json!("HCLTransferKey"));
     assert!(matches!(other, Err(RuntimeDataError::Keys { found: 0 })));
     let two = with(|value| value["keys"][1]["kid"] = json!("HCLAkPub"));

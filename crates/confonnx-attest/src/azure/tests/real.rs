@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::shared;
 
-/// Their JSON; all versions of it have these members.
+/// The parts of others' JSON; all versions of it have these members.
 fn parts(layout: &Value) -> (HclReport, Parts) {
     let hcl = Base64UrlUnpadded::decode_vec(&unpadded(&layout["hcl_report"])).unwrap();
     let hex = |value: &Value| crate::digest::decode(value.as_str().unwrap()).unwrap();
@@ -13,7 +13,7 @@ fn parts(layout: &Value) -> (HclReport, Parts) {
     (HclReport::parse(&hcl).unwrap(), parts)
 }
 
-/// Theirs is base64url with padding.
+/// Others' base64url with its padding taken away.
 fn unpadded(value: &Value) -> String {
     value.as_str().unwrap().trim_end_matches('=').to_owned()
 }
@@ -57,7 +57,7 @@ fn check_snp(layout: &Value, data: &[u8]) {
     assert!(verdict.passes(), "{verdict}");
     let (other, _) = verdict_of(layout, b"other");
     assert_eq!(bad(&other), [("report data", Failed)]);
-    // What a policy finds: nothing to complain of but that nobody named the paravisor, and the console.
+    // A policy complains of nothing but that nobody named the paravisor, and of the console.
     let measured = measured.unwrap();
     assert!(!measured.debug);
     let facts = &measured.facts;
@@ -66,7 +66,7 @@ fn check_snp(layout: &Value, data: &[u8]) {
     assert_eq!(bad(&verdict), [("paravisor", Undecided)], "{verdict}");
     let mut policy = Policy::cloud();
     policy.snp.id_keys = vec![ID_KEY.parse().unwrap()];
-    // The key has signed paravisors of before, too.
+    // The key has signed older paravisors, too, so it names no program.
     assert!(!policy.snp.names_program());
     policy.snp.minimum_guest_svn = Some(1);
     let mut verdict = Verdict::default();
@@ -86,7 +86,7 @@ fn snp_evidence_in_the_first_layout_is_genuine() {
 #[test]
 fn snp_evidence_in_the_second_layout_is_genuine() {
     let Some(layout) = layout("azure/trustee_az-snp-vtpm_evidence-v2.json") else { return };
-    // This one is bound to the runtime data's `user-data`.
+    // This evidence is bound to the runtime data's `user-data`.
     let (hcl, _) = parts(&layout);
     let runtime: Value = serde_json::from_slice(&hcl.runtime_data).unwrap();
     let user_data = crate::digest::decode(runtime["user-data"].as_str().unwrap()).unwrap();

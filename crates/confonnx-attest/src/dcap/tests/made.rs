@@ -47,20 +47,20 @@ struct Made {
     crl_until: Date,
     /// The revocation list of the PCK's issuer is signed by the root instead.
     crl_forged: bool,
-    /// Common name of who signs TCB info and QE identity.
+    /// The common name of who signs TCB info and QE identity.
     signer: &'static str,
     /// The chain in the quote ends in another root.
     other_anchor: bool,
     edit_tcb: fn(&mut Value),
     edit_identity: fn(&mut Value),
-    /// Before it is signed by the attestation key.
+    /// Changes the report before the attestation key signs it.
     edit_report: Edit,
-    /// Before it is signed by the PCK.
+    /// Changes the quoting enclave's report before the PCK signs it.
     edit_qe: Edit,
     event_log: Option<Vec<u8>>,
 }
 
-/// A trust domain whose report is edited so.
+/// A trust domain whose report `edit_report` changes.
 pub(super) fn trust_domain(edit_report: Edit) -> (Verdict, Option<tdx::Facts>) {
     Made { edit_report, ..Made::new() }.verify()
 }
@@ -343,7 +343,7 @@ fn revocation_lists_have_their_time_and_issuer() {
     let expired = Made { crl_until: (2026, 11, 20), ..Made::new() };
     let ages = [("pck crl age", Undecided), ("root crl age", Undecided), ("dcap", Undecided)];
     assert_eq!(expired.failures(), ages);
-    // dcap-qvl does not look at the start, so this is ours alone.
+    // dcap-qvl does not look at the start, so this check is ours alone.
     let future = Made { crl_from: (2026, 11, 25), ..Made::new() };
     assert_eq!(future.failures(), [("pck crl age", Failed), ("root crl age", Failed)]);
     let forged = Made { crl_forged: true, ..Made::new() };
@@ -352,7 +352,8 @@ fn revocation_lists_have_their_time_and_issuer() {
 
 #[test]
 fn only_intels_signer_signs_what_intel_says() {
-    // Issued by the root like the signer. dcap-qvl does not look at names, so this is ours alone.
+    // The signer was issued by the root like the right one. dcap-qvl does not look at names, so this check is ours
+    // alone.
     let made = Made { signer: "Intel SGX PCK Processor CA", ..Made::new() };
     let names = ["tcb info", "tcb info validity", "qe identity", "qe identity validity"];
     let outcomes = [Failed, Undecided, Failed, Undecided];
@@ -368,7 +369,7 @@ fn tcb_info_has_its_time_and_platform() {
     assert_eq!(future.failures(), [("tcb info validity", Failed), ("dcap", Failed)]);
     let other = Made { edit_tcb: |info| info["fmspc"] = "00906ED50001".into(), ..Made::new() };
     assert_eq!(other.failures(), [("tcb info platform", Failed), ("dcap", Failed)]);
-    // dcap-qvl does not compare it, so this is ours alone.
+    // dcap-qvl does not compare the PCE id, so this check is ours alone.
     let other = Made { edit_tcb: |info| info["pceId"] = "0001".into(), ..Made::new() };
     assert_eq!(other.failures(), [("tcb info platform", Failed)]);
     let malformed = Made { edit_tcb: |info| info["tcbLevels"] = Value::Null, ..Made::new() };
@@ -402,7 +403,8 @@ fn the_quoting_enclave_is_intels() {
     assert_eq!(other.failures(), [("qe identity match", Failed), ("dcap", Failed)]);
     let unbound = Made { edit_qe: |qe| qe[320] ^= 1, ..Made::new() };
     assert_eq!(unbound.failures(), [("attestation key", Failed), ("dcap", Failed)]);
-    // The other half of the report data is Intel's zeros. dcap-qvl does not look, so this is ours alone.
+    // The second half of the quoting enclave's report data is Intel's zeros. dcap-qvl does not look, so this check is
+    // ours alone.
     let unbound = Made { edit_qe: |qe| qe[352] ^= 1, ..Made::new() };
     assert_eq!(unbound.failures(), [("attestation key", Failed)]);
     let old = Made { edit_qe: |qe| qe[258] = 6, ..Made::new() };
@@ -441,7 +443,7 @@ fn reserved_attributes_are_nobodys_to_accept() {
     assert_eq!(made.verify().0.check("td attributes").unwrap().found, "reserved bits");
 }
 
-/// Both are as real trust domains are started: whether that will do is for the policy to say.
+/// Real trust domains are started with both attributes: whether that will do is for the policy to say.
 #[test]
 fn what_policies_judge_does_not_make_evidence_less_genuine() {
     let edits: [(Edit, &str, &str); 3] = [
@@ -477,7 +479,7 @@ fn what_intel_signed_in_another_version_decides_nothing() {
     let newer = Made { edit_identity: |identity| identity["version"] = 9.into(), ..Made::new() };
     let undecided = ["qe identity", "qe identity validity", "qe identity match", "dcap"];
     assert_eq!(newer.failures(), undecided.map(|name| (name, Undecided)));
-    // Whoever signed it: an unreadable version of somebody else's is no excuse.
+    // An unreadable version is no excuse if somebody else signed it.
     let forged = Made { edit_tcb: |info| info["version"] = 2.into(), signer: "Somebody", ..Made::new() };
     assert!(forged.failures().contains(&("tcb info", Failed)), "{:?}", forged.failures());
 }

@@ -8,7 +8,7 @@ use crate::{Hex, SigningKey, digest};
 const SGX: &[u8] = include_bytes!("../../../../../vectors/evidence/sgx/sgx_quote");
 const SGX_COLLATERAL: &[u8] = include_bytes!("../../../../../vectors/evidence/sgx/sgx_quote_collateral.json");
 
-/// Of a trust domain whose platform is up to date, with dynamic platform and cached keys.
+/// Facts of a trust domain whose platform is up to date, with dynamic platform and cached keys.
 fn trust_domain(edit_report: fn(&mut Vec<u8>)) -> Measured<tdx::Facts> {
     let (verdict, facts) = made::trust_domain(edit_report);
     let facts = facts.unwrap_or_else(|| panic!("{verdict}"));
@@ -88,7 +88,7 @@ fn platform_flags_and_levels_are_decided_by_the_section() {
     let newer = trust_domain(|report| report[..3].copy_from_slice(&[6, 1, 4]));
     let svn = |bytes: &str| format!("minimum_tee_tcb_svn = \"{bytes}{}\"", "00".repeat(13));
     assert_eq!(tdx_failures(&svn("060104"), &newer), [""; 0]);
-    // Byte by byte: a newer module does not make up for an older loader.
+    // The SVN is compared byte by byte: a newer module does not make up for an older loader.
     assert_eq!(tdx_failures(&svn("050105"), &newer), ["tee tcb svn"]);
 }
 
@@ -117,7 +117,7 @@ fn service_trust_domains_are_refused_unless_named() {
     );
 }
 
-/// Neither of the two stands for the other.
+/// Neither of the two values stands for the other.
 #[test]
 fn service_trust_domains_of_now_and_of_creation_are_both_judged() {
     let named = format!("mr_service_td = [\"{}\"]", "aa".repeat(48));
@@ -200,7 +200,7 @@ fn a_signer_alone_names_no_program() {
     assert!(named(&format!("mr_enclave = [\"{}\"]", "00".repeat(32))));
 }
 
-/// An enclave in debug mode, although nothing signs such a report here.
+/// The debug attribute of an enclave, although nothing signs such a report here.
 #[test]
 fn debug_of_an_enclave_is_an_attribute() {
     let mut report = SGX[48..432].to_vec();

@@ -317,8 +317,8 @@ fn the_sweep_finds_what_is_not_checked() {
     assert!(found.len() > 1000, "{}", found.len());
 }
 
-/// Whether signatures or chain already refuse it. All of verification is some ten times as much work, and refuses what
-/// any check of it refuses: it is asked of what is left, and of every eighth byte whatever these say.
+/// Whether the checks of signatures or chain refuse the quote already. The whole verification is some ten times as much
+/// work, and refuses what any check refuses: it is run on what is left, and on every eighth byte.
 fn refused_early(quote: &[u8], kind: Kind, now: UnixTime) -> bool {
     let Ok(quote) = Quote::parse(quote, kind) else { return true };
     let mut verdict = Verdict::default();
@@ -430,7 +430,7 @@ proptest! {
     }
 }
 
-/// Across both steps, so that tools can look checks up by name.
+/// Names of checks are unique across both steps, so that tools can look checks up by name.
 #[test]
 fn no_name_is_used_twice() {
     let (mut verdict, measured) = verify_tdx(TDX, TDX_COLLATERAL, TDX_THEN);
@@ -459,7 +459,7 @@ fn evidence_is_written_as_it_is_read() {
     assert_eq!(sgx::Evidence::parse(&evidence.report(), &evidence.endorsements()).unwrap(), evidence);
 }
 
-/// The one in `dcap-qvl` is not public, so what we pin is compared by what it verifies.
+/// The root in `dcap-qvl` is not public, so ours is compared with it by what both verify.
 #[test]
 fn the_pinned_root_is_the_one_of_dcap_qvl() {
     let collateral = serde_json::from_slice(SGX_COLLATERAL).unwrap();

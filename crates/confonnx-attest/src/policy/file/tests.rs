@@ -57,7 +57,7 @@ fn a_section_changes_only_what_it_names() {
     assert_eq!(section(Some(&refined), None).unwrap(), None);
 }
 
-/// What is not written when it is absent would come back as the default, which is strict.
+/// A value that is not written when it is absent would come back as the default, which is strict.
 #[test]
 fn presets_survive_being_written_and_read() {
     fn same<P: Serialize + DeserializeOwned>(section: Option<P>) {
@@ -119,7 +119,7 @@ fn errors_name_key_line_and_what_was_expected() {
     assert!(error("client_auth_sha256 = []").starts_with("`client_auth_sha256` is an empty list"));
 }
 
-/// Such a list would accept everything.
+/// An empty list would accept everything.
 #[test]
 fn lists_that_restrict_are_not_empty() {
     for (section, key) in [

@@ -3,7 +3,7 @@
 use super::{Launch, Vmm};
 use crate::image::ovmf::PAGE;
 
-/// Where the first virtual CPU starts.
+/// The address at which the first virtual CPU starts.
 pub(super) const BOOT_IP: u32 = 0xffff_fff0;
 
 /// The save area of a virtual CPU that starts at `ip`.
@@ -44,7 +44,7 @@ pub(super) fn page(launch: &Launch<'_>, ip: u32) -> [u8; PAGE] {
     page.0
 }
 
-/// What VMMs differ in.
+/// The initial values in which VMMs differ.
 struct Registers {
     cs: u16,
     ss: u16,

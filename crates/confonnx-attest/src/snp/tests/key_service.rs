@@ -1,4 +1,4 @@
-//! Reports as services that release secrets read them; `sev` as an independent peer.
+//! Reports as services that release secrets read them, with `sev` as an independent peer.
 
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser;
@@ -31,7 +31,7 @@ fn trustees_crate_reads_the_same_report() {
             let read: AttestationReport = serde_json::from_value(sent["attestation_report"].clone()).unwrap();
             let expected = AttestationReport::from_bytes(&bytes).unwrap();
             assert_eq!(read, expected, "{product} version {version}");
-            // And it has no member that we left out.
+            // The crate's report has no member that ours left out.
             assert_eq!(serde_json::to_value(expected).unwrap(), sent["attestation_report"]);
         }
     }

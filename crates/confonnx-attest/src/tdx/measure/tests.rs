@@ -5,7 +5,7 @@ use crate::image::ovmf::tests::image;
 /// Where the metadata of a test image starts, from its end.
 const OFFSET: u32 = 0x800;
 
-/// Data offset and length, address, size, type, attributes.
+/// A section: data offset and length, address, size, type, attributes.
 type Entry = (u32, u32, u64, u64, u32, u32);
 
 /// As IntelTdx builds have them: code, variables, hand-off block, temporary memory, memory added later.
@@ -38,7 +38,7 @@ fn firmware(sections: &[Entry]) -> Vec<u8> {
     image
 }
 
-/// Computed by 20 lines of Python's hashlib from the same sources.
+/// The values are computed by 20 lines of Python's hashlib from the same sources.
 #[test]
 fn mrtd_matches_values_computed_elsewhere() {
     let firmware = firmware(&SECTIONS);

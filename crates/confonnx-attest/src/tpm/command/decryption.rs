@@ -11,18 +11,18 @@ use crate::tpm::Pcrs;
 use crate::tpm::algorithm::{NULL, OAEP, RSA, RSAES, SHA256};
 use crate::tpm::wire::Reader;
 
-/// Such a key in a TPM, until that is closed.
+/// A key to which others can encrypt, in a TPM, until that is closed.
 #[derive(Debug)]
 pub(crate) struct DecryptionKey {
     handle: Handle,
     pcrs: Vec<u8>,
-    /// TPM2B_PUBLIC.
+    /// The key's TPM2B_PUBLIC.
     pub(crate) public: Vec<u8>,
-    /// TPMS_ATTEST, and its TPMT_SIGNATURE by the attestation key.
+    /// The certificate: a TPMS_ATTEST, and its TPMT_SIGNATURE by the attestation key.
     pub(crate) certified: (Vec<u8>, Vec<u8>),
 }
 
-/// How something is encrypted to it.
+/// How something is encrypted to the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Padding {
     /// RSAES-PKCS1-v1_5.
@@ -84,7 +84,7 @@ impl Tpm {
             .bind(session, &key.pcrs)
             .and_then(|()| self.decrypt_within(session, key, ciphertext, padding));
         if decrypted.is_err() {
-            // It ends with the command that it authorizes, and with no other.
+            // The session ends with the command that it authorizes, and with no other.
             self.flush(session);
         }
         decrypted
@@ -111,7 +111,7 @@ impl Tpm {
         Ok(message.to_vec().into())
     }
 
-    /// TPM2_StartAuthSession: one that authorizes nothing yet.
+    /// TPM2_StartAuthSession: a session that authorizes nothing yet.
     fn start_session(&mut self) -> Result<Handle, CommandError> {
         let mut parameters = Writer::default();
         // Nothing is computed with the nonce: there is neither salt nor password.

@@ -12,9 +12,9 @@ use crate::image::MeasureError;
 #[derive(Debug)]
 pub(super) struct Image<'a> {
     bytes: &'a [u8],
-    /// Where the checksum is.
+    /// The checksum's place in the file.
     checksum: usize,
-    /// Where the entry of the certificate table is.
+    /// The place of the certificate table's entry.
     certificate_entry: usize,
     /// Length of the certificate table, which is the end of a signed file.
     certificates_len: usize,
@@ -25,7 +25,8 @@ pub(super) struct Image<'a> {
 #[derive(Debug)]
 struct Section {
     name: String,
-    /// Length in memory, which is that of the contents when the section is longer in the file to be aligned.
+    /// The section's length in memory, which is that of the contents when the section is longer in the file to be
+    /// aligned.
     len: usize,
     file: Range<usize>,
 }
@@ -83,7 +84,7 @@ impl<'a> Image<'a> {
         let file = self.bytes.get(section.file.clone()).unwrap_or_default();
         Ok(Some(match file.get(..section.len) {
             Some(contents) => contents.into(),
-            // What the file does not have is zeros in memory.
+            // Bytes that the file does not have are zeros in memory.
             None if section.len.saturating_sub(file.len()) <= MAX_ZEROS => {
                 let mut contents = file.to_vec();
                 contents.resize(section.len, 0);

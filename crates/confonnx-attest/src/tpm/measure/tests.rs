@@ -66,7 +66,7 @@ fn contents(image: &[u8], name: &str) -> Vec<u8> {
 fn pcr_11_is_what_systemd_measure_says() {
     let values = uki(&sample()).unwrap().pcr11;
     let values: Vec<_> = values.iter().map(|value| value.value.to_string()).collect();
-    // By systemd-measure 252.39, without phases and after each.
+    // As systemd-measure 252.39 computes them, without phases and after each.
     let expected = [
         "68ed24f40eac719e162ec5b867668ae11645cb4f5cf6ad1621ba0a124fe0c0c1",
         "441f33cfdfedad2a3b485c0d5f7a72a18c6aa852ecc031e73a96740e3e2ebc8d",
@@ -83,7 +83,7 @@ fn pcr_11_is_what_systemd_measure_says() {
 #[test]
 fn the_authenticode_digest_is_what_pesign_says_signed_or_not() {
     let digest = |bytes: &[u8]| Hex(Image::parse(bytes).unwrap().authenticode()).to_string();
-    // By `pesign -h` 0.112, which also agrees on Debian's linuxx64.efi.stub.
+    // As `pesign -h` 0.112 computes it, which also agrees on Debian's linuxx64.efi.stub.
     let expected = "d9945382ce6c799c468124f4230293944cbf5a6b3ef4849e7676007dab64c256";
     assert_eq!(digest(&sample()), expected);
     let mut signed = sample();
@@ -93,7 +93,7 @@ fn the_authenticode_digest_is_what_pesign_says_signed_or_not() {
     signed[0x58 + 64] = 0xaa;
     signed.extend([0x5a; 16]);
     assert_eq!(digest(&signed), expected);
-    // What is after the sections counts, unless it is the signature.
+    // Bytes after the sections count, unless they are the signature.
     assert_ne!(digest(&[sample(), vec![0; 16]].concat()), expected);
 }
 
@@ -159,7 +159,7 @@ fn damaged_images_are_refused_without_panic() {
     }
 }
 
-/// The same by systemd's own tool, if this machine has it.
+/// The values by systemd's own tool, if this machine has it.
 fn systemd_measure(image: &[u8]) -> Option<Vec<String>> {
     const TOOL: &str = "/usr/lib/systemd/systemd-measure";
     if !std::path::Path::new(TOOL).exists() {

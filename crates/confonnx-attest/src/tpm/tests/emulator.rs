@@ -30,7 +30,7 @@ impl Emulator {
         Some(Self { root, process })
     }
 
-    /// As when the machine restarts: the same TPM with its PCRs reset.
+    /// Restarts the TPM as when the machine restarts: the same TPM with its PCRs reset.
     pub(crate) fn restart(&mut self) {
         self.stop();
         self.process = spawn(self.root.path());
@@ -111,7 +111,7 @@ fn spawn(root: &Path) -> Child {
     panic!("swtpm made no socket at {}", device.display());
 }
 
-/// Between standard input and output of tpm2-tools and the socket, a command and an answer at a time.
+/// Passes commands and answers, one at a time, between standard input and output of tpm2-tools and the socket.
 const BRIDGE: &str = r#"
 import os, socket, sys
 tpm = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-//! Our commands and our verifier against a real TPM in software, and both against tpm2-tools.
+//! Our commands and our verifier run against a real TPM in software, and both are compared with tpm2-tools.
 
 use super::emulator::Emulator;
 use super::{NAMES, policy, verified};
@@ -38,7 +38,7 @@ fn a_tpm_quotes_its_boot_and_a_policy_names_its_key() {
     assert_eq!(policy("").failures(&measured), ["? ak"]);
     let other = policy(&format!("aks = [\"{}\"]\npcrs.4 = [\"{}\"]", Hex([0; 32]), Hex([0; 32])));
     assert_eq!(other.failures(&measured), ["✗ ak", "✗ pcrs"]);
-    // Other report data, which is another document.
+    // Other report data stands for another document.
     let (measured, verdict) = verified(&evidence, &[0; 64]);
     assert!(measured.is_none(), "{verdict}");
     assert!(verdict.failed().map(|check| check.name).eq(["report data"]), "{verdict}");
@@ -98,7 +98,7 @@ fn quotes_go_on_after_the_tpm_restarts_with_the_same_key() {
     let Some(mut emulator) = Emulator::start() else { return };
     let device = Device::find(emulator.root()).unwrap().unwrap();
     let before = device.evidence(&REPORT_DATA).unwrap();
-    // More than it has room for keys, so none leaks.
+    // More evidence is made than the TPM has room for keys, so none of these leaks.
     for _ in 0..10 {
         device.evidence(&REPORT_DATA).unwrap();
     }
@@ -118,7 +118,7 @@ fn machines_without_tpm_and_unusable_ones_differ() {
     assert!(Device::find(root.path()).unwrap().is_none());
     std::fs::create_dir(root.path().join("dev")).unwrap();
     std::fs::write(root.path().join("dev/tpmrm0"), "").unwrap();
-    // A file that swallows the command and answers nothing.
+    // The device is a file that swallows the command and answers nothing.
     let err = Device::find(root.path()).unwrap_err();
     assert!(matches!(err, CommandError::Io { .. }), "{err}");
 }
@@ -140,7 +140,7 @@ fn tpm2_tools_verify_our_quotes() {
     let nonce = Hex::<32>(Sha256::digest(REPORT_DATA).into());
     let check = |nonce| format!("tpm2_checkquote -u ak.pub -m q.msg -s q.sig -f q.pcrs -g sha256 -q {nonce}");
     emulator.tool(&check(nonce));
-    // It does tell: another nonce, other PCRs.
+    // The tool does tell: it refuses another nonce, and other PCRs.
     assert!(!emulator.try_tool(&check(Hex([0; 32]))).1);
     Tpm::open(&emulator.device()).unwrap().pcr_extend(11, &[7; 32]).unwrap();
     emulator.tool(&format!("tpm2_pcrread -o q.pcrs -F serialized {list}"));
@@ -169,7 +169,7 @@ fn our_verifier_takes_quotes_of_tpm2_tools_with_every_kind_of_key() {
         ));
         emulator.tool("tpm2_flushcontext -t");
         let public = emulator.read("ak.pub");
-        // A TPM2B_PUBLIC: its length, then what it is about.
+        // A TPM2B_PUBLIC is its length, then the key's description.
         let ak = AkPublic::from_tpmt(&public[2..]).unwrap_or_else(|err| panic!("{kind} {scheme}: {err}"));
         let quote = Quote::parse(&emulator.read("q.msg"), &emulator.read("q.sig")).unwrap();
         let pcrs = super::tools_pcrs(&emulator.read("q.pcrs"), &BOOT_PCRS);
@@ -241,7 +241,7 @@ fn a_key_that_the_cloud_certified_comes_first() {
     let root = super::made::authority("cloud");
     let certificate = super::made::certificate_of(&certified, &root);
     emulator.write("template", &template);
-    // Indices are longer than what is in them.
+    // NV indices are longer than what is in them.
     emulator.write("certificate", [certificate.der(), &[0; 100]].concat());
     for (index, file) in [("0x01c10003", "template"), ("0x01c10002", "certificate")] {
         let len = emulator.read(file).len();

@@ -34,7 +34,7 @@ impl Key {
         Self { ring, rcgen: KeyPair::try_from(pkcs8.as_ref()).unwrap() }
     }
 
-    /// A TPMT_PUBLIC.
+    /// The key's TPMT_PUBLIC.
     fn area(&self, attributes: u32) -> Vec<u8> {
         let point = self.ring.public_key().as_ref();
         let mut area = vec![0, 0x23, 0, 0x0b];
@@ -52,7 +52,7 @@ impl Key {
         [&[0, 0x18, 0, 0x0b, 0, 32][..], r, &[0, 32], s].concat()
     }
 
-    /// TPM2B_NAME of its place in the endorsement hierarchy, with those attributes.
+    /// TPM2B_NAME of the key's place in the endorsement hierarchy, with those attributes.
     fn qualified(&self, attributes: u32) -> Vec<u8> {
         let name = Sha256::digest(self.area(attributes));
         let digest = Sha256::new().chain_update([0x40, 0, 0, 0x0b, 0, 0x0b]).chain_update(name).finalize();
@@ -63,7 +63,7 @@ impl Key {
         self.described(attributes, attributes, selection, ak_chain)
     }
 
-    /// Of a key that has the attributes `real`, beside a description of it that says `told`.
+    /// Evidence of a key that has the attributes `real`, beside a description of it that says `told`.
     fn described(&self, real: u32, told: u32, selection: [u8; 3], ak_chain: Vec<Certificate>) -> Evidence {
         let selected = |index: &u8| selection[usize::from(index / 8)] >> (index % 8) & 1 == 1;
         let pcrs = Pcrs((0..24).filter(selected).map(|index| (index, [index; 32])).collect());
@@ -159,7 +159,7 @@ fn an_authority_may_vouch_for_the_key() {
     let evidence = key.good(chain.clone());
     assert!(failures(&evidence, &trusting(&root)).is_empty());
     assert_eq!(Evidence::parse(&evidence.report(), &Map::new()).unwrap(), evidence);
-    // The authority between may be the one that is trusted, too.
+    // The authority between root and key may be the one that is trusted, too.
     assert!(failures(&evidence, &trusting(&between)).is_empty());
     assert_eq!(
         failures(&key.good(chain[..1].to_vec()), &trusting(&root)),
@@ -174,7 +174,7 @@ fn only_a_certificate_of_this_key_for_attestation_by_that_authority_does() {
     let good = |change: fn(&mut CertificateParams)| key.good(vec![certificate(&key, &root, change)]);
     assert_eq!(failures(&key.good(Vec::new()), &trusting(&root)), refused);
     assert_eq!(failures(&good(|_| {}), &trusting(&authority("another"))), refused);
-    // Another authority of the same name.
+    // An authority of the same name as the trusted one is another one.
     assert_eq!(failures(&good(|_| {}), &trusting(&authority("root"))), refused);
     let other = certificate(&Key::new(), &root, |_| {});
     assert_eq!(failures(&key.good(vec![other]), &trusting(&root)), refused);
@@ -201,14 +201,14 @@ fn every_attribute_of_an_attestation_key_is_needed() {
     }
 }
 
-/// A certificate is of the key alone: what describes it has to be what the TPM's own quote names.
+/// A certificate is of the key alone: the description beside it has to be what the TPM's own quote names.
 #[test]
 fn a_description_around_a_certified_key_is_refused() {
     let (key, root) = (Key::new(), authority("root"));
     let chain = vec![certificate(&key, &root, |_| {})];
     let forged = key.described(AK_ATTRIBUTES ^ 1 << 16, AK_ATTRIBUTES, [0xff, 0xfb, 0], chain);
     assert_eq!(failures(&forged, &trusting(&root)), ["✗ ak name"]);
-    // By name, too: who took the name from such evidence named a description.
+    // The policy may name the key, too: whoever took the name from such evidence named a description.
     let name = Hex(forged.ak.name().unwrap());
     assert_eq!(failures(&forged, &policy(&format!("aks = [\"{name}\"]"))), ["✗ ak name"]);
 }

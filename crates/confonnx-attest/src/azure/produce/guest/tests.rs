@@ -1,4 +1,4 @@
-//! Against a real TPM in software: what is signed is checked, and what is encrypted here by another library opens there.
+//! Keys of a real TPM in software: what it signs is checked, and what another library encrypts to them opens there.
 
 use aws_lc_rs::rsa::{
     OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey,
@@ -92,20 +92,20 @@ fn the_vtpm_vouches_for_a_key_and_opens_what_is_encrypted_to_it() {
     assert_eq!(*key.decrypt_pkcs1(&sealed).unwrap(), b"inner key");
     let oaep = OaepPublicEncryptingKey::new(public).unwrap();
     oaep.encrypt(&OAEP_SHA256_MGF1SHA256, b"transfer key", &mut sealed, None).unwrap();
-    // More often than a TPM has room for sessions.
+    // The key decrypts more often than a TPM has room for sessions.
     for _ in 0..5 {
         assert_eq!(*key.decrypt_oaep(&sealed).unwrap(), b"transfer key");
         assert!(key.decrypt_pkcs1(&sealed).is_err(), "not by the other padding");
     }
     drop(key);
 
-    // Another key each time: what was encrypted to one is for nobody once it is gone.
+    // Each call makes another key: what was encrypted to one is for nobody once that key is gone.
     let mut other = device.guest_key(&[2; 256]).unwrap();
     assert!(other.decrypt_oaep(&sealed).is_err());
     drop(other);
     let mut same = device.guest_key(&[1; 256]).unwrap();
     assert_eq!(*same.decrypt_oaep(&sealed).unwrap(), b"transfer key", "the key is of `unique` alone");
-    // Once other software was measured, it opens nothing.
+    // Once other software was measured, the key opens nothing.
     same.tpm.pcr_extend(4, &[9; 32]).unwrap();
     assert!(same.decrypt_oaep(&sealed).is_err());
     drop(same);
