@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""vectors/make.py [--check]: writes vectors/{called,claims,exchange,padding}, or compares.
+"""vectors/make.py [--check]: writes vectors/{called,claims,exchange,padding,release-log}, or compares.
 
 From docs/protocol.md and RFCs alone, by the Python package `cryptography`: nothing of confonnx has a part in it.
 """
@@ -14,6 +14,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 VECTORS = Path(__file__).resolve().parent
@@ -126,6 +127,85 @@ def called_cases() -> dict[str, Case]:
     } for name, (models, hashes, model_name, version, expected) in cases.items()}
 
 
+def insecure_document(nonce: bytes, key_configs: bytes, claim_bytes: bytes, **more: object) -> str:
+    """The document of the insecure TEE, measurement 01…, for one nonce."""
+    root = hashlib.sha256(b"\x00" + nonce).digest()
+    digests = hashlib.sha256(key_configs).digest() + hashlib.sha256(claim_bytes).digest()
+    report_data = hashlib.sha512(b"confonnx attestation v1" + root + digests).digest()
+    report = {"warning": "insecure", "report_data": report_data.hex(), "measurement": "01" * 32, "debug": True}
+    return compact({
+        "version": 1, "key_configs": b64u(key_configs), "claims": b64u(claim_bytes),
+        "evidence": {"tee": "insecure", "report": b64u(compact(report).encode()), "endorsements": {}}, **more,
+        "freshness": {"root": root.hex(), "proof": {"leaf_index": 0, "tree_size": 1, "path": []}},
+    })
+
+
+class NoteSigner:
+    """Signs notes as a log (type 1) or a witness (type 4) does."""
+
+    def __init__(self, name: str, kind: int, seed: int) -> None:
+        self.name, self.kind, self.key = name, kind, Ed25519PrivateKey.from_private_bytes(bytes([seed] * 32))
+        self.typed = bytes([kind]) + self.key.public_key().public_bytes_raw()
+        self.id = hashlib.sha256(name.encode() + b"\n" + self.typed).digest()[:4]
+        self.verifier = f"{name}+{self.id.hex()}+{base64.b64encode(self.typed).decode()}"
+
+    def line(self, text: str) -> str:
+        signature = self.key.sign(text.encode())
+        if self.kind == 4:
+            signature = NOW.to_bytes(8, "big") + self.key.sign(f"cosignature/v1\ntime {NOW}\n{text}".encode())
+        return f"— {self.name} {base64.b64encode(self.id + signature).decode()}\n"
+
+
+def release_log_cases() -> dict[str, Case]:
+    log = NoteSigner("log.example/releases", 1, 1)
+    one, two, three = (NoteSigner(f"{name}.example", 4, seed) for seed, name in enumerate(["one", "two", "three"], 2))
+    nonce, claim_bytes = bytes([3] * 32), compact(claims([DIGITS], [], {})).encode()
+    release = f"confonnx release v1\nversion 1.2.3\nmanifest {'5a' * 32}\nenclave snp {'cd' * 48}\nenclave insecure {'01' * 32}\n"
+
+    def node(kind: bytes, *parts: bytes) -> bytes:
+        return hashlib.sha256(kind + b"".join(parts)).digest()
+
+    def proof(entry: str, signers: list[NoteSigner], of: str | None = None, origin: str = log.name) -> str:
+        """The entry number 2 of 3: its sibling is the hash of the first two. `of` is what the log has instead."""
+        leaves = [node(b"\x00", leaf.encode()) for leaf in ("a", "b", of or entry)]
+        sibling = node(b"\x01", *leaves[:2])
+        text = f"{origin}\n3\n{base64.b64encode(node(bytes([1]), sibling, leaves[2])).decode()}\n"
+        extra, path = base64.b64encode(entry.encode()).decode(), base64.b64encode(sibling).decode()
+        lines = "".join(signer.line(text) for signer in signers)
+        return f"c2sp.org/tlog-proof@v1\nextra {extra}\nindex 2\n{path}\n\n{text}\n{lines}"
+
+    good = proof(release, [log, one, two])
+    other = release.replace("enclave insecure 01", "enclave insecure 02")
+    cases = {
+        "good": ("Logged, and cosigned by two of three witnesses", good, True),
+        "all-witnesses": ("Cosigned by all", proof(release, [log, one, two, three]), True),
+        "absent": ("A document without a proof", None, False),
+        "no-proof": ("A proof of another form", "c2sp.org/tlog-proof@v2\n", False),
+        "one-witness": ("One witness, where two are enough", proof(release, [log, one]), False),
+        "one-witness-twice": ("One witness twice is one", proof(release, [log, one, one]), False),
+        "unknown-witness": ("Signatures of unknown keys count for nothing",
+                            proof(release, [log, one, NoteSigner("two.example", 4, 9)]), False),
+        "wrong-cosignature": ("A known witness whose signature is of another checkpoint",
+                              good.replace(three.name, two.name) + three.line("x\n"), False),
+        "not-signed": ("The log did not sign", proof(release, [one, two]), False),
+        "another-log": ("The origin is that of another log", proof(release, [log, one, two], origin="other.example"), False),
+        "missing-entry": ("The log has another entry there", proof(release, [log, one, two], of=other), False),
+        "another-program": ("The release is of another program", proof(other, [log, one, two]), False),
+        "another-tee": ("The enclave hash is that of another TEE",
+                        proof(release.replace("enclave insecure", "enclave tpm"), [log, one, two]), False),
+        "no-release": ("The entry is no release", proof("anything\n", [log, one, two]), False),
+        "index-with-zero": ("The index has a leading zero", good.replace("index 2", "index 02"), False),
+        "extra-absent": ("The entry is absent", "\n".join(line for line in good.split("\n") if "extra" not in line), False),
+    }
+    witnesses = [witness.verifier for witness in (one, two, three)]
+    return {name: {
+        "description": description, "clause": "docs/protocol.md 2.14", "now": NOW, "nonce": nonce.hex(),
+        "policy": {"allow_debug": True, "release_log": {"key": log.verifier, "witnesses": witnesses, "quorum": 2}},
+        "document": insecure_document(nonce, b"", claim_bytes, **({} if found is None else {"release_proof": found})),
+        "expected": "trusted" if trusted else "not-trusted", "failed_checks": [] if trusted else ["release log"],
+    } for name, (description, found, trusted) in cases.items()}
+
+
 def exchange_cases() -> dict[str, Case]:
     """Everything between a nonce and an answer, X25519 and AES-256-GCM."""
     nonce, ephemeral_ikm = bytes(range(32)), bytes(range(64, 96))
@@ -147,16 +227,7 @@ def exchange_cases() -> dict[str, Case]:
     config = bytes([key_id]) + peer.KEM.to_bytes(2, "big") + public + b"\x00\x04" + b"\x00\x01" + AEAD.to_bytes(2, "big")
     key_configs = len(config).to_bytes(2, "big") + config
 
-    claim_bytes = compact(bound).encode()
-    root = hashlib.sha256(b"\x00" + nonce).digest()
-    digests = hashlib.sha256(key_configs).digest() + hashlib.sha256(claim_bytes).digest()
-    report_data = hashlib.sha512(b"confonnx attestation v1" + root + digests).digest()
-    report = {"warning": "insecure", "report_data": report_data.hex(), "measurement": "01" * 32, "debug": True}
-    document = compact({
-        "version": 1, "key_configs": b64u(key_configs), "claims": b64u(claim_bytes),
-        "evidence": {"tee": "insecure", "report": b64u(compact(report).encode()), "endorsements": {}},
-        "freshness": {"root": root.hex(), "proof": {"leaf_index": 0, "tree_size": 1, "path": []}},
-    })
+    document = insecure_document(nonce, key_configs, compact(bound).encode())
 
     path, token = "/v2/models/digits/infer", "a-token"
     body = compact({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1.0, 2.5]}]})
@@ -199,7 +270,8 @@ def exchange_cases() -> dict[str, Case]:
 
 
 def made() -> dict[str, str]:
-    suites = {"padding": padding_cases(), "claims": claims_cases(), "called": called_cases(), "exchange": exchange_cases()}
+    suites = {"padding": padding_cases(), "claims": claims_cases(), "called": called_cases(), "exchange": exchange_cases(),
+              "release-log": release_log_cases()}
     return {
         f"{suite}/{name}/case.json": json.dumps(case, indent=2, ensure_ascii=False) + "\n"
         for suite, cases in suites.items() for name, case in cases.items()

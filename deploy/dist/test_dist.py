@@ -4,6 +4,7 @@ what they are is nothing to these scripts. A live server is asked when one is bu
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -237,15 +238,17 @@ def test_the_broken_link_is_named(name: str, release: Release, tmp_path: Path) -
     assert code == 3 and (not output or '"outcome": "not-genuine"' in output), output
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@contextlib.contextmanager
+def serving(folder: Path, *more: str | Path) -> Iterator[str]:
+    """A server with the stand-in for a TEE; its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     [library] = (sbom.ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*")
     model = sbom.ROOT / "examples" / "digits" / "digits.onnx"
     flags: list[str | Path] = ["--model-path", model, "--debug", "--http-port", str(port), "--admin-port", "0", "--onnxruntime-library", library]
-    with (tmp_path_factory.mktemp("server") / "log").open("w") as log:
+    flags += more
+    with (folder / "log").open("w") as log:
         process = subprocess.Popen([SERVER, *flags], stdout=log, stderr=log)
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
@@ -256,6 +259,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.kill()
         process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 def test_a_live_server_runs_the_release(release: Release, server: str, tmp_path: Path) -> None:

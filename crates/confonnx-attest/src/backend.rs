@@ -20,6 +20,8 @@ pub(crate) enum Key<'a> {
     P256(&'a [u8]),
     /// An uncompressed point on P-384.
     P384(&'a [u8]),
+    /// As RFC 8032 encodes it.
+    Ed25519(&'a [u8; 32]),
     /// DER of a PKCS#1 RSAPublicKey, whose modulus has 2048 to 8192 bits.
     Rsa(&'a [u8]),
 }
@@ -31,6 +33,8 @@ pub(crate) enum Algorithm {
     Ecdsa(Hash),
     /// ECDSA, signature as r ‖ s, each big-endian and as long as the curve's field.
     EcdsaFixed(Hash),
+    /// RFC 8032, of the message itself.
+    Ed25519,
     /// RSASSA-PKCS1-v1_5.
     RsaPkcs1(Hash),
     /// RSASSA-PSS with MGF1 of the same hash and a salt as long as the hash.

@@ -23,6 +23,7 @@ pub struct Document {
     evidence: Evidence,
     root: [u8; 32],
     proof: Option<InclusionProof>,
+    release_proof: Option<String>,
 }
 
 /// The documents for the nonces of one tree, encoded once for all of them.
@@ -87,7 +88,13 @@ impl Document {
         root: [u8; 32],
         proof: Option<InclusionProof>,
     ) -> Self {
-        Self { key_configs, claims, evidence, root, proof }
+        Self { key_configs, claims, evidence, root, proof, release_proof: None }
+    }
+
+    /// The same with a proof that the program's release is in a transparency log ([`ReleaseLog`](crate::ReleaseLog)).
+    #[must_use]
+    pub fn with_release_proof(self, proof: String) -> Self {
+        Self { release_proof: Some(proof), ..self }
     }
 
     /// Reads a document; members it does not know are ignored.
@@ -108,12 +115,14 @@ impl Document {
             evidence: Evidence::parse(&wire.evidence.tee, &report, &wire.evidence.endorsements)?,
             root: hash("freshness.root", &wire.freshness.root)?,
             proof: wire.freshness.proof.map(WireProof::read).transpose()?,
+            release_proof: wire.release_proof,
         })
     }
 
     /// The document as the server sends it.
     pub fn to_json(&self) -> Vec<u8> {
-        Documents::new(&self.key_configs, &self.claims, &self.evidence, self.root)
+        let release_proof = self.release_proof.as_deref();
+        Documents::new(&self.key_configs, &self.claims, &self.evidence, self.root, release_proof)
             .to_json(self.proof.as_ref())
     }
 
@@ -142,6 +151,7 @@ impl Document {
                 tee: self.evidence.tee(),
                 measured,
                 fresh: nonce.is_some(),
+                release_proof: self.release_proof.clone(),
                 verdict,
             }),
             (_, measured) => {
@@ -175,8 +185,14 @@ impl Document {
 }
 
 impl Documents {
-    /// The documents that differ in nothing but their proof; see [`Document::new`].
-    pub fn new(key_configs: &[u8], claims: &[u8], evidence: &Evidence, root: [u8; 32]) -> Self {
+    /// The documents that differ in nothing but their proof; see [`Document::new`] and [`Document::with_release_proof`].
+    pub fn new(
+        key_configs: &[u8],
+        claims: &[u8],
+        evidence: &Evidence,
+        root: [u8; 32],
+        release_proof: Option<&str>,
+    ) -> Self {
         let wire = Wire {
             version: VERSION,
             key_configs: Base64UrlUnpadded::encode_string(key_configs),
@@ -186,6 +202,7 @@ impl Documents {
                 report: Base64UrlUnpadded::encode_string(&evidence.report()),
                 endorsements: evidence.endorsements(),
             },
+            release_proof: release_proof.map(str::to_owned),
             freshness: WireFreshness { root: digest::encode(&root), proof: None },
         };
         // Strings, numbers and string-keyed maps only: serializing them cannot fail.
@@ -232,6 +249,8 @@ struct Wire {
     key_configs: String,
     claims: String,
     evidence: WireEvidence,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    release_proof: Option<String>,
     freshness: WireFreshness,
 }
 

@@ -60,6 +60,7 @@ mod policy;
 pub mod produce;
 mod proof;
 mod raw;
+mod release_log;
 pub mod sgx;
 mod shown;
 pub mod snp;
@@ -89,6 +90,7 @@ pub use policy::{
 };
 pub use proof::Genuine;
 pub use raw::{RawError, RawEvidence};
+pub use release_log::{MAX_PROOF_BYTES, ReleaseLog, is_proof};
 pub use tee::Tee;
 pub use trust::Trusted;
 pub use verdict::{Check, Outcome, Step, Verdict};

@@ -95,7 +95,7 @@ impl Tree {
         Some(InclusionProof { leaf_index: index as u64, tree_size: leaves.len() as u64, path })
     }
 
-    fn from_leaves(leaves: Vec<[u8; 32]>) -> Self {
+    pub(crate) fn from_leaves(leaves: Vec<[u8; 32]>) -> Self {
         let mut levels = Vec::new();
         let mut level = leaves;
         while level.len() > 1 {
@@ -116,13 +116,18 @@ impl Tree {
 impl InclusionProof {
     /// Shows that `nonce` is a leaf under `root` (RFC 9162 section 2.1.3.2).
     pub fn verify(&self, nonce: &Nonce, root: &[u8; 32]) -> Result<(), ProofError> {
-        self.verify_leaf(leaf_hash(&nonce.0), root)
-    }
-
-    fn verify_leaf(&self, leaf: [u8; 32], root: &[u8; 32]) -> Result<(), ProofError> {
         if self.tree_size > MAX_LEAVES as u64 {
             return Err(ProofError::TreeSize { found: self.tree_size });
         }
+        self.verify_leaf(leaf_hash(&nonce.0), root)
+    }
+
+    /// Shows that `entry` is a leaf under `root`, in a tree of any size.
+    pub(crate) fn verify_entry(&self, entry: &[u8], root: &[u8; 32]) -> Result<(), ProofError> {
+        self.verify_leaf(leaf_hash(entry), root)
+    }
+
+    fn verify_leaf(&self, leaf: [u8; 32], root: &[u8; 32]) -> Result<(), ProofError> {
         let Some(last) = self.tree_size.checked_sub(1) else {
             return Err(ProofError::TreeSize { found: 0 });
         };
@@ -153,7 +158,7 @@ impl InclusionProof {
     }
 }
 
-fn leaf_hash(entry: &[u8]) -> [u8; 32] {
+pub(crate) fn leaf_hash(entry: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update([0]).chain_update(entry).finalize().into()
 }
 

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::evidence::Facts;
 use crate::measured::{Measured, Signer};
+use crate::release_log::{self, ReleaseLog};
 use crate::shown::{one_of, shown};
 use crate::{Digest, EnclaveHash, Genuine, PROTOCOL, Tee, UnixTime, Verdict};
 
@@ -56,6 +57,8 @@ pub struct Expectations {
     pub peer_policies: Vec<Digest>,
     /// What the claims have to say of the server's program, settings and keys.
     pub server: ServerExpectations,
+    /// The log that has to have the program's release. It names no program: whoever may write to a log names them.
+    pub release_log: Option<ReleaseLog>,
     /// What each kind of TEE has to be beyond that; [`Platforms::strict`] by default.
     pub platforms: Platforms,
 }
@@ -179,6 +182,9 @@ impl Policy {
         lines.extend(expected.peer_policies.iter().map(|digest| format!("peer policy {digest}")));
         lines.sort_unstable();
         lines.push(format!("debug {}", expected.allow_debug));
+        if let Some(log) = &expected.release_log {
+            lines.push(format!("release log {log}"));
+        }
         lines.push(format!("age {:?}", expected.max_age.map(|age| age.as_secs())));
         lines.push(format!("server {:?}", expected.server));
         lines.push(expected.platforms.to_toml());
@@ -194,6 +200,7 @@ impl Policy {
     pub(crate) fn check(&self, genuine: &Genuine, now: UnixTime, verdict: &mut Verdict) {
         self.check_platform(genuine.tee, &genuine.measured, verdict);
         self.check_model(genuine, verdict);
+        self.check_release(genuine, verdict);
         self.check_client_auth(genuine, verdict);
         key_source::check(&self.expected, genuine, verdict);
         self.expected.server.check(&genuine.claims, verdict);
@@ -244,6 +251,15 @@ impl Policy {
         let found = if measured.debug { "on" } else { "off" };
         verdict.decide("debug", expected, found, allowed || !measured.debug);
         platforms.check(measured, verdict);
+    }
+
+    fn check_release(&self, genuine: &Genuine, verdict: &mut Verdict) {
+        let proof = genuine.release_proof.as_deref();
+        match (&self.expected.release_log, proof) {
+            (Some(log), proof) => log.check(proof, genuine.tee, &genuine.measured.enclave_hash, verdict),
+            (None, Some(proof)) => release_log::stated(proof, verdict),
+            (None, None) => {}
+        }
     }
 
     fn check_model(&self, genuine: &Genuine, verdict: &mut Verdict) {

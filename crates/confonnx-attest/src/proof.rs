@@ -16,6 +16,8 @@ pub struct Genuine {
     pub(crate) measured: Measured<Facts>,
     /// Whether it answers the caller's nonce.
     pub(crate) fresh: bool,
+    /// Of the release in a log, as the document has it.
+    pub(crate) release_proof: Option<String>,
     pub(crate) verdict: Verdict,
 }
 

@@ -3,6 +3,9 @@
 //! Each of their documents has the same bytes up to the proof that its nonce was among them, so those are made once.
 
 use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
     thread,
     time::{Duration, Instant},
@@ -10,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{
-    Documents, Nonce,
+    Documents, MAX_PROOF_BYTES, Nonce, is_proof,
     merkle::{MAX_LEAVES, Tree, TreeError},
     produce::ProduceError,
     report_data,
@@ -43,9 +46,44 @@ pub enum AttestationError {
     /// The TEE gave no first evidence.
     #[error("the TEE gives no evidence: {0}")]
     Quote(#[from] QuoteError),
+    /// The proof of the release cannot be read.
+    #[error("release-proof {}: {source}", path.display())]
+    ReleaseProof {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The proof of the release is none.
+    #[error(
+        "release-proof {} is no proof: expected c2sp.org/tlog-proof@v1 with the entry as `extra`, {MAX_PROOF_BYTES} bytes at \
+         most, as `release.tlog-proof` of a release is",
+        path.display()
+    )]
+    NoReleaseProof {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+/// What `path` has for clients who want the program's release to be in a transparency log. They judge it.
+///
+/// # Errors
+/// [`AttestationError::ReleaseProof`] and [`AttestationError::NoReleaseProof`].
+pub fn release_proof(path: &Path) -> Result<String, AttestationError> {
+    let mut text = String::new();
+    let most = u64::try_from(MAX_PROOF_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let file = File::open(path).and_then(|file| file.take(most).read_to_string(&mut text));
+    match file {
+        Err(source) if source.kind() != ErrorKind::InvalidData => {
+            Err(AttestationError::ReleaseProof { path: path.into(), source })
+        }
+        Ok(_) if is_proof(&text) => Ok(text),
+        _ => Err(AttestationError::NoReleaseProof { path: path.into() }),
+    }
 }
 
 impl Attestation {
@@ -58,11 +96,13 @@ impl Attestation {
         keys: Arc<Keys>,
         collateral: Arc<Collateral>,
         metrics: Arc<Metrics>,
+        release_proof: Option<String>,
     ) -> Result<Self, AttestationError> {
         let (waiting, queue) = mpsc::sync_channel(MAX_WAITING);
         let interval = source.lock().unwrap_or_else(PoisonError::into_inner).interval;
+        let (cached, last_quote) = (None, None);
         let mut producer =
-            Producer { source, interval, keys, collateral, metrics, cached: None, last_quote: None };
+            Producer { source, interval, keys, collateral, metrics, release_proof, cached, last_quote };
         // Shows what collateral is needed, and a device that does not work while somebody looks.
         producer.cache()?;
         thread::Builder::new().name("attestation".into()).spawn(move || producer.run(&queue))?;
@@ -106,6 +146,8 @@ struct Producer {
     keys: Arc<Keys>,
     collateral: Arc<Collateral>,
     metrics: Arc<Metrics>,
+    /// Of the program in a transparency log: the same in all documents.
+    release_proof: Option<String>,
     cached: Option<Cached>,
     last_quote: Option<Instant>,
 }
@@ -222,7 +264,7 @@ impl Producer {
         let mut evidence =
             (self.source.lock().unwrap_or_else(PoisonError::into_inner).evidence)(&report_data)?;
         let collateral = self.collateral.staple(&mut evidence);
-        let documents = Documents::new(&configs, &claims, &evidence, root);
+        let documents = Documents::new(&configs, &claims, &evidence, root, self.release_proof.as_deref());
         Ok(Quote { tree, key_configs: configs, collateral, documents })
     }
 

@@ -66,6 +66,8 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// Where to write who called; `-` is standard output.
     pub audit_log: Option<PathBuf>,
+    /// The proof that the program's release is in a transparency log.
+    pub release_proof: Option<PathBuf>,
     /// Run without a TEE.
     pub insecure: bool,
     /// The TEE to use; `None` looks for one.
@@ -390,6 +392,7 @@ impl Config {
             auth_key_file: settings.auth_key_file,
             auth_file: settings.auth_file,
             audit_log: settings.audit_log,
+            release_proof: settings.release_proof,
             insecure: settings.debug.unwrap_or(false) || settings.simulation.unwrap_or(false),
             tee: settings.tee,
             collateral: CollateralConfig { bases, cache: settings.collateral_cache },

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin,
-    attestation::{Attestation, AttestationError},
+    attestation::{Attestation, AttestationError, release_proof},
     audit::{Audit, AuditError},
     auth::{Auth, AuthError},
     collateral::{Collateral, StoreError},
@@ -169,6 +169,7 @@ impl Parts {
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let metrics = Arc::new(Metrics::default());
     let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
+    config.release_proof.as_deref().map(release_proof).transpose()?;
     let mut lines = vec![format!("client authentication: {}", auth.claim())];
     for model in models::found(config)? {
         lines.push(format!("model {model}"));
@@ -216,6 +217,7 @@ impl Server {
         // Before the files are read, so that none is missed that comes after it.
         let hangups = signal(SignalKind::hangup()).map_err(StartError::Thread)?;
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
+        let proof = config.release_proof.as_deref().map(release_proof).transpose()?;
         let claims = Claims {
             protocol: PROTOCOL.into(),
             issued_at: UnixTime(0),
@@ -262,8 +264,13 @@ impl Server {
         banner(&config, &models, &runtime, tee.name(), address, &keys);
         info!("client authentication: {}", auth.claim());
         let collateral = Arc::new(Collateral::new(&config.collateral, Arc::clone(&metrics))?);
-        let attestation =
-            Attestation::start(source, Arc::clone(&keys), Arc::clone(&collateral), Arc::clone(&metrics))?;
+        let attestation = Attestation::start(
+            source,
+            Arc::clone(&keys),
+            Arc::clone(&collateral),
+            Arc::clone(&metrics),
+            proof,
+        )?;
         let attestation = Arc::new(attestation);
         let group = match &config.key_source {
             KeySource::Peer(peer) => Some(Arc::new(Group::new(

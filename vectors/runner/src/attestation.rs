@@ -1,4 +1,4 @@
-//! `vectors/attestation`, and the checks that are made of any document.
+//! `vectors/attestation` and `vectors/release-log`, and the checks that are made of any document.
 
 use std::time::Duration;
 
@@ -28,6 +28,10 @@ fn outcome(case: &Value, document: &[u8]) -> Option<Value> {
         wanted["model_hash"].as_str().map(str::parse).transpose().ok()?.into_iter().collect();
     expected.allow_debug = wanted["allow_debug"].as_bool().unwrap_or_default();
     expected.max_age = wanted["max_age_s"].as_u64().map(Duration::from_secs);
+    expected.release_log = match &wanted["release_log"] {
+        Value::Null => None,
+        log => Some(confonnx_attest::json::from_value(log.clone()).ok()?),
+    };
     let policy = Policy::new(expected).ok()?;
     let failed = |verdict: &Verdict| verdict.failed().map(|check| check.name).collect::<Vec<_>>();
     let Ok(document) = Document::parse(document) else {

@@ -7,7 +7,7 @@ use base64ct::{Base64, Encoding};
 
 use crate::Given;
 
-const SUITES: [&str; 9] = [
+const SUITES: [&str; 10] = [
     "sealing",
     "session",
     "binary-http",
@@ -17,6 +17,7 @@ const SUITES: [&str; 9] = [
     "claims",
     "exchange",
     "padding",
+    "release-log",
 ];
 
 const MODEL: &str = "examples/digits/digits.onnx";

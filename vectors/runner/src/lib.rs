@@ -90,6 +90,10 @@ pub fn run(given: Given) -> Found {
         "binary-http" => decoders::binary_http(&case),
         "inference" => decoders::inference(&case),
         "attestation" => attestation::run(&case, document.as_bytes()),
+        "release-log" => {
+            let document = case["document"].as_str().unwrap_or_default().to_owned();
+            attestation::run(&case, document.as_bytes())
+        }
         "called" => claims::called(&case),
         "claims" => claims::binding(&case),
         "exchange" => exchange::run(&case),

@@ -13,6 +13,7 @@ pub(super) fn verify(
     let (verification, key) = match key {
         Key::P256(point) => (p256(algorithm), point),
         Key::P384(point) => (p384(algorithm), point),
+        Key::Ed25519(key) => (ed25519(algorithm), &key[..]),
         Key::Rsa(der) => (rsa(algorithm), der),
     };
     let key = UnparsedPublicKey::new(verification.ok_or(Refused::Mismatch)?, key);
@@ -37,6 +38,10 @@ fn p384(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     })
 }
 
+fn ed25519(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
+    (algorithm == Algorithm::Ed25519).then_some(&signature::ED25519 as _)
+}
+
 fn rsa(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match algorithm {
         Algorithm::RsaPkcs1(Hash::Sha256) => &signature::RSA_PKCS1_2048_8192_SHA256,
@@ -45,6 +50,6 @@ fn rsa(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
         Algorithm::RsaPss(Hash::Sha256) => &signature::RSA_PSS_2048_8192_SHA256,
         Algorithm::RsaPss(Hash::Sha384) => &signature::RSA_PSS_2048_8192_SHA384,
         Algorithm::RsaPss(Hash::Sha512) => &signature::RSA_PSS_2048_8192_SHA512,
-        Algorithm::Ecdsa(_) | Algorithm::EcdsaFixed(_) => return None,
+        Algorithm::Ecdsa(_) | Algorithm::EcdsaFixed(_) | Algorithm::Ed25519 => return None,
     })
 }

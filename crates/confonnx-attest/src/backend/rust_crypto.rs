@@ -26,6 +26,11 @@ pub(super) fn verify(
         (Key::P384(point), Algorithm::EcdsaFixed(hash @ Hash::Sha384)) => {
             p384_verify(point, hash, message, p384::ecdsa::Signature::from_slice(signature))
         }
+        (Key::Ed25519(key), Algorithm::Ed25519) => {
+            let key = ed25519_dalek::VerifyingKey::from_bytes(key).map_err(|_| Refused::Wrong)?;
+            let signature = ed25519_dalek::Signature::from_slice(signature).map_err(|_| Refused::Wrong)?;
+            key.verify_strict(message, &signature).map_err(|_| Refused::Wrong)
+        }
         (Key::Rsa(der), Algorithm::RsaPkcs1(hash)) => {
             let scheme = match hash {
                 Hash::Sha256 => Pkcs1v15Sign::new::<rsa::sha2::Sha256>(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{AcceptedKeyService, Expectations, ModelPin, Platforms, ServerExpectations, SigningKey};
-use crate::{Digest, EnclaveHash};
+use crate::{Digest, EnclaveHash, ReleaseLog};
 
 /// Each adds to the field of its name, or sets it.
 impl Expectations {
@@ -51,6 +51,13 @@ impl Expectations {
     #[must_use]
     pub fn client_auth(mut self, accepted: Digest) -> Self {
         self.client_auth.push(accepted);
+        self
+    }
+
+    /// The log that has to have the program's release.
+    #[must_use]
+    pub fn release_log(mut self, value: ReleaseLog) -> Self {
+        self.release_log = Some(value);
         self
     }
 

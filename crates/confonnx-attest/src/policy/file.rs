@@ -9,7 +9,7 @@ use toml::Table;
 use crate::tee::for_each_tee;
 use crate::{
     AcceptedKeyService, Digest, EnclaveHash, EnclaveInfo, EnclaveInfoError, Expectations, Maxima, ModelPin,
-    Platforms, ServerExpectations, SigningKey, SigningKeyError,
+    Platforms, ReleaseLog, ServerExpectations, SigningKey, SigningKeyError,
 };
 
 /// Where the sections of a policy start from.
@@ -142,6 +142,7 @@ impl Expectations {
             peer_policies: list("peer_policy_sha256", file.peer_policy_sha256)?,
             server: ServerExpectations { maxima: file.preset.maxima(), ..file.server },
             max_age: file.max_evidence_age_s.map(Duration::from_secs),
+            release_log: file.release_log,
             platforms: file.preset.platforms().refined(&sections)?,
         })
     }
@@ -163,6 +164,7 @@ macro_rules! file {
             allow_debug: bool,
             key_services: Option<Vec<AcceptedKeyService>>,
             peer_policy_sha256: Option<Vec<Digest>>,
+            release_log: Option<ReleaseLog>,
             server: ServerExpectations,
             $(
                 #[allow(dead_code, reason = "read to be checked")]

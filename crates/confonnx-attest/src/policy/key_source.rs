@@ -129,6 +129,7 @@ mod tests {
                 facts: Facts::Insecure,
             },
             fresh: true,
+            release_proof: None,
             verdict: Verdict::default(),
         }
     }

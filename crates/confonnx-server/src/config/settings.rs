@@ -141,6 +141,10 @@ pub struct Settings {
     /// claims say that there is one [default: no log].
     #[arg(long, env = "CONFONNX_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
+    /// Proof that this program's release is in a transparency log, for clients whose policy has a `release_log`
+    /// (`release.tlog-proof` of a release) [default: none].
+    #[arg(long, env = "CONFONNX_RELEASE_PROOF", value_name = "FILE")]
+    pub release_proof: Option<PathBuf>,
     /// What attests this server [default: what is found].
     #[arg(long, env = "CONFONNX_TEE", value_name = "NAME")]
     pub tee: Option<TeeName>,
@@ -399,6 +403,7 @@ impl Settings {
             auth_key_file,
             auth_file,
             audit_log,
+            release_proof,
             tee,
             collateral_cache,
             collateral_url_amd,
@@ -494,7 +499,15 @@ const SECTIONS: [(&str, &[&str]); 8] = [
     ),
     (
         "The TEE",
-        &["tee", "debug", "simulation", "collateral_cache", "collateral_url_amd", "collateral_url_intel"],
+        &[
+            "tee",
+            "debug",
+            "simulation",
+            "release_proof",
+            "collateral_cache",
+            "collateral_url_amd",
+            "collateral_url_intel",
+        ],
     ),
     (
         "Running and limits",

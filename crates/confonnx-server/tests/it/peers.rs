@@ -223,7 +223,7 @@ fn document(program: Digest, nonce: Nonce, claims: &Claims, ring: &KeyRing) -> V
     let (configs, claims) = (ring.key_configs(), claims.to_bytes());
     let evidence =
         Attester::insecure(program).evidence(&report_data(&tree.root(), &configs, &claims)).unwrap();
-    Documents::new(&configs, &claims, &evidence, tree.root()).to_json(tree.proof(0).as_ref())
+    Documents::new(&configs, &claims, &evidence, tree.root(), None).to_json(tree.proof(0).as_ref())
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ fn every_case_ends_as_it_says() {
         ("called", 12),
         ("exchange", 1),
         ("proofs", 3),
+        ("release-log", 16),
     ] {
         assert!(count(suite) >= at_least, "{} cases of {suite}", count(suite));
     }

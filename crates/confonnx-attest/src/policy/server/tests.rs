@@ -309,6 +309,7 @@ fn a_policy_makes_these_checks() {
             facts: Facts::Insecure,
         },
         fresh: true,
+        release_proof: None,
         verdict: Verdict::default(),
     };
     let failed = |server| {

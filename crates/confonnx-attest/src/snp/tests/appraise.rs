@@ -139,6 +139,7 @@ fn flaw_6_a_signer_counts_only_with_a_version_or_a_measurement() {
             tee: Tee::Snp,
             measured: measured.map(crate::evidence::Facts::Snp),
             fresh: true,
+            release_proof: None,
             verdict: Verdict::default(),
         }
     };

@@ -209,6 +209,7 @@ fn a_shared_debug_report_is_genuine_and_refused() {
         tee: Tee::Snp,
         measured: measured.map(crate::evidence::Facts::Snp),
         fresh: true,
+        release_proof: None,
         verdict,
     };
     let refused = genuine.appraise(&crate::Policy::new(expected).unwrap(), THEN).unwrap_err();
