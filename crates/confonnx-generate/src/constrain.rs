@@ -86,7 +86,7 @@ impl Forms {
 
 impl Constraint {
     /// What may come next; none if that takes too much to say.
-    pub fn next(&mut self) -> Option<Allowed> {
+    pub fn allowed(&mut self) -> Option<Allowed> {
         self.0.compute_mask_or_eos().ok().map(Allowed)
     }
 
@@ -146,8 +146,8 @@ mod tests {
         let mut constraint = forms().constraint(schema).unwrap();
         let mut tokens = text.bytes().map(u32::from);
         // The token that ends it is not taken.
-        tokens.all(|token| constraint.next().unwrap().has(token) && constraint.take(token))
-            && constraint.next().unwrap().has(256)
+        tokens.all(|token| constraint.allowed().unwrap().has(token) && constraint.take(token))
+            && constraint.allowed().unwrap().has(256)
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         let vast = json!({ "type": "string", "pattern": "(((((a{999}){999}){999}){999}){999})" });
         let mut vast = forms.constraint(&vast).unwrap();
         for token in b"\"aaa" {
-            assert!(vast.next().unwrap().has(u32::from(*token)) && vast.take(u32::from(*token)));
+            assert!(vast.allowed().unwrap().has(u32::from(*token)) && vast.take(u32::from(*token)));
         }
         assert!(matches!(refused(&json!({ "enum": ["x".repeat(70_000)] })), ConstraintError::Large { .. }));
         let many: Vec<Value> = (0..3000).map(|n| json!({ "required": [format!("k{n}")] })).collect();
@@ -200,7 +200,7 @@ mod tests {
         let endless = json!({ "$defs": { "a": { "type": "array", "items": { "$ref": "#/$defs/a" } } }, "$ref": "#/$defs/a" });
         let mut endless = forms.constraint(&endless).unwrap();
         for _ in 0..1000 {
-            assert!(endless.next().unwrap().has(u32::from(b'[')) && endless.take(u32::from(b'[')));
+            assert!(endless.allowed().unwrap().has(u32::from(b'[')) && endless.take(u32::from(b'[')));
         }
     }
 }

@@ -160,7 +160,7 @@ fn policies_that_would_accept_too_much_are_refused() {
     assert!(error(&key, &all, 4).contains("expected 1 to 3"));
     assert!(error(&key, &[], 1).contains("expected 1 to 0"));
     assert!(error(&all[0], &all, 1).contains("expected that of a log"));
-    assert!(error(&key, &[key.clone()], 1).contains("expected those of witnesses"));
+    assert!(error(&key, std::slice::from_ref(&key), 1).contains("expected those of witnesses"));
     // One witness under two names is one.
     let twice = [Signer::new("one.example", 4, 2).verifier(), Signer::new("alias.example", 4, 2).verifier()];
     assert!(error(&key, &twice, 2).contains("one.example and as alias.example"));

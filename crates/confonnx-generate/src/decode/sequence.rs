@@ -102,7 +102,7 @@ impl Sequence {
     /// The next token, if there is one that may come.
     fn choose(&mut self, logits: &mut [f32]) -> Option<Chosen> {
         let Some(constraint) = &mut self.constraint else { return self.sampler.choose(logits, None).ok() };
-        let allowed: Allowed = constraint.next()?;
+        let allowed: Allowed = constraint.allowed()?;
         let chosen = self.sampler.choose(logits, Some(&|token| allowed.has(token))).ok()?;
         let ends = self.text.facts().ends.contains(&chosen.token);
         (allowed.has(chosen.token) && (ends || constraint.take(chosen.token))).then_some(chosen)

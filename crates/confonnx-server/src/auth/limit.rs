@@ -52,7 +52,8 @@ struct Table {
 impl Rate {
     /// Time in which `amount` comes back.
     fn time_of(self, amount: u32) -> Duration {
-        let nanos = MINUTE.as_nanos().saturating_mul(u128::from(amount)) / u128::from(self.per_minute.get());
+        let nanos = MINUTE.as_nanos().saturating_mul(u128::from(amount));
+        let nanos = nanos.checked_div(u128::from(self.per_minute.get())).unwrap_or(u128::MAX);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
