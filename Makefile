@@ -174,8 +174,8 @@ check-features-fewer: need-cargo
 
 .PHONY: test-chart test-deploy chart-ready demo-chart
 ci: test-deploy test-dist
-# Tests that need our programs, nginx and podman.
-DEPLOYED := test_commands.py test_ingress.py test_pods.py test_models.py test_demonstration.py test_kserve_pod.py
+# Tests that need our programs, nginx, podman or systemd.
+DEPLOYED := test_commands.py test_ingress.py test_pods.py test_models.py test_demonstration.py test_kserve_pod.py test_systemd.py
 
 chart-ready:
 	@scripts/venv runtime deploy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from conftest import Server, free_port
 
 from confonnx.client import Client
+from confonnx.exceptions import TransportError
 
 pytestmark = pytest.mark.e2e
 
@@ -149,6 +151,17 @@ def test_the_wrong_password_is_an_error_that_does_not_show_it(ingress: Ingress) 
 def test_a_certificate_nobody_vouches_for_is_refused(ingress: Ingress) -> None:
     done = run(ingress, PREDICT.format(auth={"user": USER, "pass": PASSWORD}), trusted=False)
     assert "right" not in done.stdout and "certificate" in done.stdout.lower(), done.stdout + done.stderr
+    hint = "no authority that this machine knows certifies the server: name yours with --ca-file (ca_file)"
+    assert hint in done.stdout, done.stdout
+    other = ingress.certificate.with_name("other.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+        + ["-subj", "/CN=another", "-keyout", str(other.with_suffix(".key")), "-out", str(other)],
+        check=True,
+        capture_output=True,
+    )
+    with pytest.raises(TransportError, match=re.escape(hint)):
+        Client(ingress.url, enclave_allow_debug=True, ca_file=other).ready()
 
 
 def test_the_command_verifies_through_tls(ingress: Ingress, server: Server, tmp_path: Path) -> None:

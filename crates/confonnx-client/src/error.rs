@@ -214,12 +214,16 @@ fn hint(code: &str) -> &'static str {
 /// What to do about it, where that is not plain.
 fn whose(err: &BoxError) -> &'static str {
     let cause = root_cause(err).to_string();
-    if cause.contains("UnknownIssuer") || cause.contains("CaUsedAsEndEntity") {
+    if UNCERTIFIED.iter().any(|name| cause.contains(name)) {
         "; no authority that this machine knows certifies the server: name yours with --ca-file (ca_file)"
     } else {
         ""
     }
 }
+
+/// How rustls calls it. The last two are of another authority's that has the same name.
+const UNCERTIFIED: [&str; 4] =
+    ["UnknownIssuer", "CaUsedAsEndEntity", "BadSignature", "UnsupportedSignatureAlgorithmForPublicKey"];
 
 fn root_cause<'a>(err: &'a BoxError) -> &'a (dyn std::error::Error + 'static) {
     let mut cause: &'a (dyn std::error::Error + 'static) = err.as_ref();

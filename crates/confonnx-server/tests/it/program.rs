@@ -227,6 +227,30 @@ fn variables_set_what_flags_do_not_and_misspelled_ones_are_reported() {
 }
 
 #[test]
+fn systemd_is_told_when_requests_are_answered_and_when_no_more_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let told = || {
+        let mut bytes = [0; 64];
+        let len = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    };
+    let mut child = command()
+        .env("NOTIFY_SOCKET", &path)
+        .arg("--model-path")
+        .arg(model("mlp"))
+        .args(["--address", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--debug"])
+        .spawn()
+        .unwrap();
+    assert_eq!(told(), "READY=1\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(told(), "STOPPING=1\n");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn a_hangup_ends_nothing() {
     let (mut child, mut log, _) = serving(&[]);
     let pid = rustix::process::Pid::from_child(&child);
