@@ -153,12 +153,15 @@ fn boxes(folder: &Path) -> Boxes {
     fs::write(&program, script).expect("a script");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a script");
     let library = Library::read(&library()).expect("a library");
-    Boxes::new(program, library, BoxLimits { memory: 0, answer: 1 << 30 }).expect("boxes")
+    let boxes = Boxes::new(program, library, BoxLimits { memory: 0, answer: 1 << 30 }).expect("boxes");
+    // The one that was prepared declines, and has to be gone before a model is loaded.
+    std::thread::sleep(Duration::from_millis(200));
+    boxes
 }
 
 fn be_a_box(server: &Path) {
-    let lies = liar::peek().is_some_and(|model| model.windows(8).any(|part| part == b"Identity"));
-    if lies {
+    let Some(model) = liar::peek() else { return liar::decline() };
+    if model.windows(8).any(|part| part == b"Identity") {
         // Another one each time that it is started.
         let lie = LIES[std::process::id() as usize % LIES.len()];
         return liar::serve(|_| lie.into());

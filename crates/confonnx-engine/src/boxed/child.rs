@@ -46,12 +46,14 @@ fn serve() -> io::Result<()> {
     let held = sandbox::at_the_start();
     let control = Arc::new(io::stdin().as_fd().try_clone_to_owned()?);
     let (message, fds) = channel::hear_with(&control)?;
-    let order = Control::of(message).ok_or(io::ErrorKind::InvalidData)?;
+    let mut order = Control::of(message).ok_or(io::ErrorKind::InvalidData)?;
+    let (Control::Prepare { memory } | Control::Load { memory, .. }) = order else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or(io::Error::from(io::ErrorKind::InvalidData));
-    let (library, report) = (Library::received(next()?)?, next()?);
+    let (library, mut report) = (Library::received(next()?)?, next()?);
     let prepared = held.map_err(|error| error.to_string()).and_then(|()| {
-        let memory = if let Control::Load { memory, .. } = order { memory } else { 0 };
         let landlocked = sandbox::before_the_library(memory).map_err(|error| error.to_string())?;
         let runtime = Runtime::open(&library).map_err(|error| error.to_string())?;
         sandbox::before_the_model().map_err(|error| error.to_string())?;
@@ -62,11 +64,20 @@ fn serve() -> io::Result<()> {
         Ok(prepared) => prepared,
         Err(why) => return refuse(&control, &report, &why),
     };
+    if let Control::Prepare { .. } = order {
+        channel::tell(&control, Said::Held { landlocked }.message())?;
+        let (message, more) = match channel::hear_with(&control) {
+            // No model came.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            heard => heard?,
+        };
+        order = Control::of(message).ok_or(io::ErrorKind::InvalidData)?;
+        fds = more.into_iter();
+        drop(fds.next());
+        report = fds.next().ok_or(io::ErrorKind::InvalidData)?;
+    }
+    let mut next = || fds.next().ok_or(io::Error::from(io::ErrorKind::InvalidData));
     match order {
-        Control::Probe => match sandbox::before_requests() {
-            Ok(()) => channel::tell(&control, Said::Held { landlocked }.message()),
-            Err(error) => refuse(&control, &report, &error.to_string()),
-        },
         Control::Load { order_len, model_len, data_len, .. } => {
             let files = Files { order: next()?, model: next()?, data: next()? };
             let model = match load(&runtime, files, [order_len, model_len, data_len]) {

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -33,7 +33,12 @@ use crate::{
 pub struct Boxes {
     setup: Arc<Setup>,
     landlocked: bool,
+    /// The thread of a box that has loaded the library, for the model that comes first.
+    spare: Arc<Mutex<Option<mpsc::Sender<Kept>>>>,
 }
+
+/// A model to be kept, and who waits until it is loaded.
+type Kept = (Keeper, mpsc::Sender<Result<Facts, EngineError>>);
 
 /// A model in a box of its own, which ends when this is dropped.
 pub struct BoxedModel {
@@ -102,9 +107,22 @@ impl Boxes {
     /// # Errors
     /// [`EngineError::NoBox`] when the system refuses any of what keeps a box apart, or the library does not load.
     pub fn new(program: PathBuf, library: Library, limits: BoxLimits) -> Result<Self, EngineError> {
-        let setup = Setup { program, library, limits };
-        let landlocked = Process::probe(&setup)?;
-        Ok(Self { setup: Arc::new(setup), landlocked })
+        let setup = Arc::new(Setup { program, library, limits });
+        let (ready, prepared) = mpsc::channel();
+        let (spare, first) = mpsc::channel::<Kept>();
+        let here = Arc::clone(&setup);
+        keeping(move || match Process::prepare(&here) {
+            Ok((process, landlocked)) => {
+                if ready.send(Ok(landlocked)).is_ok()
+                    && let Ok((keeper, loaded)) = first.recv()
+                {
+                    keeper.keep(&loaded, Some(process));
+                }
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        })?;
+        let landlocked = prepared.recv().map_err(|_| lost())??;
+        Ok(Self { setup, landlocked, spare: Arc::new(Mutex::new(Some(spare))) })
     }
 
     /// The library.
@@ -139,17 +157,30 @@ impl Boxes {
             sessions: options.sessions.max(1),
             shared: Arc::clone(&shared),
         };
-        // A box ends with the thread that starts it: this one is there for as long as the model is.
-        thread::Builder::new()
-            .name("box-keeper".into())
-            .spawn(move || keeper.keep(&loaded))
-            .map_err(failed)?;
-        let lost = || EngineError::NoBox("the thread that keeps it ended".into());
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = (keeper, loaded);
+        let unkept = match spare {
+            Some(spare) => spare.send(kept).err().map(|unsent| unsent.0),
+            None => Some(kept),
+        };
+        if let Some((keeper, loaded)) = unkept {
+            keeping(move || keeper.keep(&loaded, None))?;
+        }
         let facts = Arc::new(result.recv().map_err(|_| lost())??);
         let decoder = Decoder::of(&facts.inputs, &facts.outputs);
         let limits = self.setup.limits;
         Ok(BoxedModel { facts, decoder, shared, timeout, limits })
     }
+}
+
+/// Has a thread keep a box, which ends with the thread that starts it: this one is there for as long as the box is wanted.
+fn keeping(keep: impl FnOnce() + Send + 'static) -> Result<(), EngineError> {
+    let thread = thread::Builder::new().name("box-keeper".into()).spawn(keep);
+    thread.map(drop).map_err(|error| EngineError::NoBox(error.to_string()))
+}
+
+fn lost() -> EngineError {
+    EngineError::NoBox("the thread that keeps it ended".into())
 }
 
 impl BoxedModel {

@@ -27,8 +27,9 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Keeps the box until the model is dropped; the first of what it says of itself goes to `loaded`.
-    pub(super) fn keep(self, loaded: &mpsc::Sender<Result<Facts, EngineError>>) {
-        let first = match self.start() {
+    /// `spare` is a box that was prepared for whichever model comes first.
+    pub(super) fn keep(self, loaded: &mpsc::Sender<Result<Facts, EngineError>>, spare: Option<Process>) {
+        let first = match self.start(spare.filter(Process::runs)) {
             Ok((facts, process)) => {
                 if loaded.send(Ok(facts.clone())).is_err() {
                     return;
@@ -59,7 +60,7 @@ impl Keeper {
                     return;
                 }
                 pause = pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-                match self.start() {
+                match self.start(None) {
                     Ok((again, process))
                         if (&again.inputs, &again.outputs) == (&facts.inputs, &facts.outputs) =>
                     {
@@ -77,9 +78,9 @@ impl Keeper {
     }
 
     /// A box that takes requests.
-    fn start(&self) -> Result<(Facts, Arc<Process>), EngineError> {
+    fn start(&self, spare: Option<Process>) -> Result<(Facts, Arc<Process>), EngineError> {
         let failed = |error: io::Error| EngineError::NoBox(error.to_string());
-        let (process, facts) = Process::load(&self.setup, &self.cargo)?;
+        let (process, facts) = Process::load(&self.setup, &self.cargo, spare)?;
         let together = facts.largest_batch.as_ref().map_or(1, |rows| *rows).clamp(1, MOST_TOGETHER);
         // As many as run at once, and those that wait while they are batched.
         let threads = self.sessions.saturating_add(together).saturating_sub(1);

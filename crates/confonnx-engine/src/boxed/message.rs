@@ -5,9 +5,11 @@ use super::{channel::Message, exchange::Note};
 /// What the key holder says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
-    /// With the library and a file for reports: whether a box works here.
-    Probe,
-    /// With the library, a file for reports, the order, the model and its data: to load it. Memory 0 has no limit.
+    /// With the library and a file for reports: to load the library, in the sandbox, and wait for a model. Memory 0 has no
+    /// limit.
+    Prepare { memory: u64 },
+    /// With the library, a file for reports, the order, the model and its data: to load it, after the library if that was not
+    /// done yet.
     Load { order_len: u64, model_len: u64, data_len: u64, memory: u64 },
     /// With a memory file and a bell: where requests come from.
     Lane { index: u64 },
@@ -32,7 +34,7 @@ pub(super) enum Said {
 impl Control {
     pub(super) fn message(self) -> Message {
         match self {
-            Self::Probe => [1, 0, 0, 0, 0],
+            Self::Prepare { memory } => [1, memory, 0, 0, 0],
             Self::Load { order_len, model_len, data_len, memory } => {
                 [2, order_len, model_len, data_len, memory]
             }
@@ -44,7 +46,7 @@ impl Control {
 
     pub(super) fn of(message: Message) -> Option<Self> {
         match message {
-            [1, ..] => Some(Self::Probe),
+            [1, memory, ..] => Some(Self::Prepare { memory }),
             [2, order_len, model_len, data_len, memory] => {
                 Some(Self::Load { order_len, model_len, data_len, memory })
             }

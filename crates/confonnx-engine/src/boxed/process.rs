@@ -116,26 +116,38 @@ impl Process {
         })
     }
 
-    /// Sees whether a box can be made: whether the library loads in it, and the sandbox holds. Whether Landlock does.
-    pub(super) fn probe(setup: &Setup) -> Result<bool, EngineError> {
+    /// Starts a box that loads the library and waits for a model, which shows whether boxes can be made: whether the library
+    /// loads in one, and the sandbox holds. Whether Landlock does, too.
+    pub(super) fn prepare(setup: &Setup) -> Result<(Self, bool), EngineError> {
         let failed = |error: io::Error| EngineError::NoBox(error.to_string());
         let process = Self::start(setup).map_err(failed)?;
         let report = memory::growing("report", 0).map_err(failed)?;
-        process.tell(setup, Control::Probe, &report, &[]).map_err(failed)?;
+        let prepare = Control::Prepare { memory: setup.limits.memory };
+        process.tell(setup, prepare, &report, &[]).map_err(failed)?;
         match process.hear(&report).map_err(failed)? {
-            Ok(Said::Held { landlocked }) => Ok(landlocked),
+            Ok(Said::Held { landlocked }) => Ok((process, landlocked)),
             Ok(_) => Err(EngineError::NoBox("it says what it was not asked".into())),
             Err(why) => Err(EngineError::NoBox(why)),
         }
     }
 
-    /// Starts one and has it load `cargo`.
-    pub(super) fn load(setup: &Setup, cargo: &Cargo) -> Result<(Self, Facts), EngineError> {
+    /// Whether it runs still. The system ends boxes first when memory is short.
+    pub(super) fn runs(&self) -> bool {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(child.try_wait(), Ok(None))
+    }
+
+    /// Has `prepared`, or a box that is started for it, load `cargo`.
+    pub(super) fn load(
+        setup: &Setup,
+        cargo: &Cargo,
+        prepared: Option<Self>,
+    ) -> Result<(Self, Facts), EngineError> {
         let failed = |error: io::Error| EngineError::NoBox(error.to_string());
         // The model may have ended it: that is no fault of the system.
         let ended =
             |error: io::Error| EngineError::Boxed(format!("the process that loads it ended: {error}"));
-        let process = Self::start(setup).map_err(failed)?;
+        let process = prepared.map_or_else(|| Self::start(setup), Ok).map_err(failed)?;
         let report = memory::growing("report", 0).map_err(failed)?;
         let Cargo { order, model, data } = cargo;
         let len = |file: &OwnedFd| fstat(file).map(|stat| u64::try_from(stat.st_size).unwrap_or_default());

@@ -22,11 +22,13 @@ use rustix::{
 pub(crate) fn serve(lie: impl FnOnce(Vec<u8>) -> String) {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let control = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let ([kind, _order, model_len, ..], fds) = hear(&control, RecvFlags::empty());
-    let report = &fds[1];
-    if kind == PROBE {
-        return tell(&control, [HELD, 0, 0, 0, 0]);
+    let mut heard = hear(&control, RecvFlags::empty());
+    if heard.0[0] == PREPARE {
+        tell(&control, [HELD, 0, 0, 0, 0]);
+        heard = hear(&control, RecvFlags::empty());
     }
+    let ([_, _order, model_len, ..], fds) = heard;
+    let report = &fds[1];
     let lie = lie(model(&fds, model_len));
     let facts = facts();
     pwrite(report, &facts, 0).unwrap();
@@ -65,12 +67,20 @@ pub(crate) fn serve(lie: impl FnOnce(Vec<u8>) -> String) {
     }
 }
 
-/// The model that this process was started to load; none if it was started for something else. The order to load it can
-/// still be read afterwards.
+/// Says that a box works here, and ends: the next one knows which model it is for.
+#[allow(dead_code, reason = "for a box that is another's half the time")]
+pub(crate) fn decline() {
+    let control = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    hear(&control, RecvFlags::empty());
+    tell(&control, [HELD, 0, 0, 0, 0]);
+}
+
+/// The model that this process was started to load; none if it was started before there was one. The order can still be read
+/// afterwards.
 #[allow(dead_code, reason = "for a box that is another's half the time")]
 pub(crate) fn peek() -> Option<Vec<u8>> {
     let ([kind, _order, model_len, ..], fds) = hear(std::io::stdin(), RecvFlags::PEEK);
-    (kind != PROBE).then(|| model(&fds, model_len))
+    (kind != PREPARE).then(|| model(&fds, model_len))
 }
 
 fn model(fds: &[OwnedFd], len: u64) -> Vec<u8> {
@@ -218,7 +228,7 @@ fn facts() -> Vec<u8> {
     facts
 }
 
-const PROBE: u64 = 1;
+const PREPARE: u64 = 1;
 const LANE: u64 = 3;
 const BEGIN: u64 = 4;
 const LOADED: u64 = 1;
