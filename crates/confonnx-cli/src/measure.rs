@@ -40,9 +40,9 @@ enum Of {
         /// The image, an .efi file made with systemd-stub
         image: PathBuf,
     },
-    /// An AWS Nitro enclave: the registers that its build computed
+    /// An AWS Nitro enclave: PCR0 to PCR2, measured of its image, or as its build computed them
     Nitro {
-        /// What nitro-cli build-enclave printed
+        /// The enclave image (.eif), or what nitro-cli build-enclave printed
         file: PathBuf,
     },
 }
@@ -121,8 +121,7 @@ impl Measure {
             Of::Sgx { file } => sgx::enclave_info(&bytes(file)?).with_context(|| unusable(file))?.to_json(),
             Of::Uki { image } => section(&uki(&bytes(image)?).with_context(|| unusable(image))?)?,
             Of::Nitro { file } => {
-                let text = String::from_utf8(bytes(file)?).with_context(|| unusable(file))?;
-                nitro::enclave_info(&text).with_context(|| unusable(file))?.to_json()
+                nitro::enclave_info(&bytes(file)?).with_context(|| unusable(file))?.to_json()
             }
         };
         match &self.out {

@@ -1,4 +1,6 @@
-//! Registers of an AWS Nitro enclave as its build computed them: passed on, not recomputed.
+//! Registers of an AWS Nitro enclave: measured of its image, or as its build computed them, passed on.
+
+mod eif;
 
 use serde::Deserialize;
 use serde_json::Map;
@@ -7,33 +9,43 @@ use sha2::{Digest as _, Sha384};
 use crate::image::MeasureError;
 use crate::{EnclaveInfo, Hex, Tee};
 
-/// The enclave's info, from what `nitro-cli build-enclave` (or `describe-eif`) prints; lines before the JSON object are
-/// skipped.
-pub fn enclave_info(output: &str) -> Result<EnclaveInfo, MeasureError> {
+/// The enclave's info, from its image (an EIF), or from what `nitro-cli build-enclave` (or `describe-eif`) prints, of which
+/// lines before the JSON object are skipped.
+pub fn enclave_info(file: &[u8]) -> Result<EnclaveInfo, MeasureError> {
+    if file.starts_with(eif::MAGIC) {
+        let eif::Registers { pcr0, pcr1, pcr2, pcr8 } = eif::registers(file)?;
+        return Ok(info_of(Measurements { pcr0, pcr1, pcr2, pcr8 }));
+    }
+    let output = String::from_utf8_lossy(file);
     let malformed = |found: String| MeasureError::Malformed {
         file: "output of nitro-cli",
         what: "measurements",
-        expected: "a JSON object with `Measurements`: `PCR0`, `PCR1`, `PCR2`".into(),
+        expected: "an enclave image (EIF), or a JSON object with `Measurements`: `PCR0`, `PCR1`, `PCR2`"
+            .into(),
         found,
     };
     let json = output.find('{').and_then(|start| output.get(start..)).unwrap_or_default();
     let built: Built = crate::json::from_str(json).map_err(|err| malformed(err.to_string()))?;
-    let Measurements { pcr0, pcr1, pcr2, pcr8 } = built.measurements;
-    if pcr0.0 == [0; 48] {
+    if built.measurements.pcr0.0 == [0; 48] {
         return Err(malformed("PCR0 of zeros, which is what debug mode reports".into()));
     }
+    Ok(info_of(built.measurements))
+}
+
+fn info_of(measurements: Measurements) -> EnclaveInfo {
+    let Measurements { pcr0, pcr1, pcr2, pcr8 } = measurements;
     let digest = Sha384::new().chain_update(pcr0.0).chain_update(pcr1.0).chain_update(pcr2.0).finalize();
     let registers = [("pcr0", Some(pcr0)), ("pcr1", Some(pcr1)), ("pcr2", Some(pcr2)), ("pcr8", pcr8)];
     let details: Map<_, _> = registers
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?.to_string().into())))
         .collect();
-    Ok(EnclaveInfo {
+    EnclaveInfo {
         tee: Some(Tee::Nitro),
         enclave_hash: Hex::<48>(digest.into()).into(),
         mrenclave: None,
         details,
-    })
+    }
 }
 
 #[derive(Deserialize)]
@@ -67,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_enclave_hash_is_over_three_registers() {
-        let info = enclave_info(&output("0a")).unwrap();
+        let info = enclave_info(output("0a").as_bytes()).unwrap();
         let expected = Sha384::digest([[0x0a; 48], [1; 48], [2; 48]].concat());
         assert_eq!(info.enclave_hash.as_bytes(), expected.as_slice());
         assert_eq!(info.details.keys().collect::<Vec<_>>(), ["pcr0", "pcr1", "pcr2"]);
@@ -75,8 +87,8 @@ mod tests {
 
     #[test]
     fn other_output_is_refused() {
-        let error = |text: &str| enclave_info(text).unwrap_err().to_string();
-        assert!(error("no").contains("expected a JSON object with `Measurements`"));
+        let error = |text: &str| enclave_info(text.as_bytes()).unwrap_err().to_string();
+        assert!(error("no").contains("or a JSON object with `Measurements`"));
         assert!(error("{\"Measurements\": {}}").contains("missing field `PCR0`"));
         assert!(error(&output("00")).contains("debug mode"));
     }

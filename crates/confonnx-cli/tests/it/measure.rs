@@ -38,6 +38,15 @@ fn without_out_it_prints() {
     let info: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((info["tee"].as_str(), info["details"]["pcr2"].as_str()), (Some("nitro"), Some(&*two)));
     assert_eq!(info["enclave_hash"].as_str().unwrap().len(), 96);
+    // The same of an image.
+    let image = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/eif/signed.eif");
+    let expected: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(image.replace(".eif", ".json")).unwrap()).unwrap();
+    let output = confonnx(&["measure", "nitro", image]);
+    let info: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    for (name, pcr) in [("pcr0", "PCR0"), ("pcr1", "PCR1"), ("pcr2", "PCR2"), ("pcr8", "PCR8")] {
+        assert_eq!(info["details"][name], expected[pcr], "{name}");
+    }
 }
 
 #[test]
