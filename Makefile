@@ -66,6 +66,10 @@ test-rust: need-cargo system ## Rust: unit, integration, documentation
 	@scripts/fetch-onnxruntime
 	$(CARGO) test --locked --workspace
 
+.PHONY: test-shared-evidence
+test-shared-evidence: need-cargo ## Evidence of other projects, which is not committed (CONFONNX_SHARED_VECTORS=folder)
+	$(CARGO) test --locked --workspace --lib -- --ignored --skip no_flipped_bit_at_all
+
 test-python: need-cargo system ## Python: unit, end to end against a real server, types, stubs
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime

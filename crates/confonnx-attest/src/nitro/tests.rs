@@ -302,6 +302,33 @@ fn altered_payloads_have_no_signature() {
     refused(|made| made.edit_payload = edit, &[("signature", Outcome::Failed)], "the signature is wrong");
 }
 
+/// ECDSA has two signatures of the same statement: bytes of documents are not unique (protocol 2.2).
+#[test]
+fn the_other_signature_of_the_same_document_is_one_too() {
+    // python: bytes.fromhex of the order of P-384 (SEC 2, secp384r1)
+    const ORDER: &str = "ffffffffffffffffffffffffffffffffffffffffffffffff\
+                         c7634d81f4372ddf581a0db248b0a77aecec196accc52973";
+    let (order, made) = (crate::digest::decode(ORDER).unwrap(), Made::new());
+    let report = made.report();
+    // The document ends with the signature: r, then s.
+    let (mut other, at) = (report.clone(), report.len() - 48);
+    let mut borrow = 0;
+    for i in (0..48).rev() {
+        let difference = i16::from(order[i]) - i16::from(report[at + i]) - borrow;
+        borrow = i16::from(difference < 0);
+        other[at + i] = difference.rem_euclid(256) as u8;
+    }
+    assert_ne!(other, report);
+    let judged = |report: &[u8]| {
+        let mut verdict = Verdict::default();
+        let evidence = Evidence::parse(report, &Map::new()).unwrap();
+        let measured = evidence.verify_with(made.root.der(), &REPORT_DATA, NOW, &mut verdict);
+        assert!(verdict.passes(), "{verdict}");
+        (verdict, measured.enclave_hash)
+    };
+    assert_eq!(judged(&report), judged(&other));
+}
+
 #[test]
 fn the_enclave_hash_is_that_of_the_first_three_registers() {
     let measured = Made::new().measured();

@@ -167,8 +167,9 @@ fn indices_are_written_as_ranges() {
 /// The evidence was made with `swtpm` for a challenge of its own. Its key is RSA and comes without description, so this
 /// shows that the quote is sound, and not whose it is.
 #[test]
+#[ignore = "needs files of other projects that are not committed: make test-shared-evidence"]
 fn a_quote_in_the_evidence_of_another_project_verifies() {
-    let Some(file) = crate::testing::shared("tpm/trustee_tpm_evidence.json") else { return };
+    let file = crate::testing::shared("tpm/trustee_tpm_evidence.json");
     let file: Value = serde_json::from_slice(&file).unwrap();
     let bytes = |value: &Value| base64ct::Base64::decode_vec(value.as_str().unwrap()).unwrap();
     let quoted = &file["tpm_quote"];

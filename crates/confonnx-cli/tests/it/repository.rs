@@ -14,14 +14,14 @@ use crate::{confonnx, stderr, stdout};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server in explicit model control, with one caller who may manage its models and one who may not.
-struct Server {
+pub(crate) struct Server {
     process: Child,
-    url: String,
+    pub(crate) url: String,
     folder: tempfile::TempDir,
 }
 
 impl Server {
-    fn start(models: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(models: &[(&str, &str)]) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_confonnx")).with_file_name("confonnx-server");
         assert!(
             program.is_file(),

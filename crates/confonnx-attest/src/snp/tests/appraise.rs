@@ -35,7 +35,7 @@ fn presets_differ_in_what_cloud_concedes() {
     assert_eq!(Policy::default(), Policy::strict());
 }
 
-/// The made reports are of Genoa with TCB\[SNP\] 24, of Turin with as much.
+/// The made reports have TCB\[SNP\] 24, of whatever processor they are.
 #[test]
 fn strict_asks_for_the_firmware_that_amds_bulletins_ask_for() {
     let behind = ["tcb", "launch tcb", "committed tcb", "current tcb"].map(|name| (name, Failed));
@@ -46,9 +46,33 @@ fn strict_asks_for_the_firmware_that_amds_bulletins_ask_for() {
     Policy::strict().check(&measured.facts, &measured.enclave_hash, &mut verdict);
     let found = &verdict.check("tcb").unwrap().found;
     assert!(found.ends_with("; behind: snp 24 of 28 (update the host's SEV firmware or BIOS)"), "{found}");
-    let turin = failures(&Made::turin(), &Policy::strict());
-    assert!(!turin.iter().any(|(name, _)| name.ends_with("tcb")), "{turin:?}");
     assert_eq!(Policy::cloud().minimum_tcb, MinimumTcb::default());
+}
+
+/// One version below the floor of its processor each of a report's four numbers is refused, at the floor none.
+#[test]
+fn every_processor_has_a_floor_of_its_own() {
+    const NAMES: [&str; 4] = ["tcb", "launch tcb", "committed tcb", "current tcb"];
+    for (product, at, floor) in [("Milan", 6, 0x1D), ("Genoa", 6, 0x1C), ("Turin", 3, 0x04)] {
+        let (_, facts) = Made { product, ..Made::crl() }.verify();
+        let mut measured = facts.unwrap().into_measured();
+        for below in [None, Some(0), Some(1), Some(2), Some(3)] {
+            let report = &mut measured.facts.report;
+            let numbers = [
+                &mut report.reported_tcb,
+                &mut report.launch_tcb,
+                &mut report.committed_tcb,
+                &mut report.current_tcb,
+            ];
+            for (i, tcb) in numbers.into_iter().enumerate() {
+                tcb[at] = if below == Some(i) { floor - 1 } else { floor };
+            }
+            let mut verdict = Verdict::default();
+            Policy::strict().check(&measured.facts, &measured.enclave_hash, &mut verdict);
+            let failed: Vec<_> = verdict.failed().map(|check| check.name).collect();
+            assert_eq!(failed, below.map(|i| NAMES[i]).into_iter().collect::<Vec<_>>(), "{product}: {verdict}");
+        }
+    }
 }
 
 #[test]

@@ -167,6 +167,7 @@ fn no_report_with_a_flipped_bit_is_genuine() {
 }
 
 #[test]
+#[ignore = "needs files of other projects that are not committed: make test-shared-evidence"]
 fn shared_reports_have_their_verdict() {
     let cases = [
         ("trustee_test-report.bin", "trustee_test-vcek.der", Product::Milan),
@@ -175,7 +176,7 @@ fn shared_reports_have_their_verdict() {
         ("oak_milan_oc_release_report.bin", "oak_milan_oc_release_vcek.der", Product::Milan),
     ];
     for (report, vcek, product) in cases {
-        let (Some(report), Some(vcek)) = (shared(report), shared(vcek)) else { return };
+        let (report, vcek) = (shared(report), shared(vcek));
         let evidence = with_vcek(&report, &vcek);
         let (verdict, facts) = verify(&evidence, THEN);
         assert!(verdict.passes(), "{verdict}");
@@ -191,10 +192,9 @@ fn shared_reports_have_their_verdict() {
 }
 
 #[test]
+#[ignore = "needs files of other projects that are not committed: make test-shared-evidence"]
 fn a_shared_debug_report_is_genuine_and_refused() {
-    let (Some(report), Some(vcek)) = (shared("gosev_attestation_DEBUG.bin"), shared("gosev_vcek.der")) else {
-        return;
-    };
+    let (report, vcek) = (shared("gosev_attestation_DEBUG.bin"), shared("gosev_vcek.der"));
     let (verdict, facts) = verify(&with_vcek(&report, &vcek), THEN);
     let measured = facts.unwrap().into_measured();
     let expected = Expectations {
@@ -218,9 +218,10 @@ fn a_shared_debug_report_is_genuine_and_refused() {
 }
 
 #[test]
+#[ignore = "needs files of other projects that are not committed: make test-shared-evidence"]
 fn shared_vceks_with_a_broken_signature_are_refused() {
     for vcek in ["trustee_test-vcek-invalid-legacy.der", "trustee_test-vcek-invalid-new.der"] {
-        let (Some(report), Some(vcek)) = (shared("trustee_test-report.bin"), shared(vcek)) else { return };
+        let (report, vcek) = (shared("trustee_test-report.bin"), shared(vcek));
         let failures = failures(&with_vcek(&report, &vcek));
         assert!(failures.contains(&("chain", Outcome::Failed)), "{failures:?}");
         assert!(!peer(&report, &vcek, Product::Milan));
@@ -228,10 +229,11 @@ fn shared_vceks_with_a_broken_signature_are_refused() {
 }
 
 #[test]
+#[ignore = "needs files of other projects that are not committed: make test-shared-evidence"]
 fn shared_asvks_are_issued_by_the_pinned_roots() {
     for product in Product::ALL {
         let file = format!("{}_ask_ark_asvk.pem", product.name().to_lowercase());
-        let Some(pem) = shared(&file) else { return };
+        let pem = shared(&file);
         let chain = crate::x509::certificates_from_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
         let [ask, ark, asvk] = &chain[..] else { panic!("{} certificates", chain.len()) };
         let root = Roots::amd().of(product).unwrap();
@@ -241,6 +243,6 @@ fn shared_asvks_are_issued_by_the_pinned_roots() {
     }
 }
 
-fn shared(name: &str) -> Option<Vec<u8>> {
+fn shared(name: &str) -> Vec<u8> {
     testing::shared(&format!("snp/{name}"))
 }
