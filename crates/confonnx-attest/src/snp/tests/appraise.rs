@@ -70,7 +70,11 @@ fn every_processor_has_a_floor_of_its_own() {
             let mut verdict = Verdict::default();
             Policy::strict().check(&measured.facts, &measured.enclave_hash, &mut verdict);
             let failed: Vec<_> = verdict.failed().map(|check| check.name).collect();
-            assert_eq!(failed, below.map(|i| NAMES[i]).into_iter().collect::<Vec<_>>(), "{product}: {verdict}");
+            assert_eq!(
+                failed,
+                below.map(|i| NAMES[i]).into_iter().collect::<Vec<_>>(),
+                "{product}: {verdict}"
+            );
         }
     }
 }
