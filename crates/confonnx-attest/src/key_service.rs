@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn the_stand_in_is_trustees_sample() {
         let report_data = trustee_report_data(b"{}");
-        let report = insecure::Report { report_data, measurement: Digest([1; 32]) };
+        let report = insecure::Report { report_data, measurement: Digest([1; 32]), validity: None };
         let evidence = Evidence::Insecure(report);
         let expected = Base64::encode_string(&Sha384::digest(b"{}"));
         assert_eq!(evidence.trustee().unwrap(), json!({ "svn": "1", "report_data": expected }));

@@ -31,6 +31,8 @@ pub use signing_key::{SigningKey, SigningKeyError};
 #[derive(Clone, Debug)]
 pub struct Policy {
     expected: Expectations,
+    /// It is not earlier, whatever a clock says.
+    not_before: UnixTime,
 }
 
 /// The parts of a [`Policy`]. In each list one value has to match; an empty one expects nothing.
@@ -145,11 +147,11 @@ impl Policy {
     pub fn new(expected: Expectations) -> Result<Self, PolicyBuildError> {
         let signed = !expected.signing_keys.is_empty();
         if !expected.enclave_hashes.is_empty() || expected.allow_debug {
-            return Ok(Self { expected });
+            return Ok(Self { expected, not_before: UnixTime(0) });
         }
         let (accepted, tees) = (expected.platforms.accepted(), expected.platforms.without_program(signed));
         if tees.is_empty() && !accepted.is_empty() {
-            return Ok(Self { expected });
+            return Ok(Self { expected, not_before: UnixTime(0) });
         }
         Err(if signed {
             PolicyBuildError::SignerAlone
@@ -162,12 +164,21 @@ impl Policy {
         })
     }
 
-    /// This policy, which accepts no older word of the vendor than `own` has: no lower number of TCB recovery events.
+    /// This policy, which takes `own` for the least that others have to show: no older word of the vendor, by the number of
+    /// TCB recovery events, and none that had ended when the vendor stated what makes `own` genuine ([`time`](Self::time)).
+    #[must_use]
     pub fn no_older_than(mut self, own: &Genuine) -> Self {
+        self.not_before = self.not_before.max(own.stated_at().unwrap_or(UnixTime(0)));
         if let Some(number) = own.measured.facts.tcb_evaluation() {
             self.expected.platforms.raise_tcb_evaluation(number);
         }
         self
+    }
+
+    /// The time by which to judge when the clock says `now`: clocks are the host's, and the vendor's last word was not spoken
+    /// in the future.
+    pub fn time(&self, now: UnixTime) -> UnixTime {
+        now.max(self.not_before)
     }
 
     /// SHA-256 of all that it expects: the same for the same expectations, however they were given.

@@ -59,7 +59,7 @@ macro_rules! attesters {
                 Ok(match self {
                     #[cfg(feature = "insecure-dev")]
                     &Self::Insecure { measurement } => {
-                        Evidence::Insecure(insecure::Report { report_data: *report_data, measurement })
+                        Evidence::Insecure(insecure::Report { report_data: *report_data, measurement, validity: None })
                     }
                     $(Self::$kind(device) => Evidence::$kind(device.evidence(report_data)?),)*
                 })

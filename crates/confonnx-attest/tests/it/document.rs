@@ -1,4 +1,4 @@
-use confonnx_attest::{Document, DocumentError, MAX_DOCUMENT_BYTES};
+use confonnx_attest::{Document, DocumentError, MAX_DOCUMENT_BYTES, UnixTime};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -48,6 +48,30 @@ fn a_good_document_is_trusted_and_says_what_was_checked() {
 fn documents_round_trip() {
     let parsed = Document::parse(&document()).unwrap();
     assert_eq!(parsed.to_json(), document());
+}
+
+/// The stand-in's endorsements stand for what a vendor states: before, it is not genuine, and after, nobody knows.
+#[test]
+fn the_stand_in_may_have_a_vendors_word_that_ends() {
+    let valid = |validity: Value| {
+        let mut document: Value = serde_json::from_slice(&document()).unwrap();
+        document["evidence"]["endorsements"]["validity"] = validity;
+        Document::parse(&serde_json::to_vec(&document).unwrap())
+    };
+    let word = serde_json::json!([NOW.0 - 10, NOW.0 + 10]);
+    let (parsed, again) = (valid(word.clone()).unwrap(), valid(word).unwrap());
+    assert_eq!(Document::parse(&parsed.to_json()).unwrap(), parsed);
+    let judged = |at: u64| parsed.verify(Some(&NONCE), UnixTime(at));
+    let outcome = |at: u64| judged(at).err().map(|err| err.verdict.is_undecided());
+    assert_eq!(again.verify(Some(&NONCE), NOW).unwrap().stated_at(), Some(UnixTime(NOW.0 - 10)));
+    assert_eq!(
+        [-11, -10, 10, 11].map(|s| outcome(NOW.0.saturating_add_signed(s))),
+        [Some(false), None, None, Some(true)]
+    );
+    for wrong in [serde_json::json!(5), serde_json::json!([5]), serde_json::json!([5, "6"])] {
+        let error = valid(wrong).unwrap_err().to_string();
+        assert!(error.contains("endorsements.validity: expected two times in Unix seconds"), "{error}");
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn exit_codes_tell_the_outcomes_apart() {
     let (code, table, _) = verify(&document(), &["--nonce", &nonce, "--enclave-allow-debug"]);
     assert_eq!(code, Some(0));
     assert!(table.contains("✓ report data") && table.contains("INSECURE: accepted"), "{table}");
-    // A stand-in is never called what it is not, whatever comes out.
+    // Evidence of the insecure TEE is never called trusted or genuine, whatever comes out.
     let never = |shown: &str| {
         let shown = shown.to_lowercase().replace("is the evidence genuine?", "");
         assert!(!shown.contains("trusted") && !shown.contains("genuine"), "{shown}");

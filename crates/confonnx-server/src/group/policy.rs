@@ -17,9 +17,6 @@ pub struct PeerPolicy {
     sha256: Digest,
     /// Without a file: build and runtime have to be the same.
     same_program: bool,
-    /// When the TEE's vendor had stated what makes this server's own evidence genuine: it is not earlier, whatever the
-    /// host's clock says, so nobody joins with statements that had ended by then.
-    not_before: UnixTime,
 }
 
 /// Why there is no policy.
@@ -79,8 +76,7 @@ impl PeerPolicy {
             expected.map_err(|source| PeerPolicyError::File { path: path.to_owned(), source })?;
         let sha256 = Digest(hash.finalize().into());
         expected.peer_policies = vec![sha256];
-        let not_before = UnixTime(0);
-        Ok(Self { policy: Policy::new(expected)?, sha256, same_program: false, not_before })
+        Ok(Self { policy: Policy::new(expected)?, sha256, same_program: false })
     }
 
     /// What this server is itself: the same TEE, program and ONNX Runtime, on a platform as clouds run them.
@@ -95,20 +91,19 @@ impl PeerPolicy {
             .peer_policy(sha256)
             .platforms(Platforms::cloud().only(tee));
         let policy = Policy::new(expected)?;
-        Ok(Self { policy, sha256, same_program: true, not_before: UnixTime(0) })
+        Ok(Self { policy, sha256, same_program: true })
     }
 
     /// This policy, which takes this server's own evidence for the least that others have to show: no older word of the TEE's
     /// vendor, and no earlier time.
     #[must_use]
     pub fn no_older_than(self, own: &Genuine) -> Self {
-        let not_before = own.stated_at().unwrap_or(UnixTime(0));
-        Self { policy: self.policy.no_older_than(own), not_before, ..self }
+        Self { policy: self.policy.no_older_than(own), ..self }
     }
 
     /// The time by which others are judged.
     pub fn time(&self, now: UnixTime) -> UnixTime {
-        now.max(self.not_before)
+        self.policy.time(now)
     }
 
     /// To appraise evidence by.

@@ -18,6 +18,7 @@ mod kbs;
 mod keys;
 mod lifecycle;
 mod memory;
+mod peer_clock;
 mod peers;
 mod problems;
 mod program;

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use confonnx_attest::{
-    Claims, Digest, Documents, Expectations, KeySource, Nonce, Policy, merkle::Tree, produce::Attester,
-    report_data,
+    Claims, Digest, Documents, Evidence, Expectations, KeySource, Nonce, Policy, merkle::Tree,
+    produce::Attester, report_data,
 };
 use confonnx_client::{Client, Options};
 use confonnx_protocol::{
@@ -23,22 +23,22 @@ use hyper::Request;
 
 use super::harness::*;
 
-const PROGRAM: Digest = Digest([7; 32]);
+pub(crate) const PROGRAM: Digest = Digest([7; 32]);
 
 /// The file that lists where the members of one group are.
-struct Place(tempfile::NamedTempFile);
+pub(crate) struct Place(tempfile::NamedTempFile);
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::NamedTempFile::new().unwrap())
     }
 
-    fn list(&self, members: &[&Running]) {
+    pub(crate) fn list(&self, members: &[&Running]) {
         let urls: String = members.iter().map(|member| member.url() + "\n").collect();
         std::fs::write(self.0.path(), urls).unwrap();
     }
 
-    fn settings(&self, settings: &mut Settings, bootstrap: Bootstrap) {
+    pub(crate) fn settings(&self, settings: &mut Settings, bootstrap: Bootstrap) {
         settings.key_provider = Some(KeyProviderName::Peer);
         settings.peers = Some(format!("file:{}", self.0.path().display()).parse().unwrap());
         settings.peer_bootstrap = Some(bootstrap);
@@ -78,7 +78,7 @@ fn source(server: &Running) -> confonnx_attest::KeySource {
     server.keys.published().claims.key_source
 }
 
-async fn trouble(server: &Running) -> String {
+pub(crate) async fn trouble(server: &Running) -> String {
     until(|| server.keys.trouble().is_some()).await;
     server.keys.trouble().unwrap()
 }
@@ -219,17 +219,24 @@ async fn two_groups_see_each_other_and_stay_apart() {
 
 /// A joiner's document, of a TEE that measured `program`, for `nonce`.
 fn document(program: Digest, nonce: Nonce, claims: &Claims, ring: &KeyRing) -> Vec<u8> {
+    document_by(|data| Attester::insecure(program).evidence(data).unwrap(), nonce, claims, ring)
+}
+
+/// The same, with evidence that `make` makes.
+pub(crate) fn document_by(
+    make: impl FnOnce(&[u8; 64]) -> Evidence,
+    nonce: Nonce,
+    claims: &Claims,
+    ring: &KeyRing,
+) -> Vec<u8> {
     let tree = Tree::new(vec![nonce]).unwrap();
     let (configs, claims) = (ring.key_configs(), claims.to_bytes());
-    let evidence =
-        Attester::insecure(program).evidence(&report_data(&tree.root(), &configs, &claims)).unwrap();
+    let evidence = make(&report_data(&tree.root(), &configs, &claims));
     Documents::new(&configs, &claims, &evidence, tree.root(), None).to_json(tree.proof(0).as_ref())
 }
 
-#[tokio::test]
-async fn the_state_goes_to_fresh_evidence_of_the_right_program_alone() {
-    let place = Place::new();
-    let member = place.first().await;
+/// Keys for the answer to who joins.
+pub(crate) fn joining_ring() -> KeyRing {
     let now = clock::now();
     let minute = std::time::Duration::from_secs(60);
     let config = RingConfig {
@@ -242,9 +249,22 @@ async fn the_state_goes_to_fresh_evidence_of_the_right_program_alone() {
     let secret = EpochSecret::generate(&mut rng());
     let not_after = confonnx_attest::UnixTime(now.0 + 60);
     ring.install(Epoch { number: 0, secret, not_before: now, not_after }, now).unwrap();
-    let serving = member.keys.published().claims;
+    ring
+}
+
+/// Claims of who joins where a member has those.
+pub(crate) fn joining(serving: &Claims) -> Claims {
     let key_source = KeySource { group: None, ..serving.key_source.clone() };
-    let claims = Claims { keys: Vec::new(), key_source, ..serving.clone() };
+    Claims { keys: Vec::new(), key_source, ..serving.clone() }
+}
+
+#[tokio::test]
+async fn the_state_goes_to_fresh_evidence_of_the_right_program_alone() {
+    let place = Place::new();
+    let member = place.first().await;
+    let (now, ring) = (clock::now(), joining_ring());
+    let serving = member.keys.published().claims;
+    let claims = joining(&serving);
     let challenge = async || -> [u8; 32] {
         let answer = member.ask(&head("POST", CHALLENGE_PATH), b"").await;
         assert_eq!(answer.head.status, 200);

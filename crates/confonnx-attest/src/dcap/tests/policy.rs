@@ -3,7 +3,7 @@
 use super::made;
 use super::*;
 use crate::measured::{Measured, Signer};
-use crate::{Hex, SigningKey, digest};
+use crate::{Genuine, Hex, SigningKey, digest};
 
 const SGX: &[u8] = include_bytes!("../../../../../vectors/evidence/sgx/sgx_quote");
 const SGX_COLLATERAL: &[u8] = include_bytes!("../../../../../vectors/evidence/sgx/sgx_quote_collateral.json");
@@ -147,6 +147,43 @@ fn who_joins_has_no_older_word_of_intels() {
     assert_eq!(number(&platforms), Some(18));
     assert_eq!(platforms.sgx.unwrap().minimum_tcb_evaluation, Some(18));
     assert_eq!(trust_domain(|_| {}).facts.tcb_evaluation(), Some(17));
+}
+
+/// Its own evidence is the least that a policy accepts of others from then on.
+#[test]
+fn a_policy_that_is_no_older_than_ones_own_evidence_refuses_what_is() {
+    let genuine = |evaluation: u32| {
+        let (verdict, _) = made::trust_domain(|_| {});
+        let mut measured = trust_domain(|_| {});
+        measured.facts.platform.tcb_evaluation = evaluation;
+        Genuine {
+            key_configs: Vec::new(),
+            claims: crate::Claims::example(UnixTime(1_795_426_200)),
+            tee: crate::Tee::Tdx,
+            measured: measured.map(crate::evidence::Facts::Tdx),
+            fresh: true,
+            verdict,
+        }
+    };
+    let own = genuine(18);
+    let expected = crate::Expectations {
+        enclave_hashes: vec![own.enclave_hash().clone()],
+        platforms: crate::Platforms::cloud(),
+        ..crate::Expectations::default()
+    };
+    let policy = crate::Policy::new(expected).unwrap();
+    let now = UnixTime(1_795_426_200);
+    let failed = |policy: &crate::Policy, genuine: Genuine| {
+        let refused = genuine.appraise(policy, now).err().map(|err| err.verdict);
+        refused.iter().flat_map(Verdict::failed).map(|check| check.name).collect::<Vec<_>>()
+    };
+    assert_eq!(failed(&policy, genuine(17)), [""; 0]);
+    assert_eq!(policy.time(UnixTime(5)), UnixTime(5));
+    let policy = policy.no_older_than(&own);
+    assert_eq!(failed(&policy, genuine(17)), ["tcb evaluation"]);
+    assert_eq!(failed(&policy, genuine(18)), [""; 0]);
+    // The tenth of November, when Intel had stated the last of it.
+    assert_eq!((policy.time(UnixTime(5)), policy.time(now)), (UnixTime(1_794_268_800), now));
 }
 
 #[test]
