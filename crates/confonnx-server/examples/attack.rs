@@ -1,8 +1,10 @@
-//! `make attack`: hostile callers beside honest ones, over loopback, against a live server; then a model whose process lies
-//! with each answer, as one that has taken over its native library does; last, a host that sets the clock.
+//! `make attack`: hostile callers beside honest ones, over loopback, against a live server; then models whose processes lie
+//! with each answer, as ones that have taken over their native library do; a second server with another library than the
+//! clients know; last, a host that sets the clock.
 //! Prints what the honest ones noticed: p99 beside the quiet one, bytes held against the budget, by how much this process
 //! grew (callers and attackers are in it, too), and what was lost. Fails when something was lost, answered wrongly, or held
-//! beyond the budget; times are for whoever reads them. Attackers have another address than honest callers.
+//! beyond the budget; when a lie was not told, or was believed; when a client accepts another library. Times are for whoever
+//! reads them. Attackers have another address than honest callers.
 
 #![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
 #![expect(clippy::print_stdout, reason = "a program for people, who read what it prints")]
@@ -16,6 +18,7 @@ mod liar;
 
 use std::{
     fs,
+    io::Write,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, ExitCode},
@@ -26,11 +29,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use confonnx_attest::{Digest, produce::Attester};
-use confonnx_client::{DataType, Options, Shape, Tensor};
+use confonnx_attest::{Digest, Expectations, Policy, produce::Attester};
+use confonnx_client::{Client, ClientError, DataType, Options, Shape, Tensor};
 use confonnx_engine::{BoxLimits, Boxes, Engine, Library};
 use confonnx_protocol::Kem;
 use harness::*;
+use hyper::Request;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -52,10 +56,11 @@ enum Attack {
     Connections,
     Churn,
     LyingLibrary,
+    WrongLibrary,
     ClockJumps,
 }
 
-const ATTACKS: [Attack; 12] = [
+const ATTACKS: [Attack; 13] = [
     Attack::Quiet,
     Attack::SlowSenders,
     Attack::Garbage,
@@ -67,8 +72,41 @@ const ATTACKS: [Attack; 12] = [
     Attack::Connections,
     Attack::Churn,
     Attack::LyingLibrary,
+    Attack::WrongLibrary,
     Attack::ClockJumps,
 ];
+
+/// What hostile callers saw.
+struct Seen {
+    /// How often each of the lies was told, and found to be one.
+    lies: [AtomicUsize; LIES.len()],
+    /// Answers of liars that were passed on, and calls that another library answered.
+    believed: AtomicUsize,
+    /// Clients that refused the other library.
+    refused: AtomicUsize,
+    /// Clients of the server that has another library.
+    impostor: Client,
+}
+
+impl Seen {
+    /// Whether what was to be seen in `attack` was, for people, too.
+    fn as_it_should(&self, attack: Attack) -> bool {
+        let believed = self.believed.load(Relaxed);
+        match attack {
+            Attack::LyingLibrary => {
+                let told: Vec<_> = self.lies.iter().map(|told| told.load(Relaxed)).collect();
+                println!("  lies told: {told:?}, believed: {believed}");
+                believed == 0 && told.iter().all(|times| *times > 0)
+            }
+            Attack::WrongLibrary => {
+                let refused = self.refused.load(Relaxed);
+                println!("  clients that refused it: {refused}, that called it: {believed}");
+                believed == 0 && refused > 0
+            }
+            _ => true,
+        }
+    }
+}
 
 /// What honest callers noticed.
 #[derive(Default)]
@@ -88,7 +126,16 @@ fn main() -> ExitCode {
     let calling = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let attacking = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let folder = tempfile::tempdir().expect("a folder");
-    let engine = Engine::Isolated(boxes(folder.path()));
+    let engine = Engine::Isolated(boxes(folder.path(), &library()));
+    // The same code for the loader, and another file.
+    let other = folder.path().join("libonnxruntime.so");
+    fs::copy(library(), &other).expect("a library");
+    fs::OpenOptions::new()
+        .append(true)
+        .open(&other)
+        .and_then(|mut file| file.write_all(b"!"))
+        .expect("a library");
+    let other = Engine::Isolated(boxes(folder.path(), &other));
     let mut config = config("mlp", |settings| {
         settings.model_path = None;
         settings.model_repository = Some(repository(folder.path()));
@@ -102,6 +149,22 @@ fn main() -> ExitCode {
     config.limits.request_timeout = Duration::from_secs(2);
     let source = Attester::insecure(Digest([7; 32]));
     let server = Arc::new(serving.block_on(start_by(config, source, &engine)));
+    let impostor = attacking.block_on(start_by(
+        self::config("mlp", |_| {}),
+        Attester::insecure(Digest([7; 32])),
+        &other,
+    ));
+    let known = |url: &str| Client::new(url, known_library(&engine), Options::default()).expect("a client");
+    // The policy that refuses the other one accepts this one.
+    calling
+        .block_on(known(&server.url()).server_metadata())
+        .expect("the server has the library that is known");
+    let seen = Arc::new(Seen {
+        lies: Default::default(),
+        believed: AtomicUsize::new(0),
+        refused: AtomicUsize::new(0),
+        impostor: known(&impostor.url()),
+    });
     let (mut quiet, mut bad) = (None, false);
     println!(
         "{:<18} {:>7} {:>9} {:>6} {:>22} {:>9} {:>5}",
@@ -110,7 +173,7 @@ fn main() -> ExitCode {
     let begun = resident();
     for attack in ATTACKS {
         let (noticed, held) =
-            calling.block_on(phase(&server, attack, Duration::from_secs(seconds), attacking.handle()));
+            calling.block_on(phase(&server, &seen, attack, Duration::from_secs(seconds), attacking.handle()));
         let mut took = noticed.took;
         took.sort_unstable();
         let p99 = took.get(took.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default();
@@ -125,7 +188,9 @@ fn main() -> ExitCode {
             resident().saturating_sub(begun) >> 20,
             noticed.lost
         );
+        bad |= !seen.as_it_should(attack);
     }
+    impostor.stop.send_replace(true);
     server.stop.send_replace(true);
     serving.shutdown_background();
     calling.shutdown_background();
@@ -133,26 +198,45 @@ fn main() -> ExitCode {
     if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// A model that is what it says, and one whose process is a liar.
+/// A model that is what it says, and one for each lie, which its description names.
 fn repository(folder: &Path) -> std::path::PathBuf {
     let repository = folder.join("models");
-    for (name, file) in [("mlp", "mlp"), ("liar", "identity_fp32")] {
+    let add = |name: &str, model: &[u8]| {
         let version = repository.join(name).join("1");
         fs::create_dir_all(&version).expect("a folder");
-        fs::copy(model(file), version.join("model.onnx")).expect("a model");
+        fs::write(version.join("model.onnx"), model).expect("a model");
+    };
+    let read = |name: &str| fs::read(model(name)).expect("a model");
+    add("mlp", &read("mlp"));
+    for (number, lie) in LIES.iter().enumerate() {
+        // ModelProto.doc_string, field 6.
+        let description = described(lie);
+        let field = [&[6 << 3 | 2, description.len() as u8], description.as_bytes()].concat();
+        add(&format!("liar{number}"), &[read("identity_fp32"), field].concat());
     }
     repository
 }
 
-/// Boxes of the program under test, but for the model that is for liars.
-fn boxes(folder: &Path) -> Boxes {
+fn described(lie: &str) -> String {
+    format!("the lie: {lie}")
+}
+
+/// What a client expects that knows the library of `engine`.
+fn known_library(engine: &Engine) -> Policy {
+    let mut expected = Expectations::new().allow_debug(true);
+    expected.server.runtime_sha256 = vec![Digest(engine.sha256())];
+    Policy::new(expected).expect("a policy")
+}
+
+/// Boxes of the program under test with that library, but for the models that are for liars.
+fn boxes(folder: &Path, library: &Path) -> Boxes {
     let own = std::env::current_exe().expect("a program");
     let server = own.ancestors().nth(2).expect("its folder").join("confonnx-server");
     let program = folder.join("box");
     let script = format!("#!/bin/sh\nexec env {BOX}='{}' '{}' \"$@\"\n", server.display(), own.display());
     fs::write(&program, script).expect("a script");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a script");
-    let library = Library::read(&library()).expect("a library");
+    let library = Library::read(library).expect("a library");
     let boxes = Boxes::new(program, library, BoxLimits { memory: 0, answer: 1 << 30 }).expect("boxes");
     // The one that was prepared declines, and has to be gone before a model is loaded.
     std::thread::sleep(Duration::from_millis(200));
@@ -161,9 +245,8 @@ fn boxes(folder: &Path) -> Boxes {
 
 fn be_a_box(server: &Path) {
     let Some(model) = liar::peek() else { return liar::decline() };
-    if model.windows(8).any(|part| part == b"Identity") {
-        // Another one each time that it is started.
-        let lie = LIES[std::process::id() as usize % LIES.len()];
+    let told = LIES.into_iter().find(|lie| model.ends_with(described(lie).as_bytes()));
+    if let Some(lie) = told {
         return liar::serve(|_| lie.into());
     }
     let error = Command::new(server).args(std::env::args_os().skip(1)).env_clear().exec();
@@ -187,14 +270,15 @@ const LIES: [&str; 9] = [
 
 async fn phase(
     server: &Arc<Running>,
+    seen: &Arc<Seen>,
     attack: Attack,
     length: Duration,
     attacking: &Handle,
 ) -> (Noticed, usize) {
     let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut hostile = JoinSet::new();
-    for _ in 0..16 {
-        hostile.spawn_on(attacker(Arc::clone(server), attack), attacking);
+    for number in 0..16 {
+        hostile.spawn_on(attacker(Arc::clone(server), Arc::clone(seen), attack, number), attacking);
     }
     let mut honest = JoinSet::new();
     for _ in 0..4 {
@@ -284,7 +368,8 @@ async fn connect(server: &Running) -> std::io::Result<TcpStream> {
     socket.connect(server.address).await
 }
 
-async fn attacker(server: Arc<Running>, attack: Attack) {
+async fn attacker(server: Arc<Running>, seen: Arc<Seen>, attack: Attack, number: usize) {
+    let mut liar = number;
     let key = server.key(Kem::X25519).await;
     let sealed = || seal(&key, &head("GET", "/v2"), b"").0;
     let post = |len: usize| {
@@ -355,13 +440,37 @@ async fn attacker(server: Arc<Running>, attack: Attack) {
                 }
                 Attack::Churn => {}
                 Attack::LyingLibrary => {
-                    let ask = head("POST", "/v2/models/liar/infer");
+                    liar = (liar + 1) % LIES.len();
+                    let ask = head("POST", &format!("/v2/models/liar{liar}/infer"));
                     let body =
                         br#"{"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}]}"#;
-                    let sealed = seal(&key, &ask, body).0;
-                    stream.write_all(post(sealed.len()).as_bytes()).await?;
-                    stream.write_all(&sealed).await?;
-                    answered(&mut stream).await?;
+                    let (sealed, opener) = seal(&key, &ask, body);
+                    let request = Request::post(GATEWAY).header("content-type", SEALED);
+                    let response = send_over(stream, request, sealed.into()).await;
+                    // In its own words the server says that it is full.
+                    if response.headers()["content-type"] == "message/ohttp-res" {
+                        let answer = Answer::open(response, opener);
+                        match answer.head.status {
+                            200 => seen.believed.fetch_add(1, Relaxed),
+                            _ if answer.error().1 == "inference-crashed" => {
+                                seen.lies[liar].fetch_add(1, Relaxed)
+                            }
+                            _ => 0,
+                        };
+                    }
+                }
+                Attack::WrongLibrary => {
+                    drop(stream);
+                    match seen.impostor.server_metadata().await {
+                        Err(ClientError::NotTrusted(err))
+                            if err.verdict.failed().all(|check| check.name == "runtime") =>
+                        {
+                            seen.refused.fetch_add(1, Relaxed)
+                        }
+                        Ok(_) => seen.believed.fetch_add(1, Relaxed),
+                        Err(err) => panic!("the other library: {err}"),
+                    };
+                    sleep(Duration::from_millis(20)).await;
                 }
                 Attack::UnknownKeys => {
                     let mut sealed = sealed();

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use confonnx_attest::merkle::Tree;
 use confonnx_attest::{Claims, KeyClaim, Nonce, UnixTime};
 use confonnx_client::conversation::{Body, Conversation, Exchange, Head, Now, Outcome, Step, Wait, Want};
-use confonnx_client::{ClientError, Options, Request};
+use confonnx_client::{ClientError, Options, Request, Response};
 use confonnx_protocol::bhttp::{self, ResponseHead};
 use confonnx_protocol::resumption::RESUMPTION_FIELD;
 use confonnx_protocol::server::{Epoch, KeyRing, ResumptionLimits, RingConfig};
@@ -29,7 +29,9 @@ struct World {
     refusals: Vec<&'static str>,
     /// How many of the next requests get no answer, because the connection ends.
     broken: usize,
-    /// Statuses with which a gateway answers the next requests, with a page of its own.
+    /// Status and code, inside the seal, of the next answers.
+    inner: Vec<(u16, &'static str)>,
+    /// What a gateway says, with a page of its own, in place of the next answers.
     gateways: Vec<u16>,
     /// Media types of the requests so far, `GET` for documents.
     seen: Vec<&'static str>,
@@ -52,6 +54,7 @@ impl World {
             max_request_bytes: None,
             refusals: Vec::new(),
             broken: 0,
+            inner: Vec::new(),
             gateways: Vec::new(),
             seen: Vec::new(),
             waited: Vec::new(),
@@ -91,17 +94,20 @@ impl World {
         document(&key_configs, &claims.to_bytes(), &Tree::new(vec![nonce]).unwrap())
     }
 
-    /// The server's sealed answer: the request's body, twice.
-    fn gateway(&self, content_type: &str, body: Vec<u8>) -> Result<Vec<u8>, String> {
+    /// The sealed answer: the request's body, said twice.
+    fn gateway(&mut self, content_type: &str, body: Vec<u8>) -> Result<Vec<u8>, String> {
         let (rng, now) = (&mut rng(), UnixTime(self.time));
+        let inner = (!self.inner.is_empty()).then(|| self.inner.remove(0));
         let answer = |request: &[u8], outdated: bool, grant: Option<String>| {
             let (_, content) = bhttp::decode_request(request).unwrap();
-            let mut head = ResponseHead::new(200);
+            let mut head = ResponseHead::new(inner.map_or(200, |(status, _)| status));
             head.fields.push("confonnx-key", if outdated { "outdated" } else { "current" });
             grant.into_iter().for_each(|grant| head.fields.push(RESUMPTION_FIELD, grant));
             let mut message = Vec::new();
             let content = content.bytes(request);
-            bhttp::encode_response(&head, &[content, content], &mut message).unwrap();
+            let problem = inner.map(|(_, code)| format!(r#"{{"error": "", "code": "{code}"}}"#));
+            let content = problem.as_ref().map_or([content, content], |problem| [problem.as_bytes(), b""]);
+            bhttp::encode_response(&head, &content, &mut message).unwrap();
             padding::pad(&mut message);
             message
         };
@@ -246,6 +252,34 @@ fn what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow() {
     assert_eq!(world.seen.len(), 1);
 }
 
+/// What the server says of a request that it did not run, sealed: `model-restarting`, too, as a model's process is started
+/// again.
+#[cfg_attr(test, test)]
+fn what_was_not_run_is_tried_again_as_the_sealed_answer_says() {
+    let mut world = World::new();
+    let conversation = conversation(Options::new().retries(1));
+    // The status in the end, and after how many pauses.
+    let mut call = |answers: &[(u16, &'static str)]| {
+        (world.inner, world.waited) = (answers.to_vec(), Vec::new());
+        let request = Request::post("/v1/echo").body("hello");
+        let mut exchange = Exchange::new(Arc::clone(&conversation), Want::Call(request.into()), None);
+        let Outcome::Answer(answer) = world.run(&mut exchange, usize::MAX).unwrap() else {
+            panic!("an answer")
+        };
+        assert!(world.inner.is_empty());
+        (Response::from(answer).status(), world.waited.len())
+    };
+    for answer in [(503, "model-restarting"), (503, "auth-unavailable"), (429, "rate-limited")] {
+        assert_eq!(call(&[answer]), (200, 1), "{answer:?}");
+        // As often as retries are allowed.
+        assert_eq!(call(&[answer, answer]), (answer.0, 1), "{answer:?}");
+    }
+    // What was run, or what will not be otherwise in a moment.
+    for answer in [(500, "inference-crashed"), (503, "model-unavailable"), (504, "inference-timeout")] {
+        assert_eq!(call(&[answer]), (answer.0, 0), "{answer:?}");
+    }
+}
+
 #[cfg_attr(test, test)]
 fn a_connection_that_breaks_costs_no_inference() {
     let (mut world, conversation) = (World::new(), conversation(Options::default()));
@@ -355,7 +389,7 @@ fn a_clock_that_is_wrong_shows_in_the_exchange_alone() {
 
 /// All scenes, by name.
 #[allow(dead_code, reason = "vectors/runner plays them")]
-pub(crate) const SCENES: [(&str, fn()); 9] = [
+pub(crate) const SCENES: [(&str, fn()); 10] = [
     (
         "a_key_serves_until_the_clock_says_that_it_does_not",
         a_key_serves_until_the_clock_says_that_it_does_not,
@@ -364,6 +398,10 @@ pub(crate) const SCENES: [(&str, fn()); 9] = [
     (
         "what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow",
         what_was_refused_for_a_while_is_tried_again_after_pauses_that_grow,
+    ),
+    (
+        "what_was_not_run_is_tried_again_as_the_sealed_answer_says",
+        what_was_not_run_is_tried_again_as_the_sealed_answer_says,
     ),
     ("a_connection_that_breaks_costs_no_inference", a_connection_that_breaks_costs_no_inference),
     (

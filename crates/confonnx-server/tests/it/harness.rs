@@ -148,12 +148,7 @@ impl Running {
 
     /// One request over a connection of its own.
     pub(crate) async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> Response<Bytes> {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let request = request.header("host", "server").body(Full::new(body)).unwrap();
-        whole(sender.send_request(request).await.unwrap()).await
+        send_over(TcpStream::connect(self.address).await.unwrap(), request, body).await
     }
 
     /// As [`Self::send`], over HTTP/2 without TLS.
@@ -204,6 +199,18 @@ impl Running {
     pub(crate) fn client(&self, options: confonnx_client::Options) -> confonnx_client::Client {
         confonnx_client::Client::new(&self.url(), policy(), options).unwrap()
     }
+}
+
+/// One request over `stream`.
+pub(crate) async fn send_over(
+    stream: TcpStream,
+    request: hyper::http::request::Builder,
+    body: Bytes,
+) -> Response<Bytes> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = request.header("host", "server").body(Full::new(body)).unwrap();
+    whole(sender.send_request(request).await.unwrap()).await
 }
 
 pub(crate) async fn whole(response: Response<Incoming>) -> Response<Bytes> {
