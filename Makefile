@@ -359,9 +359,12 @@ docs: ## The documents as a site that is searched offline, every link checked: t
 	@scripts/venv docs
 	$(VENV)/python scripts/build-docs $(TARGET)/docs
 
+# Linked by zig against symbols of glibc 2.17, so that it runs on older systems than this one.
 wheel: need-cargo ## Build the Python wheel into target/wheels
 	@scripts/venv wheel
-	cd bindings/python && ../../$(VENV)/python -m maturin build --locked --release --interpreter ../../$(VENV)/python --out ../../target/wheels
+	cd bindings/python && PATH=$(abspath $(VENV)):$$PATH ../../$(VENV)/python -m maturin build --locked --release --strip \
+	  $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014) \
+	  --interpreter ../../$(VENV)/python --out ../../target/wheels
 
 tcb: need-cargo ## Write docs/tcb.txt: every crate linked into the server
 	scripts/tcb > docs/tcb.txt

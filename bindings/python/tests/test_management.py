@@ -82,6 +82,20 @@ def test_who_may_not_is_told_and_sees_no_other_model(managed: tuple[Server, Path
 
 
 @pytest.mark.e2e
+def test_who_asks_too_often_is_told_when_to_ask_again(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    auth = tmp_path / "auth.toml"
+    digest = hashlib.sha256(USER.encode()).hexdigest()
+    auth.write_text(f'[[caller]]\nname = "user"\ntoken_sha256 = "{digest}"\nmodels = ["*"]\nrequests_per_minute = 1\n')
+    server = start_server("--auth-file", str(auth), model=DATA / "mlp.onnx")
+    with Client(server.url, auth_key=USER, enclave_allow_debug=True, retries=0) as client:
+        with pytest.raises(RequestError) as error:
+            for _ in range(3):
+                client.predict(ROW)
+    assert error.value.status == 429 and error.value.retry_after is not None
+    assert 0 < error.value.retry_after <= 60
+
+
+@pytest.mark.e2e
 def test_the_asynchronous_client_manages_too(managed: tuple[Server, Path]) -> None:
     async def run() -> None:
         async with AsyncClient(managed[0].url, auth_key=OPERATOR, enclave_allow_debug=True) as client:

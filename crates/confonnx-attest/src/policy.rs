@@ -321,7 +321,10 @@ impl Policy {
 
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.verdict.is_undecided() {
+        let tee = self.verdict.checks.iter().find(|check| check.name == "tee");
+        let what = if tee.is_some_and(|check| check.found == Tee::Insecure.name()) {
+            "the server is a stand-in without a TEE, which proves nothing, and not what was asked for"
+        } else if self.verdict.is_undecided() {
             "the server's evidence is genuine, but whether it is what was asked for cannot be decided"
         } else {
             "the server's evidence is genuine but not what was asked for"

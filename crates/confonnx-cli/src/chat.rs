@@ -98,11 +98,11 @@ impl Chat {
         while let Some(more) = stream.token().await.context("the answer above is not complete")? {
             print(&more)?;
         }
+        print("\n")?;
         let answer = stream.answer();
         if answer.finish_reason.as_deref() == Some("length") {
             complain("the answer is as long as it may be; --max-tokens changes that");
         }
-        print("\n")?;
         Ok(answer.text.clone())
     }
 }

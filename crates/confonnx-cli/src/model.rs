@@ -86,19 +86,68 @@ fn row(kind: &str, value: &ValueInfo) -> [String; 4] {
     [kind.into(), value.name.clone(), json::type_name(value.dtype).into(), shape]
 }
 
-/// The rows as lines, the columns as wide as their widest cell.
+/// The rows as lines, the columns as wide as their widest cell; what the last column has no room for in the terminal goes on
+/// below.
 pub(crate) fn aligned(rows: &[[String; 4]]) -> String {
-    let width = |column: usize| {
+    let terminal = terminal_size::terminal_size_of(std::io::stdout());
+    within(rows, terminal.map(|(terminal_size::Width(width), _)| width.into()))
+}
+
+fn within(rows: &[[String; 4]], width: Option<usize>) -> String {
+    let widest = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: [usize; 4] = std::array::from_fn(width);
-    rows.iter().fold(String::new(), |mut text, row| {
-        let line = row
-            .iter()
-            .zip(widths)
-            .fold(String::new(), |line, (cell, width)| format!("{line}{cell:width$}  "));
+    let widths: [usize; 4] = std::array::from_fn(widest);
+    let [first, second, third, _] = widths;
+    let lead =
+        [first, second, third].iter().fold(0_usize, |all, one| all.saturating_add(*one).saturating_add(2));
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(lead).max(LEAST_ROOM));
+    let mut text = String::new();
+    for [one, two, three, last] in rows {
+        let mut line = format!("{one:first$}  {two:second$}  {three:third$}  ");
+        let mut used = 0_usize;
+        for word in last.split(' ') {
+            let length = word.chars().count();
+            if used > 0 && used.saturating_add(1).saturating_add(length) > room {
+                text.push_str(line.trim_end());
+                text.push('\n');
+                (line, used) = (" ".repeat(lead), 0);
+            } else if used > 0 {
+                line.push(' ');
+                used = used.saturating_add(1);
+            }
+            line.push_str(word);
+            used = used.saturating_add(length);
+        }
         text.push_str(line.trim_end());
         text.push('\n');
-        text
-    })
+    }
+    text
+}
+
+/// The least width of the last column: narrower ones cannot be read.
+const LEAST_ROOM: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::within;
+
+    #[test]
+    fn what_has_no_room_goes_on_below_and_nothing_is_lost() {
+        let rows = [
+            ["name", "version", "state", "reason"].map(String::from),
+            ["row", "1", "UNAVAILABLE", "expected model.onnx or model.onnx.age in the folder, found neither"]
+                .map(String::from),
+            ["digits", "1", "READY", ""].map(String::from),
+        ];
+        let shown = within(&rows, Some(60));
+        assert!(shown.lines().all(|line| line.chars().count() <= 60), "{shown}");
+        assert!(shown.lines().nth(2).unwrap().starts_with("                              "), "{shown}");
+        assert_eq!(
+            shown.split_whitespace().collect::<Vec<_>>(),
+            within(&rows, None).split_whitespace().collect::<Vec<_>>()
+        );
+        assert_eq!(within(&rows, None).lines().count(), 3);
+        assert!(shown.ends_with("digits  1        READY\n"), "{shown}");
+    }
 }

@@ -294,6 +294,5 @@ fn report(
     }))
 }
 
-const INSECURE: &str =
-    "INSECURE: accepted, as you allowed. It is a stand-in without a TEE: nothing is proven.";
+const INSECURE: &str = "INSECURE: accepted, as you allowed. A stand-in for a TEE: nothing is proven.";
 const NOT_EVEN: &str = "INSECURE, a stand-in without a TEE, and not what was asked for";

@@ -13,6 +13,8 @@ from confonnx._tensor import Array
 from confonnx.client import AttestationError, Client, ConfonnxError, PolicyError
 
 FAIL, END = "\033[1;91m", "\033[0m"
+# As the command says it.
+INSECURE = "INSECURE: accepted, as you allowed. A stand-in for a TEE: nothing is proven."
 FAILED, USAGE, NOT_GENUINE, NOT_TRUSTED, UNDECIDED = 1, 2, 3, 4, 5
 
 
@@ -27,7 +29,9 @@ def main(argv: Sequence[str]) -> None:
     _check(parser, args)
     try:
         if args.mode == "verify":
-            print(_client(args).attest())
+            attestation = _client(args).attest()
+            print(attestation)
+            print(INSECURE if attestation.tee == "insecure" else "Trusted.")
         elif args.mode == "provision-model-key":
             key = args.model_key or Path(args.model_key_file).read_text()
             owner_key = Path(args.owner_key_file).read_text() if args.owner_key_file else None

@@ -7,7 +7,7 @@ use ratatui::backend::TestBackend;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Paragraph, Row, Table};
+use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
 use ratatui::{Terminal, buffer::Buffer};
 
 use super::page::Page;
@@ -71,14 +71,8 @@ impl Server {
 pub(super) fn draw(frame: &mut Frame<'_>, servers: &[Server], look: &Look) {
     let rows = u16::try_from(servers.len()).unwrap_or(u16::MAX).saturating_add(2);
     let troubles: Vec<Line<'_>> = servers.iter().filter_map(trouble).collect();
-    let [head, table, why, models, outcomes] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(rows),
-        Constraint::Length(u16::try_from(troubles.len()).unwrap_or(u16::MAX)),
-        Constraint::Min(3),
-        Constraint::Length(8),
-    ])
-    .areas(frame.area());
+    let [head, table, why, models, outcomes] =
+        Layout::vertical(heights(servers, frame.area().width)).areas(frame.area());
     let bad = servers.iter().filter(|server| !is_well(server)).count();
     let words = match bad {
         0 => Span::styled("all ready", Style::new().fg(Color::Green)),
@@ -97,17 +91,37 @@ pub(super) fn draw(frame: &mut Frame<'_>, servers: &[Server], look: &Look) {
         ),
     ]);
     frame.render_widget(Paragraph::new(line), head);
-    frame.render_widget(of_servers(servers, look), table);
-    frame.render_widget(Paragraph::new(troubles), why);
-    frame.render_widget(of_models(servers), models);
+    frame.render_widget(of_servers(servers, look, table.width), table);
+    frame.render_widget(Paragraph::new(troubles).wrap(Wrap { trim: true }), why);
+    frame.render_widget(of_models(servers, models.width), models);
     draw_outcomes(frame, servers, outcomes);
+}
+
+/// Of the parts of the view, from top to bottom.
+fn heights(servers: &[Server], width: u16) -> [Constraint; 5] {
+    let lines = |lines: usize| u16::try_from(lines).unwrap_or(u16::MAX);
+    // Broken at spaces, so a line may take one more than its length says.
+    let of_trouble = |line: Line<'_>| match line.width().checked_div(usize::from(width)) {
+        None | Some(0) => 1,
+        Some(full) => full.saturating_add(2),
+    };
+    let all = servers.iter().filter_map(Server::page).map(|page| models(page).count()).sum::<usize>();
+    [
+        Constraint::Length(1),
+        Constraint::Length(lines(servers.len().saturating_add(2))),
+        Constraint::Length(lines(servers.iter().filter_map(trouble).map(of_trouble).sum())),
+        Constraint::Length(lines(all.saturating_add(2))),
+        Constraint::Min(8),
+    ]
 }
 
 /// The same as text, without the space below.
 pub(super) fn text(servers: &[Server], look: &Look, width: u16) -> String {
-    let rows = servers.iter().map(|server| server.page().map_or(0, |page| models(page).count()));
-    let height = rows.sum::<usize>().saturating_add(servers.len()).saturating_add(16);
-    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, u16::try_from(height).unwrap_or(u16::MAX)));
+    let height = heights(servers, width).iter().fold(0_u16, |all, part| match part {
+        Constraint::Length(lines) | Constraint::Min(lines) => all.saturating_add(*lines),
+        _ => all,
+    });
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
     let Ok(frame) = terminal.draw(|frame| draw(frame, servers, look));
     lines(frame.buffer).join("\n").trim_end().to_owned()
 }
@@ -132,15 +146,26 @@ fn is_well(server: &Server) -> bool {
     server.page().is_some_and(|page| page.trouble.is_none())
 }
 
-fn of_servers<'s>(servers: &'s [Server], look: &Look) -> Table<'s> {
-    let titles = [
-        "Server", "State", "req/s", "p50", "p99", "run", "wait", "conn", "in", "out", "models", "key ends",
-        "evidence",
+fn of_servers<'s>(servers: &'s [Server], look: &Look, width: u16) -> Table<'s> {
+    let columns = [
+        Column::new("Server", longest(servers.iter().map(|server| name(&server.url))), 0),
+        Column::new("State", 11, 0),
+        Column::new("req/s", 8, 0),
+        Column::new("p50", 7, 0),
+        Column::new("p99", 7, 0),
+        Column::new("run", 4, 1),
+        Column::new("wait", 4, 1),
+        Column::new("conn", 5, 3),
+        Column::new("in", 8, 4),
+        Column::new("out", 8, 5),
+        Column::new("models", 6, 0),
+        Column::new("key ends", 8, 1),
+        Column::new("evidence", 8, 2),
     ];
     let row = |server: &'s Server| {
         let Some(page) = server.page() else {
-            let word = if server.trouble.is_some() { "no answer" } else { "not asked yet" };
-            return Row::new([Cell::new(name(&server.url)), state(word, false)]);
+            let word = if server.trouble.is_some() { "no answer" } else { "not asked" };
+            return vec![Cell::new(name(&server.url)), state(word, false)];
         };
         let ready = page.trouble.as_deref();
         let after = |name: &str, sign: f64| {
@@ -151,7 +176,7 @@ fn of_servers<'s>(servers: &'s [Server], look: &Look) -> Table<'s> {
         let (ready_models, all) = served.fold((0_u32, 0_u32), |(ready, all), (_, value)| {
             (ready.saturating_add(u32::from(value > 0.0)), all.saturating_add(1))
         });
-        Row::new([
+        vec![
             Cell::new(name(&server.url)),
             state(if ready.is_none() { "ready" } else { "not ready" }, ready.is_none()),
             number(rate("confonnx_requests_total").map(|rate| format!("{rate:.1}"))),
@@ -165,41 +190,41 @@ fn of_servers<'s>(servers: &'s [Server], look: &Look) -> Table<'s> {
             number(Some(format!("{ready_models}/{all}"))),
             number(Some(after("confonnx_key_expiry_timestamp_seconds", 1.0))),
             number(Some(after("confonnx_evidence_timestamp_seconds", -1.0))),
-        ])
+        ]
     };
-    let widths = [
-        Constraint::Min(16),
-        Constraint::Length(15),
-        Constraint::Length(8),
-        Constraint::Length(7),
-        Constraint::Length(7),
-        Constraint::Length(4),
-        Constraint::Length(4),
-        Constraint::Length(5),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(8),
-        Constraint::Length(8),
-    ];
-    Table::new(servers.iter().map(row), widths).header(header(&titles, 2))
+    fitting(&columns, servers.iter().map(row), 2, width)
 }
 
-fn of_models(servers: &[Server]) -> Table<'_> {
-    let titles = ["Model", "Version", "Server", "State", "runs/s", "batched/s", "processes ended"];
+fn of_models(servers: &[Server], width: u16) -> Table<'_> {
+    let pages = || servers.iter().filter_map(Server::page);
+    let columns = [
+        Column::new("Model", longest(pages().flat_map(|page| models(page).map(|(model, ..)| model))), 0),
+        Column::new(
+            "Version",
+            longest(pages().flat_map(|page| models(page).map(|(_, version, _)| version))),
+            0,
+        ),
+        Column::new("Server", longest(servers.iter().map(|server| name(&server.url))), 0),
+        Column::new("State", 12, 0),
+        Column::new("runs/s", 8, 0),
+        Column::new("batched/s", 9, 1),
+        Column::new("processes ended", 15, 2),
+    ];
     let rows =
         servers.iter().filter_map(|server| Some((server, server.page()?))).flat_map(|(server, page)| {
             models(page).map(move |(model, version, ready)| {
                 let of = move |family: &'static str| {
                     move |page: &Page| {
                         let same = page.each(family, ["model", "version"]);
+                        // Nothing adds up to -0.
                         same.filter(|([name, _], _)| *name == model).map(|(_, value)| value).sum::<f64>()
+                            + 0.0
                     }
                 };
                 let runs = page.each("confonnx_model_requests_total", ["model", "version"]).next().is_some();
                 let runs = runs.then(|| server.rate(of("confonnx_model_requests_total"))).flatten();
                 let word = if ready { "served" } else { "not served" };
-                Row::new([
+                vec![
                     Cell::new(model.to_owned()),
                     Cell::new(version.to_owned()),
                     Cell::new(name(&server.url)),
@@ -209,19 +234,58 @@ fn of_models(servers: &[Server]) -> Table<'_> {
                         server.rate(of("confonnx_batched_requests_total")).map(|rate| format!("{rate:.1}")),
                     ),
                     number(Some(of("confonnx_model_processes_ended_total")(page).to_string())),
-                ])
+                ]
             })
         });
-    let widths = [
-        Constraint::Min(16),
-        Constraint::Length(8),
-        Constraint::Min(16),
-        Constraint::Min(10),
-        Constraint::Length(8),
-        Constraint::Length(9),
-        Constraint::Length(15),
-    ];
-    Table::new(rows, widths).header(header(&titles, 4))
+    fitting(&columns, rows, 4, width)
+}
+
+/// A column of a table.
+struct Column {
+    title: &'static str,
+    width: u16,
+    /// Columns with the most are left out first where the terminal is narrow; those with 0 never.
+    spare: u8,
+}
+
+impl Column {
+    fn new(title: &'static str, width: u16, spare: u8) -> Self {
+        let least = u16::try_from(title.chars().count()).unwrap_or(u16::MAX);
+        Self { title, width: width.max(least), spare }
+    }
+}
+
+/// How much room the longest of `texts` takes, within reason.
+fn longest<'t>(texts: impl Iterator<Item = &'t str>) -> u16 {
+    let most = texts.map(|text| text.chars().count()).max().unwrap_or(0);
+    u16::try_from(most).unwrap_or(u16::MAX).min(40)
+}
+
+/// As many of `columns` as there is room for; the first `texts` are words, the others numbers.
+fn fitting<'r>(
+    columns: &[Column],
+    rows: impl Iterator<Item = Vec<Cell<'r>>>,
+    texts: usize,
+    width: u16,
+) -> Table<'r> {
+    let mut kept: Vec<(usize, &Column)> = columns.iter().enumerate().collect();
+    let needed = |kept: &[(usize, &Column)], gap: u16| {
+        kept.iter().fold(0_u16, |all, (_, column)| all.saturating_add(column.width).saturating_add(gap))
+    };
+    while needed(&kept, 1) > width.saturating_add(1)
+        && let Some(most) = kept.iter().map(|(_, column)| column.spare).max().filter(|most| *most > 0)
+    {
+        kept.retain(|(_, column)| column.spare != most);
+    }
+    let gap = if needed(&kept, 2) > width.saturating_add(2) { 1 } else { 2 };
+    let places: Vec<usize> = kept.iter().map(|(place, _)| *place).collect();
+    let row = |cells: Vec<Cell<'r>>| {
+        let cells = cells.into_iter().enumerate().filter(|(place, _)| places.contains(place));
+        Row::new(cells.map(|(_, cell)| cell))
+    };
+    let titles: Vec<&str> = kept.iter().map(|(_, column)| column.title).collect();
+    let widths = kept.iter().map(|(_, column)| Constraint::Length(column.width));
+    Table::new(rows.map(row), widths).header(header(&titles, texts)).column_spacing(gap)
 }
 
 /// Name, version, and whether it is served.

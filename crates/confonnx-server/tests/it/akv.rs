@@ -34,6 +34,7 @@ fn source(certificate: bool) -> Source {
         report[0] = 3;
         report[0x0A] = 2;
         report[0x50..0x90].copy_from_slice(report_data);
+        report[0x90..0xC0].fill(0x7a);
         report[0x188..0x18A].copy_from_slice(&[0x19, 0x01]);
         let vcek = include_bytes!("../../../../vectors/evidence/snp/vcek_milan.der");
         let vcek = Base64UrlUnpadded::encode_string(vcek);
@@ -100,6 +101,31 @@ async fn a_key_is_released_against_evidence() {
         (service.name.as_str(), service.attestation_url),
         ("confonnx-root", Some(setup.azure.url.clone()))
     );
+}
+
+#[tokio::test]
+async fn the_release_policy_of_the_documents_is_met_by_what_it_names_and_by_nothing_else() {
+    let setup = Setup::new().await;
+    setup.azure.put("confonnx-root", "oct-HSM", &[0x5a; 32]);
+    let akv = setup.akv(None, source(true));
+    let mut policy: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../docs/samples/akv-release-policy.json")).unwrap();
+    assert_eq!(policy["version"], "1.0.0");
+    let conditions = "/anyOf/0/allOf";
+    setup.azure.require(policy.clone());
+    assert!(akv.release(&name()).await.is_err(), "the sample's measurement is nobody's");
+    let measured = policy.pointer_mut(conditions).unwrap().as_array_mut().unwrap().last_mut().unwrap();
+    assert_eq!(measured["claim"], "x-ms-sevsnpvm-launchmeasurement");
+    measured["equals"] = "7a".repeat(48).into();
+    setup.azure.require(policy.clone());
+    assert_eq!(bytes(akv.release(&name()).await.unwrap()), [0x5a; 32]);
+    for at in 0..policy.pointer(conditions).unwrap().as_array().unwrap().len() {
+        let mut other = policy.clone();
+        *other.pointer_mut(&format!("{conditions}/{at}/equals")).unwrap() = "another".into();
+        setup.azure.require(other);
+        let error = akv.release(&name()).await.unwrap_err().to_string();
+        assert!(error.contains("does not meet its release policy"), "{at}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A stand-in for Microsoft Azure Attestation, Azure Key Vault and the instance metadata service, written from their
 //! REST documents: evidence has to carry the runtime data's digest, the token is believed by the vault alone, and keys are
-//! wrapped to the key in it. It does not check the processor's signature, and no release policy but yes or no. Of a
-//! confidential VM's guest it checks what the virtual TPM signed, down to the key in the processor's report, and nothing of
+//! wrapped to the key in it. It does not check the processor's signature; a release policy it decides by the claims of
+//! SEV-SNP's tokens. Of a confidential VM's guest it checks what the virtual TPM signed, down to the key in the processor's report, and nothing of
 //! the event log. What only the real services show is in docs/guides/key-services.md.
 
 use std::{
@@ -40,6 +40,8 @@ struct State {
     /// A path, and the status and body that are answered there instead.
     fault: Option<(&'static str, u16, &'static str)>,
     deny: bool,
+    /// What a token has to say.
+    policy: Option<Value>,
     other_key: bool,
 }
 
@@ -76,6 +78,11 @@ impl AzureVault {
     /// Whether the release policy lets nobody have a key.
     pub(crate) fn deny(&self, deny: bool) {
         self.state.lock().unwrap().deny = deny;
+    }
+
+    /// What a token has to say, as the vault's grammar has it.
+    pub(crate) fn require(&self, policy: Value) {
+        self.state.lock().unwrap().policy = Some(policy);
     }
 
     /// Whether keys are wrapped to another key than the token's.
@@ -129,10 +136,27 @@ fn attest(state: &mut State, asked: &Value) -> Result<Answer, Refusal> {
     if report.len() != 1184 || report[0x50..0x90] != expected {
         return Err((400, "AttestationFailed", "report data does not match the runtime data"));
     }
-    let claims: Value = serde_json::from_slice(&data).map_err(|_| invalid("runtimeData is no JSON"))?;
+    let mut claims: Value = serde_json::from_slice(&data).map_err(|_| invalid("runtimeData is no JSON"))?;
+    let said = u64::from_le_bytes(report[8..16].try_into().unwrap());
+    claims["x-ms-attestation-type"] = "sevsnpvm".into();
+    claims["x-ms-sevsnpvm-is-debuggable"] = (said >> 19 & 1 == 1).into();
+    claims["x-ms-sevsnpvm-migration-allowed"] = (said >> 18 & 1 == 1).into();
+    claims["x-ms-sevsnpvm-vmpl"] = u32::from_le_bytes(report[0x30..0x34].try_into().unwrap()).into();
+    let measurement: String = report[0x90..0xc0].iter().map(|byte| format!("{byte:02x}")).collect();
+    claims["x-ms-sevsnpvm-launchmeasurement"] = measurement.into();
     let token = format!("e30.{}.c2ln", Base64UrlUnpadded::encode_string(&random::<24>()));
     state.tokens.insert(token.clone(), claims);
     Ok(status(200, json!({ "token": token }).to_string()))
+}
+
+/// Whether claims are what a release policy, one of its authorities' parts or a condition wants.
+fn meets(condition: &Value, claims: &Value) -> bool {
+    let all = |name: &str| condition[name].as_array().map(|all| all.iter().map(|each| meets(each, claims)));
+    match (all("allOf"), all("anyOf")) {
+        (Some(mut all), None) => all.all(|good| good),
+        (None, Some(mut any)) => any.any(|good| good),
+        _ => claims[condition["claim"].as_str().unwrap()] == condition["equals"],
+    }
 }
 
 fn release(state: &mut State, head: &Parts, name: &str, asked: &Value) -> Result<Answer, Refusal> {
@@ -149,7 +173,7 @@ fn release(state: &mut State, head: &Parts, name: &str, asked: &Value) -> Result
         "Forbidden",
         "Target environment attestation statement cannot be verified.",
     ))?;
-    if state.deny {
+    if state.deny || state.policy.as_ref().is_some_and(|policy| !meets(policy, &claims)) {
         return Err((403, "Forbidden", "Key does not meet its release policy."));
     }
     let modulus =

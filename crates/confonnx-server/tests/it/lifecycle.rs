@@ -92,9 +92,21 @@ async fn the_operator_sees_counts_and_health() {
         "confonnx_key_epochs_total 1",
         "confonnx_in_flight 0",
         "confonnx_stage_seconds_count{stage=\"infer\"} 1",
+        // A long answer is no reason to look no further.
+        "confonnx_stage_seconds_bucket{stage=\"infer\",le=\"600\"} 1",
+        "confonnx_model_ready{model=\"mlp\",version=\"1\"} 1",
+        concat!("confonnx_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
     ] {
         assert!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
     }
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let value = |name: &str| -> u64 {
+        let of = |line: &str| line.strip_prefix(name).and_then(|rest| rest.trim().parse().ok());
+        metrics.lines().find_map(of).unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+    };
+    let day = 86_400;
+    assert!((now..=now + day).contains(&value("confonnx_key_expiry_timestamp_seconds")), "{metrics}");
+    assert!((now - day..=now).contains(&value("confonnx_evidence_timestamp_seconds")), "{metrics}");
     // The admin port gives the same metrics, and no other port does.
     let url = server.admin.unwrap();
     let stream = tokio::net::TcpStream::connect(url).await.unwrap();

@@ -66,5 +66,37 @@ fn who_does_not_answer_is_said_to_and_a_new_start_has_no_rate() {
     let anew = seen(&[server, Server::new("two:1")]);
     let row = anew.lines().find(|line| line.starts_with("one:8889")).unwrap();
     assert!(row.contains('–') && !row.contains("-48"), "{anew}");
-    assert!(anew.contains("2 servers, ") && anew.contains("not asked yet"), "{anew}");
+    assert!(anew.contains("2 servers, ") && anew.contains("not asked"), "{anew}");
+}
+
+#[test]
+fn a_narrow_terminal_shows_fewer_columns_and_each_of_them_whole() {
+    let start = Instant::now();
+    let mut server = Server::new("http://127.0.0.1:8889");
+    for (requests, seconds) in [(100, 0), (200, 2)] {
+        server.take(Ok(page(requests, 0)), start + Duration::from_secs(seconds));
+    }
+    let at = |width: u16| {
+        text(std::slice::from_ref(&server), &Look { unix: 10_000.0, interval: Duration::from_secs(2) }, width)
+    };
+    let narrow = at(80);
+    for whole in [" models ", " key ends", "✓ ready ", "60 min", " batched/s", "✗ not served "] {
+        assert!(narrow.contains(whole), "no {whole:?} in {narrow}");
+    }
+    assert!(!narrow.contains("kB/s") && !narrow.contains("-0"), "{narrow}");
+    assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+    // The columns stay together, however wide the terminal is.
+    let wide = at(200);
+    assert!(wide.contains("50 kB/s") && wide.contains("processes ended"), "{wide}");
+    assert!(wide.lines().all(|line| line.trim_end().chars().count() < 130), "{wide}");
+}
+
+#[test]
+fn a_long_reason_is_shown_to_its_end() {
+    let mut server = Server::new("http://one:8889");
+    let why = "no answer within two seconds from this server, of which the machine may be down or the way to it closed";
+    server.take(Err(why.into()), Instant::now());
+    let shown = text(&[server], &Look { unix: 0.0, interval: Duration::from_secs(2) }, 60);
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    assert!(words.join(" ").contains(why), "{shown}");
 }
