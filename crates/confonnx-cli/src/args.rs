@@ -93,7 +93,7 @@ impl Expected {
         self.policy_of(&[], max_age)
     }
 
-    /// The same, with further sources of enclave hashes.
+    /// The policy, with further sources of enclave hashes.
     pub(crate) fn policy_of(&self, released: &[String], max_age: Option<Duration>) -> Result<Policy> {
         let mut expected = match &self.policy {
             Some(source) => load_policy(source)?,

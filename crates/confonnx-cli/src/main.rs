@@ -142,7 +142,7 @@ fn table(verdict: &Verdict) -> String {
             Some('?') => "33",
             Some('!') => "1;33",
             Some('·' | ' ') | None => return line.to_owned(),
-            // A question that heads a group.
+            // The line is a question that heads a group.
             Some(_) => return format!("\x1b[1m{line}\x1b[0m"),
         };
         let (mark, rest) = line.split_at(line.chars().next().map_or(0, char::len_utf8));
@@ -151,7 +151,7 @@ fn table(verdict: &Verdict) -> String {
     table.lines().map(coloured).collect::<Vec<_>>().join("\n")
 }
 
-/// In a colour of its own when a person is reading.
+/// The text in a colour of its own when a person is reading.
 fn warned(text: &str) -> String {
     let person = terminal_size::terminal_size_of(io::stdout()).is_some();
     let coloured = person && std::env::var_os("NO_COLOR").is_none();

@@ -211,7 +211,7 @@ impl Tdx {
     }
 }
 
-/// A section of a policy, which takes any value of each list.
+/// A section of a policy, in which each list takes any of its values.
 fn section(measured: &UkiMeasurement) -> Result<String> {
     use std::fmt::Write;
 
@@ -247,7 +247,7 @@ fn cpu_model(name: &str) -> Result<u32, String> {
 const FIRMWARE_ONLY: &str = "WARNING: without --kernel this measurement covers the firmware alone. Whoever runs the machine \
     boots any kernel, disk and program under it.";
 
-/// Decimal, or hex with `0x`.
+/// A number in decimal, or in hex with `0x`.
 fn number(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),

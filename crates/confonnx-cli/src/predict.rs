@@ -58,7 +58,7 @@ impl Predict {
         options.progress = progress::bar();
         let client = Client::new(&self.url, policy, options)?;
         let outputs = client.infer(self.model.get(), inputs, &self.outputs);
-        // Takes away what is left of the bar.
+        // Dropping the client takes away what is left of the progress bar.
         drop(client);
         let outputs = outputs?;
         if let Some(folder) = &self.pb_out {

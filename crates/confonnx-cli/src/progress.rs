@@ -16,7 +16,7 @@ pub(crate) fn bar() -> Option<Progress> {
 }
 
 struct Bar {
-    /// When it was last drawn, if it is there.
+    /// When the bar was last drawn, if it is there.
     drawn: Mutex<Option<Instant>>,
 }
 
@@ -46,7 +46,7 @@ fn erase(drawn: &mut Option<Instant>) {
     }
 }
 
-/// Such as `sending   [=======>            ]  38%  25.6 of 67.2 MB`.
+/// A bar such as `sending   [=======>            ]  38%  25.6 of 67.2 MB`.
 fn line(sending: bool, done: u64, total: u64) -> String {
     let share = |of: usize| {
         let part = u128::from(done.min(total)).saturating_mul(of as u128);
@@ -57,7 +57,7 @@ fn line(sending: bool, done: u64, total: u64) -> String {
     let bar = format!("{}{head}", "=".repeat(full));
     let what = match (sending, done >= total) {
         (true, false) => "sending",
-        // The model runs.
+        // The request is sent, and the model runs.
         (true, true) => "sent",
         (false, _) => "receiving",
     };
@@ -67,11 +67,11 @@ fn line(sending: bool, done: u64, total: u64) -> String {
 
 fn show(text: &str) {
     let mut stderr = io::stderr().lock();
-    // Nobody is left to tell when it is closed.
+    // Nobody is left to tell when stderr is closed.
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
-/// Back to the beginning of the line, which is erased.
+/// Returns to the beginning of the terminal's line and erases the line.
 const CLEAR: &str = "\r\x1b[K";
 const WIDTH: usize = 24;
 const LARGE: u64 = 1 << 20;

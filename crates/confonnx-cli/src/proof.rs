@@ -5,15 +5,15 @@ use confonnx_client::{Digest, Nonce, UnixTime};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// A document, and what is known of how it came about. Of what is not the document nothing is signed: it says for what
-/// nonce and when whoever saved it judged.
+/// A document, and what is known of how it came about. Only the document is signed: for what nonce and when it was
+/// judged is the word of whoever saved the proof.
 #[derive(Clone)]
 pub(crate) struct Proof {
-    /// As the server sent it.
+    /// The document as the server sent it.
     pub(crate) document: Vec<u8>,
     pub(crate) nonce: Option<Nonce>,
     pub(crate) at: Option<UnixTime>,
-    /// Of the policy by which it was judged.
+    /// The digest of the policy by which the document was judged.
     pub(crate) policy: Option<Digest>,
 }
 
@@ -50,7 +50,7 @@ impl Proof {
         Ok(Self { document, nonce, at: Some(wire.at), policy: Some(wire.policy_sha256) })
     }
 
-    /// The file.
+    /// The proof's file.
     pub(crate) fn to_json(&self) -> Result<String> {
         let document = std::str::from_utf8(&self.document).context("the server's document is no text")?;
         let document: &RawValue =

@@ -61,7 +61,8 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        // A request of some hundred kilobytes takes several buffers of its size, as the next one does.
+        // The memory of a request of some hundred kilobytes is kept, because the next request takes several buffers of
+        // that size, too.
         #[cfg(target_os = "linux")]
         confonnx_device::keep_freed_memory();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -136,7 +137,7 @@ impl Proxy {
     }
 }
 
-/// The exit code of the program, which may be none.
+/// Waits for the program, if there is one; its exit code.
 async fn wait(child: Option<Child>) -> ExitCode {
     let Some(mut child) = child else { return pending().await };
     let code = |status: ExitStatus| status.code().and_then(|code| u8::try_from(code).ok());

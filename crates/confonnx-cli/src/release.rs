@@ -1,5 +1,5 @@
-//! A release in a folder, link by link: signature, manifest, digests, provenance, materials, measurements. Who breaks one is
-//! named by the first that does not hold.
+//! A release in a folder, link by link: signature, manifest, digests, provenance, materials, measurements. The first
+//! link that does not hold is named.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -70,7 +70,7 @@ pub(crate) fn check(
     Ok(measured.iter().map(|tee| folder.join(info(tee))).collect())
 }
 
-/// The name of the file with what hardware reports.
+/// The name of the file that says what hardware reports for a TEE.
 fn info(tee: &str) -> String {
     format!("enclave_info.{tee}.json")
 }
@@ -122,7 +122,7 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A file's name, and no path.
+/// Whether the text is a file's name, and no path.
 fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
@@ -236,7 +236,7 @@ fn measurements(folder: &Path, listed: &Digests) -> Result<Vec<String>> {
     Ok(all.into_keys().collect())
 }
 
-/// Of P-256, kept offline by whoever releases.
+/// A public key on P-256, whose private key whoever releases keeps offline.
 struct PublicKey {
     der: Vec<u8>,
     point: Vec<u8>,

@@ -67,7 +67,7 @@ impl CreateTestInputs {
         write("inputs.json".into(), json)
     }
 
-    /// `most` is how many indices there are for it.
+    /// A random tensor for `input`; indices are below `most`.
     fn tensor(&self, input: &ValueInfo, most: i64, random: &mut Random) -> Result<Tensor<'static>> {
         let Some(dims) = &input.shape else { bail!("the model does not say how many dimensions it has") };
         let dims = dims.iter().map(|dim| self.size(dim)).collect::<Result<Vec<_>>>()?;
@@ -111,11 +111,12 @@ impl Random {
 
     fn element(&mut self, dtype: DataType, most: i64, data: &mut Vec<u8>) {
         let bits = self.next();
-        // Below 2 where it may be an index into a table that nobody sees, and into one of two token types.
+        // Integers of more than 8 bits are 0 or 1: they may be indices into a table of unknown size, or one of two
+        // token types.
         let wide = !matches!(dtype, DataType::Uint8 | DataType::Int8 | DataType::Bool);
         let below = most.clamp(1, if wide { 2 } else { 10 }) as u64;
         let digit = bits.checked_rem(below).unwrap_or_default() as u8;
-        // 10 bits are exact in half precision, so no value rounds up to 1.
+        // Ten bits are exact in half precision, so no value rounds up to 1.
         let unit = (bits >> 54) as f32 / 1024.0;
         match dtype {
             DataType::Bool => data.push(u8::from(digit % 2 == 1)),

@@ -53,7 +53,7 @@ impl HashToken {
     }
 }
 
-/// A token that can be sent, and that nobody guesses: the policy's digest is public, and lets guesses be tried.
+/// The token, if it can be sent and nobody guesses it: the policy's digest is public, and lets guesses be tried.
 fn check(token: &str) -> Result<&str> {
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         bail!("expected one token of visible ASCII without spaces on standard input");

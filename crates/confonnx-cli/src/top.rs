@@ -61,7 +61,7 @@ fn watch(
     mut servers: Vec<Server>,
     interval: Duration,
 ) -> Result<()> {
-    // Servers that do not answer keep no key waiting.
+    // The looks have a thread of their own, so that servers that do not answer keep no key waiting.
     let (asks, asked) = mpsc::channel::<()>();
     let (tells, told) = mpsc::channel();
     let urls: Vec<String> = servers.iter().map(|server| server.url.clone()).collect();
@@ -114,7 +114,7 @@ fn look(servers: &mut [Server]) {
     }
 }
 
-/// What each says, all asked at once.
+/// The pages of all servers, which are asked at once.
 fn pages(urls: &[String]) -> Vec<Result<Page, String>> {
     thread::scope(|scope| {
         let asked: Vec<_> = urls.iter().map(|url| scope.spawn(move || Page::fetch(url, PATIENCE))).collect();
@@ -130,9 +130,9 @@ fn now(interval: Duration) -> Look {
 
 const LEAST: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_secs(3600);
-/// How long a server may take to answer.
+/// The time that a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a key may wait.
+/// The time that a key may wait.
 const TICK: Duration = Duration::from_millis(50);
-/// Columns of what is printed.
+/// How many columns the printed table has.
 const WIDTH: u16 = 120;

@@ -124,7 +124,8 @@ impl Verify {
             fs::write(path, saved.to_json()?).with_context(|| format!("cannot write {}", path.display()))?;
         }
         let document = match Document::parse(&proof.document) {
-            // Of a file that is damaged nothing is known; a server that sends such a thing does not prove what it is.
+            // Nothing is known of a file that is damaged; a server that sends such a document does not prove what it
+            // is.
             Err(err) if self.document.is_some() => return Err(err).context("the document cannot be read"),
             document => document.map_err(ClientError::from)?,
         };
@@ -147,14 +148,14 @@ impl Verify {
         if let Some(path) = &self.save {
             print(&format!("Saved; check it again with --document {} and a policy", path.display()))?;
         }
-        // Of a stand-in nothing is genuine, whatever its own checks say.
+        // Nothing of the insecure TEE is genuine, whatever its own checks say.
         let stand_in = document.tee() == Tee::Insecure;
         let names = verdict.failed().map(|check| check.name).collect::<Vec<_>>().join(", ");
         let Err(err) = result else {
             print(&if stand_in { crate::warned(INSECURE) } else { "Trusted.".into() })?;
             return Ok(0);
         };
-        // Expected and found are in the table.
+        // The table has what was expected and found.
         let conclusion = if stand_in { NOT_EVEN } else { conclusion(&err) };
         let link = if self.release.is_some() { "✗ live server: " } else { "" };
         complain(&format!("{link}{conclusion}: {names}"));
@@ -206,14 +207,14 @@ impl Verify {
         let mut nonce = Nonce([0; 32]);
         getrandom::fill(&mut nonce.0).context("the operating system gives no random bytes")?;
         let url = self.url.as_deref().context("expected --url, --document or --raw")?;
-        // The policy is not the client's business here: it only fetches.
+        // This client only fetches the document: the policy is applied here.
         let client = Client::new(url, self.expected.policy(None)?, self.connection.options()?)?;
         let document = client.fetch_document(Some(&nonce))?;
         Ok(Proof { document, nonce: Some(nonce), at: Some(now()), policy: Some(policy.digest()) })
     }
 }
 
-/// With the name of the file that it is about.
+/// The error with the name of the file that it is about.
 fn unreadable(err: RawError, files: &[PathBuf]) -> anyhow::Error {
     let index = match err {
         RawError::Endorsement { index } => index.saturating_add(1),
@@ -289,7 +290,7 @@ fn report(
         "enclave_hash": result.as_ref().ok().map(|trusted| trusted.enclave_hash()),
         "models": result.as_ref().ok().map(|trusted| trusted.claims().models.iter().map(model).collect::<Vec<_>>()),
         "claims": document.claims_json().unwrap_or(Value::Null),
-        // Only then does hardware vouch for the claims.
+        // Only if the evidence is genuine does hardware vouch for the claims.
         "claims_genuine": genuine,
     }))
 }

@@ -15,7 +15,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// No message yet.
+    /// A chat without messages.
     pub fn new() -> Self {
         Self::default()
     }
@@ -39,7 +39,7 @@ impl Chat {
         self.message("assistant", text)
     }
 
-    /// What the model is told before.
+    /// A message of the system, which the model is told before the others.
     #[must_use]
     pub fn system(self, text: impl Into<String>) -> Self {
         self.message("system", text)
@@ -52,7 +52,7 @@ impl Chat {
         self
     }
 
-    /// Another parameter of the API (docs/guides/chat.md), such as `temperature`, `seed` or `max_tokens`.
+    /// A further parameter of the API (docs/guides/chat.md), such as `temperature`, `seed` or `max_tokens`.
     #[must_use]
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.parameters.insert(name.into(), value.into());
@@ -87,9 +87,9 @@ impl fmt::Debug for Chat {
 pub struct ChatAnswer {
     /// What it says.
     pub text: String,
-    /// How it ended, in the API's word: `stop`, or `length` when it would have gone on.
+    /// How the answer ended, in the API's word: `stop`, or `length` when a limit cut it short.
     pub finish_reason: Option<String>,
-    /// What was counted.
+    /// How many tokens were counted.
     pub usage: Option<Usage>,
 }
 
@@ -104,9 +104,9 @@ impl fmt::Debug for ChatAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Of all messages, as the template writes them.
+    /// Tokens of all messages, as the template writes them.
     pub prompt_tokens: u64,
-    /// Of the answer.
+    /// Tokens of the answer.
     pub completion_tokens: u64,
 }
 
@@ -118,7 +118,7 @@ impl Usage {
 }
 
 impl ChatAnswer {
-    /// Of an answer that came whole.
+    /// The answer in a body that came whole.
     pub(crate) fn whole(body: &[u8]) -> Result<Self, ClientError> {
         let body: Value = serde_json::from_slice(body).map_err(ClientError::reply)?;
         let text = body.pointer("/choices/0/message/content").and_then(Value::as_str);
@@ -138,7 +138,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// What is said in `bytes`, which follow those before; it may be nothing yet.
+    /// The text in `bytes`, which follow those before; it may be empty yet.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<String, ClientError> {
         self.pending.extend_from_slice(bytes);
         let Some(end) = self.pending.iter().rposition(|byte| *byte == b'\n') else {
@@ -171,7 +171,7 @@ impl Reader {
         Ok(())
     }
 
-    /// After the last bytes: whether they were the last ones.
+    /// Checks, after the last bytes, that the answer is complete.
     pub(crate) fn finish(&self) -> Result<(), ClientError> {
         if self.ended && self.pending.is_empty() {
             return Ok(());
@@ -184,7 +184,7 @@ fn finish_reason(body: &Value) -> Option<String> {
     body.pointer("/choices/0/finish_reason")?.as_str().map(Into::into)
 }
 
-/// What an answer of another status than 200 says: in the API's shape, or in the server's own.
+/// The error in an answer of another status than 200: in the API's shape, or in the server's own.
 pub(crate) fn failure(status: u16, body: &[u8]) -> ClientError {
     refusal(status, &serde_json::from_slice(body).unwrap_or_default())
 }

@@ -89,7 +89,7 @@ struct State {
     outdated: bool,
     /// One call at a time attests; the others share what comes of it.
     attesting: bool,
-    /// Who waits for that.
+    /// The calls that wait for that.
     waiting: Vec<Waker>,
     clock: Option<ClockOffset>,
     rollovers: u64,
@@ -97,7 +97,7 @@ struct State {
 }
 
 impl Conversation {
-    /// With the server at `url`, which has to be what `policy` says.
+    /// A conversation with the server at `url`, which has to be what `policy` says.
     ///
     /// # Errors
     /// [`ClientError::Url`].
@@ -158,7 +158,7 @@ impl Conversation {
         let mut state = self.state();
         state.key = state.key.as_ref().map(|key| Arc::new(key.afresh()));
         state.attesting = false;
-        // The wakers belong to the original's threads.
+        // The wakers belong to threads of the process that was copied.
         std::mem::forget(std::mem::take(&mut state.waiting));
     }
 
@@ -223,7 +223,7 @@ impl Conversation {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding it, and every field is valid at any time.
+        // Nothing panics while holding the lock, and every field is valid at any time.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -243,7 +243,7 @@ enum Key {
     Busy,
 }
 
-/// Held while attesting, so that concurrent calls share one attestation.
+/// Held by the call that attests, so that concurrent calls share one attestation.
 struct Attesting {
     conversation: Arc<Conversation>,
     base: Base,
@@ -254,7 +254,7 @@ impl Attesting {
     /// Takes the key that was attested.
     fn attested(self, key: &Arc<AttestedKey>) {
         let mut state = self.conversation.state();
-        // With another URL set meanwhile this is the wrong one for the next call, though not for this one.
+        // If another URL was set meanwhile, this key is the wrong one for the next call, though not for this one.
         if state.base == self.base {
             state.key = Some(Arc::clone(key));
             state.outdated = false;

@@ -46,7 +46,7 @@ pub enum ClientError {
     /// The server could not be reached, or the connection broke.
     #[error("no answer from {url}: {source}: {}{}", root_cause(.source), whose(.source))]
     Transport {
-        /// What was asked.
+        /// The URL that was asked.
         url: String,
         /// What happened.
         source: BoxError,
@@ -56,9 +56,9 @@ pub enum ClientError {
     /// The call took too long.
     #[error("no answer from {url} within {} s: is the server overloaded, or the timeout too short?", .after.as_secs_f64())]
     Timeout {
-        /// The server.
+        /// The server's URL.
         url: String,
-        /// The limit.
+        /// The time that the call was given.
         after: Duration,
     },
     /// The answer is longer than the limit.
@@ -130,7 +130,7 @@ pub enum ClientError {
     /// There is no token to send.
     #[error("no token for the server: {source}")]
     Token {
-        /// What its source said.
+        /// What the token's source said.
         source: BoxError,
     },
     /// The sealed reply cannot be opened or read.
@@ -155,7 +155,7 @@ pub enum ClientError {
     /// The model has no encrypted file that its owner could sign a key for.
     #[error("model {model} is not encrypted, or not there: there is nothing to sign a key for")]
     NotEncrypted {
-        /// Its name.
+        /// The model's name.
         model: String,
     },
     /// A file that an option names cannot be used.
@@ -169,7 +169,7 @@ pub enum ClientError {
     /// The operating system gives no randomness or no thread.
     #[error("the operating system refused: {source}")]
     System {
-        /// What it said.
+        /// What the operating system said.
         source: BoxError,
     },
 }
@@ -211,7 +211,7 @@ fn hint(code: &str) -> &'static str {
     }
 }
 
-/// What to do about it, where that is not plain.
+/// What to do about the failure, where that is not plain.
 fn whose(err: &BoxError) -> &'static str {
     let cause = root_cause(err).to_string();
     if UNCERTIFIED.iter().any(|name| cause.contains(name)) {

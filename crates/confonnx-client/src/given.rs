@@ -1,11 +1,11 @@
-//! What is expected of a server, given as texts: for hosts in other languages, each of which has names of its own for these
+//! Expectations of a server, given as texts: for hosts in other languages, each of which has names of its own for these
 //! options.
 
 use std::fmt::Display;
 
 use confonnx_attest::{EnclaveHash, Expectations, Policy, PolicyBuildError, SigningKey};
 
-/// What is given beside a policy, which it narrows, or without one.
+/// Expectations that are given beside a policy, which they narrow, or without one.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Given<'g> {
@@ -40,12 +40,12 @@ pub enum GivenError {
     /// An option cannot be used.
     #[error("{reason}")]
     Option {
-        /// Which.
+        /// The option.
         option: GivenOption,
         /// What is wrong with it.
         reason: String,
     },
-    /// All of it together is no policy.
+    /// The expectations together are no policy.
     #[error(transparent)]
     Policy(#[from] PolicyBuildError),
 }

@@ -6,7 +6,7 @@ use confonnx_tensor::Tensor;
 use crate::conversation::Answer;
 use crate::{ClientError, ModelRef, Request, Response};
 
-/// What is asked of a model: names and values of inputs, names of outputs, of which none means all.
+/// The body of an inference request: names and values of inputs, names of outputs, of which none means all.
 pub(crate) fn request<'t>(inputs: Vec<(String, Tensor<'t>)>, outputs: &[String]) -> InferRequest<'t> {
     let outputs = outputs.iter().map(|name| RequestedOutput { name: name.clone(), binary: None }).collect();
     InferRequest { id: None, inputs, outputs, binary_default: true }

@@ -37,7 +37,7 @@ pub enum JsonError {
     Element {
         /// Name of the tensor.
         tensor: String,
-        /// Its position in row-major order, from 0.
+        /// The element's position in row-major order, from 0.
         element: usize,
         /// The type's name.
         expected: &'static str,
@@ -55,7 +55,7 @@ pub enum JsonError {
     Utf8 {
         /// Name of the tensor.
         tensor: String,
-        /// Its position in row-major order, from 0.
+        /// The element's position in row-major order, from 0.
         element: usize,
     },
 }

@@ -32,7 +32,7 @@
 //! The protocol is specified in `docs/protocol.md`.
 
 #![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
-// What only the native host calls.
+// Some of these modules have items that only the native host calls.
 #![cfg_attr(not(feature = "native"), allow(dead_code))]
 
 mod base;

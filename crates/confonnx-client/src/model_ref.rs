@@ -4,9 +4,9 @@
 /// hash says, or else the server's choice: its highest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModelRef<'a> {
-    /// Its name.
+    /// The model's name.
     pub name: Option<&'a str>,
-    /// Its version.
+    /// The model's version.
     pub version: Option<&'a str>,
 }
 

@@ -258,9 +258,9 @@ impl fmt::Debug for TokenSource {
 pub struct Transfer {
     /// The request is on its way to the server; else the answer back.
     pub sending: bool,
-    /// Bytes that are through.
+    /// How many bytes are through.
     pub done: u64,
-    /// Of so many, as far as that is known.
+    /// How many bytes there are, as far as that is known.
     pub total: Option<u64>,
 }
 

@@ -8,11 +8,11 @@ use serde::Deserialize;
 pub struct ModelState {
     /// The model's name.
     pub name: String,
-    /// Its version; absent where none is found.
+    /// The version; absent where the reason is about the model's folder as a whole.
     pub version: Option<String>,
     /// `READY`, `LOADING` or `UNAVAILABLE`.
     pub state: String,
-    /// Why it is not ready; empty when it is.
+    /// Why it is not ready; or, of one that is, why its changed files are not served. Else empty.
     #[serde(default)]
     pub reason: String,
 }

@@ -50,8 +50,9 @@ impl Request {
         self
     }
 
-    /// To `model`, which has to have a hash that the policy expects, if it expects any. The path given before is what follows
-    /// the model's own, such as `/infer`; without a version the model's is chosen as for [`Client::infer`](crate::Client).
+    /// Makes this a request to `model`, which has to have a hash that the policy expects, if it expects any. The path
+    /// given before is what follows the model's own, such as `/infer`; without a version the model's is chosen as for
+    /// [`Client::infer`](crate::Client).
     #[must_use]
     pub fn to_model(mut self, model: ModelRef<'_>) -> Self {
         let ModelRef { name, version } = model;
@@ -60,7 +61,8 @@ impl Request {
         self
     }
 
-    /// About the model `name`, which the body names: the policy is asked in the same way, and the path stays as it is.
+    /// Makes this a request about the model `name`, which the body names: the policy is asked in the same way, and the
+    /// path stays as it is.
     #[must_use]
     pub fn about_model(mut self, name: &str) -> Self {
         self.model = Some(Model { name: Some(name.into()), version: None, in_body: true });
@@ -109,17 +111,17 @@ impl fmt::Debug for Request {
 pub struct Response(pub(crate) Answer);
 
 impl Response {
-    /// Its status: the inner one, which came sealed.
+    /// The answer's status: the inner one, which came sealed.
     pub fn status(&self) -> u16 {
         self.0.status()
     }
 
-    /// Its header fields.
+    /// The answer's header fields.
     pub fn fields(&self) -> &Fields {
         self.0.fields()
     }
 
-    /// Its body.
+    /// The answer's body.
     pub fn body(&self) -> &[u8] {
         self.0.body()
     }

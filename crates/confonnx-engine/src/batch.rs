@@ -39,7 +39,7 @@ pub struct Batching {
     pub max_delay: Duration,
     /// Along which axis the rows lie, of all inputs and outputs.
     pub axis: usize,
-    /// Inputs and outputs whose rows lie along another.
+    /// Inputs and outputs whose rows lie along another axis, with that axis.
     pub other_axes: Vec<(String, usize)>,
 }
 
@@ -58,7 +58,8 @@ pub(crate) struct Batcher {
     together: AtomicU64,
 }
 
-/// What requests must have in common: for each input all dimensions but that of its rows, and the outputs asked for.
+/// What the requests of a batch have in common: for each input all dimensions but that of its rows, and the outputs
+/// asked for.
 #[derive(PartialEq, Eq)]
 struct Key {
     layouts: Vec<Layout>,
@@ -78,7 +79,7 @@ struct State {
     /// How many rows each of them has; the leader's come last, when the batch closes.
     rows: Vec<usize>,
     leader_rows: usize,
-    /// Once there: an answer for each, or none for those who have to run alone.
+    /// The answers, once they are there: one for each request, or none for those that have to run alone.
     answers: Option<Vec<Option<Answer>>>,
 }
 
@@ -89,7 +90,7 @@ impl fmt::Debug for Batcher {
 }
 
 impl Batcher {
-    /// With the sizes that keep the model's answers as they are.
+    /// Batches with the sizes that keep the model's answers as they are.
     ///
     /// # Errors
     /// [`NotBatched`]: why its requests are never batched.
@@ -146,7 +147,7 @@ impl Batcher {
         inputs: &[(String, Tensor<'_>)],
         columns: &[&Tensor<'_>],
     ) -> Option<(Vec<Layout>, usize)> {
-        // One more is an initializer's value, which others do not share.
+        // A request with one input more gives a value for an initializer, which others do not share.
         if inputs.len() != ports.inputs.len() || columns.len() != ports.inputs.len() {
             return None;
         }
@@ -178,12 +179,12 @@ impl Batcher {
         let columns = columns.iter().map(|_| Erased::default()).collect();
         let state = Mutex::new(State { columns, rows: Vec::new(), leader_rows: rows, answers: None });
         let batch = Arc::new(Batch { key, state, changed: Condvar::new() });
-        // A batch that this one takes the place of is as full as it gets; its leader has it.
+        // A batch that this one takes the place of is as full as it gets; its own leader runs it.
         *forming = Some(Arc::clone(&batch));
         Place::Leader(batch)
     }
 
-    /// Waits for more as long as the settings say, then lets nobody join any more.
+    /// Waits for more requests as long as the settings say, then lets none join any more.
     fn close(&self, batch: &Arc<Batch>) {
         let deadline = Instant::now().checked_add(self.options.max_delay);
         let mut state = lock(&batch.state);
@@ -259,7 +260,7 @@ impl Lead<'_> {
             first_row = range.end;
             let inputs = slice(ports, &columns, &self.0.key.layouts, range, members);
             let answer = inputs
-                // What was joined anew is erased.
+                // The inputs that were put together anew are erased.
                 .and_then(|inputs| run(&Erased::new(inputs)).ok())
                 .and_then(|answer| split(answer, members, |name| batcher.options.axis(name)));
             match answer {
@@ -302,7 +303,7 @@ fn groups(rows: &[usize], sizes: &[usize]) -> Vec<Range<usize>> {
     groups
 }
 
-/// The inputs in the order of the model's.
+/// The request's inputs in the order of the model's.
 fn columns<'t, 'd>(ports: &Ports, inputs: &'t [(String, Tensor<'d>)]) -> Vec<&'t Tensor<'d>> {
     let find = |info: &TensorInfo| inputs.iter().find(|(name, _)| *name == info.name);
     ports.inputs.iter().filter_map(find).map(|(_, tensor)| tensor).collect()

@@ -63,7 +63,7 @@ impl<'a> Aligned<'a> {
     }
 }
 
-/// As ONNX Runtime's allocator gives it, and a cache line.
+/// The alignment of ONNX Runtime's allocator, and of a cache line.
 const ALIGNMENT: usize = 64;
 
 /// Bytes at a place that is aligned.
@@ -137,7 +137,7 @@ fn strings(dims: &[i64], tensor: &Tensor<'_>) -> ort::Result<SessionInputValue<'
     Ok(strings_from_bytes(dims, &items)?.into())
 }
 
-/// Bytes that do not fit their type; a checked tensor's always do.
+/// The error for bytes that do not fit their type; a checked tensor's always do.
 fn layout() -> ort::Error {
     ort::Error::new_with_code(ort::ErrorCode::InvalidArgument, "bytes and element type disagree")
 }

@@ -39,7 +39,7 @@ pub(crate) struct Remembered {
     pub(crate) size: usize,
 }
 
-/// How such a model is asked.
+/// How a model that goes on with a text is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoder {
     pub(crate) layers: Vec<Remembered>,
@@ -96,7 +96,7 @@ impl Decoder {
         })
     }
 
-    /// How many tokens there are.
+    /// How many different tokens there are.
     pub fn vocabulary(&self) -> usize {
         self.vocabulary
     }

@@ -30,7 +30,7 @@ pub enum Engine {
 pub enum LoadedModel {
     /// In this process.
     InProcess(Box<Model>),
-    /// In one of its own.
+    /// In a process of its own.
     Isolated(Box<BoxedModel>),
 }
 
@@ -74,7 +74,7 @@ impl Engine {
     ) -> Result<LoadedModel, EngineError> {
         Ok(match self {
             Self::InProcess(runtime) => {
-                // Who asked for it may be gone before it is tried.
+                // Whoever asked for the model may be gone before it is tried.
                 let load = || Model::load(runtime, onnx, options);
                 LoadedModel::InProcess(Box::new(Stop::default().during(load)?))
             }
@@ -113,7 +113,7 @@ impl LoadedModel {
         }
     }
 
-    /// How often its process ended, if it has one of its own.
+    /// How often the model's process ended, if it has one of its own.
     pub fn deaths(&self) -> Option<Deaths> {
         match self {
             Self::InProcess(_) => None,
@@ -145,7 +145,7 @@ impl LoadedModel {
         }
     }
 
-    /// Whether it runs in a process of its own.
+    /// Whether the model runs in a process of its own.
     pub fn is_isolated(&self) -> bool {
         matches!(self, Self::Isolated(_))
     }
@@ -176,7 +176,7 @@ impl LoadedModel {
         }
     }
 
-    /// How it goes on with a text, if it does.
+    /// How the model goes on with a text, if it does.
     pub fn decoder(&self) -> Option<&Decoder> {
         match self {
             Self::InProcess(model) => model.decoder(),
@@ -207,7 +207,7 @@ impl LoadedModel {
             (true, Some(row)) => {
                 Ok(Some(row.chunks_exact(size_of::<f32>()).map(number).collect::<Vec<_>>().into()))
             }
-            // A process that says less than it was asked.
+            // The process says less than it was asked.
             (true, None) => Err(InferError::Crashed),
         };
         feeds.iter().map(row).collect()
@@ -249,7 +249,7 @@ impl BoxedModel {
 }
 
 thread_local! {
-    /// What threads wait with that have nothing else to do.
+    /// The runtime by which a thread waits that has nothing else to do.
     static WAITING: OnceCell<Waiting> = const { OnceCell::new() };
 }
 
@@ -260,7 +260,7 @@ fn wait(answer: impl Future<Output = Result<Answer, InferError>> + Send) -> Resu
                 Some(waiting) => waiting,
                 None => {
                     let made = Builder::new_current_thread().enable_all().build();
-                    // Descriptors are short: so are they for a process.
+                    // There are too few descriptors: so there are for a process.
                     let made = made.map_err(|_| InferError::Restarting)?;
                     waiting.get_or_init(|| made)
                 }
@@ -271,6 +271,6 @@ fn wait(answer: impl Future<Output = Result<Answer, InferError>> + Send) -> Resu
     if Handle::try_current().is_err() {
         return here();
     }
-    // A thread of a runtime cannot wait by another one.
+    // A thread of a runtime cannot wait by another runtime.
     thread::scope(|scope| scope.spawn(here).join()).unwrap_or(Err(InferError::Crashed))
 }

@@ -92,9 +92,9 @@ pub enum EngineError {
     InputOutput {
         /// `input` or `output`.
         direction: &'static str,
-        /// Its name in the model.
+        /// The input's or output's name in the model.
         name: String,
-        /// Its type there.
+        /// The type that it has in the model.
         found: String,
     },
     /// No box can be made for models.

@@ -88,10 +88,10 @@ pub(crate) fn erase(file: impl AsFd, range: Range<u64>) -> io::Result<()> {
 }
 
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-/// Memory that is written over rather than given back: as much as most requests take, again and again.
+/// Memory that is written over rather than given back, in bytes: as much as most requests take, again and again.
 const KEPT: u64 = 4 << 20;
 
-/// What the system takes at once (UIO_MAXIOV).
+/// How many slices the system takes at once (UIO_MAXIOV).
 const MOST_SLICES: usize = 1024;
 
 /// Calls again when a signal came in between.

@@ -132,7 +132,7 @@ impl Model {
         &self.runs.ports.outputs
     }
 
-    /// How it goes on with a text, if it does.
+    /// How the model goes on with a text, if it does.
     pub fn decoder(&self) -> Option<&Decoder> {
         self.decoder.as_ref()
     }

@@ -14,7 +14,7 @@ pub(crate) struct Pool<T> {
 #[derive(Debug)]
 struct Idle<T> {
     items: Vec<T>,
-    /// How many are inside [`Pool::take`].
+    /// How many threads are inside [`Pool::take`].
     waiting: usize,
 }
 
@@ -128,7 +128,7 @@ mod tests {
             while pool.idle().waiting == 0 {
                 std::thread::yield_now();
             }
-            // Whoever waits may not have woken up when the item is back.
+            // The waiting thread may not have woken up when the item is back.
             drop(held);
             waiting.join().unwrap();
         });

@@ -8,7 +8,7 @@ use crate::{convert, error::EngineError};
 /// What one input or output of a model looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its name in the graph.
+    /// The name in the graph.
     pub name: String,
     /// Element type.
     pub dtype: DataType,
@@ -31,7 +31,7 @@ impl Ports {
         let inputs = session.inputs().iter().map(|outlet| info("input", outlet.name(), outlet.dtype()));
         let outputs = session.outputs().iter().map(|outlet| info("output", outlet.name(), outlet.dtype()));
         let optional = session.overridable_initializers();
-        // One of another type keeps its value, as all other initializers do.
+        // An initializer of a type that the protocol has not keeps its value, as all other initializers do.
         let optional = optional.iter().filter_map(|init| info("input", init.name(), init.dtype()).ok());
         Ok(Self {
             inputs: inputs.collect::<Result<_, _>>()?,

@@ -10,7 +10,7 @@ use std::{
 pub(crate) struct Recent(AtomicU64);
 
 impl Default for Recent {
-    /// Of a model that never ran: it is not brief.
+    /// A model that never ran is not brief.
     fn default() -> Self {
         Self(AtomicU64::new(u64::MAX))
     }
@@ -26,14 +26,14 @@ impl Recent {
         self.0.store(micros.max(faded), Relaxed);
     }
 
-    /// Whether the next is likely to take no more than 500 µs.
+    /// Whether the next run is likely to take no more than 500 µs.
     pub(crate) fn is_brief(&self) -> bool {
         self.0.load(Relaxed) <= BRIEF_MICROS
     }
 }
 
-/// What takes no longer gains little by more threads, which are in the way of everyone else; and by a thread of its own,
-/// which has to be woken up.
+/// A run that takes no longer than this gains little by more threads, which are in the way of everyone else; and by a
+/// thread of its own, which has to be woken up.
 const BRIEF_MICROS: u64 = 500;
 
 #[cfg(test)]

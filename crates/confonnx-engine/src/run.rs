@@ -35,7 +35,7 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Runs what was checked on `seat`.
+    /// Runs on `seat` a request that was checked.
     pub(crate) fn on(
         &self,
         seat: &mut Seat,

@@ -76,7 +76,7 @@ impl Library {
         Ok(Self { bytes: Arc::new(bytes), version: version.into(), sha256: Sha256::digest(&file).into() })
     }
 
-    /// One whose bytes came in a memory file from who read and checked it.
+    /// A library whose bytes came in a memory file from a process that read and checked it.
     ///
     /// # Errors
     /// What the system says when the file is to be mapped.
@@ -86,7 +86,7 @@ impl Library {
         Ok(Self { bytes: Arc::new(Bytes::Sealed(file)), version, sha256: [0; 32] })
     }
 
-    /// The memory file with its bytes, where there are such files.
+    /// The memory file with the library's bytes, where there are such files.
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &*self.bytes {
             Bytes::Sealed(file) => Some(file.as_fd()),
@@ -104,7 +104,7 @@ impl Library {
         self.sha256
     }
 
-    /// Whether it is the library of a release that this version was tested with, on this architecture.
+    /// Whether this is the library of a release that this version was tested with, on this architecture.
     pub fn is_known(&self) -> bool {
         let hex: String = self.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         Self::KNOWN.contains(&hex.as_str())
@@ -145,7 +145,7 @@ impl Runtime {
             .map_err(|e| EngineError::LibraryLoad { path, reason: e.to_string() })?
             .with_name("confonnx")
             .with_telemetry(false)
-            // Its messages can quote tensor values, so none is kept anywhere.
+            // ONNX Runtime's messages can quote tensor values, so none is kept anywhere.
             .with_logger(Arc::new(|_, _, _, _, _| {}))
             .build()
             .map_err(|e| match e.message() {

@@ -30,9 +30,9 @@ use crate::{
 pub struct Arrangement {
     /// Sessions that run side by side.
     sessions: usize,
-    /// Threads of each.
+    /// How many threads each has.
     threads: usize,
-    /// Threads of the one for a request that is alone, if there is one.
+    /// How many threads the session for a request that is alone has, if there is one.
     alone: Option<usize>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Width {
 }
 
 impl Arrangement {
-    /// For at least one session.
+    /// The arrangement for at least one session.
     pub(crate) fn new(sessions: usize, threads: Option<usize>) -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         Self::of(cores, sessions.max(1), threads)
@@ -62,7 +62,7 @@ impl Arrangement {
         }
     }
 
-    /// With the cores that were meant for a request alone for each.
+    /// The same arrangement, in which each session has the cores that were meant for a request alone.
     pub(crate) fn without_alone(self) -> Self {
         Self { threads: self.alone.unwrap_or(self.threads), alone: None, ..self }
     }
@@ -119,18 +119,18 @@ impl Sessions {
         self.arrangement
     }
 
-    /// Takes one of those that run side by side, blocking until one is idle.
+    /// Takes one of the sessions that run side by side, blocking until one is idle.
     pub(crate) fn take(&self) -> Taken<'_, Seat> {
         self.each.take()
     }
 
-    /// Takes one of those that run side by side, if it is idle and nobody waits for it.
+    /// Takes one of the sessions that run side by side, if it is idle and nobody waits for it.
     pub(crate) fn try_take(&self) -> Option<Taken<'_, Seat>> {
         self.each.try_take()
     }
 
-    /// Takes the one that has all cores, if there is one and it is idle, and the place of another, so that no more run at
-    /// once than were asked for.
+    /// Takes the session that has all cores, if there is one and it is idle, and the place of another, so that no more
+    /// run at once than were asked for.
     pub(crate) fn take_all_cores(&self) -> Option<Alone<'_>> {
         let place = self.each.try_take()?;
         Some(Alone { seat: self.alone.as_ref()?.try_take()?, _place: place })
@@ -214,7 +214,7 @@ fn refusal(error: &ort::Error, runtime: &Runtime) -> EngineError {
         return unsupported(format!("the operator `{name}`"));
     }
     if let Some((before, _)) = message.split_once(" is not a registered function/op") {
-        // Its version is -1 where nothing declares the operator.
+        // ONNX Runtime writes the version -1 where nothing declares the operator.
         let name = before.rsplit(' ').next().map(|name| name.strip_suffix("(-1)").unwrap_or(name));
         return unsupported(format!("the operator `{}`", identifier(name)));
     }

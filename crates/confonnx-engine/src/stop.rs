@@ -34,19 +34,19 @@ impl Stop {
         }
     }
 
-    /// Whether it was told to stop.
+    /// Whether the request was told to stop.
     pub fn is_stopped(&self) -> bool {
         self.state().stopped
     }
 
-    /// Does `work` on this thread, whose runs this stops.
+    /// Does `work` on this thread; [`stop`](Self::stop) ends its runs.
     pub fn during<T>(&self, work: impl FnOnce() -> T) -> T {
         let _ended = Ended(CURRENT.replace(Some(self.clone())));
         work()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding it.
+        // Nothing panics while holding the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -57,7 +57,7 @@ impl fmt::Debug for Stop {
     }
 }
 
-/// The thread has the request again that it had before, if any.
+/// On drop the thread has the request again that it had before, if any.
 struct Ended(Option<Stop>);
 
 impl Drop for Ended {
@@ -110,7 +110,7 @@ mod tests {
             stop.stop();
             assert_eq!(count.load(Relaxed), 1);
             drop(running);
-            // What comes after that.
+            // Work that comes after the stop is stopped, too.
             drop(counting());
             assert_eq!(count.load(Relaxed), 2);
         });

@@ -12,25 +12,25 @@ pub(crate) enum Fill {
     Unit,
     /// Reals of either sign and of sizes from a thousandth to a thousand, which differ from row to row; integers as above.
     Wide,
-    /// This in every real; integers as above.
+    /// This number in every real; integers as in `Unit`.
     Real(f64),
-    /// This in every integer, as far as it has room; reals as above.
+    /// This number in every integer, as far as that has room; reals as in `Unit`.
     Integer(i64),
     /// Integers that go up by `step` from `first` on, not beyond `most`; reals as above.
     Count {
-        /// The first.
+        /// The first number.
         first: i64,
-        /// From one to the next.
+        /// How much a number is larger than the one before.
         step: i64,
-        /// The largest.
+        /// The largest number.
         most: i64,
     },
 }
 
-/// How rows of inputs are made.
+/// How the rows of made-up inputs lie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made {
-    /// Along which axis they lie.
+    /// The axis along which rows lie.
     pub(crate) axis: usize,
     /// What other dimensions of any size become.
     pub(crate) any: u64,
@@ -137,7 +137,7 @@ fn element(dtype: DataType, fill: Fill, row: u64, index: u64, within: u64) -> Ve
     }
 }
 
-/// `value`, or the nearest that `dtype` has.
+/// `value`, or the nearest number that `dtype` has.
 fn within_range(dtype: DataType, value: i64) -> Vec<u8> {
     match dtype {
         DataType::Int8 => (value.clamp(i8::MIN.into(), i8::MAX.into()) as i8).to_le_bytes().into(),
@@ -151,9 +151,9 @@ fn within_range(dtype: DataType, value: i64) -> Vec<u8> {
     }
 }
 
-/// What a dimension of any size becomes, most of the time.
+/// The length that a dimension of any size becomes, most of the time.
 pub(crate) const ANY_SIZE: u64 = 8;
-/// What is tried at most, so that no model and no setting makes loading endless.
+/// The most bytes that are tried, so that no model and no setting makes loading endless.
 pub(crate) const MOST_BYTES: usize = 64 << 20;
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(crate) fn agree(ports: &Ports, one: &mut Session, other: &mut Session) -> bo
     seen
 }
 
-/// Never seen to differ.
+/// Operators that were never seen to differ.
 const SAFE: &[&str] = &[
     "Abs",
     "Add",
@@ -108,7 +108,7 @@ const SAFE: &[&str] = &[
     "Where",
 ];
 
-/// The shapes alone say how their work is shared out.
+/// Operators that share out their work by the shapes alone.
 const SAFE_FOR_A_SHAPE: &[&str] = &[
     "Conv",
     "ConvTranspose",

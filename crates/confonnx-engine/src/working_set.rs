@@ -31,10 +31,10 @@ impl WorkingSet {
     }
 }
 
-/// What is much larger.
+/// How much larger than usual is much larger.
 const FACTOR: u64 = 2;
 
-/// What nobody misses.
+/// How many bytes nobody misses.
 const LITTLE: u64 = 1 << 20;
 
 #[cfg(test)]

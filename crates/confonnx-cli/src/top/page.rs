@@ -1,4 +1,4 @@
-//! What an admin port says.
+//! The page of a server's admin port.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -34,13 +34,13 @@ impl Page {
         Ok(page)
     }
 
-    /// What is no sample is passed over.
+    /// Reads a page; a line that is no sample is passed over.
     pub(super) fn read(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect();
         Self { samples, trouble: None }
     }
 
-    /// The sum of a family.
+    /// The sum of a family's values.
     pub(super) fn sum(&self, name: &str) -> f64 {
         self.all(name).map(|sample| sample.value).sum()
     }
@@ -60,12 +60,12 @@ impl Page {
         self.all(name).map(move |sample| (of(sample), sample.value))
     }
 
-    /// The least value of a family that is not 0, which stands for none.
+    /// The least value of a family; values of 0 stand for none and are left out.
     pub(super) fn least(&self, name: &str) -> Option<f64> {
         self.all(name).map(|sample| sample.value).filter(|value| *value > 0.0).min_by(f64::total_cmp)
     }
 
-    /// How many of a histogram's events took up to how long.
+    /// Of a histogram: how many events took up to how long.
     pub(super) fn buckets(&self, name: &str, label: (&str, &str)) -> Vec<(f64, f64)> {
         let name = format!("{name}_bucket");
         let ours = self.all(&name).filter(|sample| sample.label(label.0) == Some(label.1));
@@ -84,7 +84,7 @@ impl Sample {
     }
 }
 
-/// `name{label="value",…} number`
+/// Reads `name{label="value",…} number`.
 fn sample(line: &str) -> Option<Sample> {
     let (head, value) = line.trim().rsplit_once(' ')?;
     let value = value.parse().ok()?;
@@ -140,7 +140,7 @@ fn get(url: &str, path: &str, patience: Duration) -> Result<(u16, String), Strin
     Ok((status.ok_or("no HTTP answer")?, body.to_owned()))
 }
 
-/// More than any page has.
+/// The most bytes of an answer, which no page has.
 const LONGEST: u64 = 16 << 20;
 
 #[cfg(test)]

@@ -17,11 +17,11 @@ pub(super) struct Server {
     pub(super) url: String,
     before: Option<(Page, Instant)>,
     now: Option<(Page, Instant)>,
-    /// Why it said nothing the last time.
+    /// Why the server gave no page the last time.
     trouble: Option<String>,
 }
 
-/// When it is looked at.
+/// A look at all servers: when, and how long since the last.
 pub(super) struct Look {
     /// Seconds of Unix time.
     pub(super) unix: f64,
@@ -40,7 +40,7 @@ impl Server {
                 self.now = Some((page, at));
                 self.trouble = None;
             }
-            // What was before is of another time.
+            // Numbers of before are of another time.
             Err(why) => (self.before, self.now, self.trouble) = (None, None, Some(why)),
         }
     }
@@ -288,7 +288,7 @@ fn fitting<'r>(
     Table::new(rows.map(row), widths).header(header(&titles, texts)).column_spacing(gap)
 }
 
-/// Name, version, and whether it is served.
+/// Name and version of each model, and whether it is served.
 fn models(page: &Page) -> impl Iterator<Item = (&str, &str, bool)> {
     let each = page.each("confonnx_model_ready", ["model", "version"]);
     each.map(|([model, version], value)| (model, version, value > 0.0))
@@ -341,7 +341,7 @@ fn state(word: &str, good: bool) -> Cell<'static> {
     Cell::new(Span::styled(format!("{mark} {word}"), Style::new().fg(color)))
 }
 
-/// What is not known is a dash.
+/// A cell with the text; a dash if it is not known.
 fn number(text: Option<String>) -> Cell<'static> {
     Cell::new(Line::from(text.unwrap_or_else(|| "–".into())).right_aligned())
 }

@@ -13,7 +13,7 @@ use crate::ClientError;
 pub(crate) struct AttestedKey {
     pub(crate) trusted: Arc<Trusted>,
     pub(crate) key: SealingKey,
-    /// Nothing may be sealed to the key from then on.
+    /// When the key ends: nothing may be sealed to it from then on.
     pub(crate) accepted_until: UnixTime,
     pub(crate) resuming: Arc<Resuming>,
 }

@@ -14,15 +14,15 @@ use crate::{ClientError, ModelRef, Options, Secret};
 /// What to ask of the inner API; the same for every try.
 pub struct Call<'a> {
     pub(crate) method: Cow<'static, str>,
-    /// The model it is about: what the policy says of it decides whether anything is sent.
+    /// The model that the call is about: what the policy says of it decides whether anything is sent.
     pub(crate) model: Option<Asked<'a>>,
-    /// With a model, what follows its own path.
+    /// The path; of a call about a model, what follows the model's own path.
     pub(crate) path: String,
     pub(crate) fields: Vec<(Cow<'static, str>, String)>,
     pub(crate) body: Vec<Cow<'a, [u8]>>,
     /// Bytes of JSON, the body's first part, when tensors follow it.
     pub(crate) json_len: Option<usize>,
-    /// Content of the answer is wanted as it comes.
+    /// Whether the answer's content is wanted as it comes.
     pub(crate) streamed: bool,
 }
 
@@ -30,7 +30,7 @@ pub struct Call<'a> {
 pub(crate) struct Asked<'a> {
     pub(crate) name: Option<Cow<'a, str>>,
     pub(crate) version: Option<Cow<'a, str>>,
-    /// The path is whole, and does not begin with the model's: its name is in the body.
+    /// Whether the path is whole and does not begin with the model's: then the model's name is in the body.
     pub(crate) in_body: bool,
 }
 
@@ -123,7 +123,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// JSON's white space. One less than its number are ever needed.
+/// White space of JSON; at most seven of them are needed.
 const SPACES: &[u8; 8] = b"        ";
 
 impl Answer {
@@ -196,7 +196,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// Server's clock against ours.
+/// The server's clock compared with ours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ClockOffset {
     Ahead(Duration),

@@ -36,7 +36,7 @@ pub enum Want<'a> {
     Call(Call<'a>),
 }
 
-/// What comes of it.
+/// The outcome of a call.
 #[derive(Debug)]
 pub enum Outcome {
     /// For [`Want::Proof`].
@@ -52,18 +52,18 @@ pub enum Outcome {
 pub enum Step {
     /// Send a GET, then give [`Exchange::head`], [`Exchange::data`], [`Exchange::end`], or [`Exchange::failed`].
     Get {
-        /// Where to.
+        /// The URL to ask.
         url: String,
-        /// Whether that is a relay: nothing of the caller's goes there but the nonce.
+        /// Whether the URL is a relay's: nothing of the caller's goes there but the nonce.
         relayed: bool,
         /// The media type of the answer, for `accept`.
         accept: &'static str,
     },
     /// Send a POST, then give what [`Step::Get`] names.
     Post {
-        /// Where to.
+        /// The URL to post to.
         url: String,
-        /// Whether that is a relay: nothing of the caller's goes there but the body.
+        /// Whether the URL is a relay's: nothing of the caller's goes there but the body.
         relayed: bool,
         /// The body's media type.
         content_type: &'static str,
@@ -90,9 +90,9 @@ pub enum Wait {
 /// A sealed body, whole or in pieces that are sealed as they are sent.
 #[derive(Debug)]
 pub enum Body {
-    /// All there.
+    /// The body, all there.
     Whole(Vec<u8>),
-    /// Sealed piece by piece.
+    /// The body, sealed piece by piece.
     Pieces(Box<Pieces>),
 }
 
@@ -104,15 +104,15 @@ pub struct Exchange<'a> {
     state: State,
     incoming: Option<Incoming>,
     key: Option<Arc<AttestedKey>>,
-    /// The key has to be another than this; what the server said of it.
+    /// The key that must not be used again, and what the server said of it.
     refused: Option<(Arc<AttestedKey>, Option<ClientError>)>,
-    /// The resumption was refused: seal to the key.
+    /// The resumption was refused, so the request is sealed to the key.
     full: bool,
     renewals: u32,
     corrected: bool,
     looked_again: bool,
     tries: u32,
-    /// To wait before the next try, once randomness is at hand.
+    /// The error after which to wait before the next try, once randomness is at hand.
     pausing: Option<ClientError>,
     deadline: Option<Duration>,
     streamed: Streamed,
@@ -212,7 +212,7 @@ impl<'a> Exchange<'a> {
             incoming.push(bytes);
             return !incoming.is_too_large();
         }
-        // What went wrong is said again when the answer ends.
+        // The error is told when the answer ends.
         opener.push(bytes).is_ok()
             && (!self.want.is_streamed() || self.streamed.read(opener.opened()).is_ok())
     }
@@ -255,7 +255,7 @@ impl<'a> Exchange<'a> {
     /// There was no answer. `sent`: the server may have got the request all the same.
     pub fn failed(&mut self, source: BoxError, sent: bool, _now: Now) {
         self.incoming = None;
-        // With a relay, it is the relay that did not answer.
+        // With a relay, it was the relay that did not answer.
         let url = self.conversation.options.relay.clone().unwrap_or_else(|| self.conversation.url());
         self.settle(Err(ClientError::Transport { url, source, sent }));
     }
@@ -281,7 +281,7 @@ impl<'a> Exchange<'a> {
         };
     }
 
-    /// Attests, or seals.
+    /// Attests, or seals the request.
     fn start(&mut self, now: Now, rng: &mut impl CryptoRng) -> Result<Step, ClientError> {
         if let Want::Document(nonce) = &self.want {
             self.state = State::Document;
@@ -311,7 +311,7 @@ impl<'a> Exchange<'a> {
             };
             // The path is made anew for every key: what its claims say of the model decides.
             match self.address(call, &key) {
-                // The claims may be of long ago.
+                // The claims may be old, so the server is attested once more.
                 Err(ClientError::Model(_)) if !self.looked_again => {
                     self.looked_again = true;
                     self.refused = Some((key, None));
@@ -494,7 +494,7 @@ impl<'a> Exchange<'a> {
         owner: &OwnerKey,
     ) -> Result<Vec<u8>, ClientError> {
         let called = conversation.policy.model(trusted.claims(), model.name, model.version)?;
-        // As the server chooses: the highest version that is locked.
+        // The version is chosen as by the server: the highest one that is locked.
         let number =
             |claim: &&ModelClaim| (claim.sha256.is_none(), claim.version.parse::<u64>().unwrap_or_default());
         let is_called = |claim: &&ModelClaim| {
@@ -531,7 +531,7 @@ impl Body {
         }
     }
 
-    /// Whether none are.
+    /// Whether no bytes are to come any more.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

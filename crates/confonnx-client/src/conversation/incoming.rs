@@ -46,7 +46,7 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// For an answer of the type `expected`, of `limit` bytes at most.
+    /// Reads an answer of the type `expected`, of `limit` bytes at most.
     pub(super) fn new(expected: &'static str, head: &Head, limit: usize) -> Self {
         let (status, found) = (head.status, head.media_type());
         let retry_after = head.retry_after.as_deref().and_then(|text| text.trim().parse().ok());
@@ -60,7 +60,7 @@ impl Incoming {
             too_large: false,
         };
         if !incoming.is_expected() {
-            // What was not even meant for us is of no interest beyond that.
+            // Of an answer of another type no more than this is of interest.
             incoming.limit = limit.min(MAX_PROBLEM);
         }
         let announced = head.content_length.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);

@@ -13,13 +13,13 @@ pub(crate) struct Resuming(Mutex<State>);
 #[derive(Default)]
 struct State {
     current: Option<Arc<Resumed>>,
-    /// The key has answered: whoever asks again is worth a resumption to the server.
+    /// Whether the key has answered: whoever asks again is worth a resumption to the server.
     answered: bool,
-    /// One offer at a time.
+    /// Whether an offer is under way: there is one at a time.
     offering: bool,
     /// The latest requests resumed, the last one lowest: a bit for each that was refused.
     refused: u8,
-    /// Full requests only until then, without offers.
+    /// The time until which requests are sealed in full, without offers.
     paused_until: Option<Duration>,
 }
 
@@ -31,11 +31,11 @@ pub(crate) struct Resumed {
 
 /// How to seal the next request.
 pub(crate) enum Way {
-    /// By this resumption.
+    /// By this resumption, without encapsulation.
     Resume(Arc<Resumed>),
-    /// To the key, offering a resumption.
+    /// Sealed to the key, offering a resumption.
     Offer(Offering),
-    /// To the key.
+    /// Sealed to the key, without an offer.
     Plain,
 }
 
@@ -83,7 +83,7 @@ impl Resuming {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding it, and every field is valid at any time.
+        // Nothing panics while holding the lock, and every field is valid at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

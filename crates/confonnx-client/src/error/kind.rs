@@ -18,14 +18,14 @@ pub enum ErrorKind {
     Transport,
     /// There was no answer in time.
     Timeout,
-    /// The answer is none, or not this request's.
+    /// The answer is malformed, or does not belong to this request.
     Reply,
     /// There is no token, or the system gives no randomness.
     System,
 }
 
 impl ErrorKind {
-    /// Its name, in lower case.
+    /// The kind's name, in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Argument => "argument",
@@ -71,7 +71,7 @@ impl ClientError {
             Self::Refused { status, .. } | Self::Inner { status, .. } | Self::Unsealed { status, .. } => {
                 Some(*status)
             }
-            // As the server itself would say it.
+            // The status that the server itself would answer with.
             Self::RequestTooLarge { .. } => Some(413),
             _ => None,
         }

@@ -28,7 +28,7 @@ impl Client {
         ChatAnswer::whole(response.body())
     }
 
-    /// The same, as it comes.
+    /// As [`chat`](Self::chat), with the answer as it comes.
     pub async fn chat_stream(&self, chat: &Chat) -> Result<ChatStream<'_>, ClientError> {
         let model = self.language_model(chat).await?;
         let mut stream = self.stream(chat.request(&model, true)).await?;

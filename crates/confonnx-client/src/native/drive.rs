@@ -17,7 +17,7 @@ use super::outgoing::Outgoing;
 use crate::conversation::{Answer, Exchange, Now, Outcome, Step, Wait};
 use crate::{BoxError, ClientError, Progress, Transfer};
 
-/// The time here.
+/// The time by this machine's clocks.
 pub(super) fn now() -> Now {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     Now { clock: SystemTime::now(), elapsed: START.elapsed() }
@@ -50,7 +50,7 @@ impl<'c, 'a> Drive<'c, 'a> {
         Self { native, exchange, body: None, watched: None }
     }
 
-    /// Until it is done.
+    /// Drives the exchange until it is done.
     pub(super) async fn finish(mut self) -> Result<Outcome, ClientError> {
         loop {
             if let Some(outcome) = self.advance().await {
@@ -59,7 +59,7 @@ impl<'c, 'a> Drive<'c, 'a> {
         }
     }
 
-    /// One step, or the next bytes of an answer.
+    /// Takes one step, or the next bytes of an answer.
     async fn advance(&mut self) -> Option<Result<Outcome, ClientError>> {
         if let Some(body) = &mut self.body {
             let wanted = match body.frame().await {
@@ -153,12 +153,12 @@ impl<'c> Stream<'c> {
         self.status
     }
 
-    /// Its header fields.
+    /// The answer's header fields.
     pub fn fields(&self) -> &Fields {
         &self.fields
     }
 
-    /// The next bytes of its body; `None` after the last ones.
+    /// The next bytes of the answer's body; `None` after the last ones.
     ///
     /// # Errors
     /// [`ClientError`]: the rest is missing. [`ClientError::Timeout`] when nothing comes for the options' `timeout`.

@@ -15,7 +15,7 @@ pub(super) struct Native {
 
 struct Connections {
     transport: Arc<Transport>,
-    /// The server they are for.
+    /// The server that the connections are for.
     url: String,
     /// The process whose connections they are: one that was forked must not use them.
     process: u32,
@@ -28,12 +28,12 @@ impl Native {
         Ok(Self { conversation, connections: Mutex::new(connections) })
     }
 
-    /// Before an exchange: whether this process is a copy of the one that began the conversation.
+    /// Looks, before an exchange, whether this process is a copy of the one that began the conversation.
     pub(super) fn look_for_fork(&self) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let process = std::process::id();
         if connections.process != process {
-            // A forked copy: connections and what is resumed are its parent's, whom closing them would disturb.
+            // This is a forked copy: connections and what is resumed are its parent's, whom closing them would disturb.
             let fresh = Arc::new(connections.transport.afresh());
             std::mem::forget(std::mem::replace(&mut connections.transport, fresh));
             connections.process = process;
@@ -41,9 +41,9 @@ impl Native {
         }
     }
 
-    /// The connections, to the server of now.
+    /// The connections to the server's URL of now.
     pub(super) fn transport(&self) -> Result<Arc<Transport>, ClientError> {
-        // Nothing panics while holding it, and every field is valid at any time.
+        // Nothing panics while holding the lock, and every field is valid at any time.
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let url = self.conversation.url();
         if connections.url != url {

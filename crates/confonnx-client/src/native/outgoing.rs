@@ -74,7 +74,7 @@ impl Body for Outgoing {
     }
 }
 
-/// Small beside what is worth watching.
+/// How many bytes a piece has: few beside what is worth watching.
 const PIECE: usize = 1 << 18;
 
 #[cfg(test)]

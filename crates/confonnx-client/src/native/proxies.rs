@@ -26,7 +26,7 @@ use crate::{BoxError, ClientError, Proxy};
 pub(crate) struct Proxies(Option<Arc<Matcher>>);
 
 impl Proxies {
-    /// As the options say, or the variables of the environment.
+    /// The proxies that the option names, or else the variables of the environment.
     pub(crate) fn new(wanted: &Proxy) -> Result<Self, ClientError> {
         match wanted {
             Proxy::Direct => Ok(Self(None)),
@@ -77,13 +77,13 @@ impl Proxies {
     }
 }
 
-/// A proxy is never asked for this machine: it would not find the server there.
+/// Whether the host is this machine, for which a proxy is never asked: it would not find the server there.
 fn is_here(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Refuses what would be ignored silently.
+/// Refuses a URL of which parts would be ignored silently.
 fn check(named: &str, url: &str) -> Result<(), ClientError> {
     let wrong = |reason: &str| ClientError::Proxy { named: named.into(), reason: reason.into() };
     let uri: Uri = url.parse().map_err(|_| wrong("what is given is no URL"))?;
@@ -165,7 +165,7 @@ impl fmt::Display for Failed {
 /// A connection.
 pub(crate) struct Stream {
     io: TokioIo<TcpStream>,
-    /// To a proxy that has to be told the whole URL.
+    /// Whether the connection is to a proxy that has to be told the whole URL.
     proxied: bool,
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Opens no connection yet. `relay` is where sealed messages go, if not to the server.
+    /// A pool without connections yet. `relay` is where sealed messages go, if not to the server.
     pub(crate) fn new(base: &Base, relay: Option<&Base>, options: &Options) -> Result<Self, ClientError> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
@@ -48,7 +48,7 @@ impl Transport {
         Ok(Self { http: pool(&https), connector: https, proxies, headers: outer_headers(options)? })
     }
 
-    /// As configured, without the connections.
+    /// The same pool without its connections.
     pub(crate) fn afresh(&self) -> Self {
         let Self { connector, proxies, headers, .. } = self;
         Self {
@@ -100,7 +100,7 @@ impl Transport {
 /// No answer.
 pub(crate) struct Failed {
     pub(crate) source: BoxError,
-    /// The server may have got the request all the same.
+    /// Whether the server may have got the request all the same.
     pub(crate) sent: bool,
 }
 

@@ -9,21 +9,21 @@ use confonnx_tensor::{DataType, Erased, Shape, Tensor};
 
 use crate::run::Answer;
 
-/// What tensors have in common that differ only in their rows.
+/// What tensors that differ only in their rows have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     dtype: DataType,
     axis: usize,
     /// All dimensions but that of the rows.
     rest: Vec<u64>,
-    /// Pieces of a row.
+    /// In how many pieces a row is.
     pieces: usize,
-    /// Bytes of each.
+    /// How many bytes each piece has.
     piece: usize,
 }
 
 impl Layout {
-    /// Of `tensor`, and how many rows it has; none if it has no such axis, or elements without a size.
+    /// The layout of `tensor`, and how many rows it has; none if it has no such axis, or elements without a size.
     pub(super) fn of(tensor: &Tensor<'_>, axis: usize) -> Option<(Self, usize)> {
         let dtype = tensor.dtype();
         let mut rest = tensor.shape().dims().to_vec();
@@ -82,7 +82,7 @@ impl Layout {
         Shape::new(dims).ok()
     }
 
-    /// Bytes of `rows`.
+    /// How many bytes `rows` rows have.
     pub(super) fn bytes(&self, rows: usize) -> Option<usize> {
         rows.checked_mul(self.piece)?.checked_mul(self.pieces)
     }
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(found, [answer(&[1, 2], vec![1, 2]), answer(&[2, 2], vec![3, 4, 5, 6])]);
         assert_eq!(split(answer(&[1, 2], vec![1, 2]), &[1, 2], |_| 0), None);
         assert_eq!(split(answer(&[], vec![1]), &[1], |_| 0), None);
-        // As many rows, but not where the model says they are.
+        // There are as many rows, but not along the axis that the model states.
         assert_eq!(split(answer(&[3, 2], vec![0; 6]), &[1, 2], |_| 1), None);
     }
 

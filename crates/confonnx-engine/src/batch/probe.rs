@@ -19,13 +19,13 @@ use crate::{
 /// Why requests of a model are never batched.
 #[derive(Debug, thiserror::Error)]
 pub enum NotBatched {
-    /// Its owner does not state that rows are independent.
+    /// The model's owner does not state that rows are independent.
     #[error(
         "the model does not state that its rows know nothing of one another, so no caller's data may meet another's; \
          its owner can state it with `confonnx annotate`"
     )]
     NotStated,
-    /// An input or output has no such axis.
+    /// An input or output has no axis of any size where its rows are said to lie.
     #[error(
         "not every input and output has an axis of any size where its rows are stated to be, and numbers as elements"
     )]
@@ -33,13 +33,13 @@ pub enum NotBatched {
     /// Made-up inputs do not run.
     #[error("the model does not run on made-up inputs: {0}")]
     Fails(#[from] InferError),
-    /// Trying it would take too much.
+    /// Trying the batches would take too much memory.
     #[error("two rows of its inputs are more than {limit} bytes, so that trying them takes too much")]
     TooLarge {
         /// Bytes of one input that are tried at most.
         limit: usize,
     },
-    /// The answers differ.
+    /// A batch's answers differ from those to its rows alone.
     #[error("in a batch of any size its answers differ, if only in their last bits")]
     Differs,
     /// A row's answer depends on what is in other rows.
@@ -118,7 +118,7 @@ impl Trial<'_> {
             let rows = if only.is_none_or(|only| only == info.name) { rows } else { &whole };
             Made { axis: self.options.axis(&info.name), any: ANY_SIZE }.rows(info, rows)
         };
-        // Without inputs that cannot be made up it fails, and that is the reason given.
+        // Inputs that cannot be made up are missing, so the run fails, and that is the reason given.
         let inputs: Vec<_> = self.runs.ports.inputs.iter().filter_map(made).collect();
         self.runs.on(self.seat, &inputs, &[])
     }
@@ -137,7 +137,7 @@ impl Trial<'_> {
         for only in [None].into_iter().chain(single) {
             for fill in TAINTS {
                 for spoils_one in [true, false] {
-                    // The middle one, or all but the middle one.
+                    // `spoilt` is the middle row, or all rows but the middle one.
                     let spoilt = |number: usize| (number == size / 2) == spoils_one;
                     self.look(size, alone, only, &spoilt, |_| fill)?;
                 }
@@ -250,7 +250,7 @@ const TAINTS: [Fill; 11] = [
     Fill::Integer(0),
 ];
 
-/// What is tried at most, so that no setting makes loading endless.
+/// The most rows that are tried, so that no setting makes loading endless.
 const MOST_ROWS: usize = 256;
 const TAINTED_ROWS: usize = 16;
 const MOST_INPUTS: usize = 16;

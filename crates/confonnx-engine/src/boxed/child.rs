@@ -203,7 +203,7 @@ type Lanes = Vec<(Arc<Exchange>, Mutex<Lane>)>;
 struct Lane {
     index: u64,
     exchange: Arc<Exchange>,
-    /// The number of the last of them.
+    /// The number of the last request.
     last: u32,
     mapping: Option<Mapping>,
     running: Running,
@@ -211,13 +211,13 @@ struct Lane {
 
 /// Where a thread is.
 struct Place {
-    /// The one core that it is on, or [`ANYWHERE`].
+    /// The one core that the thread is on, or [`ANYWHERE`].
     core: u64,
-    /// All that it may be on.
+    /// All cores that the thread may be on.
     cores: Option<CpuSet>,
 }
 
-/// Answers what comes by any lane, and rests at its `own` when there is nothing.
+/// Answers requests of any lane; rests at the lane `own` when there are none.
 fn serve_lanes(lanes: &Lanes, own: usize, model: &Model) -> io::Result<()> {
     let (before, from) = lanes.split_at_checked(own).ok_or(io::ErrorKind::InvalidInput)?;
     let (home, _) = from.first().ok_or(io::ErrorKind::InvalidInput)?;
@@ -226,7 +226,7 @@ fn serve_lanes(lanes: &Lanes, own: usize, model: &Model) -> io::Result<()> {
         let knocks = home.knocks()?;
         let mut found = false;
         for (_, lane) in from.iter().chain(before) {
-            // Whoever has it answers what is there.
+            // A thread that has the lane already answers what is there.
             let Ok(mut lane) = lane.try_lock() else { continue };
             found |= lane.serve(model, &mut place)?;
         }
@@ -255,7 +255,7 @@ impl Place {
 }
 
 impl Lane {
-    /// Answers what was asked since the last time, if anything was.
+    /// Answers the lane's request, if there is a new one.
     fn serve(&mut self, model: &Model, place: &mut Place) -> io::Result<bool> {
         let Some((job, note)) = self.exchange.heard(Side::Holder, self.last)? else { return Ok(false) };
         self.last = job;
@@ -274,7 +274,7 @@ impl Lane {
         Ok(true)
     }
 
-    /// Runs the request that is in the memory. Where the answer is.
+    /// Runs the request that is in the memory; returns where the answer is.
     fn answer(&mut self, model: &Model, job: u64, asked: &Asked) -> io::Result<Written> {
         let id = (self.index, job);
         let end_here = usize::try_from(asked.end).map_err(io::Error::other)?;

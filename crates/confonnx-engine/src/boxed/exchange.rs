@@ -46,7 +46,7 @@ pub(super) enum Side {
 }
 
 impl Exchange {
-    /// A new one, and what the other process makes its end of.
+    /// A new memory, with the descriptors of which the other process makes its end.
     pub(super) fn new() -> io::Result<(Self, [OwnedFd; 2])> {
         let file = memory::growing("tensors", WINDOW as u64)?;
         let bell = Bell::new()?;
@@ -54,12 +54,12 @@ impl Exchange {
         Ok((Self::of(file, bell)?, theirs))
     }
 
-    /// The end of it that `file` and `bell` are for.
+    /// The end of the memory that `file` and `bell` are for.
     pub(super) fn of(file: OwnedFd, bell: Bell) -> io::Result<Self> {
         Ok(Self { window: Window::new(&file, WINDOW)?, file, bell })
     }
 
-    /// What is rung when there is an answer, and when there will be none.
+    /// The bell that is rung when there is an answer, and when there will be none.
     pub(super) fn bell(&self) -> &Bell {
         &self.bell
     }
@@ -81,9 +81,9 @@ impl Exchange {
     pub(super) fn knock(&self) -> io::Result<()> {
         let knocks = self.word(KNOCKS)?;
         knocks.fetch_add(1, SeqCst);
-        // Either it is seen here that the thread rests, or there that somebody knocked.
+        // Either this side sees that the thread rests, or the thread sees that somebody knocked.
         if self.word(RESTS)?.load(SeqCst) != 0 {
-            // It fails for no address that is mapped.
+            // Waking fails for no address that is mapped.
             let _ = futex::wake(knocks, futex::Flags::empty(), 1);
         }
         Ok(())
@@ -94,7 +94,7 @@ impl Exchange {
         Ok(self.word(KNOCKS)?.load(SeqCst))
     }
 
-    /// Waits for another knock than the first `seen`; perhaps shorter.
+    /// Waits until there were more knocks than `seen`; may return earlier.
     pub(super) fn rest(&self, seen: u32) -> io::Result<()> {
         let rests = self.word(RESTS)?;
         rests.store(1, SeqCst);
@@ -173,7 +173,7 @@ impl Exchange {
 }
 
 impl Side {
-    /// Each has a line of the processor's cache.
+    /// The offset of the side's word: each side has a line of the processor's cache.
     fn at(self) -> usize {
         match self {
             Self::Holder => 0,
@@ -182,21 +182,21 @@ impl Side {
     }
 }
 
-/// Where a note is, after its word.
+/// The offset of a note from its word.
 const NOTE: usize = 8;
 
-/// Where knocks are counted, in the key holder's line.
+/// The offset of the count of knocks, in the key holder's line.
 const KNOCKS: usize = 48;
 
-/// Where the box says in its line whether its thread rests, and which request was begun last.
+/// The offset at which the box says, in its line, whether its thread rests and which request was begun last.
 const RESTS: usize = 112;
 const BEGUN: usize = 116;
 
-/// Where requests begin.
+/// The offset at which requests begin.
 pub(super) const START: usize = 128;
 
-/// Where answers begin that have room in the window.
+/// The offset at which answers begin that have room in the window.
 pub(super) const ANSWERS: usize = WINDOW / 2;
 
-/// Bytes that both sides have mapped: a picture's, as files are written page by page.
+/// How many bytes both sides have mapped: as many as a picture has, since files are written page by page.
 pub(super) const WINDOW: usize = 1 << 20;

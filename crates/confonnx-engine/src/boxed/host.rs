@@ -28,7 +28,7 @@ use crate::{
     runtime::Library,
 };
 
-/// What makes boxes. Clones share it.
+/// The program, library and limits of which boxes are made. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Boxes {
     setup: Arc<Setup>,
@@ -55,7 +55,7 @@ pub struct Reserved {
     facts: Arc<Facts>,
 }
 
-/// A request that a box runs. Dropped, it is told to stop.
+/// A request that a box runs. When this is dropped, the box is told to stop.
 pub struct Running {
     held: Held,
     wanted: Vec<(String, DataType)>,
@@ -101,7 +101,8 @@ enum Use {
 }
 
 impl Boxes {
-    /// For boxes of `program`, which runs [`run`](super::run) when its first argument is [`ARGUMENT`](super::ARGUMENT),
+    /// Makes boxes of `program`, which runs [`run`](super::run) when its first argument is
+    /// [`ARGUMENT`](super::ARGUMENT), within `limits`. Sees whether one can be made.
     /// within `limits`. Sees whether one can be made.
     ///
     /// # Errors
@@ -125,7 +126,7 @@ impl Boxes {
         Ok(Self { setup, landlocked, spare: Arc::new(Mutex::new(Some(spare))) })
     }
 
-    /// The library.
+    /// The ONNX Runtime library that boxes load.
     pub fn library(&self) -> &Library {
         &self.setup.library
     }
@@ -222,17 +223,17 @@ impl BoxedModel {
         self.shared.recent.is_brief()
     }
 
-    /// How often its box ended.
+    /// How often the model's box ended.
     pub fn deaths(&self) -> Deaths {
         self.shared.deaths()
     }
 
-    /// How it goes on with a text, if it does.
+    /// How the model goes on with a text, if it does.
     pub fn decoder(&self) -> Option<&Decoder> {
         self.decoder.as_ref()
     }
 
-    /// A place for one request, once there is one; the run's time begins now.
+    /// A place for one request, once there is one; the time of the request's run begins now.
     ///
     /// # Errors
     /// [`InferError::Timeout`] when all are others' until then, [`InferError::Restarting`] when there is no box.
@@ -264,7 +265,7 @@ impl Reserved {
         alone: bool,
     ) -> Result<Running, InferError> {
         let wanted = self.wanted(outputs)?;
-        // Among others, the thread that asks goes on with theirs: its core is not free.
+        // Beside other requests, the thread that asks goes on with theirs: its core is not free.
         let here = alone && self.held.shared.recent.is_brief();
         let place = if here { Where::Here } else { Where::Anywhere };
         self.ask((inputs, outputs), wanted, (if alone { Kind::RunAlone } else { Kind::Run }, place))
@@ -311,7 +312,7 @@ impl Reserved {
 }
 
 impl Running {
-    /// Waits until it is done, or will not be.
+    /// Waits until the request is done, or will not be.
     pub async fn answered(mut self) -> Answered {
         let how = self.held.answered(self.held.terms.due).await;
         Answered { running: self, how }
@@ -368,7 +369,7 @@ impl Held {
         if lane.answered(&self.process, then).await? { Ok(InTime(false)) } else { Err(Broken::Timeout) }
     }
 
-    /// Has what nobody wants stop, and waits for it: until then nobody else can have the lane.
+    /// Has a request that nobody wants stop, and waits for it: until then nobody else can have the lane.
     async fn ended(mut self) {
         let Some(lane) = &self.lane else { return };
         // Requests that the box has before this one have their time, too.
@@ -399,7 +400,7 @@ impl Held {
         }
         match broken {
             Broken::Crashed if begun => InferError::Crashed,
-            // Another one's run ended the box before this one began.
+            // The run of another request ended the box before this one began.
             Broken::Crashed => InferError::Restarting,
             Broken::Timeout | Broken::NotBegun => timeout,
         }
@@ -412,7 +413,7 @@ impl Held {
             Broken::Crashed => &self.shared.crashes,
             Broken::Timeout | Broken::NotBegun => &self.shared.timeouts,
         };
-        // Once for each box, whoever of its requests is the first to see.
+        // Each box is counted once, by the first of its requests that sees its end.
         if self.shared.forget(&self.process) {
             counter.fetch_add(1, Relaxed);
         }
@@ -436,7 +437,7 @@ impl Drop for Held {
                 };
                 self.home.spawn(held.ended());
             }
-            // Nobody waits for it, as the runtime ends: nor can anybody know when the next one could have it.
+            // The runtime ends, so nobody can wait for the request and know when the lane is free: the box is ended.
             Use::Unwanted => self.end(&Broken::Crashed),
         }
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::error::EngineError;
 
-/// What it takes.
+/// What it takes to start a model's box.
 pub(super) struct Keeper {
     pub(super) name: String,
     pub(super) setup: Arc<Setup>,
@@ -82,9 +82,9 @@ impl Keeper {
         let failed = |error: io::Error| EngineError::NoBox(error.to_string());
         let (process, facts) = Process::load(&self.setup, &self.cargo, spare)?;
         let together = facts.largest_batch.as_ref().map_or(1, |rows| *rows).clamp(1, MOST_TOGETHER);
-        // As many as run at once, and those that wait while they are batched.
+        // There is a thread for each request that runs, and for each that waits while it is batched.
         let threads = self.sessions.saturating_add(together).saturating_sub(1);
-        // A thread that is done goes on with what is there already: nobody has to wake up for that.
+        // A thread that is done takes a request that is there already, for which nobody has to wake up.
         let ahead = if together == 1 { threads.saturating_mul(AHEAD).min(MOST_AHEAD) } else { 0 };
         let exchanges = process.begin(threads.saturating_add(ahead), threads).map_err(failed)?;
         let homes = exchanges.iter().take(threads).enumerate().collect::<Vec<_>>().into_iter().cycle();
@@ -105,7 +105,7 @@ impl Keeper {
         Ok((facts, process))
     }
 
-    /// Waits; whether the model is not wanted any more.
+    /// Waits for `pause`; whether the model is not wanted any more.
     fn closes_within(&self, pause: Duration) -> bool {
         let state = self.shared.lock();
         let waited = self.shared.closing.wait_timeout_while(state, pause, |state| !state.closed);
@@ -113,12 +113,12 @@ impl Keeper {
     }
 }
 
-/// A box that ran as long is started again at once; one that did not, after a pause that doubles.
+/// A box that ran for this long is started again at once; one that did not, after a pause that doubles.
 const STABLE: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Lanes beyond its own for each thread, and for all of them.
+/// How many lanes there are beyond its own for each thread, and for all of them.
 const AHEAD: usize = 3;
 const MOST_AHEAD: usize = 24;
-/// Lanes for requests that wait to be batched.
+/// The most lanes for requests that wait to be batched.
 const MOST_TOGETHER: usize = 256;

@@ -27,13 +27,13 @@ use super::{
 pub(super) struct Lane {
     index: u64,
     exchange: Arc<Exchange>,
-    /// The box's thread that is to look at it, and the lane at which one knocks for that.
+    /// The box's thread that is to look at this lane, and the lane at which one knocks for that.
     thread: usize,
     home: Arc<Exchange>,
-    /// The number of what was asked last, and of what before that.
+    /// The number of the request that was asked last, and before of those before it.
     jobs: u32,
     last: u32,
-    /// Where what was asked ends in the memory.
+    /// Where the last request ends in the memory.
     asked: u64,
     /// The bell, with the runtime whose threads wait for it.
     bell: Option<(runtime::Id, Listener)>,
@@ -42,7 +42,8 @@ pub(super) struct Lane {
 /// Where a run is to be.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Where {
-    /// On the core that asks, which has nothing else to do meanwhile: waking up another takes longer than a brief run.
+    /// On the core that asks, which has nothing else to do meanwhile: to wake up another core takes longer than a brief
+    /// run.
     Here,
     /// Wherever there is room.
     Anywhere,
@@ -66,14 +67,14 @@ pub(super) enum Ended {
     Model(String),
     /// The run was told to stop, as it took too long.
     Late,
-    /// The run is longer than is taken.
+    /// The answer is longer than is taken, by as many bytes as it has.
     TooLong(u64),
 }
 
 /// Why a lane, and the box with it, is of no use any more.
 #[derive(Debug)]
 pub(super) enum Broken {
-    /// The box ended, or says what it was not asked.
+    /// The box ended, or says something that it was not asked.
     Crashed,
     /// The run does not stop.
     Timeout,
@@ -98,7 +99,7 @@ impl Lane {
         Self { index, exchange, thread, home, jobs: 0, last: 0, asked: 0, bell: None }
     }
 
-    /// The box's thread that is to look at it. Another one does if that is busy for long.
+    /// The box's thread that is to look at this lane. Another one does if that is busy for long.
     pub(super) fn thread(&self) -> usize {
         self.thread
     }
@@ -124,18 +125,18 @@ impl Lane {
         Ok(self.home.knock()?)
     }
 
-    /// Whether the box says that it runs, or ran, what was asked.
+    /// Whether the box says that it runs, or ran, the last request.
     pub(super) fn has_begun(&self) -> bool {
         self.exchange.has_begun(self.jobs)
     }
 
-    /// Has the box stop what was asked, at the next of its operators.
+    /// Has the box stop the last request, at the next of its operators.
     pub(super) fn stop(&self, process: &Process) -> io::Result<()> {
         let stop = Control::Stop { lane: self.index, job: u64::from(self.jobs) };
         channel::tell(&process.control, stop.message())
     }
 
-    /// Waits for the answer to what was asked; whether there is one before it is `due`.
+    /// Waits for the answer to the last request; whether there is one before it is `due`.
     ///
     /// # Errors
     /// The box is gone: there will be none.
@@ -212,7 +213,7 @@ impl Lane {
         Ok(Outcome { result, batched, took: Duration::from_micros(micros) })
     }
 
-    /// Erases a request and its answer that nobody reads.
+    /// Erases a request and its answer, which nobody reads.
     pub(super) fn forget(&self) -> io::Result<()> {
         self.exchange.erase_all()
     }
@@ -245,5 +246,5 @@ impl Where {
     }
 }
 
-/// What says where an answer's tensors are.
+/// The most bytes that may say where an answer's tensors are.
 const LONGEST_HEADER: usize = 16 << 20;

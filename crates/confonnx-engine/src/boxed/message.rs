@@ -2,7 +2,7 @@
 
 use super::{channel::Message, exchange::Note};
 
-/// What the key holder says.
+/// An order of the key holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
     /// With the library and a file for reports: to load the library, in the sandbox, and wait for a model. Memory 0 has no
@@ -20,7 +20,7 @@ pub(super) enum Control {
     Stop { lane: u64, job: u64 },
 }
 
-/// What a box says.
+/// What a box says on the control channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// The model is loaded; as many bytes of facts are in the report.
@@ -77,11 +77,11 @@ impl Said {
     }
 }
 
-/// Of a request, beside its number.
+/// The numbers that the key holder gives with a request.
 pub(super) struct Asked {
-    /// How long its head is.
+    /// How long the request's head is.
     pub(super) header: u64,
-    /// Where its tensors end.
+    /// Where the request's tensors end.
     pub(super) end: u64,
     /// What is to be done.
     pub(super) kind: Kind,
@@ -89,17 +89,17 @@ pub(super) struct Asked {
     pub(super) core: u64,
 }
 
-/// Of an answer, beside its number.
+/// The numbers that the box gives with an answer.
 pub(super) struct Answered {
-    /// Where its head is.
+    /// Where the answer's head is.
     pub(super) at: u64,
-    /// How long its head is.
+    /// How long the answer's head is.
     pub(super) len: u64,
     /// How many requests were batched so far.
     pub(super) batched: u64,
     /// How long the run took.
     pub(super) micros: u64,
-    /// How long its tensors are, for whoever has to find a thread to read them.
+    /// How long the answer's tensors are, for whoever has to find a thread to read them.
     pub(super) bytes: u64,
 }
 

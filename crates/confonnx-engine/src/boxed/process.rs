@@ -65,7 +65,7 @@ pub(super) struct Cargo {
 pub(super) struct Process {
     pub(super) control: OwnedFd,
     child: Mutex<Child>,
-    /// Where requests may wait for its answers.
+    /// The memories by which requests go in and answers come out.
     exchanges: OnceLock<Vec<Arc<Exchange>>>,
     gone: AtomicBool,
 }
@@ -95,14 +95,14 @@ impl Cargo {
 }
 
 impl Process {
-    /// Starts one that waits for orders. It ends with the thread that starts it.
+    /// Starts a box that waits for orders. It ends with the thread that starts it.
     fn start(setup: &Setup) -> io::Result<Self> {
         let (control, theirs) = channel::pair()?;
         let child = Command::new(&setup.program)
             .arg(ARGUMENT)
             .env_clear()
             .current_dir("/")
-            // What a terminal sends to whoever runs there is for the parent alone.
+            // Signals that a terminal sends to its group are for the parent alone.
             .process_group(0)
             .stdin(theirs)
             .stdout(Stdio::null())
@@ -144,7 +144,7 @@ impl Process {
         prepared: Option<Self>,
     ) -> Result<(Self, Facts), EngineError> {
         let failed = |error: io::Error| EngineError::NoBox(error.to_string());
-        // The model may have ended it: that is no fault of the system.
+        // The model may have ended the box: that is no fault of the system.
         let ended =
             |error: io::Error| EngineError::Boxed(format!("the process that loads it ended: {error}"));
         let process = prepared.map_or_else(|| Self::start(setup), Ok).map_err(failed)?;
@@ -165,7 +165,7 @@ impl Process {
         Ok((process, facts.map_err(ended)?))
     }
 
-    /// Has it take requests by as many memories on as many threads, once it has given up what it needed to load.
+    /// Has the box take requests by as many memories on as many threads, once it has given up what it needed to load.
     pub(super) fn begin(&self, lanes: usize, threads: usize) -> io::Result<Vec<Arc<Exchange>>> {
         let exchange = |index| {
             let (exchange, theirs) = Exchange::new()?;
@@ -185,7 +185,7 @@ impl Process {
         Ok(exchanges)
     }
 
-    /// Whether it has ended, and will not answer any more.
+    /// Whether the box has ended, and will not answer any more.
     pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Acquire)
     }
@@ -203,7 +203,7 @@ impl Process {
         channel::tell_with(&self.control, control.message(), &files)
     }
 
-    /// What it says, or why it refuses.
+    /// What the box says, or why it refuses.
     fn hear(&self, report: &OwnedFd) -> io::Result<Result<Said, String>> {
         match Said::of(channel::hear(&self.control)?).ok_or(io::ErrorKind::InvalidData)? {
             Said::Refused { len } => {
@@ -214,7 +214,7 @@ impl Process {
         }
     }
 
-    /// Waits until it ends: it has nothing to say any more.
+    /// Waits until the box ends: it has nothing to say any more.
     pub(super) fn wait(&self) {
         let _ = set_socket_timeout(&self.control, Timeout::Recv, None);
         let _ = channel::hear(&self.control);
@@ -223,7 +223,7 @@ impl Process {
     /// Ends the box, if it runs still, and says how it ended.
     pub(super) fn end(&self) -> Option<std::process::ExitStatus> {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that has ended and was waited for is not sent anything.
+        // A process that has ended and was waited for is sent nothing.
         let _ = child.kill();
         let status = child.wait().ok();
         self.gone.store(true, Release);
@@ -244,8 +244,8 @@ fn said(report: &OwnedFd, len: u64) -> io::Result<Vec<u8>> {
     memory::read(report, len.ok_or(io::ErrorKind::InvalidData)?, 0)
 }
 
-/// How long a box may load.
+/// How long a box may take to load.
 const LOADING: Duration = Duration::from_secs(600);
 
-/// What a box may say of a model.
+/// The most bytes that a box may say of a model.
 const LONGEST_REPORT: usize = 16 << 20;

@@ -135,10 +135,10 @@ fn conditional(reading: bool) -> Result<Vec<(i64, Vec<Condition>)>, seccompiler:
         (libc::SYS_mprotect, vec![word(2, executable, 0)?]),
         (libc::SYS_clone, vec![word(0, Op::MaskedEq(thread), thread)?]),
         (libc::SYS_prctl, vec![word(0, Op::Eq, u64::from(libc::PR_SET_NAME.unsigned_abs()))?]),
-        // Giving up more takes both.
+        // These two calls are needed to give up more later.
         (libc::SYS_prctl, vec![word(0, Op::Eq, u64::from(libc::PR_SET_NO_NEW_PRIVS.unsigned_abs()))?]),
         (libc::SYS_prlimit64, vec![Condition::new(2, Len::Qword, Op::Eq, 0)?]),
-        // Each thread for itself.
+        // A thread may set the cores of itself alone.
         (libc::SYS_sched_setaffinity, vec![word(0, Op::Eq, 0)?]),
     ];
     rules.extend(read);

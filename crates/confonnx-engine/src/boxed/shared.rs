@@ -18,9 +18,9 @@ use crate::recent::Recent;
 /// How often a model's box ended, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deaths {
-    /// By itself, or because it said what it was not asked.
+    /// Boxes that ended by themselves, or because they said something that they were not asked.
     pub crashes: u64,
-    /// Because a run did not end in time.
+    /// Boxes that were ended because a run did not end in time.
     pub timeouts: u64,
 }
 
@@ -28,7 +28,7 @@ pub struct Deaths {
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
-    /// There is a lane, or another box.
+    /// Notifies when there is a lane, or another box.
     pub(super) changed: Notify,
     pub(super) closing: Condvar,
     pub(super) crashes: AtomicU64,
@@ -42,7 +42,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// The box that runs, if one does.
     pub(super) process: Option<Arc<Process>>,
-    /// Its lanes that are not in use; the last one back is the first to go on.
+    /// The box's lanes that are not in use; the last one back is the first to go on.
     pub(super) idle: Vec<Lane>,
     /// Of each thread of the box, how many of its lanes are in use.
     pub(super) used: Vec<usize>,
@@ -81,7 +81,7 @@ impl Shared {
         }
         loop {
             let mut changed = pin!(self.changed.notified());
-            // Who gives a lane back from here on is noticed.
+            // From here on it is noticed when a lane is given back.
             changed.as_mut().enable();
             let absent = match self.try_take(runtime) {
                 Ok(taken) => return Ok(taken),
@@ -102,11 +102,11 @@ impl Shared {
         let mut state = self.lock();
         let process = Arc::clone(state.process.as_ref().ok_or(Absent::Restarting)?);
         let used = |lane: &Lane| state.used.get(lane.thread()).copied().unwrap_or_default();
-        // Of those that are as good, the last.
+        // Of lanes that are equally good, the last one is taken.
         let preferred = |(index, lane): &(usize, &Lane)| (used(lane), !lane.is_of(runtime), Reverse(*index));
         let (index, lane) = state.idle.iter().enumerate().min_by_key(preferred).ok_or(Absent::Busy)?;
         let thread = lane.thread();
-        // Behind a run that is not brief one would wait though another thread were free.
+        // Behind a run that is not brief the request would wait though another thread were free.
         if used(lane) > 0 && !is_brief {
             return Err(Absent::Busy);
         }

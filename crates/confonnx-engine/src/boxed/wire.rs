@@ -48,7 +48,7 @@ pub struct Part {
     pub dtype: DataType,
     /// Dimensions.
     pub shape: Shape,
-    /// Its bytes in the lane's memory.
+    /// The tensor's bytes in the lane's memory.
     pub bytes: Range<u64>,
 }
 
@@ -57,13 +57,13 @@ pub struct Part {
 pub enum Answer {
     /// Each output that was asked for, in that order.
     Done(Vec<Part>),
-    /// There is none.
+    /// There is no answer.
     Failed(Failure, String),
-    /// The outputs have more bytes than are taken: as many.
+    /// The outputs have more bytes than are taken: this many.
     TooLong(u64),
 }
 
-/// Whose fault it is.
+/// What the fault of a failed request lies with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The request does not fit the model.
@@ -194,7 +194,7 @@ impl Job {
 }
 
 impl Part {
-    /// Of `tensor` at the first aligned place from `end` on, which becomes the end of it.
+    /// The part of `tensor` at the first aligned place from `end` on; `end` moves behind it.
     pub(super) fn after(end: &mut u64, tensor: &Tensor<'_>) -> Result<Self, Garbled> {
         let start = aligned(*end).ok_or(Garbled)?;
         let len = u64::try_from(tensor.data().len()).map_err(|_| Garbled)?;
@@ -202,7 +202,7 @@ impl Part {
         Ok(Self { dtype: tensor.dtype(), shape: tensor.shape().clone(), bytes: start..*end })
     }
 
-    /// How many bytes it says it has.
+    /// How many bytes the part says that it has.
     pub(super) fn len(&self) -> u64 {
         self.bytes.end.saturating_sub(self.bytes.start)
     }
@@ -224,7 +224,7 @@ impl Answer {
                 });
                 out.text(text);
             }
-            // What is read, and never written.
+            // An answer of this kind is read, and never written.
             Self::TooLong(_) => out.byte(u8::MAX),
         }
         out.0
@@ -273,10 +273,10 @@ pub(super) fn gap(len: usize) -> &'static [u8] {
     ZEROS.get(..len).unwrap_or_default()
 }
 
-/// More inputs, outputs or dimensions than any model has.
+/// The most inputs, outputs or dimensions: no model has so many.
 const MOST: usize = 1 << 16;
 
-/// The longest text that is passed on.
+/// The longest text that is passed on, in bytes.
 const LONGEST_TEXT: usize = 4096;
 
 /// What may stand in a log or an answer: no control characters, not too long.
@@ -475,7 +475,7 @@ mod tests {
         let honest = Answer::Done(vec![part(DataType::Fp32, &[2], 64..72)]).encode();
         assert!(Answer::decode(&honest, &wanted, 8).is_ok());
         assert_eq!(Answer::decode(&honest, &wanted, 7), Ok(Answer::TooLong(8)));
-        // Another number of outputs; another type.
+        // The box gives another number of outputs, or another type.
         for wanted in [&[][..], &[DataType::Fp32; 2], &[DataType::Int32]] {
             assert_eq!(Answer::decode(&honest, wanted, 8), Err(Garbled), "{wanted:?}");
         }

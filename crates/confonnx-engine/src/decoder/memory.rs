@@ -50,7 +50,7 @@ struct Joint {
 }
 
 impl Memories {
-    /// Of a model whose owner states that its rows are independent, if `batches` says how many
+    /// The memories of a model whose owner states that its rows are independent, if `batches` says how many
     /// may go on together.
     pub(crate) fn new(decoder: &Decoder, session: &mut Session, batches: Option<usize>) -> Self {
         Self { state: Mutex::default(), means: trial::means(decoder, session, batches) }
@@ -61,7 +61,7 @@ impl Memories {
         self.means.sizes.last().copied().unwrap_or(1)
     }
 
-    /// Does what `order` says; the logits that are wanted, one row each.
+    /// Does what `order` says; gives the logits that are wanted, one row each.
     pub(crate) fn step(
         &self,
         decoder: &Decoder,
@@ -123,7 +123,7 @@ impl Memories {
         result
     }
 
-    /// In a run of how many these go on together, if they do.
+    /// How many rows the run has in which these go on together, if they do.
     fn together(&self, decoder: &Decoder, feeds: &[Feed]) -> Option<usize> {
         let size = *self.means.sizes.iter().find(|size| **size >= feeds.len())?;
         let decode = feeds.len() > 1 && feeds.iter().all(|feed| feed.past > 0 && feed.tokens.len() == 1);
@@ -211,7 +211,7 @@ impl State {
         let (mut tokens, mut past) = (vec![&[0_i64][..]; size], vec![0; size]);
         for ((token, past), seat) in tokens.iter_mut().zip(&mut past).zip(&joint.seats) {
             let Some(id) = seat else { continue };
-            // Who does not go on has a token written after what it remembers, where its next one comes.
+            // A sequence that does not go on has a token written after what it remembers, where its next one comes.
             *past = self.sequences.get(id).map_or(0, |sequence| sequence.tokens);
             if let Some(feed) = feeds.iter().find(|feed| feed.sequence == *id) {
                 *token = feed.tokens.as_slice();
@@ -284,7 +284,7 @@ impl State {
             copied.ok_or_else(unusable)?;
             *seat = Some(feed.sequence);
         }
-        // Who sat with them and does not go on now has a memory of its own again.
+        // A sequence that sat with them and does not go on now has a memory of its own again.
         let left = self.joint.as_ref().map_or_else(Vec::new, |joint| joint.seats.clone());
         for id in left.into_iter().flatten().filter(|id| !seats.contains(&Some(*id))) {
             let tokens = self.sequences.get(&id).map_or(0, |sequence| sequence.tokens);
@@ -301,7 +301,7 @@ impl State {
     }
 }
 
-/// Room for `tokens` and some more, so that it is not made anew at each.
+/// How many tokens to make room for: `tokens` and some more, so that room is not made anew at each token.
 fn room(tokens: usize) -> usize {
     tokens.checked_next_multiple_of(ROOM).unwrap_or(tokens)
 }
@@ -310,7 +310,7 @@ fn unusable() -> InferError {
     InferError::OutputType { name: LOGITS.to_owned() }
 }
 
-/// Tokens that memory is made for at once.
+/// How many tokens memory is made for at once.
 const ROOM: usize = 256;
-/// Bytes that those who go on together may take; else each goes on alone.
+/// The most bytes for sequences that go on together; else each goes on alone.
 const JOINT: usize = 512 << 20;

@@ -19,7 +19,7 @@ use crate::{
 /// The next tokens of each row, as many for all.
 pub(super) struct Rows<'r> {
     pub(super) tokens: &'r [&'r [i64]],
-    /// How many each row remembers.
+    /// How many tokens each row remembers.
     pub(super) past: &'r [usize],
 }
 
@@ -28,7 +28,7 @@ impl Rows<'_> {
         self.tokens.first().map_or(0, |tokens| tokens.len())
     }
 
-    /// Remembered and new, of the longest row.
+    /// Tokens remembered and new, of the longest row.
     fn total(&self) -> usize {
         self.past.iter().max().map_or(0, |past| past.saturating_add(self.length()))
     }
@@ -113,7 +113,7 @@ pub(super) fn handed_on(
         values.push(outputs.remove(&layer.present).ok_or_else(|| missing(&layer.present))?);
     }
     let mut logits = outputs.remove(LOGITS).ok_or_else(|| missing(LOGITS))?;
-    // The one before is erased.
+    // The memory of before is erased.
     *cache = Cache { rows: 1, room: rows.total(), values };
     last(decoder, &mut logits, 1)
 }
@@ -126,7 +126,7 @@ fn options() -> Result<(Arc<RunOptions>, stop::Stoppable), InferError> {
     Ok((options, stop::stoppable(move || drop(stopped.terminate()))))
 }
 
-/// Of each row the logits after its last token; those of all are erased.
+/// Of each row the logits after its last token; all other logits are erased.
 fn last(decoder: &Decoder, logits: &mut DynValue, rows: usize) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
     let (_, found) = logits.try_extract_tensor_mut::<f32>().map_err(failed)?;
     let each = found.len().checked_div(rows).filter(|each| *each >= decoder.vocabulary && *each > 0);

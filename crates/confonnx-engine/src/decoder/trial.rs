@@ -18,7 +18,8 @@ pub(super) struct Means {
     pub(super) sizes: Vec<usize>,
 }
 
-/// Tries to have it write where it reads and, if at most `batches` sequences may go on together, how many do so.
+/// Tries whether the model can write where it reads and, if at most `batches` sequences may go on together, how many do
+/// so.
 pub(super) fn means(decoder: &Decoder, session: &mut Session, batches: Option<usize>) -> Means {
     let tried = if batches.is_some() { LARGEST } else { 2 };
     let texts = || texts().take(tried);
@@ -49,7 +50,7 @@ struct Text {
     then: [i64; STEPS],
 }
 
-/// Of different lengths.
+/// Made-up texts of different lengths.
 fn texts() -> impl Iterator<Item = Text> {
     let token = |number: usize| i64::try_from(number.wrapping_mul(7919) % 97).unwrap_or(0);
     (0..LARGEST).map(move |number| {
@@ -106,6 +107,6 @@ fn in_place(decoder: &Decoder, session: &mut Session, texts: &[&Text]) -> Result
 
 const STEPS: usize = 3;
 const ROOM: usize = 64;
-/// Sequences in a run.
+/// Numbers of sequences that are tried in a run.
 const SIZES: [usize; 3] = [2, 4, LARGEST];
 const LARGEST: usize = 8;
