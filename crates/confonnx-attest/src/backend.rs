@@ -1,4 +1,4 @@
-//! The library that checks signatures. Nothing else in this crate names one.
+//! The library that checks signatures. No other module of this crate names such a library.
 //!
 //! [`ring`] by the feature of that name, or the pure-Rust crates of RustCrypto (feature `rust-crypto`), which compile for
 //! WebAssembly. With both, `ring` is asked; `dcap-qvl`, which follows the same features, decides likewise. Both answer
@@ -52,7 +52,7 @@ pub(crate) enum Hash {
 /// Why a signature is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Keys of that kind do not sign that way.
+    /// A key of that kind does not sign that way.
     Mismatch,
     /// The signature is not by that key over that message, or the key is none.
     Wrong,

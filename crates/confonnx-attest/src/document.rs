@@ -29,7 +29,7 @@ pub struct Document {
 /// The documents for the nonces of one tree, encoded once for all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Documents {
-    /// Up to where the proof belongs.
+    /// The document's JSON up to where the proof belongs.
     shared: Vec<u8>,
 }
 
@@ -63,7 +63,7 @@ pub enum DocumentError {
     Hex {
         /// Name of the member.
         member: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the member.
         source: HexError,
     },
     /// The evidence cannot be read.
@@ -212,7 +212,7 @@ impl Documents {
         Self { shared }
     }
 
-    /// The one with `proof`, as the server sends it.
+    /// The document with `proof`, as the server sends it.
     pub fn to_json(&self, proof: Option<&InclusionProof>) -> Vec<u8> {
         let mut json = self.shared.clone();
         if let Some(proof) = proof {
@@ -299,7 +299,7 @@ fn hash(member: &'static str, text: &str) -> Result<[u8; 32], DocumentError> {
     digest::decode_array_lower(text).map_err(|source| DocumentError::Hex { member, source })
 }
 
-/// Of `freshness` and of the document.
+/// The braces that close `freshness` and the document.
 const CLOSING: &[u8] = b"}}";
 const VERSION: u64 = 1;
 const CLAIMS: &str = "a claims object";

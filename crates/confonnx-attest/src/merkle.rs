@@ -28,10 +28,10 @@ pub struct InclusionProof {
 /// Nonces no tree can be made of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
-    /// There are none.
+    /// There are no nonces.
     #[error("expected at least one nonce, found none")]
     Empty,
-    /// There are more than [`MAX_LEAVES`].
+    /// There are more nonces than [`MAX_LEAVES`].
     #[error("expected at most {MAX_LEAVES} nonces, found {found}")]
     TooLarge {
         /// Number of nonces.

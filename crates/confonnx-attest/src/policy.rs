@@ -181,7 +181,7 @@ impl Policy {
         now.max(self.not_before)
     }
 
-    /// SHA-256 of all that it expects: the same for the same expectations, however they were given.
+    /// SHA-256 of all that the policy expects: the same for the same expectations, however they were given.
     pub fn digest(&self) -> Digest {
         let expected = &self.expected;
         let mut lines: Vec<String> =
@@ -281,7 +281,7 @@ impl Policy {
         if accepted.is_empty() {
             return verdict.info("model hash", found);
         }
-        // Of some model: which one is called is known only with the call ([`Policy::model`]).
+        // The hash has to be that of some model: which one is called is known only with the call ([`Policy::model`]).
         let served = models.iter().any(|model| accepted.iter().any(|pin| pin.matches(model)));
         verdict.decide("model hash", one_of(accepted.iter().map(ModelPin::to_string)), found, served);
     }

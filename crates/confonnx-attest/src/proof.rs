@@ -14,7 +14,7 @@ pub struct Genuine {
     pub(crate) claims: Claims,
     pub(crate) tee: Tee,
     pub(crate) measured: Measured<Facts>,
-    /// Whether it answers the caller's nonce.
+    /// Whether the evidence answers the caller's nonce.
     pub(crate) fresh: bool,
     /// Of the release in a log, as the document has it.
     pub(crate) release_proof: Option<String>,

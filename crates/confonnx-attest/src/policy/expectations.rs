@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{AcceptedKeyService, Expectations, ModelPin, Platforms, ServerExpectations, SigningKey};
 use crate::{Digest, EnclaveHash, ReleaseLog};
 
-/// Each adds to the field of its name, or sets it.
+/// Each method adds to the field of its name, or sets it.
 impl Expectations {
     /// Nothing is expected yet; no [`Policy`](super::Policy) can be made of that.
     pub fn new() -> Self {

@@ -55,7 +55,7 @@ pub enum PolicyFileError {
         /// What is wrong with it.
         source: SigningKeyError,
     },
-    /// A file of `enclave_info_files` is none.
+    /// A file of `enclave_info_files` is no `enclave_info.json`.
     #[error("`enclave_info_files` names {path}: {source}")]
     EnclaveInfo {
         /// The file's name, as the policy has it.
@@ -69,10 +69,10 @@ pub enum PolicyFileError {
 pub(crate) type Reader<'a> = dyn FnMut(&str) -> std::io::Result<String> + 'a;
 
 impl Preset {
-    /// The names by which [`FromStr`] knows them.
+    /// The names of the presets, which [`FromStr`] reads.
     pub const NAMES: [&str; 2] = ["strict", "cloud"];
 
-    /// The sections.
+    /// The preset's sections.
     pub fn platforms(self) -> Platforms {
         match self {
             Self::Strict => Platforms::strict(),
@@ -117,7 +117,8 @@ impl Expectations {
     /// A file without sections accepts every kind of TEE as its preset does. With sections it accepts those kinds only,
     /// and each section holds what differs from the preset.
     pub fn from_toml(text: &str, read: &mut Reader<'_>) -> Result<Self, PolicyFileError> {
-        // Twice: typed, so that errors name key, line and column; and untyped, to lay over the preset what is there.
+        // The text is read twice: typed, so that errors name key, line and column; and untyped, to lay over the preset
+        // what is there.
         let file: File = toml::from_str(text)?;
         let sections: Table = toml::from_str(text)?;
         let mut enclave_hashes = list("enclave_hashes", file.enclave_hashes)?;

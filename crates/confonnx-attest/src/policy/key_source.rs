@@ -12,9 +12,10 @@ use crate::{Digest, Genuine, KeySource, Verdict};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptedKeyService {
-    /// Its base URL, as in the claims.
+    /// The service's base URL, as in the claims.
     pub url: String,
-    /// The authorities that certify its name, as in the claims. Another authority could certify another service.
+    /// The authorities that certify the service's name, as in the claims. Another authority could certify another
+    /// service.
     pub roots_sha256: Digest,
     /// The secret's name there; without one, any secret of the service.
     pub name: Option<String>,
@@ -186,7 +187,7 @@ mod tests {
         assert!(is_accepted(&cloud, &peer(Some(same))));
         assert!(!is_accepted(&cloud, &peer(Some(other))));
         assert!(!is_accepted(&cloud, &peer(None)));
-        // Members are held to the preset cloud; a caller who wants more has to say what of them.
+        // Members are held to the preset cloud; a caller who wants more of them has to name their policy.
         let mut more = cloud.clone();
         more.platforms.snp.as_mut().unwrap().minimum_guest_svn = Some(3);
         for strict in [Expectations::default(), more] {
@@ -195,7 +196,7 @@ mod tests {
             assert!(is_accepted(&named, &peer(Some(other))));
             assert!(!is_accepted(&named, &peer(Some(same))));
         }
-        // Of another kind of TEE, program or runtime it is another one.
+        // With another kind of TEE, program or runtime, `same_program` is another digest.
         let mut others = [Genuine { tee: Tee::Tdx, ..peer(None) }, peer(None), peer(None), peer(None)];
         others[1].measured.enclave_hash = EnclaveHash::from(Digest([8; 32]));
         others[2].claims.build.sha256 = other;

@@ -27,7 +27,7 @@ fn with(setting: &str, value: Value) -> Claims {
 
 fn checks(server: &str, claims: &Claims) -> Vec<Check> {
     let mut verdict = Verdict::default();
-    // Of the presets' maxima there are tests of their own.
+    // The presets' maxima have tests of their own.
     let lax = Maxima { key_lifetime_s: u64::MAX, resumption_lifetime_s: u64::MAX };
     ServerExpectations { maxima: lax, ..read(server).unwrap().server }.check(claims, &mut verdict);
     let of_maxima = |check: &Check| check.expected.ends_with(&format!("{} s", u64::MAX));
@@ -37,7 +37,7 @@ fn checks(server: &str, claims: &Claims) -> Vec<Check> {
     verdict.checks
 }
 
-/// Whether the one check of that line passes; and its name, what it expected and what it found.
+/// Whether the one check of the line `server` passes; with its name, what it expected and what it found.
 fn judged(server: &str, claims: &Claims) -> (bool, String) {
     match &checks(server, claims)[..] {
         [Check { name, expected, found, outcome, .. }] => {
@@ -138,7 +138,7 @@ fn no_key_lives_longer_than_the_policy_says() {
     );
     let line = "max_key_lifetime_s = 89999";
     assert_eq!(judged(line, &claims), text(false, "key lifetime: at most 89999 s: 90000 s"));
-    // The longest of them counts, wherever it is.
+    // The longest lifetime of the keys counts, wherever it is.
     let shorter = KeyClaim { accepted_until: UnixTime(6), ..claims.keys[0].clone() };
     claims.keys.push(shorter.clone());
     assert!(!judged(line, &claims).0);
@@ -208,7 +208,7 @@ fn presets_bound_how_long_keys_and_resumptions_last() {
     }
     assert_eq!(failed(Preset::Strict, &with("session_lifetime_s", 601.into())), ["resumption lifetime"]);
     assert_eq!(failed(Preset::Cloud, &with("session_lifetime_s", 86_400.into())), [""; 0]);
-    // Without any preset too, and a policy may say otherwise.
+    // Without a preset the maxima are those of `cloud`, and a policy may say otherwise.
     assert_eq!(ServerExpectations::default().maxima, Maxima::CLOUD);
     let file =
         Expectations::from_toml("preset = 'cloud'\n[server]\nmax_key_lifetime_s = 7000000000", &mut |_| {
@@ -263,7 +263,7 @@ fn what_no_policy_judges_is_stated_and_what_is_unusual_stands_out() {
         "{shown}"
     );
     assert!(shown.contains("17 x-wing, current 1970-01-01T00:00:05Z to 1970-01-02T00:00:05Z"), "{shown}");
-    // However many there are.
+    // What is stated stays bounded, however many settings there are.
     for setting in 0..1000 {
         claims.settings.insert(format!("setting {setting}"), true.into());
     }

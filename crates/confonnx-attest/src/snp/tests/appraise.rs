@@ -195,7 +195,7 @@ fn flaw_6_a_signer_counts_only_with_a_version_or_a_measurement() {
     assert_eq!(refused(genuine(|_| {}), other), ["enclave hash"]);
     let right = Expectations { enclave_hashes: vec![Hex([0x3e; 48]).into()], ..expected(None) };
     assert_eq!(refused(genuine(|_| {}), right), [""; 0]);
-    // Permission to debug is no name either.
+    // The permission to debug names no program either.
     let debugging = Expectations { allow_debug: true, ..expected(None) };
     assert_eq!(refused(genuine(|_| {}), debugging), ["enclave hash"]);
 }

@@ -1,4 +1,4 @@
-//! Reports of real processors, at instants when their certificates are valid; `sev` as an independent peer.
+//! Reports of real processors, at instants when their certificates are valid, with `sev` as an independent peer.
 
 use sev::certs::snp::{Chain, Verifiable, builtin, ca};
 use sev::firmware::guest::AttestationReport;
@@ -128,7 +128,7 @@ fn a_turin_vcek_chains_to_its_root_and_has_its_own_layout() {
     assert_eq!(super::super::chain::product_of(&vcek), Some(Product::Turin));
 }
 
-/// One random-looking bit of every byte, and all bits of the header, of the key info, of the TCB and of what the
+/// Flips one random-looking bit of every byte, and all bits of the header, of the key info, of the TCB and of what the
 /// signature does not cover.
 #[test]
 fn no_report_with_a_flipped_bit_is_genuine() {
@@ -136,8 +136,8 @@ fn no_report_with_a_flipped_bit_is_genuine() {
     let evidence = with_vcek(&report, MILAN_VCEK);
     let report_data = evidence.report.report_data;
     let endorsements = *evidence.endorsements;
-    // What the signature refuses, all of verification refuses, with some ten times as much work: it is asked of what is
-    // left, and of every eighth byte whatever the signature says.
+    // The whole verification refuses what the signature refuses, with some ten times as much work. So it is run on what
+    // the signature leaves, and on every eighth byte.
     let key = Certificate::from_der(MILAN_VCEK).unwrap().public_key().unwrap();
     let refused_early = |bytes: &[u8]| {
         let report = Report::parse(bytes).unwrap();
