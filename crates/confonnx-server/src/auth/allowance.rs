@@ -38,7 +38,8 @@ struct Promised {
     counts: Arc<Counts>,
     name: Arc<str>,
     bounds: Bounds,
-    answers: u32,
+    /// Answers that have not ended.
+    answers: AtomicU32,
     /// Tokens that are not spent yet.
     tokens: AtomicU32,
 }
@@ -80,7 +81,7 @@ impl Counts {
             counts: Arc::clone(self),
             name: Arc::clone(name),
             bounds,
-            answers,
+            answers: AtomicU32::new(answers),
             // Until they are taken there are none to give back.
             tokens: AtomicU32::new(0),
         };
@@ -111,22 +112,37 @@ impl Allowance {
             let _ = promised.tokens.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
         }
     }
+
+    /// An answer has ended. To be said before its client hears of that, which may ask again at once.
+    pub fn end_one(&self) {
+        if let Some(promised) = &self.0 {
+            promised.end(1);
+        }
+    }
 }
 
-impl Drop for Promised {
-    fn drop(&mut self) {
-        if let Some(rate) = self.bounds.rate() {
-            self.counts.tokens.give_back(&self.name, rate, *self.tokens.get_mut());
-        }
-        if self.bounds.answers_at_once.is_some() {
+impl Promised {
+    /// That many answers have ended; with the last one, the tokens that are left are the caller's again.
+    fn end(&self, ended: u32) {
+        let open = self.answers.fetch_update(Relaxed, Relaxed, |open| open.checked_sub(ended));
+        if ended > 0 && open.is_ok() && self.bounds.answers_at_once.is_some() {
             let mut making = self.counts.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            let left = making.get(&self.name).copied().unwrap_or(0).saturating_sub(self.answers);
+            let left = making.get(&self.name).copied().unwrap_or(0).saturating_sub(ended);
             if left == 0 {
                 making.remove(&self.name);
             } else {
                 making.insert(Arc::clone(&self.name), left);
             }
         }
+        if let Some(rate) = self.bounds.rate().filter(|_| self.answers.load(Relaxed) == 0) {
+            self.counts.tokens.give_back(&self.name, rate, self.tokens.swap(0, Relaxed));
+        }
+    }
+}
+
+impl Drop for Promised {
+    fn drop(&mut self) {
+        self.end(self.answers.load(Relaxed));
     }
 }
 
@@ -148,8 +164,13 @@ mod tests {
         let one = promise(1).unwrap();
         assert!(promise(1).is_err());
         counts.promise(&Arc::from("bob"), bounds(None, Some(1)), 1, 10, 10).unwrap();
+        // One ends, and its client asks again before the request is done.
+        two.end_one();
+        drop(promise(1).unwrap());
         drop(two);
-        promise(2).unwrap();
+        drop(promise(2).unwrap());
+        one.end_one();
+        assert!(counts.answers.lock().unwrap().is_empty(), "what has ended is not counted");
         drop(one);
         assert!(counts.answers.lock().unwrap().is_empty(), "callers without answers are forgotten");
     }
@@ -171,6 +192,9 @@ mod tests {
         let Err(Refused::TokensSpent { retry_after, .. }) = promise(0, 400) else { panic!() };
         assert!((1..=6).contains(&retry_after.as_secs()), "{retry_after:?}");
         // What is refused holds no place.
+        let last = promise(0, 300).unwrap();
+        last.end_one();
         drop(promise(0, 300).unwrap());
+        drop(last);
     }
 }

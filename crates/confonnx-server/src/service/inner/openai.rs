@@ -53,7 +53,7 @@ pub(super) const ROWS: &[Row] = &[
         answer: |call| generate(call, Kind::Generate),
     },
     Row {
-        name: "generate",
+        name: "generate-stream",
         method: "POST",
         paths: &[
             "/v2/models/{model}/generate_stream",
@@ -235,6 +235,9 @@ fn counted(allowance: &Arc<Allowance>, sink: Box<dyn Sink>) -> Box<dyn Sink> {
     impl Sink for Counted {
         fn take(&mut self, event: &Event) -> bool {
             self.0.spend();
+            if event.end.is_some() {
+                self.0.end_one();
+            }
             self.1.take(event)
         }
     }
