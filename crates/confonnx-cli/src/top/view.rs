@@ -69,7 +69,6 @@ impl Server {
 }
 
 pub(super) fn draw(frame: &mut Frame<'_>, servers: &[Server], look: &Look) {
-    let rows = u16::try_from(servers.len()).unwrap_or(u16::MAX).saturating_add(2);
     let troubles: Vec<Line<'_>> = servers.iter().filter_map(trouble).collect();
     let [head, table, why, models, outcomes] =
         Layout::vertical(heights(servers, frame.area().width)).areas(frame.area());
