@@ -162,6 +162,7 @@ fn a_policy_that_is_no_older_than_ones_own_evidence_refuses_what_is() {
             tee: crate::Tee::Tdx,
             measured: measured.map(crate::evidence::Facts::Tdx),
             fresh: true,
+            release_proof: None,
             verdict,
         }
     };
