@@ -146,7 +146,7 @@ struct Producer {
     keys: Arc<Keys>,
     collateral: Arc<Collateral>,
     metrics: Arc<Metrics>,
-    /// Of the program in a transparency log: the same in all documents.
+    /// The program's proof from a transparency log: the same in all documents.
     release_proof: Option<String>,
     cached: Option<Cached>,
     last_quote: Option<Instant>,
@@ -171,7 +171,7 @@ pub enum QuoteError {
     /// The nonces make no tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// No nonce of our own.
+    /// The system gives no randomness for a nonce of the server's own.
     #[error("no random bytes from the system: {0}")]
     Random(#[from] getrandom::Error),
 }
@@ -179,7 +179,7 @@ pub enum QuoteError {
 impl Producer {
     fn run(&mut self, queue: &mpsc::Receiver<Waiting>) {
         while let Ok(first) = queue.recv() {
-            // Whoever comes while the device rests shares the next quote, too.
+            // A caller who comes while the device rests shares the next quote, too.
             if let Some(last) = self.last_quote {
                 thread::sleep(self.interval.saturating_sub(last.elapsed()));
             }

@@ -40,7 +40,7 @@ pub struct Audit {
 pub struct Trail {
     /// Who asks.
     pub caller: Option<Caller>,
-    /// What for: a fixed word.
+    /// What the request is for: a fixed word.
     pub action: Option<&'static str>,
     /// Name and version, of a model that is there.
     pub model: Option<(String, String)>,
@@ -197,7 +197,7 @@ impl Writer {
         while let Ok(message) = lines.recv() {
             match message {
                 Message::Line(line) => self.line(&line),
-                // Whoever waited may have gone.
+                // An error means that the caller who waited has gone.
                 Message::Finished(done) => drop(done.send(())),
             }
         }
@@ -238,7 +238,7 @@ fn json_line(value: &impl Serialize) -> Vec<u8> {
 
 /// Lines that wait for the disk.
 const MAX_WAITING: usize = 4096;
-/// After which there may be room for more.
+/// The time after which there may be room for more lines.
 const ROOM: Duration = Duration::from_millis(5);
 
 #[cfg(test)]

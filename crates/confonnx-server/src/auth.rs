@@ -34,20 +34,20 @@ use oidc::Oidc;
 /// Who may ask.
 pub struct Auth {
     who: Who,
-    /// For the callers of the file: bounded by their number.
+    /// Rates of the callers of the file: bounded by their number.
     callers: Limiter,
-    /// For those an issuer names.
+    /// Rates of the callers whom an issuer names.
     subjects: Limiter,
-    /// What both have of language models.
+    /// What both kinds of callers have of language models.
     generation: Arc<Counts>,
 }
 
 enum Who {
     /// Anyone who can reach the server.
     Anyone,
-    /// Whoever knows one of the tokens; these are their SHA-256.
+    /// Every caller who knows one of the tokens; these are their SHA-256.
     Tokens(Vec<[u8; 32]>),
-    /// Those of a policy file.
+    /// The callers of a policy file.
     Policy(Policy),
 }
 
@@ -55,7 +55,7 @@ enum Who {
 struct Policy {
     tokens: Vec<Token>,
     oidc: Option<Oidc>,
-    /// Of everything that decides, as the claims have it.
+    /// The digest of everything that decides, as the claims have it.
     digest: Digest,
 }
 
@@ -67,7 +67,7 @@ struct Token {
 /// Who asks, and what that allows.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// As the policy names it; none when the policy knows no names.
+    /// The caller's name in the policy; none when the policy knows no names.
     name: Option<Arc<str>>,
     via: Via,
     grant: Arc<Grant>,
@@ -76,7 +76,7 @@ pub struct Caller {
 /// How a caller proved to be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// Not at all.
+    /// The caller proved nothing.
     Nothing,
     /// A bearer token of a file.
     Token,
@@ -90,7 +90,7 @@ struct Grant {
     models: Vec<Pattern>,
     may: Vec<Action>,
     rate: Option<Rate>,
-    /// Of language models.
+    /// Bounds on the use of language models.
     generation: Bounds,
 }
 
@@ -130,7 +130,7 @@ pub enum Refused {
     Unavailable {
         /// What is missing.
         reason: &'static str,
-        /// When it may be there.
+        /// When the permit may be there.
         retry_after: Duration,
     },
     /// The request asks for what its caller may not.
@@ -139,17 +139,17 @@ pub enum Refused {
     /// The request's caller asks too often.
     #[error("more than {per_minute} requests a minute from this caller; try again in {} s", seconds(*retry_after))]
     RateLimited {
-        /// What is allowed.
+        /// How many requests a minute are allowed.
         per_minute: u32,
-        /// When the next one will be.
+        /// When the next request is allowed.
         retry_after: Duration,
     },
     /// The request's caller has had its tokens.
     #[error("more than {per_minute} tokens a minute for this caller; try again in {} s", seconds(*retry_after))]
     TokensSpent {
-        /// What is allowed.
+        /// How many tokens a minute are allowed.
         per_minute: u32,
-        /// When there will be enough.
+        /// When there will be enough tokens.
         retry_after: Duration,
     },
     /// The request asks for more tokens than its caller has in a minute.
@@ -162,7 +162,7 @@ pub enum Refused {
         prompt: u32,
         /// Tokens of the answers at most.
         tokens: u32,
-        /// What is allowed.
+        /// How many tokens a minute are allowed.
         per_minute: u32,
     },
     /// The request's caller would be given more answers than it may be at once.
@@ -170,9 +170,9 @@ pub enum Refused {
         "{wanted} more answers; expected {most} at once at most for this caller: ask for fewer, or wait until one has ended"
     )]
     Answers {
-        /// What the request asks for.
+        /// How many answers the request asks for.
         wanted: u32,
-        /// What is allowed.
+        /// How many answers are allowed at once.
         most: u32,
     },
     /// More callers have a limit to be kept than the server has room for.
@@ -192,7 +192,7 @@ pub enum Forbidden {
     /// The policy does not let it do this at all.
     #[error("this caller may not {0}; the server's policy has to say `may = [\"{0}\"]`")]
     Action(&'static str),
-    /// Not with this model, which may exist or not.
+    /// The caller may not use the model, which may exist or not.
     #[error("this caller may not use a model named {model:?}, whether or not there is one")]
     Model {
         /// The name asked for.
@@ -206,7 +206,7 @@ pub enum AuthError {
     /// The file cannot be read.
     #[error("{what} {}: {source}", path.display())]
     Read {
-        /// Which file it is.
+        /// What kind of file it is.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -224,7 +224,7 @@ pub enum AuthError {
     Token {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// The line's number, from 1.
         line: usize,
     },
     /// The policy file says what cannot be.
@@ -334,7 +334,7 @@ impl Auth {
             Full::For { retry_after } => {
                 Refused::RateLimited { per_minute: rate.per_minute.get(), retry_after }
             }
-            // One is in every burst.
+            // Every burst has room for one request.
             Full::Never => Refused::RateLimited { per_minute: rate.per_minute.get(), retry_after: MINUTE },
         })
     }
@@ -361,7 +361,7 @@ impl Auth {
 }
 
 impl Caller {
-    /// One of those that the server does not tell apart.
+    /// The caller of a kind that the server does not tell apart.
     fn unnamed(via: Via) -> Self {
         Self { name: None, via, grant: Arc::new(Grant::usual()) }
     }
@@ -381,7 +381,7 @@ impl Caller {
         self.via
     }
 
-    /// Whether it may do this with a model of that name, which need not exist: so ask before looking for it.
+    /// Whether the caller may do this with a model of that name, which need not exist: so ask before looking for it.
     ///
     /// # Errors
     /// [`Forbidden`]
@@ -416,7 +416,7 @@ impl Via {
 }
 
 impl Action {
-    /// As the policy file spells it.
+    /// The action as the policy file spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Infer => "infer",
@@ -427,7 +427,8 @@ impl Action {
 }
 
 impl Grant {
-    /// Without a policy: every model, at any rate. Not to load and unload: whoever may is to be named.
+    /// The grant without a policy: every model, at any rate. Loading and unloading is not in it: whoever may do that is
+    /// to be named.
     fn usual() -> Self {
         let any = Pattern { text: String::new(), prefix: true };
         Self {
@@ -455,7 +456,7 @@ impl Refused {
                 (429, "rate-limited")
             }
             Self::Budget { .. } => (400, "prompt-too-long"),
-            // In vain, however often it is asked.
+            // The request asks in vain, however often.
             Self::Answers { wanted, most } if wanted > most => (400, "generation-invalid"),
             Self::Answers { .. } => (429, "rate-limited"),
             Self::Unavailable { .. } => (503, "auth-unavailable"),
@@ -467,7 +468,7 @@ impl Refused {
         match self {
             Self::Missing => Some("Bearer".into()),
             Self::Unknown | Self::Jwt(_) => {
-                // All that the grammar of `error_description` has.
+                // Characters that the grammar of `error_description` has.
                 let allowed = |c| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '\'' };
                 let description: String = self.to_string().chars().map(allowed).collect();
                 Some(format!("Bearer error=\"invalid_token\", error_description=\"{description}\""))

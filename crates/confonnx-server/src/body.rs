@@ -22,7 +22,7 @@ use crate::budget::Share;
 #[derive(Debug)]
 pub struct Body {
     content: Content,
-    /// Of what is not sent yet.
+    /// The share of what is not sent yet.
     share: Option<Share>,
 }
 
@@ -63,10 +63,10 @@ pub enum Refused {
     /// The connection has ended.
     #[error("the client is gone")]
     Gone,
-    /// As much as may wait does.
+    /// As many bytes wait as may.
     #[error("more than {limit} bytes wait for the client")]
     Behind {
-        /// Bytes that may wait.
+        /// How many bytes may wait.
         limit: usize,
     },
 }
@@ -77,7 +77,7 @@ pub enum Broken {
     /// The body cannot be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// Whoever made it gave up.
+    /// The content's maker gave up.
     #[error("the answer was not made to its end")]
     Unfinished,
 }
@@ -112,7 +112,7 @@ impl Source {
         self.pieces.send(piece).map_err(|_| Refused::Gone)
     }
 
-    /// All is there.
+    /// Says that the content is complete.
     pub fn finish(&self) {
         self.state.finished.store(true, Ordering::Release);
     }
@@ -175,7 +175,7 @@ impl http_body::Body for Body {
             Content::Pieces(pieces) => pieces.next().map(|piece| Ok(Bytes::from(piece?))),
             Content::Made(made) => {
                 let piece = made.pieces.poll_recv(context);
-                // Who has read all that there is does not read slowly.
+                // A client that has read all that there is does not read slowly.
                 if let Some(share) = &mut this.share {
                     share.is_making(piece.is_pending());
                 }

@@ -69,7 +69,7 @@ struct Account {
 struct Pace {
     /// How fast its long requests are read, once some of them were nothing that opens.
     suspected: Mutex<Option<Suspected>>,
-    /// When it could ask for all of [`UNSEALED_BURST`] again.
+    /// When the peer could ask for all of [`UNSEALED_BURST`] again.
     full: Mutex<Option<Instant>>,
     /// Whether it is one peer: what many send under one address is no reason to serve all of them slowly.
     paces: bool,
@@ -78,7 +78,7 @@ struct Pace {
 #[derive(Debug)]
 struct Suspected {
     until: Instant,
-    /// When the next is read.
+    /// When the next long request is read.
     next: Instant,
 }
 
@@ -95,7 +95,7 @@ impl Pace {
         taken.checked_sub(burst).filter(|turn| *turn > now)
     }
 
-    /// Whether nothing has to be remembered of it.
+    /// Whether nothing has to be remembered of the peer.
     fn is_at_rest(&self, now: Instant) -> bool {
         let suspected = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
         let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,29 +139,29 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 struct Replies {
     unsent: AtomicUsize,
-    /// Of these, those that have nothing to write until more of them is made.
+    /// How many of these have nothing to write until more of them is made.
     making: AtomicUsize,
     sent: AtomicU64,
 }
 
 impl Budget {
-    /// At most `all` bytes, `peer` for the connections of one peer, and `each` for one connection.
+    /// A budget of `all` bytes, of which `peer` for the connections of one peer and `each` for one connection.
     pub fn new(all: usize, peer: usize, each: usize) -> Self {
         Self { all: Arc::new(Account::new(all)), peer, each, paces: true }
     }
 
-    /// Of peers that come later none is served slowly: each address may be that of many.
+    /// The same budget, which serves no later peer slowly: each address may be that of many.
     pub fn unpaced(self) -> Self {
         Self { paces: false, ..self }
     }
 
-    /// For a new peer.
+    /// The budget of a new peer.
     pub fn peer(&self) -> PeerBudget {
         let pace = Arc::new(Pace { paces: self.paces, ..Pace::default() });
         PeerBudget { account: Arc::new(Account::new(self.peer)), pace }
     }
 
-    /// For a new connection of `peer`.
+    /// The purse of a new connection of `peer`.
     pub fn purse(&self, peer: &PeerBudget) -> Purse {
         let own = Arc::new(Account::new(self.each));
         let accounts = [own, Arc::clone(&peer.account), Arc::clone(&self.all)];
@@ -187,7 +187,7 @@ impl PeerBudget {
 }
 
 impl Purse {
-    /// When the peer gets its next answer that is not sealed, if not now. It counts.
+    /// When the peer gets its next answer that is not sealed, if not now. The answer is counted.
     pub fn unsealed(&self, now: Instant) -> Option<Instant> {
         self.pace.unsealed(now)
     }
@@ -324,7 +324,7 @@ mod tests {
         let reply = other.reply(4).unwrap();
         assert_eq!(other.reply(1).unwrap_err(), Exhausted, "everybody's bound");
         assert_eq!((budget.held(), other.unsent(), other.sent()), (10, 1, 0));
-        // As a connection does that writes a part of it.
+        // A connection writes a part of the reply.
         let held = reply.hold(Bytes::from_static(b"abcd"));
         let rest = held.slice(2..);
         drop(held);

@@ -40,7 +40,7 @@ use fetch::{FetchError, url};
 use pace::Pace;
 use store::Store;
 
-/// What is kept of it, and who fetches it.
+/// The collateral that is kept, and who fetches it.
 pub struct Collateral {
     bases: Bases,
     store: Option<Arc<Store>>,
@@ -49,7 +49,7 @@ pub struct Collateral {
     state: Mutex<State>,
     /// Grows with every change of what is stapled.
     version: AtomicU64,
-    /// There may be something to fetch.
+    /// Notifies when there may be something to fetch.
     wanted: Notify,
     /// Whether everything wanted is there or was tried.
     settled: watch::Sender<bool>,
@@ -57,9 +57,9 @@ pub struct Collateral {
 
 #[derive(Default)]
 struct State {
-    /// The latest, without endorsements of ours: answers are tried on it.
+    /// The latest evidence, without endorsements of ours: answers are tried on it.
     evidence: Option<Evidence>,
-    /// For its requests, in their order.
+    /// An entry for each of the evidence's requests, in their order.
     entries: Vec<Entry>,
 }
 
@@ -68,7 +68,7 @@ struct Entry {
     kept: Option<Arc<Kept>>,
     /// Attempts in a row that failed.
     failures: u32,
-    /// When to fetch it, next.
+    /// When to fetch the entry next.
     due: Instant,
 }
 
@@ -155,7 +155,7 @@ impl Collateral {
     /// Waits until everything wanted is there or was tried, but no longer than `patience`.
     pub async fn settled(&self, patience: Duration) {
         let mut settled = self.settled.subscribe();
-        // Neither time running out nor a closed channel changes what follows.
+        // Whether the time runs out or the channel is closed changes nothing of what follows.
         let _ = tokio::time::timeout(patience, settled.wait_for(|settled| *settled)).await;
     }
 
@@ -193,7 +193,7 @@ impl Collateral {
     fn receive(&self, request: &Request, answer: Result<Answer, FetchError>) -> Option<Arc<Kept>> {
         let mut state = self.state();
         let State { evidence, entries } = &mut *state;
-        // No longer wanted?
+        // The request may not be wanted any longer.
         let index = entries.iter().position(|entry| entry.request == *request)?;
         let considered = match answer {
             Err(error) => Err(error.into()),
@@ -309,7 +309,7 @@ fn consider(
         }
         return Err(Failure::Malformed(error));
     }
-    // Better than what there was, if not good: clients then say what is wrong with it.
+    // The answer is better than what there was, if not good: clients then say what is wrong with it.
     stale.map_or(Ok(kept), |expires| Err(Failure::Stale { expires, now }))
 }
 
@@ -324,7 +324,7 @@ fn at_fault<'a>(error: &StapleError, entries: &'a mut [Entry]) -> Option<&'a mut
 }
 
 impl Failure {
-    /// Its label in the metrics.
+    /// The failure's label in the metrics.
     fn reason(&self) -> &'static str {
         match self {
             Self::Fetch(error) => error.reason(),

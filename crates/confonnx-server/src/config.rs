@@ -234,7 +234,7 @@ pub enum ConfigError {
     Missing {
         /// The setting, as its flag is spelled.
         name: &'static str,
-        /// Its environment variable.
+        /// The setting's environment variable.
         variable: &'static str,
     },
     /// A variable that Kubernetes made.
@@ -245,13 +245,13 @@ pub enum ConfigError {
     Injected {
         /// The variable.
         variable: String,
-        /// The address in it.
+        /// The address in the setting.
         value: String,
     },
     /// Two settings that exclude each other.
     #[error("both {first} and {second} are given; expected one of them")]
     Both {
-        /// One, as its flag is spelled.
+        /// One setting, as its flag is spelled.
         first: &'static str,
         /// The setting that excludes it.
         second: &'static str,
@@ -423,7 +423,7 @@ impl Config {
                 request_timeout: Duration::from_secs(request_timeout),
                 idle_timeout: Duration::from_secs(request_timeout.saturating_mul(2)),
             },
-            // Whoever else has the key may give it as well.
+            // Whoever else has the model's key may give it as well.
             use_model_key_provisioning: settings.use_model_key_provisioning.unwrap_or(model_key.is_some()),
             key_source,
             model_key,

@@ -23,13 +23,13 @@ pub struct Embedder {
 /// What an input says of each token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Column {
-    /// Which it is.
+    /// The token's number.
     Id,
     /// Whether it is text.
     Mask,
-    /// Of which text.
+    /// The text that the token is of.
     Type,
-    /// Where it is.
+    /// The token's place.
     Position,
 }
 
@@ -46,7 +46,7 @@ pub struct Series {
     embedder: Arc<Embedder>,
     dimensions: Option<usize>,
     texts: Vec<Erased<Vec<u32>>>,
-    /// Which texts go into which run.
+    /// The runs, each with the texts that go into it.
     runs: VecDeque<Vec<usize>>,
     vectors: Vec<Erased<Vec<f32>>>,
 }
@@ -55,7 +55,7 @@ pub struct Series {
 pub type Tensors = Vec<(String, Tensor<'static>)>;
 
 impl Embedder {
-    /// For `model`, of which `info` is; none if it is no sentence encoder, or has no tokenizer in it.
+    /// The embedder of `model`, whose `info` this is; none if it is no sentence encoder, or has no tokenizer in it.
     ///
     /// # Errors
     /// [`FilesError`] when the files in it do not say how its vectors are made.
@@ -238,7 +238,7 @@ impl Output {
     }
 }
 
-/// What each input is, if all are known.
+/// The meaning of each input, if all are known.
 fn columns(inputs: &[TensorInfo]) -> Option<Vec<(Column, TensorInfo)>> {
     let column = |info: &TensorInfo| {
         let column = match info.name.as_str() {

@@ -56,7 +56,7 @@ impl Prover {
         Self { tee, source }
     }
 
-    /// What the evidence is of.
+    /// The TEE that the evidence is of.
     pub fn tee(&self) -> Tee {
         self.tee
     }
@@ -117,5 +117,6 @@ impl fmt::Debug for Source {
     }
 }
 
-/// At most twelve quotes a second of a device. The first caller of an idle server waits for none.
+/// The rest between quotes: at most twelve a second are asked of a device. The first caller of an idle server waits for
+/// none.
 pub const DEVICE_REST: Duration = Duration::from_millis(85);

@@ -50,10 +50,10 @@ pub struct Group {
     metrics: Arc<Metrics>,
     /// Known once this server's own evidence was verified.
     policy: OnceLock<Arc<PeerPolicy>>,
-    /// Once joined.
+    /// The group's secrets, once this server has joined.
     ratchet: Mutex<Option<Ratchet>>,
     challenges: Challenges,
-    /// One look at a time: those who do not answer take theirs.
+    /// One look at a time: peers that do not answer take theirs.
     looking: tokio::sync::Mutex<()>,
 }
 
@@ -75,16 +75,16 @@ pub enum JoinError {
     /// The policy.
     #[error(transparent)]
     Policy(#[from] PeerPolicyError),
-    /// No evidence of one's own.
+    /// This server has no evidence of its own.
     #[error("this server's own evidence: {0}")]
     Evidence(#[from] Unavailable),
-    /// One's own document.
+    /// This server's own document cannot be read.
     #[error("this server's own document: {0}")]
     Document(#[from] DocumentError),
-    /// One's own evidence is not genuine, or lacks what its vendor says of it.
+    /// This server's own evidence is not genuine, or lacks what its vendor says of it.
     #[error("this server's own evidence: {0}")]
     NotGenuine(#[from] VerifyError),
-    /// One would not accept oneself.
+    /// This server would not accept itself.
     #[error("this server does not satisfy its own peer policy: {0}")]
     NotTrusted(#[from] PolicyError),
     /// The system gives no randomness.
@@ -101,7 +101,7 @@ pub enum AttemptError {
     /// The member's document cannot be read.
     #[error("{address}: {source}")]
     Document {
-        /// Where.
+        /// The member's address.
         address: Address,
         /// What is wrong.
         source: DocumentError,
@@ -109,7 +109,7 @@ pub enum AttemptError {
     /// The member's evidence is not genuine.
     #[error("{address}: {source}")]
     NotGenuine {
-        /// Where.
+        /// The member's address.
         address: Address,
         /// Which checks failed.
         source: VerifyError,
@@ -117,7 +117,7 @@ pub enum AttemptError {
     /// The member is not what the peer policy wants.
     #[error("{address}: {source}")]
     NotTrusted {
-        /// Where.
+        /// The member's address.
         address: Address,
         /// Which checks failed.
         source: PolicyError,
@@ -125,15 +125,15 @@ pub enum AttemptError {
     /// The member's settings are others.
     #[error("{address}: {source}")]
     Disagree {
-        /// Where.
+        /// The member's address.
         address: Address,
-        /// Which.
+        /// In what the two disagree.
         source: Disagree,
     },
     /// The member is not of the protocol.
     #[error("{address}: {reason}")]
     Protocol {
-        /// Where.
+        /// The member's address.
         address: Address,
         /// What is wrong.
         reason: String,
@@ -144,7 +144,7 @@ pub enum AttemptError {
 }
 
 impl Group {
-    /// No part in any group yet.
+    /// A server that is in no group yet.
     pub fn new(
         config: PeerConfig,
         times: KeyTimes,

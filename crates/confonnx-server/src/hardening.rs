@@ -86,7 +86,7 @@ enum NotLocked {
 fn lock() -> Result<(), NotLocked> {
     // Pages are locked as they are touched: much is reserved that never is.
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    // With a limit of nothing, only those may lock for whom there is none, and then none counts later.
+    // With a limit of nothing, only a process may lock for which there is no limit, and then none counts later.
     let limit = getrlimit(Resource::Memlock);
     if setrlimit(Resource::Memlock, Rlimit { current: Some(0), ..limit }).is_ok() {
         let locked = mlockall(all);
@@ -95,7 +95,7 @@ fn lock() -> Result<(), NotLocked> {
             return Ok(());
         }
     }
-    // Who may raise the limit need not be told to.
+    // A process that may raise the limit need not be told to.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     let limit = getrlimit(Resource::Memlock);
     let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, ..limit });

@@ -37,7 +37,7 @@ use crate::{
     service::Service,
 };
 
-/// What answers requests; independent of any listener.
+/// The part of the server that answers requests; independent of any listener.
 pub struct App {
     service: Arc<Service>,
     attestation: Arc<Attestation>,
@@ -81,7 +81,7 @@ impl App {
         }
     }
 
-    /// From now on sealed requests are refused; those received so far are answered.
+    /// Refuses sealed requests from now on; those received so far are answered.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -91,7 +91,7 @@ impl App {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// What keeps the server from serving, if anything does.
+    /// The reason why the server cannot serve, if there is one.
     pub fn trouble(&self) -> Option<String> {
         if self.is_draining() {
             return Some("draining".into());

@@ -30,9 +30,9 @@ pub struct Fetcher {
 /// An answer with status 200.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Its header fields.
+    /// The answer's header fields.
     pub headers: HeaderMap,
-    /// Its content, at most [`MAX_ANSWER`] bytes.
+    /// The answer's content, at most [`MAX_ANSWER`] bytes.
     pub body: Vec<u8>,
 }
 
@@ -42,7 +42,7 @@ pub enum FetchError {
     /// The URL cannot be asked.
     #[error("the URL is invalid: {0}")]
     Url(#[from] http::Error),
-    /// Another status.
+    /// The service answered with another status.
     #[error("expected status 200, found {status}")]
     Status {
         /// The status.
@@ -53,7 +53,7 @@ pub enum FetchError {
     /// The answer took too long.
     #[error("no answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
-    /// No connection, or one to somebody else.
+    /// There is no connection, or one to somebody else.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
     /// The connection broke.
@@ -65,8 +65,8 @@ pub enum FetchError {
 }
 
 impl Fetcher {
-    /// For http and https, with the system's authorities. For what is signed by whom it is about: the host chooses these
-    /// authorities. Opens no connection yet.
+    /// A client for http and https with the system's authorities, which the host chooses: so for content alone that is
+    /// signed by whom it is about. Opens no connection yet.
     pub fn for_signed(timeout: Duration) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -80,7 +80,7 @@ impl Fetcher {
         Self::with(builder.enable_http1().wrap_connector(tcp(timeout)), timeout)
     }
 
-    /// For https alone, with the authorities in `pem`; `None` without a usable one. Opens no connection yet.
+    /// A client for https alone, with the authorities in `pem`; `None` without a usable one. Opens no connection yet.
     pub fn with_roots(pem: &[u8], timeout: Duration) -> Option<Self> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -94,7 +94,7 @@ impl Fetcher {
         Some(Self::with(builder.enable_http1().wrap_connector(tcp(timeout)), timeout))
     }
 
-    /// For https with these authorities alone, and for http if that is asked for. Opens no connection yet.
+    /// A client for https with these authorities alone, and for http if that is asked for. Opens no connection yet.
     pub fn trusting(roots: RootCertStore, http: bool, timeout: Duration) -> Self {
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls(roots));
         let builder = if http { builder.https_or_http() } else { builder.https_only() };
@@ -138,7 +138,7 @@ impl Fetcher {
 }
 
 impl FetchError {
-    /// Its label in the metrics.
+    /// The error's label in the metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Status { status: StatusCode::TOO_MANY_REQUESTS, .. } => "rate-limited",
@@ -206,7 +206,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Bytes of the longest body. Revocation lists are the longest, with about 40 an entry.
+/// How long a body may be. Revocation lists are the longest, with about 40 bytes an entry.
 pub const MAX_ANSWER: usize = 512 * 1024;
 
 #[cfg(test)]

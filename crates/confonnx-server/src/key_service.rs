@@ -73,7 +73,7 @@ impl Secret {
         }
     }
 
-    /// For the claims: what is trusted to release it.
+    /// The service that is trusted to release the secret, for the claims.
     pub fn service(&self) -> KeyService {
         match self {
             Self::Kbs(kbs, resource) => kbs.service(resource),
@@ -81,7 +81,7 @@ impl Secret {
         }
     }
 
-    /// As `--key-provider` names the service.
+    /// The service's name for `--key-provider`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kbs(..) => "kbs",

@@ -41,14 +41,14 @@ pub struct Keys {
     trouble: Mutex<Option<String>>,
     /// Somebody has a key that is not known.
     wanted: Notify,
-    /// When that was last looked after.
+    /// When the source of keys was last looked at.
     caught_up: watch::Sender<Option<Instant>>,
 }
 
-/// What is served, and what is said of it: one value, which is swapped whole.
+/// The models that are served and the claims about them: one value, which is swapped whole.
 struct Serving {
     set: Arc<Set>,
-    /// Without time and keys; their models are those of the set.
+    /// The claims without time and keys; their models are those of the set.
     claims: Claims,
 }
 
@@ -59,11 +59,11 @@ impl Serving {
     }
 }
 
-/// What a document says; all parts of one state.
+/// The parts of a document, all of one state.
 pub struct Published {
     /// `application/ohttp-keys`
     pub configs: Vec<u8>,
-    /// All but `issued_at`.
+    /// The claims but for `issued_at`.
     pub claims: Claims,
 }
 
@@ -78,14 +78,14 @@ pub fn expiry(not_after: Option<UnixTime>) -> Family {
 pub struct Steady<'k>(RwLockReadGuard<'k, Serving>);
 
 impl Steady<'_> {
-    /// What is served.
+    /// The models that are served.
     pub fn set(&self) -> Arc<Set> {
         Arc::clone(&self.0.set)
     }
 }
 
 impl Keys {
-    /// No keys yet; those to come are for `set` and `claims`, whose time, models and keys do not count.
+    /// Keys for `set` and `claims`, of which there are none yet. The claims' time, models and keys do not count.
     ///
     /// # Errors
     /// Settings that leave no keys.
@@ -143,7 +143,7 @@ impl Keys {
             not_after: key.not_after,
             accepted_until: key.accepted_until,
         };
-        // By one look at the clock: an epoch may begin between two.
+        // The clock is read once: an epoch may begin between two readings.
         let (configs, keys) = self.ring.published();
         let keys = keys.into_iter().map(claim).collect();
         Published { configs, claims: Claims { keys, ..serving.claims.clone() } }
@@ -190,7 +190,7 @@ impl Keys {
         change();
     }
 
-    /// What is served now.
+    /// The models that are served now.
     pub fn set(&self) -> Arc<Set> {
         Arc::clone(&self.serving().set)
     }
@@ -212,7 +212,7 @@ impl Keys {
             return;
         }
         self.wanted.notify_one();
-        // Whoever looks may be slow; the client then attests again.
+        // The look at the source may be slow; the client then attests again.
         let _ = timeout(CATCH_UP_PATIENCE, caught_up.changed()).await;
     }
 

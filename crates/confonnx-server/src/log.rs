@@ -42,7 +42,7 @@ pub fn start(level: LogLevel, format: LogFormat) {
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
-/// One object a line: `time` (RFC 3339), `level`, `message`, and the event's other fields by their names.
+/// Writes one object a line: `time` (RFC 3339), `level`, `message`, and the event's other fields by their names.
 struct Json;
 
 impl<S, N> FormatEvent<S, N> for Json

@@ -64,7 +64,7 @@ fn run(config: Config) -> anyhow::Result<()> {
     hardening::check_environment(config.insecure, std::env::vars_os().map(|(name, _)| name))?;
     hardening::forbid_dumps()?;
     hardening::lock_memory();
-    // For keys, collateral and the admin port; connections to the public one have threads of their own.
+    // This runtime is for keys, collateral and the admin port; connections to the public one have threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let stop = server::signals()?;
@@ -72,7 +72,7 @@ fn run(config: Config) -> anyhow::Result<()> {
         server.run(stop).await;
         Ok(())
     });
-    // What still runs had its grace.
+    // Requests that still run had their grace.
     runtime.shutdown_background();
     ended
 }

@@ -21,10 +21,10 @@ pub use collateral::{CollateralMetrics, CollateralState};
 /// A family's name, kind, help text and samples.
 pub type Family = (&'static str, &'static str, &'static str, Vec<(String, String)>);
 
-/// All of them.
+/// All counters.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// By model and version, requests that were run.
+    /// How many requests were run, by model and version.
     runs: Mutex<BTreeMap<(String, String), u64>>,
     /// Whether those are counted: where the claims say so.
     pub by_model: AtomicBool,
@@ -36,9 +36,9 @@ pub struct Metrics {
     pub load: Arc<Load>,
     /// Open connections.
     pub connections: AtomicI64,
-    /// Bytes of sealed requests.
+    /// How many bytes the sealed requests had.
     pub received_bytes: AtomicU64,
-    /// Bytes of sealed replies.
+    /// How many bytes the sealed replies had.
     pub sent_bytes: AtomicU64,
     /// Quotes asked of the TEE.
     pub quotes: AtomicU64,
@@ -161,7 +161,7 @@ impl Metrics {
     }
 }
 
-/// As Prometheus' text format wants label values: these three escaped, and nothing else.
+/// A label as Prometheus' text format wants it: three characters are escaped, and nothing else.
 pub fn model_label(model: &str, version: &str) -> String {
     let name = model.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("{{model=\"{name}\",version=\"{version}\"}}")
@@ -170,7 +170,7 @@ pub fn model_label(model: &str, version: &str) -> String {
 /// Counts durations in fixed buckets.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// Each without those of the shorter ones.
+    /// How many events took up to each bound, without those of the shorter ones.
     buckets: [AtomicU64; BOUNDS_US.len()],
     count: AtomicU64,
     sum_us: AtomicU64,

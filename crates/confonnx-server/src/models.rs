@@ -59,14 +59,14 @@ pub struct Unserved(Models);
 
 /// Where the models are that are served.
 enum Shelf {
-    /// Nobody is served by them yet.
+    /// Models by which nobody is served yet.
     Unserved(RwLock<Arc<Set>>),
-    /// Beside the keys and claims that change with them.
+    /// Models that are served, beside the keys and claims that change with them.
     Served(Arc<Keys>),
 }
 
 impl Unserved {
-    /// What was loaded.
+    /// The models that were loaded.
     pub fn set(&self) -> Arc<Set> {
         self.0.current()
     }
@@ -76,7 +76,7 @@ impl Unserved {
         self.0.loader.owner.as_ref().map(|owner| Digest(owner.fingerprint()))
     }
 
-    /// From now on they are those of `keys`: whoever is opened by them is served by these models.
+    /// Serves these models by `keys` from now on: requests that those open are answered by them.
     #[must_use]
     pub fn serve(self, keys: &Arc<Keys>) -> Models {
         Models { shelf: Shelf::Served(Arc::clone(keys)), ..self.0 }
@@ -248,7 +248,8 @@ impl Models {
         self.unlock_in(known, name, version, key, signature)
     }
 
-    /// As [`unlock`](Self::unlock), but waits while other models are loaded: not for what callers wait for.
+    /// As [`unlock`](Self::unlock), but waits while other models are loaded: not for calls of which callers wait for
+    /// the answer.
     ///
     /// # Errors
     /// [`UnlockError`]
@@ -376,7 +377,7 @@ impl Models {
     fn publish(&self, known: &Known, change: impl FnOnce(&mut Slots)) {
         let mut slots = self.current().slots.clone();
         change(&mut slots);
-        // Models that nobody uses any more end here, where no request waits for it.
+        // Models that nobody uses any more are dropped here, where no request waits for it.
         drop(self.shelf.put(Arc::new(Set::new(slots, known))));
     }
 }

@@ -6,7 +6,7 @@ use getrandom::{
     rand_core::{Rng, UnwrapErr},
 };
 
-/// For sealing and for keys.
+/// The generator for sealing and for keys.
 pub(crate) fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }

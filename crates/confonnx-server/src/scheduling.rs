@@ -51,14 +51,14 @@ pub struct Place {
 /// Where something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
-    /// On this one, whose other connections wait meanwhile.
+    /// On the thread that asks, whose other connections wait meanwhile.
     This,
     /// On a worker.
     Worker(Turn),
 }
 
 impl Scheduling {
-    /// For as many requests as `places`, with as many workers.
+    /// Scheduling for as many requests as `places`, with as many workers.
     ///
     /// # Errors
     /// When the system gives no more threads.
@@ -128,7 +128,7 @@ impl Scheduling {
 }
 
 impl Place {
-    /// From now on it runs.
+    /// Says that the request runs from now on.
     pub fn runs(&mut self) {
         if !self.runs {
             self.runs = true;
@@ -145,5 +145,5 @@ impl Drop for Place {
     }
 }
 
-/// More requests than there can be connections.
+/// More requests than there can be connections, so that none is refused for it.
 const RECEIVING: u32 = 1 << 28;

@@ -78,7 +78,7 @@ struct ModelKeySource {
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Nothing attests it.
+    /// Nothing attests this machine.
     #[error(transparent)]
     Tee(#[from] TeeError),
     /// The models.
@@ -87,7 +87,7 @@ pub enum StartError {
     /// ONNX Runtime.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// Who may call.
+    /// The files that say who may call cannot be used.
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// The audit log.
@@ -105,7 +105,7 @@ pub enum StartError {
     /// The TEE does not work.
     #[error(transparent)]
     Attestation(#[from] AttestationError),
-    /// What members of the group demand of each other.
+    /// The policy of the group cannot be used.
     #[error("peer-policy: {0}")]
     PeerPolicy(#[from] PeerPolicyError),
     /// A service that releases secrets cannot be asked.
@@ -119,7 +119,7 @@ pub enum StartError {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// The flag that changes it.
+        /// The flag that changes the port.
         port: &'static str,
         /// What the system said.
         source: std::io::Error,
@@ -131,15 +131,15 @@ pub enum StartError {
 
 /// What a server is made of, loaded and measured.
 pub struct Parts {
-    /// What attests it.
+    /// The source of evidence.
     pub source: Source,
     /// The models.
     pub models: Unserved,
-    /// For the claims: where they run.
+    /// The name in the claims of where models run.
     pub engine: &'static str,
-    /// For the claims: ONNX Runtime.
+    /// What the claims say of ONNX Runtime.
     pub runtime: RuntimeClaim,
-    /// For the claims: this program.
+    /// What the claims say of this program.
     pub build: Build,
 }
 
@@ -208,13 +208,13 @@ impl Server {
         let prover = Prover::new(Arc::clone(&source));
         let open = |secret: &SecretConfig| Secret::open(secret, prover.clone());
         let model_key = config.model_key.as_ref().map(open).transpose()?;
-        // Said before anything is waited for.
+        // The log says this before anything is waited for.
         if let KeySource::Peer(PeerConfig { policy: Some(path), .. }) = &config.key_source {
             PeerPolicy::from_file(path)?;
         }
         let metrics = Arc::new(Metrics::default());
         metrics.by_model.store(config.limits.request_metrics, Relaxed);
-        // Before the files are read, so that none is missed that comes after it.
+        // Signals are listened to before the files are read, so that none is missed that comes after.
         let hangups = signal(SignalKind::hangup()).map_err(StartError::Thread)?;
         let auth = Auth::load(config.auth_key_file.as_deref(), config.auth_file.as_deref(), &metrics)?;
         let proof = config.release_proof.as_deref().map(release_proof).transpose()?;
@@ -345,7 +345,7 @@ impl Server {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
-    /// What answers requests.
+    /// The part of the server that answers requests.
     pub fn app(&self) -> Arc<App> {
         Arc::clone(&self.app)
     }
@@ -494,7 +494,7 @@ fn workers(config: &Config) -> usize {
         ModelSource::File { .. } => {
             usize::try_from(config.model_config.max_batch_size).unwrap_or(usize::MAX).saturating_sub(1)
         }
-        // What its models will be batched by is not known yet.
+        // By what a repository's models will be batched is not known yet.
         ModelSource::Repository { .. } => LIKELY_BATCH,
     };
     config.sessions.saturating_add(together.min(config.limits.queue))

@@ -93,7 +93,7 @@ enum Done {
     Series(Box<dyn Series>, Result<(), InferError>),
 }
 
-/// What is to be done when the model has run.
+/// The rest of the work, when the model has run.
 struct Rest {
     reply: ReplyTo,
     record: Option<Record>,
@@ -117,7 +117,7 @@ impl Going {
 }
 
 impl Ran {
-    /// Bytes of the answer's tensors.
+    /// How many bytes the answer's tensors have.
     pub fn bytes(&self) -> u64 {
         match &self.done {
             Done::Once(answered, _) => answered.bytes(),
@@ -142,7 +142,7 @@ async fn each(series: &mut dyn Series, alone: bool) -> Result<(), InferError> {
 /// A chunked request that is still arriving.
 pub struct Receiving {
     opener: ChunkedOpener<Ring>,
-    /// Bytes so far.
+    /// How many bytes were received so far.
     received: usize,
     service: Arc<Service>,
 }
@@ -166,15 +166,15 @@ pub struct Received {
     plan: Plan,
 }
 
-/// By whom something was asked.
+/// Who asked for something.
 enum Asked {
-    /// By a caller who was let in, and who may; the request is remembered.
+    /// A caller who was let in, and who may; the request is remembered.
     By(Caller, Opened),
-    /// By a caller who was let in and may not, or not now; the request is remembered.
+    /// A caller who was let in and may not, or not now; the request is remembered.
     Refused(InnerError, Caller, Opened),
-    /// By somebody who was not. It takes no place that a caller's could have.
+    /// Somebody who was not let in. The request takes no place that a caller's could have.
     ByNobody(InnerError, Authentic),
-    /// By somebody who was not let in, in a request that was resumed.
+    /// Somebody who was not let in, in a request that was resumed.
     ByNobodyAgain(InnerError, Opened),
 }
 
@@ -230,7 +230,7 @@ impl Service {
     pub fn unlock_all(&self, key: &ModelKey) -> Result<(), UnlockError> {
         let locked = self.models.current().claims().into_iter().filter(|claim| claim.sha256.is_none());
         let unlock = |ModelClaim { name, version, .. }| self.models.unlock_patiently(&name, &version, key);
-        // Each of them, whatever becomes of the others.
+        // Every model is tried, whatever becomes of the others.
         let results: Vec<_> = locked.map(unlock).collect();
         results.into_iter().collect()
     }
@@ -240,7 +240,7 @@ impl Service {
         self.keys.are_there()
     }
 
-    /// For the counters: what became of models, their processes and the keys.
+    /// The counters of what became of models, their processes and the keys.
     pub fn samples(&self) -> Vec<Family> {
         let mut samples = self.keys.set().samples();
         samples.push(expiry(self.keys.ring().current().map(|epoch| epoch.not_after)));
@@ -544,7 +544,7 @@ impl Receiving {
 
 /// The answer that `work` gives, or one that says it panicked: a bug that one request meets is that request's failure.
 fn guarded(notes: Notes, work: impl FnOnce() -> Answer) -> Answer {
-    // What is shared are atomics and pools that give back while unwinding: nothing is left half-changed.
+    // Shared are only atomics and pools that give back while unwinding, so a panic leaves nothing half-changed.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| inner::failure(&InnerError::Panicked, notes))
 }
 

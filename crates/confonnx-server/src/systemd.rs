@@ -19,7 +19,7 @@ use tracing::warn;
 pub enum State {
     /// Requests are answered.
     Ready,
-    /// No more are taken.
+    /// The server takes no more requests.
     Stopping,
 }
 

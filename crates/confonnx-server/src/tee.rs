@@ -42,7 +42,7 @@ pub enum TeeError {
     /// The one asked for was not found.
     #[error("--tee {name} was asked for, but there is no {looked_for}")]
     NotFound {
-        /// Which.
+        /// The TEE's name.
         name: TeeName,
         /// What would have shown it.
         looked_for: &'static str,
@@ -50,18 +50,18 @@ pub enum TeeError {
     /// The device is there, but does not work. Another one is not taken instead: it may prove less.
     #[error("{name} cannot be used: {source}. Mend that, or choose another with --tee, which may prove less")]
     Unusable {
-        /// Which.
+        /// The TEE's name.
         name: TeeName,
         /// What is wrong with it.
         source: ProduceError,
     },
-    /// More than one, none of which contains the other.
+    /// More than one TEE was found, none of which contains the other.
     #[error("both {0} and {1} are here: choose one with --tee")]
     Ambiguous(TeeName, TeeName),
     /// Two settings contradict each other.
     #[error("--tee {0} wants a TEE, and --debug or --simulation none: give one of them")]
     Contradiction(TeeName),
-    /// This build has no stand-in.
+    /// This build has no insecure TEE.
     #[cfg(not(feature = "insecure-dev"))]
     #[error(
         "--debug and --simulation want the software stand-in, which release builds do not have: run it inside a TEE, or \
@@ -175,7 +175,7 @@ impl fmt::Display for Looked<'_> {
     }
 }
 
-/// In the order of what proves most: who contains another one comes before it.
+/// The probes in the order of what proves most: a TEE that contains another one comes before it.
 const PROBES: &[Probe<Attester>] = &[
     Probe {
         name: TeeName::Azure,
@@ -265,7 +265,7 @@ mod tests {
             ("sgx", TeeName::Sgx),
             ("nitro tpm", TeeName::Nitro),
             ("tpm", TeeName::Tpm),
-            // Not looked for, so no matter.
+            // This TEE is not looked for, so its trouble is no matter.
             ("snp tpm!", TeeName::Snp),
         ] {
             assert_eq!(chosen(files, None).unwrap(), expected, "{files}");

@@ -39,7 +39,7 @@ pub enum FileError {
     EmptyList {
         /// The caller or rule.
         place: String,
-        /// Its key.
+        /// The key.
         key: &'static str,
     },
     /// A name cannot be one.
@@ -78,7 +78,7 @@ pub enum FileError {
     /// A setting is out of its range.
     #[error("[oidc]: `{key}` is {found}; expected {expected}")]
     Range {
-        /// Its key.
+        /// The key.
         key: &'static str,
         /// The value.
         found: u64,
@@ -95,7 +95,7 @@ pub enum FileError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -250,7 +250,7 @@ enum AlgorithmName {
     EdDSA,
 }
 
-/// One value, or a list of them.
+/// One value, or a list of values.
 struct Several<T>(Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Several<T> {

@@ -30,7 +30,7 @@ pub struct Key {
     /// `kid`.
     pub(super) id: Option<String>,
     pub(super) key: DecodingKey,
-    /// What it can verify.
+    /// The algorithms by which the key can verify.
     algorithms: Vec<Algorithm>,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum Keys {
 pub struct Remote {
     url: String,
     fetcher: Fetcher,
-    /// From one fetch to the next.
+    /// The time from one fetch to the next.
     refresh: Duration,
     /// How long keys are used that could not be fetched again.
     max_age: Duration,
@@ -74,19 +74,19 @@ pub enum JwksError {
     /// A set without a key that could verify anything.
     #[error("of its {found} keys none is an RSA, P-256, P-384 or Ed25519 key for signatures")]
     NoKey {
-        /// How many it has.
+        /// How many bytes it has.
         found: usize,
     },
     /// A set of more keys than an issuer has.
     #[error("it has {found} keys; expected at most {MAX_KEYS}")]
     TooMany {
-        /// How many it has.
+        /// How many keys it has.
         found: usize,
     },
     /// The authorities cannot be used.
     #[error("expected certificates in PEM, at least one")]
     Roots,
-    /// They cannot be fetched.
+    /// The keys cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
@@ -264,7 +264,7 @@ impl Remote {
         if state.asked.is_some_and(|asked| now.saturating_duration_since(asked) < self.pause) {
             return false;
         }
-        // From here on, for whoever comes before the fetch begins.
+        // The fetch counts from here on, for whoever comes before it begins.
         state.asked = Some(now);
         self.wanted.notify_one();
         true
@@ -285,9 +285,9 @@ pub(super) fn is_https(url: &str) -> bool {
 
 /// Keys of the largest set. Issuers have two to ten.
 const MAX_KEYS: usize = 64;
-/// For a whole answer.
+/// The time for a whole answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// After the first failure; doubles with each further one.
+/// The pause after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Anyone can send tokens with key ids that nobody knows: they cause no more fetches than one in this time.
 const LEAST_PAUSE: Duration = Duration::from_secs(30);

@@ -37,7 +37,7 @@ pub enum JwtError {
     /// The token is longer than any should be.
     #[error("it has {found} bytes; expected at most {MAX_TOKEN}")]
     TooLong {
-        /// Its length.
+        /// The token's length.
         found: usize,
     },
     /// The token is not three base64url parts around JSON objects.
@@ -95,7 +95,7 @@ pub enum JwtError {
     Expired {
         /// `exp`.
         at: UnixTime,
-        /// By the server's clock.
+        /// The time by the server's clock.
         now: UnixTime,
     },
     /// The token's time has not come.
@@ -103,7 +103,7 @@ pub enum JwtError {
     NotYet {
         /// `nbf`.
         from: UnixTime,
-        /// By the server's clock.
+        /// The time by the server's clock.
         now: UnixTime,
     },
     /// What names its caller is missing or cannot be a name.

@@ -12,18 +12,18 @@ use crate::clock::Later;
 /// How much a caller may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
-    /// In the long run.
+    /// How many in the long run.
     pub(super) per_minute: NonZeroU32,
-    /// At once, after a pause.
+    /// How many at once, after a pause.
     pub(super) burst: NonZeroU32,
 }
 
 /// Why nothing was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// More than can be had at once.
+    /// More is asked for than can ever be had at once.
     Never,
-    /// More than there is now.
+    /// More is asked for than there is now.
     For {
         /// When there will be enough.
         retry_after: Duration,
@@ -45,7 +45,7 @@ pub(super) struct Limiter {
 struct Table {
     /// When the caller's bucket is full again.
     full: HashMap<Arc<str>, Instant>,
-    /// When those that are full were last looked for.
+    /// When buckets that are full were last looked for.
     swept: Option<Instant>,
 }
 
@@ -104,7 +104,7 @@ impl Limiter {
         if table.full.len() < self.capacity {
             return Ok(());
         }
-        // Once a second: whoever brings ever new names must not make every request walk the table.
+        // The table is swept once a second: whoever brings ever new names must not make every request walk it.
         if table.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP) {
             table.full.retain(|_, full| *full > now);
             table.swept = Some(now);
@@ -144,7 +144,7 @@ mod tests {
             at(1_000_000).unwrap();
         }
         at(1_000_000).unwrap_err();
-        // Another's requests count for themselves.
+        // Another caller's requests count for themselves.
         limiter.take(&name("bob"), rate(60, 1), 1, start + Duration::from_secs(1000)).unwrap();
     }
 
@@ -168,7 +168,7 @@ mod tests {
         at("a", 0).unwrap();
         at("b", 30).unwrap();
         assert!(matches!(at("c", 40), Err(Full::Crowded { .. })));
-        // Those that are there are still counted, not forgotten.
+        // Callers that are there are still counted, not forgotten.
         assert!(matches!(at("a", 40), Err(Full::For { .. })));
         // The first has its whole bucket back: forgetting it changes nothing.
         at("c", 61).unwrap();

@@ -20,13 +20,13 @@ pub(super) struct Oidc {
 /// Makes a caller of claims that match.
 #[derive(Debug)]
 pub(super) struct Rule {
-    /// All of them have to.
+    /// The claims of the token, all of which have to match.
     pub(super) matches: Vec<Match>,
     pub(super) name: Template,
     pub(super) grant: Arc<Grant>,
 }
 
-/// One of a claim's values is as one of the patterns.
+/// A claim one of whose values has to be as one of the patterns.
 #[derive(Debug)]
 pub(super) struct Match {
     pub(super) claim: String,

@@ -26,7 +26,7 @@ fn any_of_the_tokens_and_nothing_else() {
     let caller = anyone.identify(None, UnixTime(0)).unwrap();
     assert_eq!((caller.name(), caller.via()), (None, Via::Nothing));
     caller.permit(Action::Infer, "any").unwrap();
-    // Nobody who is not named loads and unloads models.
+    // A caller who is not named may not load and unload models.
     caller.permit(Action::Manage, "any").unwrap_err();
 }
 
@@ -68,7 +68,7 @@ fn each_caller_has_its_own_permissions() {
     let auth = load(text.as_bytes(), false).unwrap();
     let claim = auth.claim();
     assert_eq!(claim.kind, "bearer");
-    // As docs/guides/auth.md says, for whoever wants to compute it.
+    // The digest as docs/guides/auth.md tells users to compute it.
     let manifest = format!("confonnx auth policy v1\n{}  auth_file\n", hash(&text));
     assert_eq!(claim.policy_sha256.unwrap().to_string(), hash(&manifest));
 

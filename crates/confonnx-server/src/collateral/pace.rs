@@ -12,11 +12,11 @@ use crate::clock;
 pub(super) struct Pace {
     /// The time of day.
     pub(super) now: fn() -> UnixTime,
-    /// For a whole answer.
+    /// The time for a whole answer.
     pub(super) timeout: Duration,
-    /// After the first failure; doubles with each further one.
+    /// The pause after the first failure; it doubles with each further one.
     pub(super) first_retry: Duration,
-    /// After many failures, and when the service asks for patience.
+    /// The longest pause: after many failures, and when the service asks for patience.
     pub(super) longest_retry: Duration,
     /// However long an answer is valid. Vendors publish news long before what they replace expires.
     pub(super) longest_refresh: Duration,
@@ -48,15 +48,15 @@ impl Pace {
     pub(super) fn retry(&self, failures: u32, asked: Option<Duration>) -> Duration {
         let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
         let backoff = jittered(self.first_retry.saturating_mul(doubled).min(self.longest_retry), 0.5);
-        // Asked for by an unauthenticated header: not without bound.
+        // An unauthenticated header asked for the pause, so it is bounded.
         asked.map_or(backoff, |asked| backoff.max(asked.min(self.longest_retry)))
     }
 }
 
-/// From `least` times `duration` to all of it, so that replicas do not ask in step.
+/// A random time from `least` times `duration` to all of it, so that replicas do not ask in step.
 fn jittered(duration: Duration, least: f64) -> Duration {
     let mut random = [0; 2];
-    // Without randomness: the whole.
+    // Without randomness it is the whole time.
     let random = getrandom::fill(&mut random)
         .map_or(1.0, |()| f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX));
     duration.mul_f64(least + (1.0 - least) * random)
@@ -86,7 +86,7 @@ mod tests {
         between(refresh(kept(now, None)), 24 * HOUR * 9 / 10, 24 * HOUR);
         between(refresh(kept(now, Some(now + 30 * 24 * HOUR))), 24 * HOUR * 9 / 10, 24 * HOUR);
         between(refresh(kept(now, Some(now + 2 * HOUR))), HOUR * 9 / 10, HOUR);
-        // Kept over a restart: its age counts.
+        // The answer was kept over a restart: its age counts.
         between(refresh(kept(now - 12 * HOUR, None)), 9 * HOUR, 12 * HOUR);
         for overdue in [kept(now - 24 * HOUR, None), kept(now - HOUR, Some(now - 1)), kept(now + 1, None)] {
             assert_eq!(refresh(overdue.clone()), Duration::ZERO, "{overdue:?}");

@@ -26,7 +26,7 @@ pub(super) struct Store {
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct StoreError {
-    /// Which.
+    /// The file.
     pub path: PathBuf,
     /// What the system said.
     pub source: io::Error,
@@ -83,7 +83,7 @@ impl Store {
             fs::rename(&temporary, &path)
         };
         write().map_err(|source| {
-            // There may be none.
+            // There may be no such file.
             let _ = fs::remove_file(&temporary);
             StoreError { path: path.clone(), source }
         })

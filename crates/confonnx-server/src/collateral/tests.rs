@@ -81,7 +81,7 @@ fn complete(state: CollateralState) -> bool {
 async fn a_quote_gets_intels_collateral_from_a_caching_service() {
     let service = Service::start().await;
     service.set(Mode::Intel);
-    // When this collateral was valid.
+    // The time when this collateral was valid.
     let then = Pace { now: || UnixTime(1_791_421_786), ..pace() };
     let under = start(&service.url, None, then);
     let mut quote = evidence::quote();

@@ -5,9 +5,9 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 pub struct TomlError {
-    /// From 1.
+    /// The line's number, from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     pub column: usize,
     message: String,
 }
@@ -19,7 +19,7 @@ impl TomlError {
         let before = text.get(..start).unwrap_or_default();
         let line = before.matches('\n').count().saturating_add(1);
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
-        // Its first line: further ones may show the file's.
+        // The message's first line alone: further ones may show the file's.
         let message = error.message().lines().next().unwrap_or_default().into();
         Self { line, column, message }
     }

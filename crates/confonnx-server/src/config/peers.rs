@@ -7,15 +7,15 @@ use serde::Deserialize;
 /// Settings of the group.
 #[derive(Clone, Debug)]
 pub struct PeerConfig {
-    /// Where the others are.
+    /// The other servers of the group.
     pub peers: Peers,
-    /// What members demand of each other; `None`: to be the same.
+    /// The policy of the group; `None`: members have to be the same.
     pub policy: Option<PathBuf>,
     /// Whether this one may make the first secret.
     pub bootstrap: bool,
 }
 
-/// Where to look for them; each time anew.
+/// How to find the other servers, each time anew.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Peers {

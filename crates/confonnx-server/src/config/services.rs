@@ -24,10 +24,10 @@ pub struct Service {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Which Key Broker Service.
+/// The Key Broker Service to ask.
 pub type KbsConfig = Service;
 
-/// Which vault, and what it takes to ask it.
+/// The vault to ask, and what that takes.
 #[derive(Clone, Debug)]
 pub struct AkvConfig {
     /// The vault or managed HSM.

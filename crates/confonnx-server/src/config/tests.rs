@@ -107,7 +107,7 @@ fn services_for_collateral_are_urls() {
 #[test]
 fn a_tee_is_one_of_those_there_are() {
     assert_eq!(load(&["--model-path", "m.onnx", "--tee", "tpm"]).unwrap().tee, Some(TeeName::Tpm));
-    // It has flags of its own, which say what it is.
+    // The insecure TEE has flags of its own, which say what it is.
     let error = load(&["--model-path", "m.onnx", "--tee", "insecure"]).unwrap_err().to_string();
     assert!(error.contains("possible values: azure,"), "{error}");
 }
@@ -129,7 +129,7 @@ fn variables_of_kubernetes_are_named_as_such() {
         assert!(error.contains(part), "no {part} in {error}");
     }
     assert!(injected([variable("CONFONNX_HTTP_PORT", "8888")]).is_none());
-    // No setting has these names, and nobody misspelled them.
+    // Kubernetes sets such variables: no setting has these names, and nobody misspelled them.
     let links = [
         "CONFONNX_SERVICE_HOST",
         "CONFONNX_PORT_8888_TCP_ADDR",
@@ -172,7 +172,7 @@ fn who_begins_a_group_is_said_with_and_without_an_equals_sign() {
 
 #[test]
 fn every_flag_has_its_variable() {
-    // To check the settings is none of them.
+    // These flags are no settings.
     let none = ["help", "version", "check"];
     for argument in Settings::flags().get_arguments().filter(|a| !none.contains(&a.get_id().as_str())) {
         let expected = format!("CONFONNX_{}", argument.get_id().as_str().to_uppercase());
@@ -227,7 +227,7 @@ fn a_model_key_comes_from_a_service_by_https() {
     let Some(SecretConfig::Akv(service, name)) = config.model_key else { panic!() };
     assert_eq!((service.vault.url.as_str(), name.to_string().as_str()), ("https://vault.example", "key/1"));
     assert_eq!(service.identity_url, "http://169.254.169.254");
-    // Whoever answers for the service knows the secret.
+    // Whoever answers in the service's name knows the secret.
     let plain = settings("kbs:a/b/c", "http://kbs.example");
     assert!(resolve(plain.clone()).unwrap_err().contains("expected a URL of https"));
     assert!(resolve(Settings { debug: Some(true), ..plain }).is_ok());

@@ -30,7 +30,7 @@ pub enum ResolveError {
     Line {
         /// The file.
         path: PathBuf,
-        /// Which, from 1.
+        /// The line's number, from 1.
         line: usize,
     },
 }

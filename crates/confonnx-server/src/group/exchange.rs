@@ -24,7 +24,7 @@ pub enum ExchangeError {
     /// Nobody is there, or does not answer in time.
     #[error("{address} does not answer: {reason}")]
     Silent {
-        /// Where.
+        /// The member's address.
         address: Address,
         /// What the system said.
         reason: String,
@@ -35,7 +35,7 @@ pub enum ExchangeError {
     /// The member answers with an error, unsealed.
     #[error("{address} answers {code} (HTTP {status})")]
     Problem {
-        /// Where.
+        /// The member's address.
         address: Address,
         /// HTTP status.
         status: u16,
@@ -45,17 +45,17 @@ pub enum ExchangeError {
     /// The member answers with an error, sealed.
     #[error("{address} refuses: {message} ({code})")]
     Refused {
-        /// Where.
+        /// The member's address.
         address: Address,
         /// The code.
         code: String,
-        /// Its words.
+        /// The member's words.
         message: String,
     },
     /// What was sent or answered is not of the protocol.
     #[error("{address}: {reason}")]
     Protocol {
-        /// Where.
+        /// The member's address.
         address: Address,
         /// What is wrong.
         reason: String,
@@ -143,7 +143,7 @@ struct Problem {
     code: String,
 }
 
-/// Another's words for our log: short, one line.
+/// Another server's words for our log: short, one line.
 fn plain(text: &str) -> String {
     text.chars().take(1000).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

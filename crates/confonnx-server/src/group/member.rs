@@ -24,7 +24,7 @@ pub enum JoinRequest {
 /// Why somebody does not get the state.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinRefusal {
-    /// Nothing to give.
+    /// This server has no secret to give.
     #[error("this server is not of a group itself")]
     NotJoined,
     /// The evidence is of a server that serves already. Whoever relays its document could have asked for it.
@@ -126,7 +126,7 @@ impl Group {
     }
 }
 
-/// Seconds between a challenge and its use.
+/// How many seconds may be between a challenge and its use.
 const CHALLENGE_LIFE: u64 = 60;
 /// A group has fewer members that join at once.
 const MAX_CHALLENGES: usize = 256;

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 pub struct PeerPolicy {
     policy: Policy,
     sha256: Digest,
-    /// Without a file: build and runtime have to be the same.
+    /// Whether build and runtime have to be the same, as without a policy file.
     same_program: bool,
 }
 
@@ -35,7 +35,7 @@ pub enum PeerPolicyError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         source: PolicyFileError,
     },
     /// The policy would accept anybody.
@@ -106,12 +106,12 @@ impl PeerPolicy {
         self.policy.time(now)
     }
 
-    /// To appraise evidence by.
+    /// The policy to appraise evidence by.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// For the claims.
+    /// The policy's digest, for the claims.
     pub fn sha256(&self) -> Digest {
         self.sha256
     }

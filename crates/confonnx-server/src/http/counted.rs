@@ -21,7 +21,7 @@ use tokio::{
 pub(super) struct Counted {
     stream: TcpStream,
     written: Arc<AtomicU64>,
-    /// Until when what a client still sends is read, once nothing more is written.
+    /// The time until which bytes of the client are still read, once nothing more is written.
     lingers: Option<Pin<Box<Sleep>>>,
 }
 

@@ -207,7 +207,7 @@ where
             }
         }
         if ended {
-            // As a place is for those that are complete, slow senders take none.
+            // Places are for complete requests, so slow senders take none.
             let place = app.scheduling.place()?;
             let open = move |_: &App| opening.push(&piece).and_then(|()| opening.finish());
             let thread = self::thread(arriving.received as u64, Turn::Sealed);
@@ -223,7 +223,7 @@ where
     }
 }
 
-/// Whoever sent a long request that does not open is read slowly from now on.
+/// If the request does not open and is long, its sender is read slowly from now on.
 fn suspect<T>(purse: &Purse, received: usize, opened: &Result<T, Code>) {
     if opened.is_err() && received as u64 > SHORT {
         purse.suspect(Instant::now());
@@ -267,7 +267,7 @@ async fn finished(app: &Arc<App>, step: Step, place: Place) -> Result<Sealed, Co
     app.scheduling.run(thread, move || (service.finish(ran), place)).await?
 }
 
-/// Where as many bytes are opened, copied or sealed.
+/// The thread on which as many bytes are opened, copied or sealed.
 fn thread(bytes: u64, turn: Turn) -> Thread {
     if bytes > SHORT { Thread::Worker(turn) } else { Thread::This }
 }
@@ -313,7 +313,7 @@ struct Arriving<B> {
     begun: Instant,
     longest: Duration,
     received: usize,
-    /// Of these, the ones since others of this thread had their turn.
+    /// How many of these bytes came since others of this thread had their turn.
     since: usize,
     limit: usize,
 }
@@ -328,7 +328,8 @@ impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
     async fn next(&mut self) -> Result<Option<Bytes>, Code> {
         if self.since > TURN {
             self.since = 0;
-            // Whoever sends much and fast is read for as long as there is something: others of this thread wait.
+            // A client that sends much and fast is read for as long as there is something, so others of this thread get
+            // a turn.
             yield_now().await;
         }
         loop {
@@ -337,7 +338,7 @@ impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
             match timeout_at(deadline, self.body.frame()).await {
                 Err(_) => return Err(Code::RequestTimeout),
                 Ok(None) => return Ok(None),
-                // The connection broke, so this goes nowhere; only the count of outcomes sees it.
+                // The connection broke, so this error goes nowhere; only the count of outcomes sees it.
                 Ok(Some(Err(_))) => return Err(Code::RequestInvalid),
                 Ok(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
@@ -361,28 +362,29 @@ fn reply(app: &App, sealed: Sealed, kind: Kind, purse: &Purse) -> Result<Answere
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.reply_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // What became of a request is inside the seal: the host reads the counters.
+    // The outcome is inside the seal, and the host reads the counters.
     let outcome = if app.limits.request_metrics { sealed.outcome } else { "ok" };
     Ok(Answered { response, outcome, is_sealed: true })
 }
 
-/// Bytes of a message that is opened, answered or sealed where it arrived: with more, others of its thread wait too long.
+/// The length of a message that is opened, answered or sealed where it arrived: with more, others of its thread wait
+/// too long.
 const SHORT: u64 = 16 << 10;
 
-/// Bytes of a request in chunks that are opened at a time.
+/// How many bytes of a request in chunks are opened at a time.
 const PIECE: usize = 256 << 10;
 
-/// Bytes of a request that are read before others of its thread have their turn.
+/// How many bytes of a request are read before others of its thread have their turn.
 const TURN: usize = 64 << 10;
 
-/// Bytes that a request is taken for which does not say how many it has.
+/// The length that is assumed of a request which does not say its own.
 const UNKNOWN: u64 = 1 << 20;
 
-/// Bytes at the start of a request that say which key it is sealed to, and how.
+/// How many bytes at the start of a request say which key it is sealed to, and how.
 const START: usize = 7;
 
 /// How long a body may take beside what its bytes have earned.
 const HEAD_START: Duration = Duration::from_secs(5);
 
-/// Bytes a second of the slowest sender.
+/// The least rate of a sender, in bytes a second.
 const LEAST_RATE: usize = 4 << 10;

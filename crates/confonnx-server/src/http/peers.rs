@@ -19,7 +19,7 @@ pub(super) struct Peers(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     peers: HashMap<IpAddr, Connected>,
-    /// How many of them have no connection.
+    /// How many peers have no connection.
     gone: usize,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Peer {
 }
 
 impl Peers {
-    /// One more connection from `address`, which may have `most`; `None` if it has them.
+    /// Counts one more connection of `address`, which may have `most`; `None` if it has them.
     pub(super) fn admit(&self, address: IpAddr, most: usize, budget: &Budget) -> Option<Peer> {
         let network = network(address);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +48,7 @@ impl Peers {
             *gone = gone.saturating_add(1);
             Connected { connections: 0, budget: budget.peer() }
         });
-        // One that was just made has none, and may have at least one: it does not stay behind.
+        // A peer that was just made has no connection and may have at least one: it does not stay behind.
         if connected.connections >= most {
             return None;
         }
@@ -69,7 +69,7 @@ impl Known {
         let now = Instant::now();
         self.peers.retain(|_, peer| peer.connections > 0 || !peer.budget.is_at_rest(now));
         self.count();
-        // As many have to come and go until this is done again.
+        // As many peers have to come and go until this is done again.
         if self.gone > REMEMBERED / 2 {
             self.peers.retain(|_, peer| peer.connections > 0);
             self.count();
@@ -82,7 +82,7 @@ impl Known {
 }
 
 impl Peer {
-    /// What its connections share.
+    /// The budget that the peer's connections share.
     pub(super) fn budget(&self) -> &PeerBudget {
         &self.budget
     }
@@ -96,7 +96,7 @@ impl Drop for Peer {
         if connected.connections > 0 {
             return;
         }
-        // Else whoever sends garbage would begin anew with each connection.
+        // If the peer were forgotten now, a sender of garbage would begin anew with each connection.
         if connected.budget.is_at_rest(Instant::now()) {
             known.peers.remove(&self.network);
         } else {
@@ -105,7 +105,7 @@ impl Drop for Peer {
     }
 }
 
-/// What is given to one customer: an address, or 64 bits of one of IPv6.
+/// The addresses that one customer has: one of IPv4, or 64 bits of IPv6.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS)),
@@ -132,7 +132,7 @@ mod tests {
         let other = admit("192.0.2.2").unwrap();
         drop(first);
         let third = admit("192.0.2.1").unwrap();
-        // What the first connection's budget is, is all of the peer's.
+        // The budget of the first connection is that of all the peer's connections.
         let held = budget.purse(second.budget()).reply(6).unwrap();
         assert!(budget.purse(third.budget()).reply(1).is_err());
         drop((held, second, third, other));
@@ -149,7 +149,7 @@ mod tests {
         let purse = budget.purse(admit(address).budget());
         let turns = [purse.turn(8 << 20, now).unwrap(), purse.turn(8 << 20, now).unwrap()];
         assert!(turns[1] > now, "{turns:?}");
-        // Whoever has many addresses fills no memory.
+        // A client with many addresses fills no memory.
         for host in 0..2 * REMEMBERED as u32 {
             suspect(admit(IpAddr::from(host.to_be_bytes())));
             assert!(peers.0.lock().unwrap().peers.len() <= REMEMBERED + 1);

@@ -156,7 +156,7 @@ async fn connection(
         tokio::select! {
             result = connection.as_mut() => {
                 if let Err(err) = result {
-                    // Its text tells of framing, never of content.
+                    // hyper's text tells of framing, never of content.
                     debug!("connection: {err}");
                 }
                 return;
@@ -209,7 +209,7 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let _ = timeout(REFUSAL_TIME, async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
-        // Reads what the client sends: closing before that would take the answer from it.
+        // What the client sends is read: closing before that would take the answer from it.
         let mut sink = [0; 4096];
         while stream.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
@@ -221,7 +221,7 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 struct Reading<'c> {
     purse: &'c Purse,
     written: &'c AtomicU64,
-    /// At the last look: replies unread, replies sent, bytes written.
+    /// At the last look: how many replies were unread, how many sent, and how many bytes written.
     last: (usize, u64, u64),
 }
 
@@ -270,7 +270,7 @@ impl Drop for Busy {
     }
 }
 
-/// Bytes a second of the slowest reader, while replies wait for it.
+/// The least rate of a reader while replies wait for it, in bytes a second.
 const LEAST_RATE: u64 = 4 << 10;
 const MAX_HEADER: usize = 64 << 10;
 const MAX_REFUSALS: usize = 64;

@@ -17,7 +17,7 @@ pub(super) struct Threads(Vec<HttpThread>);
 
 struct HttpThread {
     runtime: Handle,
-    /// Each connection holds one, too.
+    /// Counts who uses the thread: each connection holds one, too.
     seat: Arc<()>,
     _running: oneshot::Sender<()>,
 }
@@ -59,7 +59,7 @@ impl HttpThread {
         let handle = runtime.handle().clone();
         let (running, ended) = oneshot::channel();
         thread::Builder::new().name(format!("http-{index}")).spawn(move || {
-            // Nothing is sent to `ended`: its sender is dropped.
+            // Nothing is sent to `ended`: the wait ends when its sender is dropped.
             let _ = runtime.block_on(ended);
         })?;
         Ok(Self { runtime: handle, seat: Arc::new(()), _running: running })
@@ -84,7 +84,7 @@ mod tests {
             let served = served.clone();
             threads.spawn(listener.accept().await.unwrap().0, async move |mut stream| {
                 served.send(thread::current().name().unwrap().to_owned()).unwrap();
-                // Until the client leaves.
+                // The task lasts until the client leaves.
                 let _ = stream.read(&mut [0]).await;
             });
             let by = timeout(Duration::from_secs(10), by.recv()).await.unwrap().unwrap();

@@ -10,10 +10,10 @@ use crate::https::{FetchError, Fetcher};
 /// A request that was answered by a refusal, or not at all.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// No answer.
+    /// There is no answer.
     #[error("{url}: {source}")]
     Fetch {
-        /// What was asked.
+        /// The URL that was asked.
         url: String,
         /// Why there is none.
         source: FetchError,
@@ -21,11 +21,11 @@ pub enum AskError {
     /// An answer with another status than 200.
     #[error("{url}: expected status 200, found {status}{}{detail}", separator(.detail))]
     Status {
-        /// What was asked.
+        /// The URL that was asked.
         url: String,
         /// The status.
         status: StatusCode,
-        /// What the service says of it, if anything.
+        /// The service's words, if it has any.
         detail: String,
     },
 }

@@ -39,7 +39,7 @@ pub struct Akv {
 /// Why a vault releases nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum AkvError {
-    /// Its authorities.
+    /// The service's authorities cannot be read.
     #[error("key vault: {0}")]
     Roots(#[from] RootsError),
     /// The TEE.
@@ -56,15 +56,15 @@ pub enum AkvError {
         "key vault: this machine does not open what was encrypted to it: {0} (was anything measured since?)"
     )]
     Decrypt(#[from] MachineError),
-    /// No key to wrap to.
+    /// There is no key to wrap to.
     #[error("key vault: {0}")]
     NoKey(#[from] NoKey),
     /// A service did not answer, or refused.
     #[error("key vault, {step}: {source}")]
     Ask {
-        /// What was asked for.
+        /// The step that failed.
         step: Step,
-        /// What came of it.
+        /// Why it failed.
         source: AskError,
     },
     /// A service answered without what it was asked for.
@@ -81,14 +81,14 @@ pub enum AkvError {
     /// The released key.
     #[error("key vault, key {key}: {source}")]
     Released {
-        /// Which key.
+        /// The key's name.
         key: KeyName,
         /// What is wrong with it.
         source: akv::AkvError,
     },
 }
 
-/// What is asked for.
+/// A step on the way to the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The attestation service, for a token.
@@ -109,7 +109,7 @@ impl Akv {
         let http = [&config.vault.url, &config.attestation_url].iter().any(|url| url.starts_with("http://"));
         let https = Fetcher::trusting(roots.store, http, TIMEOUT);
         let collateral = collateral::Fetcher::new(config.collateral.clone(), TIMEOUT);
-        // On the machine's own link: there is no TLS, and nothing but the host to know.
+        // The identity service is on the machine's own link: there is no TLS, and nothing but the host to know.
         let identity = Fetcher::trusting(rustls::RootCertStore::empty(), true, TIMEOUT);
         Ok(Self { roots: roots.sha256, https, collateral, identity, prover, config })
     }
@@ -137,7 +137,7 @@ impl Akv {
         wrapping.open(&body).map_err(|source| AkvError::Released { key: key.clone(), source })
     }
 
-    /// Wrapped to a key that the machine makes and vouches for; the token, too, is encrypted to it.
+    /// Releases a key wrapped to one that the machine makes and vouches for; the token, too, is encrypted to that.
     async fn release_to_machine(&self, mut machine: MachineKey, key: &KeyName) -> Result<Released, AkvError> {
         let answers = self.collateral_of(machine.collateral_requests()).await;
         let answers: Vec<_> = answers.iter().map(Option::as_ref).collect();
@@ -175,7 +175,7 @@ impl Akv {
         Ok(Zeroizing::new(answer.into_body()))
     }
 
-    /// For the claims.
+    /// The service, for the claims.
     pub fn service(&self, key: &KeyName) -> KeyService {
         KeyService {
             url: self.config.vault.url.clone(),

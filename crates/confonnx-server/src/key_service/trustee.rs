@@ -37,7 +37,7 @@ pub struct Kbs {
 /// Why a service releases nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum KbsError {
-    /// Its authorities.
+    /// The service's authorities cannot be read.
     #[error("key broker service: {0}")]
     Roots(#[from] RootsError),
     /// The service cannot check this TEE.
@@ -46,15 +46,15 @@ pub enum KbsError {
     /// The TEE.
     #[error("key broker service: {0}")]
     Evidence(#[from] NoEvidence),
-    /// No key to encrypt to.
+    /// There is no key to encrypt to.
     #[error("key broker service: no key could be made")]
     NoKey,
     /// The service did not answer, or refused to begin.
     #[error("key broker service, {step}: {source}{}", .step.hint(source))]
     Ask {
-        /// What it was asked for.
+        /// The step that failed.
         step: Step,
-        /// What came of it.
+        /// Why it failed.
         source: AskError,
     },
     /// The service's challenge is not one.
@@ -71,7 +71,7 @@ pub enum KbsError {
     /// The service's answer does not open.
     #[error("key broker service, secret {resource}: {source}")]
     Jwe {
-        /// Which secret.
+        /// The secret's name.
         resource: Resource,
         /// Why not.
         source: JweError,
@@ -128,7 +128,7 @@ impl Kbs {
         key.open(answer.body()).map_err(|source| KbsError::Jwe { resource: resource.clone(), source })
     }
 
-    /// For the claims.
+    /// The service, for the claims.
     pub fn service(&self, resource: &Resource) -> KeyService {
         KeyService {
             url: self.url.clone(),

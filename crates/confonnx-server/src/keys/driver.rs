@@ -31,13 +31,13 @@ pub enum RefreshError {
     /// The source gives none.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The ring does not take them.
+    /// The ring does not take the keys.
     #[error(transparent)]
     Ring(#[from] RingError),
 }
 
 impl Driver {
-    /// Nothing is asked yet.
+    /// A driver that has not asked the source yet.
     pub fn new(
         keys: Arc<Keys>,
         provider: Arc<dyn KeyProvider>,
@@ -79,7 +79,7 @@ impl Driver {
         let mut next_sync = Instant::now().later(self.times.sync);
         loop {
             if self.is_due() && !self.attempt(false).await {
-                // What there is stays, as long as it is accepted.
+                // The keys that there are stay as long as they are accepted.
                 self.pause(self.times.error_retry).await;
                 continue;
             }

@@ -41,7 +41,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct ProviderError(Box<dyn Error + Send + Sync>);
 
 impl ProviderError {
-    /// From whatever went wrong.
+    /// An error made of whatever went wrong.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into())
     }

@@ -29,7 +29,7 @@ pub struct Released {
 /// What was derived from the released secret, which is not kept.
 #[derive(Default)]
 struct State {
-    /// By number: what was given out and may be asked for again, and the one to come.
+    /// Secrets by number: those given out that may be asked for again, and the one to come.
     known: BTreeMap<u64, EpochSecret>,
     /// The greatest number that was given out.
     given: Option<u64>,
@@ -108,7 +108,7 @@ impl KeyProvider for Released {
             state.given = state.given.max(Some(number));
             match state.known.get(&number) {
                 Some(secret) => Ok(self.epoch_of(number, secret)),
-                // Another task asked for a much later one meanwhile.
+                // Another task asked for a much later epoch meanwhile.
                 None => Err(ProviderError::new(format!("key epoch {number} is over"))),
             }
         })

@@ -27,12 +27,12 @@ pub struct JwksState {
 }
 
 impl AuthMetrics {
-    /// What is at hand from now on.
+    /// Notes which keys are at hand from now on.
     pub fn set_keys(&self, state: JwksState) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 
-    /// What is at hand, if anything is fetched at all.
+    /// The keys that are at hand, if any are fetched at all.
     pub fn keys(&self) -> Option<JwksState> {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }

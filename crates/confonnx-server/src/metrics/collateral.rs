@@ -20,19 +20,19 @@ struct Inner {
     state: CollateralState,
 }
 
-/// What is at hand.
+/// The collateral that is at hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CollateralState {
     /// Answers that this TEE's evidence needs.
     pub needed: usize,
-    /// Of those, the ones without which documents go out, and those stapled although they had expired when that was
-    /// last looked at.
+    /// How many of these are missing, so that documents go out without, or were stapled although they had expired when
+    /// that was last looked at.
     pub missing: usize,
-    /// Of those, the ones in use since before a refresh failed.
+    /// How many of these are in use since before a refresh failed.
     pub stale: usize,
-    /// When the oldest was fetched.
+    /// When the oldest of these was fetched.
     pub fetched: Option<UnixTime>,
-    /// When the first expires.
+    /// When the first of these expires.
     pub expires: Option<UnixTime>,
 }
 
@@ -51,12 +51,12 @@ impl CollateralMetrics {
         *count = count.saturating_add(1);
     }
 
-    /// What is at hand from now on.
+    /// Notes which collateral is at hand from now on.
     pub fn set(&self, state: CollateralState) {
         self.inner().state = state;
     }
 
-    /// What is at hand.
+    /// The collateral that is at hand.
     pub fn state(&self) -> CollateralState {
         self.inner().state
     }

@@ -37,7 +37,7 @@ pub enum OpenError {
     NothingServed {
         /// The folder.
         path: PathBuf,
-        /// What is there, and why it is not served.
+        /// The versions that are there, and why each is not served.
         entries: Vec<Entry>,
     },
     /// The owner's key cannot be read.
@@ -95,7 +95,7 @@ pub enum LoadError {
     /// A file cannot be read.
     #[error("cannot read {file}: {source}")]
     Read {
-        /// Its name in the model's folder.
+        /// The file's name in the model's folder.
         file: String,
         /// What the system said.
         source: io::Error,
@@ -121,7 +121,7 @@ pub enum LoadError {
     /// The model's external data is a link out of its folder, or not a file.
     #[error("the model's data {file} is not a file in the model's folder; copy it there")]
     Outside {
-        /// Its name.
+        /// The file's name.
         file: String,
     },
     /// What came encrypted with it is not the data that it names.
@@ -136,7 +136,7 @@ pub enum LoadError {
         /// The files that are there.
         found: Vec<String>,
     },
-    /// ONNX Runtime does not take it.
+    /// ONNX Runtime does not take the model.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The model is encrypted, and nobody is expected to bring its key.
@@ -166,7 +166,7 @@ pub enum LoadError {
     ConfigTensor {
         /// `input` or `output`.
         kind: &'static str,
-        /// Its name.
+        /// The input's or output's name.
         name: String,
         /// What the model says.
         expected: String,
@@ -200,7 +200,7 @@ pub enum UnlockError {
     /// The model is not locked: it never was, or its key was given before.
     #[error("model {model} is not locked: it has its key, and takes no other")]
     NotLocked {
-        /// Its name.
+        /// The model's name.
         model: String,
     },
     /// Models are being loaded.
@@ -217,9 +217,9 @@ pub enum UnlockError {
     /// The file is not the one that the claims name.
     #[error("the encrypted file changed since it was found: expected SHA-256 {expected}, found {found}")]
     Changed {
-        /// In the claims.
+        /// The digest in the claims.
         expected: Digest,
-        /// On disk.
+        /// The digest of the file.
         found: Digest,
     },
     /// The model opens, but is no model that can be served.
@@ -230,7 +230,7 @@ pub enum UnlockError {
 /// There is no such model to run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Absent {
-    /// None has that name and version.
+    /// No model has that name and version.
     #[error("there is no model {name:?}{} here; expected {}", Version(version.as_deref()), List(expected))]
     Unknown {
         /// The name asked for.
@@ -245,17 +245,17 @@ pub enum Absent {
         "model {model} version {version} is locked: its owner has not yet given its key (`confonnx provision`)"
     )]
     Locked {
-        /// Its name.
+        /// The model's name.
         model: String,
-        /// Its version.
+        /// The model's version.
         version: String,
     },
     /// The model is known, but not served.
     #[error("model {model}{} is not served: {reason}", Version(version.as_deref()))]
     Unavailable {
-        /// Its name.
+        /// The model's name.
         model: String,
-        /// Its version.
+        /// The model's version.
         version: Option<String>,
         /// Why.
         reason: String,
@@ -281,7 +281,7 @@ impl Absent {
     }
 }
 
-/// As many models as an error names.
+/// How many models an error names at most.
 const MAX_LISTED: usize = 16;
 
 struct Version<'a>(Option<&'a str>);

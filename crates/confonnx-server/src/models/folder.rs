@@ -38,7 +38,7 @@ pub(super) fn names(repository: &Path) -> io::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(repository)? {
         let entry = entry?;
-        // Follows links: volumes are made of them.
+        // Links are followed: volumes are made of them.
         if let Some(name) = entry.file_name().to_str().filter(|name| is_name(name))
             && entry.path().is_dir()
         {
@@ -58,7 +58,7 @@ pub(super) fn ignored(repository: &Path) -> io::Result<Vec<(PathBuf, &'static st
             Some(name) if name.starts_with('.') => continue,
             _ if !entry.path().is_dir() => "it is no folder; expected NAME/VERSION/model.onnx",
             Some(name) if is_name(name) => {
-                // One that cannot be read is told when it is looked at.
+                // A folder that cannot be read is told when it is looked at.
                 let inside = fs::read_dir(entry.path()).into_iter().flatten().flatten();
                 let folders = inside.filter(|inside| inside.path().is_dir());
                 let others = folders.filter(|inside| version(&inside.file_name()).is_none());
@@ -114,7 +114,7 @@ pub(super) fn look(repository: &Path, name: &str) -> Result<Found, LoadError> {
     Ok(Found { config: Arc::new(config), versions })
 }
 
-/// As Triton: what is no number, or begins with a zero, is no version.
+/// The version of a folder's name. As with Triton, a name that is no number, or begins with a zero, is no version.
 fn version(name: &OsStr) -> Option<u64> {
     let name = name.to_str().filter(|name| !name.starts_with('0'))?;
     name.bytes().all(|c| c.is_ascii_digit()).then(|| name.parse().ok())?

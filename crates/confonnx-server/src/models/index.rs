@@ -14,7 +14,7 @@ pub(super) type Slots = BTreeMap<String, BTreeMap<u64, Arc<Slot>>>;
 pub struct Entry {
     /// The model.
     pub name: String,
-    /// Its version; absent where the reason is about the model's folder as a whole.
+    /// The version; absent where the reason is about the model's folder as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// `READY`, `LOADING` or `UNAVAILABLE`.
@@ -30,5 +30,5 @@ impl Entry {
     }
 }
 
-/// In the index: it runs.
+/// The state in the index of a model that runs.
 pub(super) const READY: &str = "READY";

@@ -16,7 +16,7 @@ use super::{
 /// Models by name.
 #[derive(Default)]
 pub(super) struct Known {
-    /// What was said to be no model.
+    /// Paths of which the log says that they are no model.
     pub(super) ignored: BTreeSet<PathBuf>,
     pub(super) models: BTreeMap<String, KnownModel>,
 }

@@ -47,7 +47,7 @@ pub(super) struct Loader {
     pub(super) owner: Option<OwnerPublicKey>,
 }
 
-/// Whose key the owner brings.
+/// The keys that the owner brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KeysExpected {
     /// No model is encrypted.
@@ -150,7 +150,7 @@ impl Loader {
             let found = external.into_iter().map(|(name, _)| name).collect();
             return Err(LoadError::EncryptedData { expected: info.external_data, found });
         }
-        // One by one: each is copied, and its first copy erased, before the next.
+        // Files are copied one by one, and the first copy of each is erased before the next.
         let data = external.into_iter().map(|(name, bytes)| (name, Erased::new(Arc::from(&bytes[..]))));
         self.load(place, &onnx, &info, data.collect(), Some(Digest(ciphertext)))
     }
@@ -168,7 +168,7 @@ impl Loader {
             |(location, bytes): &(String, SharedBytes)| (location.clone(), Sha256::digest(&***bytes).into());
         let digests: BTreeMap<_, _> = data.iter().map(digest).collect();
         info.check_names(MAX_TENSORS, MAX_NAME)?;
-        // By each name that the model has for a file.
+        // The file is shared under each name that the model has for it.
         let share = |(spelling, location): (&String, &String)| {
             let (_, bytes) = data.iter().find(|(found, _)| found == location)?;
             Some((spelling.clone(), Arc::clone(bytes)))
@@ -192,7 +192,7 @@ impl Loader {
         let timeout = config.inference_timeout_s.map_or(self.timeout, Duration::from_secs);
         let loaded = self.engine.load(&place.name, &runs, &options, timeout);
         drop(runs);
-        // Before `data`, which is erased only if nobody else has it.
+        // The options go before `data`, which is erased only if nobody else has it.
         drop(options);
         let model = Arc::new(loaded?);
         let arrangement = model.arrangement();
@@ -215,7 +215,7 @@ impl Loader {
         if let Some(rows) = together {
             parameters.insert("max_batched_rows".into(), rows.into());
         }
-        // Not among the inputs, all of which callers give.
+        // Optional inputs are not among the inputs, all of which callers give.
         let optional = model.optional_inputs().iter();
         let optional: Vec<Value> = optional
             .map(|info| json!({"name": info.name, "datatype": info.dtype.name(), "shape": info.shape}))
@@ -347,7 +347,7 @@ fn warm_up(model: &LoadedModel, request: &Warmup, batched: bool) -> Result<(), L
     Ok(())
 }
 
-/// What ONNX Runtime reads while it loads a model.
+/// Bytes that ONNX Runtime reads while it loads a model.
 type SharedBytes = Erased<Arc<[u8]>>;
 
 fn missing(place: &Place, error: HashError) -> LoadError {

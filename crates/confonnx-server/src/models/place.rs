@@ -17,7 +17,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Of a model that is in no repository.
+    /// The place of a model that is in no repository.
     pub(super) fn only(path: &Path, name: &str, config: &ModelConfig) -> Self {
         Self { name: name.into(), version: 1, path: path.into(), config: Arc::new(config.clone()) }
     }

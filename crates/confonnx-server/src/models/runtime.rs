@@ -16,7 +16,7 @@ pub enum RuntimeError {
         Paths(looked)
     )]
     Absent {
-        /// Where it was looked for.
+        /// The places where the library was looked for.
         looked: Vec<PathBuf>,
     },
     /// The library is not one that this version was made for.
@@ -28,7 +28,7 @@ pub enum RuntimeError {
     Unknown {
         /// The file.
         path: PathBuf,
-        /// Its digest, in hex.
+        /// The library's digest, in hex.
         found: String,
     },
     /// The library is there but does not load.
@@ -36,7 +36,7 @@ pub enum RuntimeError {
     Engine(#[from] EngineError),
 }
 
-/// What runs the models of `config`; boxes are run by `program`.
+/// The engine that runs the models of `config`; boxes are run by `program`.
 ///
 /// # Errors
 /// [`RuntimeError`]

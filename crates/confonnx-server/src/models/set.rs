@@ -40,12 +40,12 @@ impl Set {
         Self { slots, index, lacking }
     }
 
-    /// For the counters: what became of models and their processes.
+    /// The counters of what became of models and their processes.
     pub fn samples(&self) -> Vec<Family> {
         let (mut batched, mut ended) = (Vec::new(), Vec::new());
         for served in self.slots.values().flat_map(BTreeMap::values).filter_map(|slot| slot.served()) {
             let ModelClaim { name, version, .. } = &served.claim;
-            // As Prometheus' text format wants label values: these three, and nothing else.
+            // A label as Prometheus' text format wants it: three characters are escaped, and nothing else.
             let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let labels = format!("model=\"{name}\",version=\"{version}\"");
             if served.puts_together() {
@@ -75,7 +75,7 @@ impl Set {
         self.index.iter().map(sample).collect()
     }
 
-    /// For the claims: by name, then version.
+    /// The models for the claims: by name, then version.
     pub fn claims(&self) -> Vec<ModelClaim> {
         self.slots.values().flat_map(BTreeMap::values).map(|slot| slot.claim()).collect()
     }

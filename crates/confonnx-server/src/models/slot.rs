@@ -19,15 +19,15 @@ pub enum Slot {
 
 /// A model, ready to run, and what is said of it.
 pub struct Served {
-    /// What runs it.
+    /// The loaded model.
     pub model: Arc<LoadedModel>,
     /// What answers prompts with it, if it is a language model.
     pub generator: Option<Generator>,
     /// What makes vectors of texts with it, if it is a sentence encoder.
     pub embedder: Option<Arc<Embedder>>,
-    /// For the claims.
+    /// What the claims say of the model.
     pub claim: ModelClaim,
-    /// For `GET /v2/models/{m}`.
+    /// The answer to `GET /v2/models/{m}`.
     pub metadata: ModelMetadata,
 }
 
@@ -54,7 +54,7 @@ impl Slot {
         }
     }
 
-    /// For the claims.
+    /// What the claims say of the model.
     pub fn claim(&self) -> ModelClaim {
         match self {
             Self::Serving(served) => served.claim.clone(),

@@ -60,7 +60,7 @@ impl Workers {
             let queue = Arc::clone(&hand.0);
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 while let Some(job) = queue.next() {
-                    // Its owner learns of a panic by the dropped channel.
+                    // The job's owner learns of a panic by the dropped channel.
                     let _ = catch_unwind(AssertUnwindSafe(job));
                 }
             })?;
@@ -87,7 +87,7 @@ impl Workers {
         let unwanted = Unwanted(Some(stop.clone()));
         let job = move || {
             let (result, _rest) = stop.during(work);
-            // Nobody may be waiting any more.
+            // An error means that nobody waits any more.
             let _ = done.send(result);
         };
         self.0.0.add(turn, Box::new(job));
@@ -148,7 +148,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding it.
+        // Nothing panics while holding the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -206,7 +206,7 @@ mod tests {
     async fn the_last_thread_to_finish_is_the_first_to_go_on() {
         let workers = Workers::start(3).unwrap();
         let thread = || (thread::current().id(), ());
-        // Each answers before it waits for work again.
+        // Each worker answers before it waits for work again.
         let all_wait = || workers.0.0.state().idle.len() == 3;
         until(all_wait).await;
         let first = workers.run(Turn::Opened, thread).await.unwrap();

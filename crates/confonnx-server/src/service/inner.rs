@@ -74,7 +74,7 @@ enum LetsIn {
 /// Which model a resource is about.
 #[derive(Clone, Copy)]
 pub(super) enum Subject {
-    /// None.
+    /// The resource is about no model.
     Nothing,
     /// The path names one that may be there or not.
     Name,
@@ -89,9 +89,9 @@ pub(super) enum Subject {
 /// How long answering takes, for whoever has to find a thread for it.
 #[derive(Clone, Copy)]
 pub(super) enum Runs {
-    /// Not worth a thread of its own.
+    /// Too brief to be worth a thread of its own.
     Briefly,
-    /// As long as its model does.
+    /// As long as the model's run.
     Model,
     /// Long, or waits for others.
     Long,
@@ -103,11 +103,11 @@ struct Call<'c> {
     set: &'c Set,
     caller: &'c Caller,
     fields: &'c Fields,
-    /// Without a query.
+    /// The path without its query.
     path: &'c str,
     body: &'c [u8],
     model: &'c Asked,
-    /// When it was received.
+    /// When the request was received.
     received: UnixTime,
     /// The model, if it is there and runs.
     served: Option<&'c Served>,
@@ -122,7 +122,7 @@ pub(super) struct Answer {
     pub(super) outcome: &'static str,
 }
 
-/// What is to be sealed.
+/// The content that is to be sealed.
 pub(super) enum Content {
     /// Padded binary HTTP.
     Whole(Draft),
@@ -136,7 +136,7 @@ pub(super) enum Content {
 
 /// Runs of a model in its own process, one after another, for one answer. Nobody has a thread while they run.
 pub(super) trait Series: Send {
-    /// What runs.
+    /// The model that runs.
     fn model(&self) -> &Arc<LoadedModel>;
     /// The tensors of the next run and the outputs that are wanted; none after the last run.
     fn next(&self) -> Option<(Erased<Tensors>, Vec<String>)>;
@@ -145,7 +145,7 @@ pub(super) trait Series: Send {
     /// # Errors
     /// [`InferError`]: this ends it.
     fn take(&mut self, answer: Tensors) -> Result<(), InferError>;
-    /// Bytes of the answer, about.
+    /// About how many bytes the answer has.
     fn bytes(&self) -> u64;
     /// The answer.
     ///
@@ -190,7 +190,7 @@ pub(super) fn route(service: &Service, head: &RequestHead) -> Option<(&'static R
         if row.method == head.method {
             return (row.lets_in != LetsIn::Peers || service.group.is_some()).then_some((row, asked));
         }
-        // What is only for peers is not there for others.
+        // Resources that are only for peers are not there for others.
         if row.lets_in != LetsIn::Peers {
             other.get_or_insert((row, asked));
         }
@@ -389,7 +389,7 @@ pub(super) fn failure(error: &InnerError, notes: Notes) -> Answer {
     };
     let plain = || serde_json::to_vec(&ErrorBody { error: error.to_string(), code: code.into() });
     let body = own.unwrap_or_else(|| plain().unwrap_or_default());
-    // What is encoded here is all ours and always valid.
+    // This message is all ours and always valid, so encoding it cannot fail.
     let message = encode(head, "application/json", &[&body], notes).unwrap_or_else(|_| Draft::from(b""));
     Answer { content: Content::Whole(message), outcome: code }
 }

@@ -22,7 +22,7 @@ use crate::{
 pub(super) struct Stream {
     sealing: Option<Sealing>,
     pieces: Source,
-    /// Bytes so far: sealed, or to be sealed at the end.
+    /// How many bytes there are so far: sealed, or to be sealed at the end.
     len: usize,
     ended: Option<Ended>,
 }
@@ -140,9 +140,9 @@ impl Drop for Stream {
 
 /// The outcome of an answer whose end was never made or never wanted.
 const CUT: &str = "cut";
-/// Bytes that may wait to be sent, or make up an answer that is sent whole.
+/// How many bytes may wait to be sent, or make up an answer that is sent whole.
 const MAX_BEHIND: usize = 1 << 20;
-/// Bytes of the length of the longest content.
+/// How many bytes the length of the longest content takes.
 const LONGEST_LENGTH: usize = 8;
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ async fn rotated_keys_are_fetched_when_missed_and_old_ones_outlive_an_outage() {
     until(|| ids(&remote, Instant::now()) == ["rsa-new", "p256"]).await;
     assert_eq!(*issuer.asked.lock().unwrap(), 2);
 
-    // What is no set, and then nobody at all: the last good keys stay, until they are too old.
+    // The issuer gives no set, and then there is no issuer at all: the last good keys stay until they are too old.
     *issuer.keys.lock().unwrap() = b"{\"keys\": []}".to_vec();
     miss();
     until(|| metrics.auth.keys().unwrap().failures == 1).await;
@@ -157,7 +157,7 @@ fn sets_that_are_none() {
     }
     let many = format!("{{\"keys\": [{}1]}}", "1,".repeat(64));
     assert!(KeySet::parse(many.as_bytes()).unwrap_err().to_string().contains("65 keys"));
-    // Neither the secret, nor the one for encryption, nor that on a curve nobody asked for.
+    // The set has neither the secret key, nor the key for encryption, nor the one on a curve that nobody asked for.
     let ids: Vec<_> = KeySet::parse(&set("keys")).unwrap().0.into_iter().filter_map(|key| key.id).collect();
     assert_eq!(ids, ["rsa", "rsa-only-512", "rsa-weak", "p256", "p384", "ed25519"]);
 }

@@ -36,7 +36,7 @@ fn expected(algorithms: Vec<Algorithm>) -> Expected {
     }
 }
 
-/// What the vectors call it.
+/// The word that the vectors have for the error.
 fn word(error: &JwtError) -> String {
     match error {
         JwtError::TooLong { .. } => "too-long",

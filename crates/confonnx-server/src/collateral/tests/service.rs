@@ -13,7 +13,7 @@ use tokio::{
 
 use super::evidence::{certificate, intel, list};
 
-/// What it does.
+/// What the stand-in for a service does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// Answers.

@@ -162,7 +162,7 @@ fn infer(call: &Call<'_>) -> Result<Answer, InnerError> {
 struct Wants {
     /// Name and version.
     model: (String, String),
-    /// Without inputs.
+    /// The request without inputs.
     request: InferRequest<'static>,
     notes: Notes,
 }

@@ -14,16 +14,16 @@ use crate::{
 /// A request's way, known as soon as it is opened. Whether its caller may go it is for the inner API to say.
 pub(in crate::service) struct Plan {
     pub(in crate::service) asks: Result<Asks, BhttpError>,
-    /// What was served when the request was opened.
+    /// The models that were served when the request was opened.
     pub(in crate::service) set: Arc<Set>,
 }
 
-/// What a request that is binary HTTP asks.
+/// What a request in binary HTTP asks.
 pub(in crate::service) struct Asks {
     pub(in crate::service) head: RequestHead,
-    /// Where it is in the opened message.
+    /// Where the body is in the opened message.
     pub(in crate::service) body: Body,
-    /// Who answers; none if nothing is at its path.
+    /// The resource that answers; none if nothing is at the path.
     pub(in crate::service) row: Option<&'static Row>,
     pub(in crate::service) model: Asked,
     /// The model, if the row is about one and it is there.

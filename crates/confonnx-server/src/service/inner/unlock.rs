@@ -43,7 +43,7 @@ impl WireError for UnlockError {
 fn unlock(call: &Call<'_>) -> Result<Answer, InnerError> {
     let key = std::str::from_utf8(call.body).map_err(|_| KeyError::NoKey).and_then(str::parse)?;
     let signature = call.fields.get(OWNER_SIGNATURE).and_then(|value| std::str::from_utf8(value).ok());
-    // What is no signature verifies as none.
+    // Text that is no signature verifies as none.
     let signature = signature.and_then(|text| Base64UrlUnpadded::decode_vec(text).ok()).unwrap_or_default();
     let (name, version) = (&call.model.name, call.model.version.as_deref());
     let claim = call.service.models.unlock(name, version, &key, &signature).map_err(|err| match err {

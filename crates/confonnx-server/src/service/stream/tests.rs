@@ -45,7 +45,7 @@ fn sealing_key(ring: &KeyRing) -> SealingKey {
     SealingKey::new(KeyConfig::parse_list(&configs).unwrap().remove(0), &trusted).unwrap()
 }
 
-/// What the audit log was told.
+/// What the audit log was told of the answer.
 type Told = Arc<Mutex<Option<(&'static str, usize)>>>;
 
 fn stream(reply: ReplyTo) -> (Stream, Body, Told) {
@@ -122,7 +122,7 @@ async fn an_answer_that_is_dropped_is_cut_and_one_to_nobody_ends() {
     made.finish("ok").unwrap_err();
     assert_eq!(told.lock().unwrap().unwrap().0, "cut");
 
-    // And nobody can make the server hold more than its share by not reading.
+    // Nobody can make the server hold more than its share by not reading.
     let (mut made, _body, _) = stream(chunked());
     let refused = (0..100).find_map(|_| made.send(&[b'x'; 1 << 16]).err()).unwrap();
     assert!(matches!(refused, NotTaken::Refused(Refused::Behind { .. })));

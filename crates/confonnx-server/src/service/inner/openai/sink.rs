@@ -16,7 +16,7 @@ use crate::{generation::Sink, service::stream::Stream};
 pub(super) struct Streamed(Arc<Mutex<Streaming>>);
 
 struct Streaming {
-    /// None once nobody wants more.
+    /// The stream; none once nobody wants more.
     stream: Option<Stream>,
     writer: Writer,
     left: usize,
@@ -86,7 +86,7 @@ impl Sink for StreamedOne {
         if let Some(end) = event.end {
             all.left = all.left.saturating_sub(1);
             all.usage.answer = all.usage.answer.saturating_add(end.answer);
-            // All answers to one prompt have it in common.
+            // All answers to one prompt have the prompt in common.
             all.usage.prompt = all.usage.prompt.max(end.prompt);
         }
         let last = all.left == 0;
@@ -102,7 +102,7 @@ impl Sink for StreamedOne {
             all.stream = None;
         }
         if last && let Some(stream) = all.stream.take() {
-            // Who does not take the end sees that it is missing.
+            // If the end cannot be sent, the client sees that it is missing.
             let _ = stream.finish("ok");
         }
         taken
@@ -126,7 +126,7 @@ impl Whole {
 impl Sink for WholeOne {
     fn take(&mut self, event: &Event) -> bool {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing is sent, but it tells whether anybody waits.
+        // This sends nothing, but it tells whether anybody waits.
         let wanted = all.stream.as_mut().is_some_and(|stream| stream.send(b"").is_ok());
         if !wanted {
             all.stream = None;
@@ -142,7 +142,7 @@ impl Sink for WholeOne {
         }
         let Some(end) = event.end else { return true };
         if end.finish == Finish::Failed {
-            // Its client sees an answer that is cut short: it is none.
+            // The client sees an answer that is cut short: it is none.
             all.stream = None;
             return false;
         }
@@ -189,7 +189,7 @@ fn pad(piece: &mut Erased<Vec<u8>>) {
     piece.append(b"\n\n");
 }
 
-/// Bytes of a piece: as many as most steps take.
+/// How many bytes a piece has: as many as most steps take.
 const SIZE: usize = 512;
 const COMMENT: usize = 4;
 
