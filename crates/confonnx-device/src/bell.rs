@@ -1,4 +1,4 @@
-//! What another process rings.
+//! A bell that another process rings.
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
@@ -26,12 +26,12 @@ impl Bell {
         Ok(Self::of(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// The other process's end of it.
+    /// The other process's end of the bell.
     pub fn of(eventfd: OwnedFd) -> Self {
         Self(Arc::new(eventfd))
     }
 
-    /// What the other process makes its end of.
+    /// The descriptor of which the other process makes its end.
     pub fn fd(&self) -> &OwnedFd {
         &self.0
     }
@@ -40,7 +40,7 @@ impl Bell {
     pub fn ring(&self) {
         let once = 1_u64.to_ne_bytes();
         if let Err(Errno::AGAIN) = rustix::io::write(&self.0, &once) {
-            // Only who wants to has rung it as often.
+            // The count is full, which only a process brings about that wants to.
             let _ = rustix::io::read(&self.0, &mut [0; 8]);
             let _ = rustix::io::write(&self.0, &once);
         }

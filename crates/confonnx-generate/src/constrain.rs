@@ -10,10 +10,10 @@ use llguidance::{
 };
 use serde_json::{Value, json};
 
-/// What schemas are compiled for: the tokens of a model.
+/// The tokens of a model, for which schemas are compiled.
 pub(crate) struct Forms(ParserFactory);
 
-/// What an answer can still become.
+/// The constraint of an answer: what it can still become.
 pub struct Constraint(Matcher);
 
 /// Tokens that may come next.
@@ -30,9 +30,9 @@ pub enum ConstraintError {
     /// A schema that is too long.
     #[error("the schema has {found} bytes; expected at most {limit}")]
     Large {
-        /// Its bytes.
+        /// How many bytes it has.
         found: usize,
-        /// Bytes allowed.
+        /// How many bytes are allowed.
         limit: usize,
     },
     /// A schema that is none, has what is not known here, or takes too much to compile.
@@ -49,7 +49,7 @@ impl Forms {
         token_bytes_from_tokenizer_json(tokenizer).ok()
     }
 
-    /// For a model with tokens of these bytes, of which `ends` end an answer.
+    /// Forms for a model with tokens of these bytes, of which `ends` end an answer.
     pub(crate) fn new(words: &[Vec<u8>], ends: &[u32]) -> Option<Self> {
         let tokens = u32::try_from(words.len()).ok()?;
         let make = || {
@@ -63,7 +63,7 @@ impl Forms {
         catch_unwind(AssertUnwindSafe(make)).ok().flatten()
     }
 
-    /// For an answer that is JSON of `schema`.
+    /// The constraint of an answer that is JSON of `schema`.
     pub(crate) fn constraint(&self, schema: &Value) -> Result<Constraint, ConstraintError> {
         let found = schema.to_string().len();
         if found > LARGEST {
@@ -85,7 +85,7 @@ impl Forms {
 }
 
 impl Constraint {
-    /// What may come next; none if that takes too much to say.
+    /// The tokens that may come next; none if that takes too much to say.
     pub fn allowed(&mut self) -> Option<Allowed> {
         self.0.compute_mask_or_eos().ok().map(Allowed)
     }
@@ -117,9 +117,9 @@ impl std::fmt::Debug for Constraint {
 
 /// Between two words of an answer: enough to indent it, and an end to it, for models that would go on with spaces for ever.
 const SPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
-/// Bytes of a schema.
+/// How many bytes a schema may have.
 const LARGEST: usize = 64 << 10;
-/// Some milliseconds of a step, and some megabytes of an answer.
+/// Limits that are some milliseconds of a step, and some megabytes of an answer.
 const LIMITS: ParserLimits = ParserLimits {
     max_items_in_row: 1000,
     initial_lexer_fuel: 500_000,
@@ -181,7 +181,7 @@ mod tests {
         {
             assert_eq!(refused(&schema), ConstraintError::Schema);
         }
-        // One that would be vast if it were written out is not written out.
+        // A pattern that would be vast if it were written out is not written out.
         let vast = json!({ "type": "string", "pattern": "(((((a{999}){999}){999}){999}){999})" });
         let mut vast = forms.constraint(&vast).unwrap();
         for token in b"\"aaa" {

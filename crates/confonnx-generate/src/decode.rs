@@ -38,17 +38,17 @@ pub struct Limits {
 /// An answer that is asked for.
 #[derive(Debug)]
 pub struct Order {
-    /// What comes before it.
+    /// The prompt before the answer.
     pub prompt: Erased<Vec<u32>>,
     /// The most tokens of it; none is as many as there is room for.
     pub max_tokens: Option<usize>,
     /// How to choose tokens.
     pub choices: Choices,
-    /// What the random numbers of the choice begin with.
+    /// The seed of the random numbers of the choice.
     pub seed: u64,
-    /// Texts that end it.
+    /// Texts that end the answer.
     pub stop: Vec<String>,
-    /// What it has to be.
+    /// The form that the answer has to have.
     pub constraint: Option<Constraint>,
 }
 
@@ -74,7 +74,7 @@ pub enum Refused {
     /// Too many wait.
     #[error("{waiting} answers wait for room already; try again later")]
     Busy {
-        /// How many.
+        /// How many answers wait.
         waiting: usize,
     },
 }
@@ -93,7 +93,7 @@ pub struct Feed {
     pub id: Id,
     /// The tokens.
     pub tokens: Erased<Vec<u32>>,
-    /// How many came before them.
+    /// How many tokens of the sequence came before these.
     pub past: usize,
     /// Whether the next token is to be chosen by what the model answers.
     pub wanted: bool,
@@ -149,7 +149,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// For the model of `text`.
+    /// A decoder for the model of `text`.
     pub fn new(text: Arc<Text>, limits: Limits) -> Self {
         Self {
             text,
@@ -216,7 +216,7 @@ impl Scheduler {
         }
         let decoding = self.running.iter().any(Sequence::is_decoding);
         let prompt = self.running.iter().find(|sequence| !sequence.is_decoding());
-        // In turns: neither waits for the other's end.
+        // Prompts and answers take turns: neither waits for the other's end.
         let feeds = match prompt {
             Some(sequence) if !decoding || !self.prefilled => {
                 self.prefilled = true;
@@ -248,7 +248,7 @@ impl Scheduler {
     pub fn done(&mut self, step: &Step, logits: Vec<Option<Erased<Vec<f32>>>>) -> Vec<Event> {
         let mut events = Vec::new();
         for (feed, logits) in step.feeds.iter().zip(logits.into_iter().chain(std::iter::repeat(None))) {
-            // It may have been cancelled meanwhile.
+            // The answer may have been cancelled meanwhile.
             let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id() == feed.id) else {
                 continue;
             };

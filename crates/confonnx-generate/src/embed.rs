@@ -27,46 +27,46 @@ pub struct Encoder {
 /// Why a text has no vector.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmbedError {
-    /// More than the model reads.
+    /// The input has more tokens than the model reads.
     #[error(
         "input[{index}] has {found} tokens; expected {most} at most: send a shorter text, or \"truncate\": true"
     )]
     TooLong {
-        /// Which input.
+        /// The input's index.
         index: usize,
         /// Tokens, those that are added too.
         found: usize,
         /// Tokens allowed.
         most: usize,
     },
-    /// Nothing to read.
+    /// The input has nothing to read.
     #[error("input[{index}] has no tokens; expected a text")]
     Empty {
-        /// Which input.
+        /// The input's index.
         index: usize,
     },
-    /// No such token.
+    /// The model has no such token.
     #[error("input[{index}] has the token {token}; expected tokens below {tokens}")]
     Token {
-        /// Which input.
+        /// The input's index.
         index: usize,
         /// The token.
         token: u32,
-        /// How many there are.
+        /// How many tokens there are.
         tokens: usize,
     },
-    /// No such prompt.
+    /// The model has no such prompt.
     #[error("the model has no prompt {name:?}; expected one of {expected:?}")]
     Prompt {
         /// The name asked for.
         name: String,
-        /// Those that there are.
+        /// The prompts that there are.
         expected: Vec<String>,
     },
     /// The tokenizer fails.
     #[error("input[{index}] cannot be made into tokens")]
     Tokenizer {
-        /// Which input.
+        /// The input's index.
         index: usize,
     },
 }
@@ -103,7 +103,7 @@ impl Encoder {
         self.settings.normalizes
     }
 
-    /// What stands where a text is shorter than others.
+    /// The token in the place where a text is shorter than others.
     pub fn pad(&self) -> u32 {
         self.pad
     }

@@ -13,18 +13,18 @@ pub use self::random::Random;
 pub struct Choices {
     /// 0 takes the most likely token; up to 2.
     pub temperature: f32,
-    /// Only the most likely tokens that have this probability together; 1 is all.
+    /// Keep only the most likely tokens that have this probability together; 1 is all.
     pub top_p: f32,
-    /// Only as many of the most likely tokens; 0 is all.
+    /// Keep only as many of the most likely tokens; 0 is all.
     pub top_k: usize,
-    /// Only tokens at least this fraction as likely as the most likely one; 0 is all.
+    /// Keep only tokens at least this fraction as likely as the most likely one; 0 is all.
     pub min_p: f32,
     /// Divides the logit of what was said already, prompt and answer, if it is positive, and multiplies it otherwise; 1 changes
     /// nothing.
     pub repetition_penalty: f32,
     /// Taken from the logit of what was said already in the answer.
     pub presence_penalty: f32,
-    /// The same for each time that it was said.
+    /// Taken from the logit of a token for each time that it was said in the answer.
     pub frequency_penalty: f32,
     /// Added to the logits of some tokens.
     pub logit_bias: Vec<(u32, f32)>,
@@ -53,16 +53,16 @@ impl Default for Choices {
 pub struct Chosen {
     /// The token.
     pub token: u32,
-    /// If it was asked for: how likely it and others were before anything was changed.
+    /// How likely the token and others were before anything was changed, if that was asked for.
     pub logprobs: Option<Logprobs>,
 }
 
 /// Logarithms of probabilities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logprobs {
-    /// Of the chosen token.
+    /// The logarithm of the chosen token's probability.
     pub chosen: f32,
-    /// Of the most likely ones, which come first.
+    /// Those of the most likely tokens, which come first.
     pub top: Vec<(u32, f32)>,
 }
 
@@ -76,14 +76,14 @@ pub struct NoChoice;
 pub struct Sampler {
     choices: Choices,
     random: Random,
-    /// What the prompt has.
+    /// The tokens of the prompt.
     prompt: Vec<u32>,
-    /// What was chosen so far, and how often.
+    /// The tokens that were chosen so far, and how often.
     counts: HashMap<u32, u32>,
 }
 
 impl Sampler {
-    /// For an answer to `prompt`.
+    /// A sampler for an answer to `prompt`.
     pub fn new(choices: Choices, seed: u64, prompt: &[u32]) -> Self {
         let mut prompt = if choices.repetition_penalty == 1.0 { Vec::new() } else { prompt.to_vec() };
         prompt.sort_unstable();
@@ -165,7 +165,7 @@ impl Sampler {
         if min_p > 0.0 {
             candidates.keep_above(f64::from(min_p));
         }
-        // Drawn whatever is left, so that a seed's later numbers do not depend on it.
+        // A number is drawn whatever is left, so that a seed's later numbers do not depend on it.
         candidates.at(self.random.fraction()).or(Some(most))
     }
 }

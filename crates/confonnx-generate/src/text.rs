@@ -40,12 +40,12 @@ pub struct Text {
     guard: Guard,
     /// Tokens that text does not become.
     controls: BTreeSet<u32>,
-    /// Before a text that is no chat.
+    /// The token before a text that is no chat.
     bos: Option<u32>,
     facts: Facts,
     /// The bytes of each token, if that is known.
     words: Option<Vec<Vec<u8>>>,
-    /// Made of them when first needed.
+    /// Made of the tokens when first needed.
     forms: OnceLock<Option<Forms>>,
 }
 
@@ -86,9 +86,9 @@ pub enum FilesError {
     /// Another file is no JSON object.
     #[error("{file} is not a JSON object (line {line})")]
     Json {
-        /// Its name.
+        /// The file's name.
         file: &'static str,
-        /// Where.
+        /// The line.
         line: usize,
     },
     /// The template is no template.
@@ -101,7 +101,7 @@ pub enum FilesError {
         file: &'static str,
         /// The key.
         key: &'static str,
-        /// What it can be.
+        /// What the value can be.
         expected: &'static str,
     },
     /// A step after the model that is not done here.
@@ -109,7 +109,7 @@ pub enum FilesError {
         "modules.json has a module of type {0:?}; expected Transformer, Pooling and Normalize, in this order"
     )]
     Module(String),
-    /// Another way to pool, or none.
+    /// The files name another way to pool, or none.
     #[error("1_Pooling/config.json: expected one of mean, cls and lasttoken, found {0}")]
     Pooling(String),
     /// A text that ends nowhere.
@@ -134,7 +134,7 @@ pub enum TextError {
     /// What the template makes is too much.
     #[error("the conversation becomes more than {limit} bytes of prompt; send fewer or shorter messages")]
     TooLarge {
-        /// Bytes allowed.
+        /// How many bytes are allowed.
         limit: usize,
     },
     /// There is no way to keep text apart from control tokens.
@@ -199,7 +199,7 @@ impl Text {
         Ok(Self { tokenizer, template, guard, controls, bos, facts, words: bytes, forms: OnceLock::new() })
     }
 
-    /// What the owner says of generation.
+    /// What the model's owner says of generation.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
@@ -244,7 +244,7 @@ impl Text {
         Ok(tokens)
     }
 
-    /// What keeps an answer to JSON of `schema`.
+    /// The constraint that keeps an answer to JSON of `schema`.
     ///
     /// # Errors
     /// [`ConstraintError`]

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 pub(crate) const SERVER_PORT: u16 = 67;
 pub(crate) const CLIENT_PORT: u16 = 68;
 
-/// What a server says.
+/// The kind of a server's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Offer,
@@ -27,7 +27,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// Length of the network's part of the address.
     pub(crate) fn prefix(&self) -> u8 {
-        // At most 32.
+        // A mask has at most 32 ones.
         u8::try_from(self.mask.to_bits().leading_ones()).unwrap_or(32)
     }
 }
@@ -103,7 +103,8 @@ pub(crate) fn parse(packet: &[u8], id: u32) -> Option<(Kind, Answer)> {
 fn message(id: u32, mac: &[u8; 6], kind: u8, options: &[u8]) -> Vec<u8> {
     let mut message = vec![1, ARPHRD_ETHER, 6, 0];
     message.extend(id.to_be_bytes());
-    // Seconds; the flag that asks for answers by broadcast, since there is no address yet; four addresses.
+    // The fields are seconds; the flag that asks for answers by broadcast, since there is no address yet; four
+    // addresses.
     message.extend([0, 0, 0x80, 0]);
     message.extend([0; 16]);
     message.extend(mac);
@@ -112,7 +113,7 @@ fn message(id: u32, mac: &[u8; 6], kind: u8, options: &[u8]) -> Vec<u8> {
     message.extend([MESSAGE_TYPE, 1, kind]);
     message.extend(options);
     message.extend([PARAMETERS, 3, SUBNET_MASK, ROUTER, NAME_SERVERS, END]);
-    // Some relays drop shorter ones (RFC 1542, 2.1).
+    // Some relays drop shorter messages (RFC 1542, 2.1).
     message.resize(message.len().max(300), PAD);
     message
 }
@@ -138,7 +139,7 @@ const REQUEST: u8 = 3;
 mod tests {
     use super::*;
 
-    /// As QEMU's own server answers.
+    /// A message as QEMU's own server answers.
     fn reply(options: &[u8]) -> Vec<u8> {
         let mut packet = vec![2, 1, 6, 0, 0, 0, 0, 7];
         packet.extend([0; 8]);

@@ -22,18 +22,18 @@ pub(crate) struct Lease {
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NetworkError {
-    /// No interface is there.
+    /// The machine has no network interface.
     #[error("expected an Ethernet interface, found none: give the machine a virtio network card")]
     NoInterface,
     /// The kernel refuses.
     #[error("cannot {what}: {source}")]
     Kernel {
-        /// What was asked of it.
+        /// What was asked of the kernel.
         what: &'static str,
-        /// What it said.
+        /// What the kernel said.
         source: io::Error,
     },
-    /// Nobody answers.
+    /// No DHCP server answers.
     #[error("expected a DHCP server to answer within {} s, found none", PATIENCE.as_secs())]
     NoAnswer,
 }

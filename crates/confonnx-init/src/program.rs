@@ -57,7 +57,7 @@ fn hand_over(device: &Path) {
 
 const SERVER: &str = "/confonnx/confonnx-server";
 const CONFIG: &str = "/etc/confonnx/server.toml";
-/// As in the container image.
+/// The user that the server runs as, the same as in the container image.
 const USER: u32 = 65532;
 const DEVICES: [&str; 8] = [
     "/dev/tpm0",

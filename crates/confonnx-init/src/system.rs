@@ -43,7 +43,7 @@ pub(crate) fn load_modules(order: &Path) {
     for name in names.lines().filter(|name| !name.is_empty()) {
         let loaded = File::open(name).and_then(|file| Ok(finit_module(file, c"", 0)?));
         if let Err(error) = loaded {
-            // Not each machine has what each driver is for.
+            // A machine need not have what each driver is for.
             say(&format!("{name}: {error}"));
         }
     }

@@ -33,7 +33,7 @@ pub enum EncryptError {
     /// The encrypted file cannot be written.
     #[error("cannot write the encrypted model: {0}")]
     Write(#[source] io::Error),
-    /// No randomness, or no memory.
+    /// The library has no randomness, or no memory.
     #[error("the cryptographic library failed")]
     Library,
 }
@@ -47,13 +47,13 @@ pub enum DecryptError {
     /// The file is not in the `age` format.
     #[error("expected a file in the age format, version 1: {0}")]
     Header(&'static str),
-    /// None of its recipients is this key.
+    /// No recipient of the file is this key.
     #[error("the file is not encrypted to this key; give the key it was encrypted with")]
     WrongKey,
     /// The file was altered or cut.
     #[error("the file was altered or cut after {after} bytes of the model")]
     Altered {
-        /// Bytes of plaintext that were authentic.
+        /// How many bytes of plaintext were authentic.
         after: u64,
     },
 }

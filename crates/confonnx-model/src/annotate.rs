@@ -15,7 +15,7 @@ pub enum AnnotateError {
     /// The file is no model.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// There is no such input or output.
+    /// The model has no such input or output.
     #[error("the model has no input or output {name:?}; it has {}", known.join(", "))]
     Unknown {
         /// The name.
@@ -31,7 +31,7 @@ pub enum AnnotateError {
     Axis {
         /// The input or output.
         name: String,
-        /// Its shape in the model.
+        /// The input's or output's shape in the model.
         shape: String,
         /// The axis.
         axis: usize,
@@ -66,7 +66,7 @@ pub fn annotate(onnx: &[u8], rows: Option<&IndependentRows>) -> Result<Vec<u8>, 
     }
     for tensor in tensors.into_iter().filter(|tensor| !SAID_ONCE.contains(&tensor.name.as_str())) {
         let axis = rows.axis(&tensor.name);
-        // Of an unknown rank nothing can be said before it runs.
+        // Nothing can be said of a tensor of unknown rank before the model runs.
         let Some(shape) = &tensor.shape else { continue };
         if !matches!(shape.get(axis), Some(Dim::Symbolic(_) | Dim::Unknown)) {
             let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

@@ -54,7 +54,7 @@ fn main() {
     ratio(&ring);
 }
 
-/// A request sealed and opened, as client and server do it.
+/// A request is sealed and opened, as client and server do it.
 fn seal_and_open(criterion: &mut Criterion, ring: &KeyRing) {
     for (suite, kem, aead) in SUITES {
         let key = sealing_key(ring, kem);
@@ -71,7 +71,7 @@ fn seal_and_open(criterion: &mut Criterion, ring: &KeyRing) {
     }
 }
 
-/// The same resumed.
+/// A resumed request is sealed and opened.
 fn resumed(criterion: &mut Criterion, ring: &KeyRing) {
     let resumption = resumption(ring);
     let mut group = criterion.benchmark_group("seal+open, resumed, AES-256-GCM");
@@ -100,7 +100,7 @@ fn encapsulation(criterion: &mut Criterion) {
         });
         group.finish();
     }
-    // What the hpke crate's own X-Wing takes, which expands the private key for each message.
+    // The hpke crate's own X-Wing, which expands the private key for each message.
     type Theirs = hpke::kem::XWing;
     let (private, public) = Theirs::derive_keypair(&[7; 32]);
     let encapsulate = || {
@@ -130,7 +130,7 @@ fn ratio(ring: &KeyRing) {
     let [mut cipher, mut both] = [const { Vec::new() }; 2];
     let mut buffer = Vec::with_capacity(message.len() + 16);
     for _ in 0..RATIO_ROUNDS {
-        // All get their buffers filled for free.
+        // All contenders get their buffers filled for free.
         let draft = || (Draft::from(&message), Draft::from(b""));
         let (full, none) = draft();
         whole.push(timed(|| exchange(ring, &key, Aead::Aes256Gcm, full)));
@@ -188,7 +188,7 @@ impl RawCipher {
     }
 }
 
-/// What X-Wing is made of, by aws-lc-rs, as it comes: no key schedule, nothing combined.
+/// The key encapsulations that X-Wing is made of, by aws-lc-rs as they come: no key schedule, nothing combined.
 struct RawKem {
     ml_kem: DecapsulationKey,
     ml_kem_public: EncapsulationKey,

@@ -92,7 +92,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// What there is of the request.
+    /// The bytes of the request that there are.
     pub fn received(&self) -> &[u8] {
         self.buffer.get(self.start..).unwrap_or_default()
     }
@@ -109,7 +109,7 @@ impl Incoming {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Bytes received.
+    /// How many bytes were received.
     pub fn len(&self) -> usize {
         self.buffer.len().saturating_sub(self.start)
     }
@@ -140,7 +140,7 @@ impl fmt::Debug for Incoming {
 /// The largest nonce that starts a reply: max(Nn, Nk) of the AEADs.
 const REPLY_ROOM: usize = 32;
 
-/// What the largest KEM puts before a message: header and encapsulated key.
+/// How many bytes the largest KEM puts before a message: header and encapsulated key.
 const LARGEST_ROOM: usize = crate::context::HEADER_LEN + Kem::XWing.encapsulated_key_len();
 
 /// Header and encapsulated key are 7 modulo 8 bytes with X-Wing and X25519.

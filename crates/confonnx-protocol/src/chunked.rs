@@ -12,12 +12,12 @@ use crate::{
     suite::TAG_LEN,
 };
 
-/// Bytes of plaintext in the largest chunk, sent or accepted: what the draft obliges every peer to accept.
+/// How many bytes of plaintext the largest chunk has, sent or accepted: what the draft obliges every peer to accept.
 pub const MAX_CHUNK: usize = 16_384;
 
 const MAX_SEALED_CHUNK: usize = MAX_CHUNK + TAG_LEN;
 const FINAL_AAD: &[u8] = b"final";
-/// Bytes of the length of a largest chunk.
+/// How many bytes the length of a largest chunk takes.
 const CHUNK_LENGTH: usize = 4;
 
 /// Seals a message chunk by chunk.
@@ -28,7 +28,7 @@ impl ChunkSealer {
         Self(context)
     }
 
-    /// Bytes of `len` bytes of message, sealed by [`chunk`](Self::chunk) in multiples of [`MAX_CHUNK`], then
+    /// The sealed length of a message of `len` bytes, by [`chunk`](Self::chunk) in multiples of [`MAX_CHUNK`], then
     /// [`finish`](Self::finish).
     pub fn sealed_len(len: usize) -> usize {
         let chunks = len.saturating_sub(1) / MAX_CHUNK;
@@ -66,9 +66,9 @@ impl ChunkSealer {
 
 /// A message that is sealed piece by piece, as it is sent.
 pub struct Pieces {
-    /// What comes before the first chunk.
+    /// The bytes before the first chunk.
     start: Vec<u8>,
-    /// None when the last piece was made.
+    /// The sealer; none when the last piece was made.
     sealer: Option<ChunkSealer>,
     message: Draft,
     at: usize,
@@ -80,7 +80,7 @@ impl Pieces {
         Self { start, sealer: Some(sealer), message, at: 0 }
     }
 
-    /// Bytes that are still to come.
+    /// How many bytes are still to come.
     pub fn remaining(&self) -> usize {
         let left = self.message.message().len().saturating_sub(self.at);
         let sealed = self.sealer.as_ref().map_or(0, |_| ChunkSealer::sealed_len(left));
@@ -113,7 +113,7 @@ impl fmt::Debug for Pieces {
     }
 }
 
-/// Bytes of a message that are sealed at a time: enough for what sending takes to be little.
+/// How many bytes of a message are sealed at a time: enough for what sending takes to be little.
 const PIECE: usize = 4 * MAX_CHUNK;
 
 /// Appends `message` to `out`, sealed, with its tag.
@@ -147,15 +147,15 @@ pub(crate) enum ChunkError {
 pub(crate) struct ChunkReader {
     /// Sealed bytes that do not make a whole chunk yet.
     pending: Vec<u8>,
-    /// All bytes from here on belong to the final chunk.
+    /// Whether all bytes from here on belong to the final chunk.
     last: bool,
     message: Erased<Vec<u8>>,
-    /// Bytes that the sealed message can have at most.
+    /// How many bytes the sealed message can have at most.
     limit: usize,
 }
 
 impl ChunkReader {
-    /// For a message of at most `limit` bytes, sealed, which the caller enforces.
+    /// An opener of a message of at most `limit` bytes, sealed, which the caller enforces.
     pub(crate) fn new(limit: usize) -> Self {
         Self { pending: Vec::new(), last: false, message: Erased::default(), limit }
     }
@@ -182,7 +182,7 @@ impl ChunkReader {
         Ok(())
     }
 
-    /// What was opened so far.
+    /// The message as far as it was opened.
     pub(crate) fn opened(&self) -> &[u8] {
         &self.message
     }
@@ -197,7 +197,7 @@ impl ChunkReader {
         Ok(Plaintext::within(self.message, 0..len))
     }
 
-    /// Opens what is complete and returns the bytes after it.
+    /// Opens the chunks that are complete, and returns the bytes after them.
     fn open_whole_chunks<'a>(
         &mut self,
         mut sealed: &'a [u8],

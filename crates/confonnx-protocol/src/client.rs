@@ -66,7 +66,7 @@ impl SealingKey {
         &self.config
     }
 
-    /// Bytes that sealing puts before a message: header and encapsulated key. For [`Draft::request`].
+    /// How many bytes sealing puts before a message: header and encapsulated key. For [`Draft::request`].
     pub fn room(&self) -> usize {
         self.config.kem().encapsulated_key_len().saturating_add(HEADER_LEN)
     }

@@ -19,11 +19,11 @@ pub enum Code {
     ReplayStateFull,
     /// The attestation nonce is not 64 hex digits.
     NonceInvalid,
-    /// No such resource.
+    /// There is no such resource.
     NotFound,
-    /// No such method on the resource.
+    /// The resource has no such method.
     MethodNotAllowed,
-    /// Not a sealed request.
+    /// The body is not a sealed request.
     MediaTypeUnsupported,
     /// The body is over the limit.
     RequestTooLarge,

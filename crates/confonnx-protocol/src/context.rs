@@ -34,7 +34,7 @@ pub enum SealError {
     /// The message or the stream is too long for the cipher.
     #[error("a message of {len} bytes is too long for the cipher")]
     TooLong {
-        /// Bytes that were to be sealed.
+        /// How many bytes were to be sealed.
         len: usize,
     },
 }
@@ -146,7 +146,7 @@ impl PrivateKey {
     }
 }
 
-/// Bytes of the header of a sealed request: key id, KEM, KDF, AEAD (RFC 9458 §4.3).
+/// How many bytes the header of a sealed request has: key id, KEM, KDF, AEAD (RFC 9458 §4.3).
 pub(crate) const HEADER_LEN: usize = 7;
 
 /// The header of a sealed request.

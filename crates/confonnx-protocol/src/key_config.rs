@@ -38,13 +38,13 @@ pub enum KeyConfigError {
     PublicKey {
         /// The key's identifier.
         key_id: u8,
-        /// Its mechanism.
+        /// The key's mechanism.
         kem: Kem,
     },
     /// Two entries have the same identifier.
     #[error("key identifier {0} occurs twice in the key configuration list")]
     DuplicateKeyId(u8),
-    /// No entry uses algorithms known here.
+    /// No entry uses algorithms that are known here.
     #[error(
         "none of the {entries} keys uses X-Wing, X25519 or P-256 with HKDF-SHA256; a newer client may be needed"
     )]

@@ -34,7 +34,7 @@ impl ReplySecret {
         Ok(Self::new(aead, secret, encapsulated.to_vec()))
     }
 
-    /// Bytes of the nonce that starts the reply.
+    /// How many bytes the nonce has that starts the reply.
     pub(crate) fn nonce_len(&self) -> usize {
         self.aead.reply_nonce_len()
     }

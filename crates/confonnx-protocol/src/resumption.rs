@@ -32,14 +32,14 @@ use crate::{
 
 /// The inner field that offers a resumption in a request and grants it in the reply.
 pub const RESUMPTION_FIELD: &str = "confonnx-session";
-/// Its value in a request.
+/// The field's value in a request.
 pub const RESUMPTION_OFFER: &str = "offer";
 
 const COUNTER_LEN: usize = 8;
 const SALT_LEN: usize = 32;
 
-/// Bytes before the ciphertext: header, identifier, counter, salt. With those before it a message starts aligned, as
-/// one behind an encapsulated key does.
+/// How many bytes come before the ciphertext: header, identifier, counter, salt. With so many a message starts aligned,
+/// as one behind an encapsulated key does.
 pub(crate) const START_LEN: usize = HEADER_LEN + ID_LEN + COUNTER_LEN + SALT_LEN;
 
 const SECRET: &[u8] = b"confonnx session v1";
@@ -52,7 +52,7 @@ pub(crate) struct ResumptionSecret(Zeroizing<Vec<u8>>);
 
 impl ResumptionSecret {
     pub(crate) fn export(context: &(impl Export + ?Sized)) -> Result<Self, CipherFailure> {
-        // On the heap from the first byte on, so that moving it leaves no copy behind.
+        // The secret is on the heap from the first byte on, so that moving it leaves no copy behind.
         let mut secret = Zeroizing::new(vec![0; 32]);
         context.export(SECRET, &mut secret)?;
         Ok(Self(secret))
@@ -109,7 +109,7 @@ impl Start {
         u64::from_be_bytes(self.part(HEADER_LEN + ID_LEN))
     }
 
-    /// All before the salt.
+    /// The bytes before the salt.
     fn head(&self) -> &[u8] {
         self.0.split_last_chunk::<SALT_LEN>().map_or(&[], |(head, _)| head)
     }

@@ -18,7 +18,7 @@ impl Plaintext {
         self.buffer.get(self.message.clone()).unwrap_or_default()
     }
 
-    /// Bytes of the message.
+    /// How many bytes the message has.
     pub fn len(&self) -> usize {
         self.message.len()
     }

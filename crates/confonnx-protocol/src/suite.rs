@@ -5,10 +5,10 @@ use std::{fmt, str::FromStr};
 /// The only key derivation function: HKDF-SHA256 (RFC 9180 §7.2).
 pub const KDF_ID: u16 = 0x0001;
 
-/// Bytes of an authentication tag, the same for every [`Aead`].
+/// How many bytes an authentication tag has, the same for every [`Aead`].
 pub const TAG_LEN: usize = 16;
 
-/// Bytes of a nonce, the same for every [`Aead`].
+/// How many bytes a nonce has, the same for every [`Aead`].
 pub(crate) const NONCE_LEN: usize = 12;
 
 /// A name of no algorithm that is known.
@@ -68,7 +68,7 @@ impl Kem {
         }
     }
 
-    /// Bytes of a public key (Npk).
+    /// How many bytes a public key has (Npk).
     pub const fn public_key_len(self) -> usize {
         match self {
             Self::XWing => 1216,
@@ -77,7 +77,7 @@ impl Kem {
         }
     }
 
-    /// Bytes of an encapsulated key (Nenc).
+    /// How many bytes an encapsulated key has (Nenc).
     pub const fn encapsulated_key_len(self) -> usize {
         match self {
             Self::XWing => 1120,
@@ -144,7 +144,7 @@ impl Aead {
         }
     }
 
-    /// Bytes of a key (Nk).
+    /// How many bytes a key has (Nk).
     pub const fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm => 16,
@@ -152,7 +152,7 @@ impl Aead {
         }
     }
 
-    /// Bytes of the exported secret and of the nonce that starts a reply: max(Nn, Nk) (RFC 9458 §4.4).
+    /// How many bytes the exported secret and the nonce that starts a reply have: max(Nn, Nk) (RFC 9458 §4.4).
     pub const fn reply_nonce_len(self) -> usize {
         if self.key_len() > NONCE_LEN { self.key_len() } else { NONCE_LEN }
     }

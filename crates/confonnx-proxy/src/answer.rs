@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::fault::Fault;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
-/// What the program gets.
+/// The answer that the program gets.
 pub(crate) type Answer = Response<Body>;
 
 pub(crate) const JSON: &str = "application/json";
@@ -46,7 +46,7 @@ pub(crate) fn failed(fault: &Fault, body: &Value) -> Answer {
     if let Some(wait) = fault.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
-    // For logs: that it was this proxy that said no.
+    // The field tells logs that it was this proxy that said no.
     answer.headers_mut().insert(FAULT, HeaderValue::from_static(fault.kind.name()));
     answer
 }

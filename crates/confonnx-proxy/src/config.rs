@@ -23,16 +23,16 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
-    /// For people: in metrics and on the page.
+    /// The server's name for people: in metrics and on the page.
     pub name: String,
-    /// Where it is.
+    /// The server's URL.
     pub url: String,
-    /// What it has to be: a policy file, found beside this one, or a preset.
+    /// The server's policy: a policy file, found beside this one, or a preset.
     pub policy: String,
     /// The models that it is asked for: names, or how they start with `*` at the end. All when left out.
     #[serde(default)]
     pub models: Vec<String>,
-    /// What paths start with that go here whatever model they name, such as `/team-a`.
+    /// The beginning of paths that go to this server whatever model they name, such as `/team-a`.
     pub path: Option<String>,
     /// The token for the server, in a file found beside this one. It travels sealed.
     pub auth_key_file: Option<PathBuf>,
@@ -58,7 +58,7 @@ pub enum ConfigError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the file.
         reason: String,
     },
 }

@@ -28,17 +28,17 @@ pub(crate) enum Kind {
     Model,
     /// The server's keys have expired, or are of another kind.
     Key,
-    /// No connection.
+    /// There was no connection.
     Unreachable,
-    /// No answer in time.
+    /// There was no answer in time.
     Slow,
     /// Too busy.
     Busy,
     /// Refused before it was opened.
     Refused,
-    /// Longer than the server takes.
+    /// The request is longer than the server takes.
     TooLarge,
-    /// Neither sealed nor a refusal, or sealed and not readable.
+    /// The answer is neither sealed nor a refusal, or sealed and not readable.
     AnswerInvalid,
     /// This proxy cannot do its part.
     Proxy,
@@ -60,7 +60,7 @@ impl Kind {
         Self::Proxy,
     ];
 
-    /// For programs and metrics.
+    /// The fault's name, for programs and metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::NotGenuine => "server-not-genuine",

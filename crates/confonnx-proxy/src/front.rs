@@ -33,7 +33,7 @@ where
     }
 }
 
-/// What programs ask, with a span for each if somebody wants to have them.
+/// Answers what programs ask, with a span for each request if somebody wants to have spans.
 async fn traced<B>(proxy: Arc<Proxy>, request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,

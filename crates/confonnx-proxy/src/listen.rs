@@ -37,7 +37,7 @@ pub enum ListenError {
     /// The system refuses.
     #[error("cannot listen on {place}: {source}")]
     System {
-        /// Where.
+        /// The address or path.
         place: String,
         /// Why.
         source: io::Error,
@@ -81,7 +81,7 @@ impl Listener {
         Ok(Self::Unix(listener, path.to_owned()))
     }
 
-    /// As clients write it: `http://127.0.0.1:8000`, `unix:/run/confonnx.sock`.
+    /// The URL as clients write it: `http://127.0.0.1:8000`, `unix:/run/confonnx.sock`.
     pub fn url(&self) -> String {
         match self {
             Self::Tcp(listener) => {
@@ -102,7 +102,7 @@ impl Listener {
         })
     }
 
-    /// Until `stop` is closed; then until what runs has ended.
+    /// Serves until `stop` is closed; then until what runs has ended.
     async fn run(self, proxy: Arc<Proxy>, mut stop: watch::Receiver<()>) {
         let connections = GracefulShutdown::new();
         loop {
@@ -132,7 +132,7 @@ impl Listener {
         }
         connections.shutdown().await;
         if let Self::Unix(_, path) = &self {
-            // It may be gone already.
+            // The socket's file may be gone already.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -153,7 +153,7 @@ pub async fn serve(
     stop.await;
     drop(stopping);
     let ended = async { while running.join_next().await.is_some() {} };
-    // What is still running then is cut off.
+    // A request that is still running then is cut off.
     let _ = tokio::time::timeout(grace, ended).await;
 }
 

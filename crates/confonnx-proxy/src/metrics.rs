@@ -110,7 +110,7 @@ fn line(out: &mut String, name: &str, labels: &str, value: u64) {
     };
 }
 
-/// A label's value, as the format has it.
+/// A label's value, as Prometheus' text format has it.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -12,7 +12,7 @@ use crate::{
     stats::{Key, Stats},
 };
 
-/// What is the same for all upstreams.
+/// Settings that are the same for all upstreams.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
@@ -42,13 +42,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The first of `upstreams` that has a model is asked for it.
+    /// A proxy for `upstreams`; the first that has a model is asked for it.
     pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Self {
         let guard = Guard { names: settings.allowed_hosts.clone() };
         Self { upstreams, settings, stats: Stats::default(), started: SystemTime::now(), guard, traces: None }
     }
 
-    /// With spans of what is asked going there.
+    /// The same proxy, which sends spans of requests there.
     #[must_use]
     pub fn traced(mut self, traces: Option<Traces>) -> Self {
         self.traces = traces;
@@ -73,7 +73,7 @@ impl Proxy {
         refused
     }
 
-    /// Those that a path may mean, and the path for them: one with a prefix of its own, or all that have none.
+    /// The upstreams that a path may mean, and the path for them: one with a prefix of its own, or all that have none.
     pub(crate) fn reached<'p>(&self, path: &'p str) -> (Vec<usize>, &'p str) {
         let below = |upstream: &Upstream| {
             let rest = path.strip_prefix(upstream.path.as_deref()?)?;
@@ -103,7 +103,7 @@ impl Proxy {
 }
 
 impl Upstream {
-    /// By what name the numbers of a model are kept: without one unless the server has proven to have it.
+    /// The name by which the numbers of a model are kept: without one unless the server has proven to have the model.
     pub(crate) fn counted(&self, model: ModelRef<'_>) -> Key {
         let unknown = || (String::new(), String::new());
         let (Some(proof), Some(name)) = (self.client.proof(), model.name) else { return unknown() };
@@ -122,7 +122,7 @@ pub(crate) fn token(upstream: &Upstream, fields: &HeaderMap) -> Option<String> {
     Some(value.to_str().ok()?.to_owned())
 }
 
-/// Nothing here is for that model.
+/// The answer when no upstream is for that model.
 pub(crate) fn no_upstream(model: &str) -> Answer {
     refusal(StatusCode::NOT_FOUND, &format!("no server of this proxy is for model {model}"))
 }

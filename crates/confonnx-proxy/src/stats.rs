@@ -31,7 +31,7 @@ pub(crate) struct Counts {
     pub(crate) buckets: [AtomicU64; BOUNDS_MS.len()],
 }
 
-/// How many, and how long all of them took.
+/// How many requests, and how long all of them took.
 #[derive(Debug, Default)]
 pub(crate) struct Total {
     pub(crate) count: AtomicU64,

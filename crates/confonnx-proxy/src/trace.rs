@@ -17,7 +17,7 @@ pub use export::TraceError;
 use export::{Exporter, Target};
 use message::{Span, attribute};
 
-/// Where spans go.
+/// The collector to which spans go.
 #[derive(Debug)]
 pub struct Traces {
     spans: Mutex<Option<mpsc::Sender<Span>>>,
@@ -94,7 +94,7 @@ impl Traces {
 }
 
 impl Started {
-    /// What became of it.
+    /// Notes the outcome of the request.
     pub(crate) fn answered(&mut self, answer: &Answer) {
         let status = answer.status();
         self.fault = status.is_server_error() || answer.headers().contains_key(FAULT);
@@ -132,7 +132,7 @@ fn parent(fields: &HeaderMap) -> Option<Parent> {
     (!zero(&trace) && !zero(&span)).then_some(Parent { trace, span, sampled: flags & 1 == 1 })
 }
 
-/// Lower-case, as W3C has it.
+/// The bytes of lower-case hex, as W3C has it.
 fn hex<const N: usize>(text: &str) -> Option<Vec<u8>> {
     if text.len() != N.saturating_mul(2) || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return None;

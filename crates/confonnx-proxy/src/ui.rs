@@ -35,7 +35,7 @@ pub(crate) fn answer(proxy: &Proxy, path: &str) -> Answer {
     answer
 }
 
-/// Nothing from elsewhere, and no page around it.
+/// The page loads nothing from elsewhere, and no page shows it in a frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const PAGE: &str = include_str!("ui/page.html");

@@ -15,11 +15,11 @@ use crate::fault::{Fault, Kind};
 /// A server, or a group of them behind one URL. Nothing goes there before its evidence satisfied the policy of `client`.
 #[derive(Debug)]
 pub struct Upstream {
-    /// For people: in metrics and on the page.
+    /// The server's name for people: in metrics and on the page.
     pub(crate) name: String,
     /// The models that it is asked for: names, or how they start with `*` at the end. Empty: every model.
     models: Vec<String>,
-    /// What paths start with that go here whatever model they name, such as `/team-a`; it is taken away.
+    /// The beginning of paths that go here whatever model they name, such as `/team-a`; it is taken away.
     pub(crate) path: Option<String>,
     /// Verifies and seals.
     pub(crate) client: Client,
@@ -46,14 +46,14 @@ impl Upstream {
         }
     }
 
-    /// For these models alone: names, or how they start with `*` at the end.
+    /// Restricts the upstream to these models: names, or how they start with `*` at the end.
     #[must_use]
     pub fn models(mut self, models: Vec<String>) -> Self {
         self.models = models;
         self
     }
 
-    /// For what is asked below this path, which starts with `/`, whatever the model.
+    /// Sends what is asked below this path, which starts with `/`, here, whatever the model.
     #[must_use]
     pub fn path(mut self, path: Option<String>) -> Self {
         self.path = path.map(|path| path.trim_end_matches('/').to_owned());
@@ -110,7 +110,7 @@ impl Upstream {
     fn noted<T>(&self, result: Result<T, ClientError>) -> Result<T, Fault> {
         match result {
             Ok(value) => {
-                // Whatever was answered, the key was a trusted one.
+                // Whatever the answer was, the key was a trusted one.
                 if !self.trusted.load(Relaxed) {
                     self.trusted.store(true, Relaxed);
                 }

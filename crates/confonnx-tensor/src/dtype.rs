@@ -54,7 +54,7 @@ impl DataType {
         Self::Bytes,
     ];
 
-    /// Bytes per element; `None` for `BYTES`, whose elements vary.
+    /// How many bytes an element has; `None` for `BYTES`, whose elements vary.
     pub fn size(self) -> Option<usize> {
         match self {
             Self::Bool | Self::Uint8 | Self::Int8 => Some(1),

@@ -28,7 +28,7 @@ use crate::Tensor;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Erased<T: Erase>(T);
 
-/// What can be overwritten in place.
+/// A value that can be overwritten in place.
 pub trait Erase {
     /// Overwrites what is in use of the memory that this owns; what it borrows is for the owner to erase.
     fn erase(&mut self);
@@ -165,7 +165,7 @@ impl Erase for Cow<'_, [u8]> {
     }
 }
 
-/// The last of the owners erases it.
+/// The last of the owners erases the bytes.
 impl Erase for Arc<[u8]> {
     fn erase(&mut self) {
         if let Some(bytes) = Arc::get_mut(self) {

@@ -8,23 +8,23 @@ pub const MAX_RANK: usize = 64;
 /// Why dimensions and bytes do not make a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TensorError {
-    /// More than [`MAX_RANK`] dimensions.
+    /// There are more than [`MAX_RANK`] dimensions.
     Rank {
-        /// How many.
+        /// How many dimensions there are.
         found: usize,
     },
     /// The product of the dimensions, or that times the size of an element, does not fit.
     ShapeOverflow,
     /// `found` bytes where shape and type need `expected`.
     Length {
-        /// Bytes that shape and type need.
+        /// How many bytes shape and type need.
         expected: usize,
-        /// Bytes that were given.
+        /// How many bytes were given.
         found: usize,
     },
     /// A `BOOL` element is neither 0 nor 1.
     Bool {
-        /// Its index.
+        /// The element's index.
         element: usize,
     },
     /// A `BYTES` element is cut short.
@@ -36,7 +36,7 @@ pub enum TensorError {
     Surplus {
         /// Elements the shape allows.
         expected: usize,
-        /// Bytes left over.
+        /// How many bytes are left over.
         bytes: usize,
     },
     /// The number of strings is not the number of elements.
@@ -48,7 +48,7 @@ pub enum TensorError {
     },
     /// A string is longer than the 4 GiB that its packing can say.
     ItemLength {
-        /// Its index.
+        /// The element's index.
         element: usize,
     },
 }

@@ -112,7 +112,7 @@ impl Sequence {
         Event { id: self.id, text: Erased::default(), chosen: None, end: Some(self.end(Finish::Failed)) }
     }
 
-    /// What was held back.
+    /// The text that was held back.
     fn rest(&mut self) -> Erased<String> {
         let tail = self.detokenizer.finish();
         let mut rest = self.stop.push(&tail);

@@ -21,7 +21,7 @@ impl Alphabet {
             feed.wanted.then(|| {
                 let mut logits = vec![0.0; 304];
                 let last = remembers.last().copied().unwrap();
-                // After z comes the end.
+                // After z the model gives the end.
                 let next = if last == u32::from(b'z') { 301 } else { last + 1 };
                 logits[next as usize] = 9.0;
                 logits.into()

@@ -1,4 +1,4 @@
-//! One vector of those of a text's tokens.
+//! Pooling: one vector of those of a text's tokens.
 
 use confonnx_tensor::Erased;
 
@@ -7,9 +7,9 @@ use confonnx_tensor::Erased;
 pub enum Pooling {
     /// The mean of all.
     Mean,
-    /// That of the first token.
+    /// The vector of the first token.
     First,
-    /// That of the last token.
+    /// The vector of the last token.
     Last,
 }
 

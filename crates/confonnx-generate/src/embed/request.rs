@@ -14,11 +14,11 @@ use crate::openai::{
 pub struct Request {
     /// The model's name.
     pub model: String,
-    /// What they are to be of.
+    /// The texts to make vectors of.
     pub input: Input,
     /// How they are to be written.
     pub encoding: Encoding,
-    /// How many numbers of each; all if it is not said.
+    /// How many numbers each vector has; all if it is not said.
     pub dimensions: Option<usize>,
     /// Whether what is too long is to be cut.
     pub truncate: bool,
@@ -50,7 +50,7 @@ impl Request {
     /// # Errors
     /// [`RequestError`]
     pub fn read(body: &[u8]) -> Result<Self, RequestError> {
-        // What is read takes several times the room.
+        // A body that is read takes several times its room.
         if body.len() > MOST_BODY {
             let message = format!("expected a body of {MOST_BODY} bytes at most, found {}", body.len());
             return Err(RequestError::new("invalid_value", message));
@@ -195,10 +195,10 @@ pub fn answer(
     out
 }
 
-/// As the API has it.
+/// The most inputs, as the API has it.
 const MOST_INPUTS: usize = 2048;
-/// Of all texts together: some 300,000 tokens, as the API has it, and more.
+/// The most bytes of all texts together: some 300,000 tokens, as the API has it, and more.
 const MOST_BYTES: usize = 2 << 20;
-/// Of a body: as many bytes of text, each escaped, and more tokens than those become.
+/// The most bytes of a body: as many bytes of text, each escaped, and more tokens than those become.
 const MOST_BODY: usize = 3 * MOST_BYTES;
 const MOST_DIMENSIONS: u64 = 1 << 16;

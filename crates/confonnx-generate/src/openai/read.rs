@@ -26,7 +26,7 @@ impl RequestError {
         Self { message: message.into(), param: Some(param.into()), code }
     }
 
-    /// As the API has it.
+    /// The error's body as the API has it.
     pub fn body(&self, kind: &str) -> Value {
         json!({ "error": { "message": self.message, "type": kind, "param": self.param, "code": self.code } })
     }

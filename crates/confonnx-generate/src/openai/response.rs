@@ -28,9 +28,9 @@ impl Kind {
 /// How many tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub prompt: usize,
-    /// Of all answers.
+    /// Tokens of all answers.
     pub answer: usize,
 }
 
@@ -50,7 +50,7 @@ pub struct Writer {
 pub struct Told {
     /// Text and logarithm of its probability.
     pub chosen: (String, f32),
-    /// The same of the most likely ones.
+    /// The texts of the most likely tokens, likewise with their logarithms.
     pub top: Vec<(String, f32)>,
 }
 
@@ -65,11 +65,11 @@ impl Told {
 /// One of the answers, as far as it is made.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choice {
-    /// Its text.
+    /// The answer's text.
     pub text: Erased<String>,
-    /// Its tokens, if they are to be told.
+    /// The answer's tokens, if they are to be told.
     pub told: Option<Vec<Told>>,
-    /// Its end.
+    /// How the answer ended, if it has.
     pub finish: Option<Finish>,
 }
 
@@ -233,7 +233,7 @@ fn finish(finish: Finish) -> &'static str {
     match finish {
         Finish::Stop => "stop",
         Finish::Length => "length",
-        // Whoever reads the answer finds an error instead.
+        // Whoever reads the answer finds an error in its place.
         Finish::Failed => "error",
     }
 }

@@ -5,12 +5,12 @@ use std::cmp::Ordering;
 /// Tokens with the weights that their logits give them; the most likely has 1.
 pub(super) struct Candidates {
     tokens: Vec<(u32, f64)>,
-    /// How many of the first are in order, from the most likely on.
+    /// How many of the first candidates are in order, from the most likely on.
     ordered: usize,
 }
 
 impl Candidates {
-    /// Those of `logits`, of which the token `most` has the highest.
+    /// The candidates of `logits`, of which the token `most` has the highest.
     pub(super) fn new(logits: &[f32], most: u32, temperature: f32) -> Self {
         let highest =
             usize::try_from(most).ok().and_then(|most| logits.get(most)).copied().unwrap_or_default();
@@ -90,7 +90,7 @@ impl Candidates {
     }
 }
 
-/// More weight first; of equal weight, the lower number: sorting depends on nothing else.
+/// Puts more weight first; of equal weight, the lower number: sorting depends on nothing else.
 fn more_likely(one: &(u32, f64), other: &(u32, f64)) -> Ordering {
     other.1.total_cmp(&one.1).then(one.0.cmp(&other.0))
 }
@@ -118,5 +118,5 @@ pub(super) fn log_sum(logits: &[f32]) -> f64 {
     highest + numbers().map(|logit| (logit - highest).exp()).sum::<f64>().ln()
 }
 
-/// As many tokens mostly have most of the weight together.
+/// How many tokens mostly have most of the weight together.
 const FIRST: usize = 64;

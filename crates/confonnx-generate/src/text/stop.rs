@@ -44,7 +44,7 @@ impl StopStrings {
         self.found
     }
 
-    /// What was held back, and became none.
+    /// The text that was held back, and became no stop.
     pub fn finish(&mut self) -> Erased<String> {
         std::mem::take(&mut self.held)
     }

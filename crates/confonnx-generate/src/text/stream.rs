@@ -11,12 +11,12 @@ pub struct Detokenizer {
     by: Arc<Text>,
     /// Tokens whose text depends on one another.
     tokens: Erased<Vec<u32>>,
-    /// How many of them were given out.
+    /// How many of the tokens were given out.
     given: usize,
 }
 
 impl Detokenizer {
-    /// For an answer of the model that `by` is of.
+    /// A stream for an answer of the model that `by` is of.
     pub fn new(by: Arc<Text>) -> Self {
         Self { by, tokens: Erased::default(), given: 0 }
     }

@@ -6,18 +6,18 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context
 
 use super::{FilesError, TextError};
 
-/// Who says something.
+/// The role of who says something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// What the others are to keep to.
+    /// The operator, to whose words the others are to keep.
     System,
-    /// The same, as newer clients call it.
+    /// `System`, as newer clients call it.
     Developer,
-    /// Who asks.
+    /// The person who asks.
     User,
     /// The model.
     Assistant,
-    /// What a program answers.
+    /// A program that answers the model.
     Tool,
 }
 
@@ -33,12 +33,12 @@ impl Role {
     }
 }
 
-/// One thing that was said.
+/// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// By whom.
+    /// Who said it.
     pub role: Role,
-    /// What.
+    /// What was said.
     pub content: String,
 }
 
@@ -125,7 +125,7 @@ fn without_generation_marks(source: &str) -> String {
     out
 }
 
-/// As Python's `json.dumps` writes it, with `ensure_ascii` off.
+/// The value as Python's `json.dumps` writes it, with `ensure_ascii` off.
 fn to_json(value: &Value, options: minijinja::value::Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let failed = |_| Error::new(ErrorKind::BadSerialization, "no JSON");
@@ -248,12 +248,12 @@ impl io::Write for Bounded {
 }
 
 const NAME: &str = "chat";
-/// Before what a template says itself.
+/// The mark before a text that a template raises itself.
 const RAISED: &str = "raised: ";
 /// Steps of a template: some hundred for each message, of which there are thousands at most.
 const FUEL: u64 = 4_000_000;
 const RECURSION: usize = 100;
-/// Bytes that a template may make of a conversation.
+/// How many bytes a template may make of a conversation.
 const LARGEST: usize = 16 << 20;
 const MONTHS: [&str; 12] = [
     "January",
@@ -269,7 +269,7 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-/// From 1 January 1970 on.
+/// The days of the week, from that of 1 January 1970 on.
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
 #[cfg(test)]

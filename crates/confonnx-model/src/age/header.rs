@@ -21,7 +21,7 @@ pub(super) const VERSION: &str = "age-encryption.org/v1\n";
 pub(super) struct Header {
     /// Ephemeral share and wrapped file key of each X25519 recipient.
     recipients: Vec<([u8; 32], [u8; WRAPPED_LEN])>,
-    /// What the code authenticates.
+    /// The text that the code authenticates.
     text: Vec<u8>,
     code: [u8; 32],
 }

@@ -14,7 +14,7 @@ use super::{Failed, Secret};
 
 /// The key of encrypted models: an X25519 identity of the `age` format. Erased on drop, never printed.
 pub struct ModelKey {
-    /// Where it stays: an array would leave a copy behind wherever it was before it moved.
+    /// The key's bytes on the heap: an array would leave a copy behind wherever it was before it moved.
     secret: Zeroizing<Vec<u8>>,
     recipient: [u8; 32],
 }
@@ -27,7 +27,7 @@ pub enum KeyError {
         "expected a line that starts with AGE-SECRET-KEY-1, as `confonnx encrypt-model` and age-keygen write it"
     )]
     NoKey,
-    /// There is more than one.
+    /// There is more than one key.
     #[error("expected one key, found several lines that start with AGE-SECRET-KEY-1")]
     Several,
     /// The key is damaged.
@@ -119,7 +119,7 @@ impl FromStr for ModelKey {
             return Err(KeyError::Several);
         }
         let parsed = CheckedHrpstring::new::<Bech32>(line).map_err(|_| KeyError::Damaged)?;
-        // With room for all of it, it never moves.
+        // With room for all of the key, the buffer never moves.
         let mut secret = Zeroizing::new(Vec::with_capacity(line.len()));
         secret.extend(parsed.byte_iter());
         Self::from_secret(secret).ok_or(KeyError::Damaged)

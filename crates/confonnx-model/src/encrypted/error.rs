@@ -12,7 +12,7 @@ pub enum EncryptFileError {
     /// A file cannot be opened, written or renamed.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         error: io::Error,

@@ -78,7 +78,7 @@ pub struct ResponseReader {
     head: Option<ResponseHead>,
     known_length: bool,
     at: usize,
-    /// Bytes of content that are still to come, of the message or of its chunk.
+    /// How many bytes of content are still to come, of the message or of its chunk.
     left: u64,
     ended: bool,
 }
@@ -135,7 +135,7 @@ enum Framing {
 struct Reader<'a> {
     message: &'a [u8],
     at: usize,
-    /// Bytes of control data and fields that may still come.
+    /// How many bytes of control data and fields may still come.
     head_left: usize,
 }
 

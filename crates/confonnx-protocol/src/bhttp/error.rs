@@ -8,7 +8,7 @@ pub enum BhttpError {
     /// The message ends early.
     #[error("the binary HTTP message ends within its {part}; was it cut short?")]
     Truncated {
-        /// Where.
+        /// The part of the message that ends early.
         part: Part,
     },
     /// A response where a request should be, or the other way round, or neither.
@@ -25,19 +25,19 @@ pub enum BhttpError {
     /// A section has more than [`MAX_FIELDS`] fields.
     #[error("a section has more than {MAX_FIELDS} fields")]
     TooManyFields,
-    /// More than [`MAX_INFORMATIONAL`] informational responses.
+    /// There are more than [`MAX_INFORMATIONAL`] informational responses.
     #[error("more than {MAX_INFORMATIONAL} informational responses come before the final one")]
     TooManyInformational,
-    /// Not a status code that may stand here.
+    /// A number is no status code that may stand here.
     #[error("expected a status code from 200 to 599, found {found}")]
     Status {
-        /// What was found.
+        /// The number found.
         found: u64,
     },
     /// Method, scheme, authority or path has characters that it may not have.
     #[error("the {part} has characters that HTTP does not allow there")]
     Control {
-        /// Which of them.
+        /// The section.
         part: Part,
     },
     /// A field name is empty or not a lower-case token.
@@ -65,15 +65,15 @@ pub enum BhttpError {
 pub enum Part {
     /// The first integer.
     Framing,
-    /// Of a request.
+    /// A request's method.
     Method,
-    /// Of a request.
+    /// A request's scheme.
     Scheme,
-    /// Of a request.
+    /// A request's authority.
     Authority,
-    /// Of a request.
+    /// A request's path.
     Path,
-    /// Of a response.
+    /// A response's status.
     Status,
     /// Header fields.
     Header,
@@ -100,7 +100,7 @@ impl fmt::Display for Part {
 }
 
 impl BhttpError {
-    /// What is wrong, in a word or two, as `vectors/` names it.
+    /// The reason in a word or two, as `vectors/` names it.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Truncated { .. } => "truncated",

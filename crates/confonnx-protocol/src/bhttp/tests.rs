@@ -195,7 +195,7 @@ fn status_is_final_or_informational() {
     );
 }
 
-/// Each in turn is written into a message by hand and handed to the encoder.
+/// Each field in turn is written into a message by hand and handed to the encoder.
 #[test]
 fn fields_that_could_split_a_message_are_refused() {
     let refused = |name: &[u8], value: &[u8], expected: BhttpError| {
@@ -395,7 +395,7 @@ fn vectors_are_accepted_or_refused_as_they_say() {
         assert_eq!(found, case.expected, "{}: {result:?}", path.display());
         seen.insert(found);
     }
-    // One for each reason.
+    // There was one case for each reason.
     assert_eq!(seen.len(), 11, "{seen:?}");
 }
 
@@ -406,7 +406,7 @@ fn a_response_that_is_written_piece_by_piece_reads_as_one() {
     let (mut message, mut piece) = (Vec::new(), Vec::new());
     let mut writer = ResponseWriter::start(&head, &mut message).unwrap();
     for content in ["data: 1\n\n", "", "data: two\n\n"] {
-        // Each into a buffer of its own, as for sealing.
+        // Each piece goes into a buffer of its own, as for sealing.
         piece.clear();
         writer.content(content.as_bytes(), &mut piece);
         message.extend_from_slice(&piece);

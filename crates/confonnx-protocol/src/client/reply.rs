@@ -17,7 +17,7 @@ pub enum OpenReplyError {
     /// The reply ends too early.
     #[error("the reply ends after {len} bytes, before its end was authenticated; send the request again")]
     Truncated {
-        /// Bytes received.
+        /// How many bytes were received.
         len: usize,
     },
     /// The reply was altered, or answers another request.
@@ -29,7 +29,7 @@ pub enum OpenReplyError {
     /// The reply is larger than the caller allows.
     #[error("the reply is larger than the {limit} bytes allowed; raise the limit")]
     TooLarge {
-        /// Bytes allowed, sealed.
+        /// How many bytes are allowed, sealed.
         limit: usize,
     },
 }

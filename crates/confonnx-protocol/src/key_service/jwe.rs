@@ -34,7 +34,7 @@ pub(super) struct PublicJwk<'a> {
 /// Why a secret cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JweError {
-    /// Not a flattened JWE.
+    /// The text is not a flattened JWE.
     #[error("expected a JWE in its flattened JSON form (RFC 7516, section 7.2.2): {0}")]
     Json(serde_json::Error),
     /// The protected header is not what it has to be.
@@ -43,14 +43,14 @@ pub enum JweError {
     /// A member is not unpadded base64url.
     #[error("the JWE's `{0}` is not base64url without padding")]
     Base64(&'static str),
-    /// Another algorithm.
+    /// The JWE uses another algorithm.
     #[error("the JWE's `{member}` is `{found}`, expected `{expected}`")]
     Algorithm {
         /// `alg`, `enc`, `crv` or `kty`.
         member: &'static str,
         /// What was asked for.
         expected: &'static str,
-        /// What came, shortened.
+        /// What came instead, shortened.
         found: String,
     },
     /// The header lacks a member.

@@ -41,7 +41,7 @@ pub struct Wrapped {
 pub struct SealedToken {
     encrypted_key: Vec<u8>,
     nonce: [u8; 12],
-    /// With its tag.
+    /// The sealed bytes with their tag.
     sealed: Vec<u8>,
 }
 
@@ -65,7 +65,7 @@ pub struct KeyNameError(String);
 /// What a vault released. Erased on drop.
 #[derive(Debug)]
 pub enum Released {
-    /// Bytes, as they were imported or generated.
+    /// Bytes of a symmetric key, as they were imported or generated.
     Bytes(Erased<Vec<u8>>),
     /// The private scalar of a key on a curve, big-endian, as long as the curve's order.
     Scalar(Erased<Vec<u8>>),
@@ -77,9 +77,9 @@ pub enum AkvError {
     /// Part of the answer is not JSON with the right members.
     #[error("{part}: {source}")]
     Json {
-        /// Which part.
+        /// The part of the answer.
         part: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the part.
         source: serde_json::Error,
     },
     /// The value is not three parts of base64url.
@@ -88,7 +88,7 @@ pub enum AkvError {
     /// A member is not unpadded base64url.
     #[error("`{0}` is not base64url without padding")]
     Base64(&'static str),
-    /// Another way of wrapping than asked for.
+    /// The key is wrapped in another way than asked for.
     #[error("the key is wrapped by `{0}`, expected {ENC}")]
     Enc(String),
     /// The released key was wrapped for another key, or damaged.
@@ -115,7 +115,7 @@ impl AkvKey {
 
     fn new(private: PrivateDecryptingKey) -> Result<Self, NoKey> {
         let public: PublicKeyX509Der<'_> = private.public_key().as_der().map_err(|_| NoKey)?;
-        // All such keys have the same lengths and exponent, so the modulus is what is between two constants.
+        // All such keys have the same lengths and exponent, so the modulus lies between two constants.
         let modulus =
             public.as_ref().strip_prefix(BEFORE_MODULUS).and_then(|rest| rest.strip_suffix(AFTER_MODULUS));
         let modulus = encode(modulus.ok_or(NoKey)?);
@@ -236,7 +236,7 @@ impl std::str::FromStr for KeyName {
 impl KeyName {
     /// Path and query of the request for its release.
     pub fn release_path(&self) -> String {
-        // Without a version the latest is released.
+        // Without a version in the name the latest is released.
         let version = self.version.as_deref().unwrap_or_default();
         format!("/keys/{}/{version}/release?api-version=7.4", self.name).replace("//", "/")
     }
@@ -283,7 +283,7 @@ impl SealedToken {
         })
     }
 
-    /// Its key, encrypted by RSAES-PKCS1-v1_5.
+    /// The token's key, encrypted by RSAES-PKCS1-v1_5.
     pub fn encrypted_key(&self) -> &[u8] {
         &self.encrypted_key
     }
@@ -378,7 +378,7 @@ struct KeyHsm {
     ciphertext: String,
 }
 
-/// Of a key with 2,048 bits.
+/// How many bytes a key of 2,048 bits has.
 const RSA_BYTES: usize = 256;
 const ENC: &str = "RSA_AES_KEY_WRAP_256";
 const KID: &str = "confonnx";

@@ -16,7 +16,7 @@ pub struct RootSecret(hkdf::Prk);
 pub struct ShortRoot(usize);
 
 impl RootSecret {
-    /// From the bytes that the service released.
+    /// The root in the bytes that the service released.
     ///
     /// # Errors
     /// [`ShortRoot`]
@@ -43,7 +43,7 @@ impl fmt::Debug for RootSecret {
     }
 }
 
-/// Bytes of the shortest root.
+/// How many bytes the shortest root has.
 pub const MIN_ROOT: usize = 32;
 const SALT: &[u8] = b"confonnx root v1";
 

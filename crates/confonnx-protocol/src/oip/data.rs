@@ -44,7 +44,7 @@ pub(super) fn parse(name: &str, dtype: DataType, elements: usize, json: &str) ->
 pub(super) struct JsonData<'a>(&'a Tensor<'a>);
 
 impl<'a> JsonData<'a> {
-    /// Or the position of the first element that JSON cannot carry.
+    /// The tensor's data for JSON, or the position of the first element that JSON cannot carry.
     pub(super) fn new(tensor: &'a Tensor<'_>) -> Result<Self, usize> {
         let data = tensor.data();
         let bad = match tensor.dtype() {

@@ -11,9 +11,9 @@ pub enum OipError {
     Json {
         /// What was expected or missing.
         what: String,
-        /// From 1.
+        /// The line, from 1.
         line: usize,
-        /// From 1.
+        /// The column, from 1.
         column: usize,
     },
     /// The JSON would be longer than the body.
@@ -21,7 +21,7 @@ pub enum OipError {
     HeaderLength {
         /// What the field says.
         header: usize,
-        /// Bytes of the body.
+        /// How many bytes the body has.
         body: usize,
     },
     /// The JSON length is zero: the extension's bare-tensor form.
@@ -38,18 +38,18 @@ pub enum OipError {
     BinaryTruncated {
         /// The tensor.
         name: String,
-        /// What it says.
+        /// How many bytes the tensor says that it has.
         size: u64,
-        /// What is left.
+        /// How many bytes are left.
         left: usize,
     },
-    /// No tensor claims the end of the body.
+    /// No tensor claims the last bytes of the body.
     #[error("{left} bytes of the body are left after the last tensor with binary_data_size")]
     BinarySurplus {
-        /// How many.
+        /// How many bytes nobody claims.
         left: usize,
     },
-    /// More than [`MAX_TENSORS`].
+    /// There are more than [`MAX_TENSORS`].
     #[error("the message has more than {MAX_TENSORS} {what}")]
     TooMany {
         /// `inputs` or `outputs`.
@@ -60,9 +60,9 @@ pub enum OipError {
     NameLength {
         /// `input` or `output`.
         what: &'static str,
-        /// Its position, from 0.
+        /// The element's position, from 0.
         index: usize,
-        /// Bytes found.
+        /// How many bytes were found.
         len: usize,
     },
     /// Two inputs, or two outputs, have one name.
@@ -73,7 +73,7 @@ pub enum OipError {
         /// The name.
         name: String,
     },
-    /// Not one of the protocol's data types.
+    /// The type is not one of the protocol's.
     #[error("tensor {name:?} has an unknown datatype; expected BOOL, UINT8, … FP32, FP64 or BYTES")]
     DataType {
         /// The tensor.
@@ -114,19 +114,19 @@ pub enum OipError {
     Element {
         /// The tensor.
         name: String,
-        /// Its type.
+        /// The tensor's type.
         dtype: DataType,
         /// Position of the element.
         index: usize,
     },
-    /// More or fewer elements than the shape has.
+    /// There are more or fewer elements than the shape has.
     #[error("the data of tensor {name:?} has {found} elements; its shape needs {expected}")]
     Count {
         /// The tensor.
         name: String,
-        /// What the shape needs.
+        /// How many elements the shape needs.
         expected: usize,
-        /// What was found; reading stops at one too many.
+        /// How many elements were found; reading stops at one too many.
         found: usize,
     },
     /// Shape and bytes do not agree.
@@ -134,7 +134,7 @@ pub enum OipError {
     Tensor {
         /// The tensor.
         name: String,
-        /// In which way.
+        /// What is wrong with the tensor.
         error: TensorError,
     },
     /// An output's value has no form in JSON: NaN, an infinity, or bytes that are not UTF-8.
@@ -167,7 +167,7 @@ impl OipError {
 }
 
 impl OipError {
-    /// What is wrong, in a word or two, as `vectors/` names it.
+    /// The reason in a word or two, as `vectors/` names it.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Json { .. } => "json",

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 pub struct ServerMetadata {
     /// The server's name.
     pub name: String,
-    /// Its version.
+    /// The server's version.
     pub version: String,
     /// Extensions it speaks, such as `binary_tensor_data`.
     #[serde(default)]
@@ -24,9 +24,9 @@ pub struct ModelMetadata {
     pub versions: Vec<String>,
     /// `onnxruntime_onnx`
     pub platform: String,
-    /// In the model's order.
+    /// The model's inputs, in its order.
     pub inputs: Vec<TensorMetadata>,
-    /// In the model's order.
+    /// The model's outputs, in its order.
     pub outputs: Vec<TensorMetadata>,
     /// How the server runs it: `arrangement`, its sessions and their threads; `max_batched_rows`, if requests are batched;
     /// `optional_inputs`, which have a value when none is given.
@@ -37,12 +37,12 @@ pub struct ModelMetadata {
 /// One input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorMetadata {
-    /// Its name.
+    /// The input's or output's name.
     pub name: String,
-    /// Its element type.
+    /// The element type.
     #[serde(serialize_with = "dtype_name", deserialize_with = "dtype_from_name")]
     pub datatype: DataType,
-    /// Its dimensions, outermost first; -1 where any size will do.
+    /// The dimensions, outermost first; -1 where any size will do.
     pub shape: Vec<i64>,
     /// `class_labels`: what an output's columns stand for.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -52,9 +52,9 @@ pub struct TensorMetadata {
 /// The body of an answer with an error status (`docs/protocol.md`, section 5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// For people.
+    /// The error's text, for people.
     pub error: String,
-    /// For programs; empty when the peer gives none.
+    /// The error's code, for programs; empty when the peer gives none.
     #[serde(default)]
     pub code: String,
 }

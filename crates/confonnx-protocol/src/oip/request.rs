@@ -15,7 +15,7 @@ pub struct InferRequest<'a> {
     pub id: Option<String>,
     /// Names and values, in the client's order.
     pub inputs: Vec<(String, Tensor<'a>)>,
-    /// What to return; empty for all outputs in the model's order.
+    /// The outputs to return; empty for all outputs in the model's order.
     pub outputs: Vec<RequestedOutput>,
     /// Whether outputs that do not say are sent binary (`binary_data_output`).
     pub binary_default: bool,

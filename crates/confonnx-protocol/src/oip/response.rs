@@ -11,7 +11,7 @@ use super::{
 pub struct InferResponse<'a> {
     /// The model that ran.
     pub model_name: String,
-    /// And its version.
+    /// The version of the model that answered.
     pub model_version: Option<String>,
     /// The request's.
     pub id: Option<String>,

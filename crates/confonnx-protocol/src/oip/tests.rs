@@ -27,7 +27,7 @@ fn x() -> String {
     "x".into()
 }
 
-/// From the binary tensor data extension's own example, shortened.
+/// The message is the binary tensor data extension's own example, shortened.
 #[test]
 fn a_mixed_request_as_triton_documents_it() {
     let json = br#"{
@@ -59,7 +59,7 @@ fn a_mixed_request_as_triton_documents_it() {
     assert!(
         !request.wants_binary("output0") && request.wants_binary("output1") && request.wants_binary("other")
     );
-    // Not copied.
+    // The tensor was not copied.
     assert_eq!(request.inputs[0].1.data().as_ptr(), body[json.len()..].as_ptr());
 }
 
@@ -201,7 +201,8 @@ fn element_counts_must_match() {
     let count = |found| Err(OipError::Count { name: x(), expected: 2, found });
     assert_eq!(data("UINT8", "[2]", "[1]"), count(1));
     assert_eq!(data("UINT8", "[2]", "[1,2,3]"), count(3));
-    // However many there are, reading stops at one too many; however large the shape, nothing is allocated for it.
+    // However many elements there are, reading stops at one too many; however large the shape, nothing is allocated for
+    // it.
     assert_eq!(data("UINT8", "[2]", &format!("[{}0]", "0,".repeat(1000))), count(3));
     assert_eq!(
         data("FP64", "[1000000000000]", "[1]"),
@@ -406,7 +407,7 @@ proptest! {
         let encoded = request.encode().unwrap();
         let body = encoded.parts().concat();
         prop_assert_eq!(&InferRequest::decode(&body, encoded.json_len()).unwrap(), &request);
-        // No cut of it is a request.
+        // No cut of the body is a request.
         for len in 0..body.len() {
             prop_assert!(InferRequest::decode(&body[..len], encoded.json_len()).is_err());
         }
@@ -455,6 +456,6 @@ fn vectors_are_accepted_or_refused_as_they_say() {
         assert_eq!(found, case.expected, "{}: {result:?}", path.display());
         seen.insert(found);
     }
-    // One for each reason of a decoder.
+    // There was one case for each reason of a decoder.
     assert_eq!(seen.len(), 18, "{seen:?}");
 }

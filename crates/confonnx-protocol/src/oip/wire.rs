@@ -167,7 +167,7 @@ pub(super) fn tensors<'a>(
     }
 }
 
-/// What a list of names is of, for its errors.
+/// The kind of a list of names, for its errors.
 #[derive(Clone, Copy)]
 pub(super) struct Names {
     one: &'static str,

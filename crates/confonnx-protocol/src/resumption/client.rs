@@ -52,7 +52,7 @@ pub struct Resumption {
 }
 
 impl Resumption {
-    /// Bytes that sealing puts before a message, for [`Draft::request`].
+    /// How many bytes sealing puts before a message, for [`Draft::request`].
     pub const ROOM: usize = START_LEN;
 
     /// Seals `message`, padded binary HTTP, as `message/confonnx-session-req`, in its buffer. The opener is for its

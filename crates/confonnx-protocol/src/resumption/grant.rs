@@ -1,11 +1,11 @@
-//! What a server grants: the field `confonnx-session` of a sealed reply.
+//! The grant of a resumption: the field `confonnx-session` of a sealed reply.
 
 use std::{fmt, str::FromStr};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use thiserror::Error;
 
-/// Bytes of a resumption's identifier.
+/// How many bytes a resumption's identifier has.
 pub(crate) const ID_LEN: usize = 16;
 
 /// Names a resumption to its server. On the wire in the clear, so it links a resumption's requests.
@@ -25,12 +25,12 @@ pub struct ResumptionGrant {
     "expected `<22 characters of base64url>; lifetime=<seconds>` by the resumption field, found {len} bytes of another form"
 )]
 pub struct GrantError {
-    /// Bytes of the field's value.
+    /// How many bytes the field's value has.
     pub len: usize,
 }
 
 impl ResumptionGrant {
-    /// Seconds from when the server opened the request until it forgets the resumption.
+    /// How many seconds pass from when the server opened the request until it forgets the resumption.
     pub fn lifetime(&self) -> u32 {
         self.lifetime
     }

@@ -63,7 +63,7 @@ pub(crate) struct ResumptionTable {
 #[derive(Default)]
 struct Shard {
     resumptions: HashMap<ResumptionId, Arc<Entry>>,
-    /// Whose turn it is to be removed, first come first. Those used since get another turn.
+    /// The resumptions in the order in which they are removed, first come first. Those used since get another turn.
     order: VecDeque<ResumptionId>,
 }
 
@@ -152,7 +152,7 @@ mod tests {
 
     fn id(n: u64) -> ResumptionId {
         let mut id = [0; 16];
-        // The first bytes choose the shard: spread over all of them.
+        // The first bytes choose the shard, so these identifiers are spread over all of them.
         id[..2].copy_from_slice(&(n as u16).to_be_bytes());
         id[8..].copy_from_slice(&n.to_be_bytes());
         ResumptionId(id)
@@ -174,7 +174,7 @@ mod tests {
             table.insert(id(n), entry());
         }
         assert_eq!(table.len(), 128);
-        // One of the two of each shard.
+        // One of the two resumptions in each shard is used.
         for n in 0..64 {
             assert!(table.find(&id(n), NOW).unwrap().accept(0));
         }

@@ -4,7 +4,7 @@
 pub(crate) const WIDTH: u64 = 1024;
 
 const BLOCK: u64 = 64;
-/// One more than the width takes, since the newest block is only begun.
+/// How many blocks there are: one more than the width takes, since the newest block is only begun.
 const BLOCKS: u64 = WIDTH / BLOCK + 1;
 
 /// Accepts each counter once, in any order within its width.

@@ -20,20 +20,20 @@ const SALT: &[u8] = b"confonnx keys v1";
 /// A secret and when its keys are current.
 #[derive(Debug)]
 pub struct Epoch {
-    /// One more than that of the epoch before. All that share the secret agree on it.
+    /// The epoch's number: one more than that of the epoch before. All that share the secret agree on it.
     pub number: u64,
     /// What the keys are derived from.
     pub secret: EpochSecret,
-    /// When its keys become current.
+    /// When the epoch's keys become current.
     pub not_before: UnixTime,
-    /// When they stop being current.
+    /// When the keys stop being current.
     pub not_after: UnixTime,
 }
 
 /// One key for each KEM, and when they are good.
 pub(super) struct EpochKeys {
     pub(super) number: u64,
-    /// Kept to derive the keys of another binding, for as long as the keys themselves.
+    /// The secret, kept to derive the keys of another binding for as long as the keys themselves.
     pub(super) secret: Arc<EpochSecret>,
     pub(super) keys: Vec<EpochKey>,
     pub(super) not_before: UnixTime,

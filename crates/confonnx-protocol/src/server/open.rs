@@ -74,7 +74,7 @@ pub enum OpenError {
     /// The request ends before its header, its encapsulated key, its tag or its final chunk does.
     #[error("the request ends after {len} bytes, which is too early")]
     Truncated {
-        /// Bytes received.
+        /// How many bytes were received.
         len: usize,
     },
     /// The request is not authentic.
@@ -86,7 +86,7 @@ pub enum OpenError {
     /// The request is larger than the caller allows.
     #[error("the request is larger than the {limit} bytes allowed")]
     TooLarge {
-        /// Bytes allowed, sealed.
+        /// How many bytes are allowed, sealed.
         limit: usize,
     },
     /// No key that is accepted has this identifier.
@@ -116,10 +116,10 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What the peer is told.
+    /// The code that the peer is told.
     pub fn code(&self) -> Code {
         match self {
-            // One code for all, so that it is no oracle.
+            // There is one code for all of these, so that it is no oracle.
             Self::Truncated { .. } | Self::Decrypt | Self::ChunkSize => Code::RequestInvalid,
             Self::TooLarge { .. } => Code::RequestTooLarge,
             Self::UnknownKey(_) => Code::KeyUnknown,
@@ -194,7 +194,7 @@ impl Authentic {
         if !ring.is_bound(admission.rebound) {
             return Err(OpenError::UnknownKey(admission.key_id));
         }
-        // Not before the request was received: how long it is remembered counts from here.
+        // The request counts as received no earlier than this: how long it is remembered counts from here.
         opened.received = ring.admit(admission.token)?;
         Ok(opened)
     }
@@ -217,7 +217,7 @@ pub struct DateOutOfWindow {
     pub date: UnixTime,
     /// When the request was received.
     pub now: UnixTime,
-    /// Seconds allowed, either way.
+    /// How many seconds are allowed, either way.
     pub window: u64,
 }
 
@@ -249,7 +249,7 @@ impl Opened {
     /// Opens the resumption that the request offered, for the reply to say so. `None` when the server holds none, the
     /// request was chunked or resumed itself, or its key is outdated.
     ///
-    /// To be called once its `date` was checked: until then the request may be a replay.
+    /// Grants a resumption, once the request's `date` was checked: until then the request may be a replay.
     pub fn grant_resumption(&self, rng: &mut impl CryptoRng) -> Option<ResumptionGrant> {
         let offered = self.resumption.as_ref()?;
         let epoch = offered.epoch.upgrade().filter(|epoch| epoch.resumptions.is_on())?;
@@ -338,7 +338,7 @@ struct Chunks {
 }
 
 impl<R: Deref<Target = KeyRing>> ChunkedOpener<R> {
-    /// For a request of at most `limit` bytes, sealed.
+    /// An opener of a request of at most `limit` bytes, sealed.
     pub fn new(ring: R, limit: usize) -> Self {
         Self { ring, state: State::Head(Vec::new()), received: 0, limit }
     }
@@ -466,7 +466,8 @@ pub(super) fn open_resumed(
     if !resumption.is_for(&start) {
         return Err(OpenError::Decrypt);
     }
-    // Before any work is done for it; what counts is asked below, once it has proved to be authentic.
+    // The resumption is asked before any work is done for the request; what counts is asked below, once that has proved
+    // to be authentic.
     if !resumption.is_open(start.counter()) {
         return Err(OpenError::Replayed);
     }

@@ -16,7 +16,7 @@ use crate::secret::EpochSecret;
 pub struct Ratchet {
     /// Names all that come from one first secret; public.
     fingerprint: [u8; 32],
-    /// Seconds of an epoch, at least 1.
+    /// How many seconds an epoch has, at least 1.
     rollover: u64,
     /// The epoch that `chain` gives.
     next: u64,
@@ -43,17 +43,17 @@ pub enum StateError {
     /// The bytes are too few or too many, or do not begin as a state does.
     #[error("{len} bytes that are no state of a key ratchet of version 1")]
     Form {
-        /// How many.
+        /// How many bytes there are.
         len: usize,
     },
     /// The state's calendar is impossible.
     #[error("a key ratchet whose epochs of {rollover} s cannot have had number {next} begin at {}", begins.0)]
     Calendar {
-        /// Seconds of an epoch.
+        /// How many seconds an epoch has.
         rollover: u64,
         /// Number of the next epoch.
         next: u64,
-        /// When that one begins.
+        /// When the next epoch begins.
         begins: UnixTime,
     },
 }
@@ -67,12 +67,12 @@ impl Ratchet {
         Self { fingerprint, rollover, next: number, begins, chain: first, kept: VecDeque::new() }
     }
 
-    /// Names the first secret, and tells nothing of it.
+    /// Names the first secret, of which it tells nothing.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }
 
-    /// Seconds of an epoch.
+    /// How many seconds an epoch has.
     pub fn rollover(&self) -> u64 {
         self.rollover
     }
@@ -99,7 +99,7 @@ impl Ratchet {
                 let (not_before, not_after) = self.times(index);
                 return Ok(Epoch { number: self.number(index), secret, not_before, not_after });
             }
-            // None is kept, and the next begins later.
+            // No epoch that is over is kept, and the next begins later.
             self.step();
         }
     }
@@ -111,7 +111,7 @@ impl Ratchet {
         }
     }
 
-    /// All of it, for a replica: to be sealed.
+    /// The whole state, for a replica: to be sealed.
     pub fn state(&self) -> Zeroizing<Vec<u8>> {
         // Never grows, lest a copy be left behind.
         let kept = self.kept.len().min(MAX_KEPT);
@@ -212,9 +212,9 @@ const EPOCH: &[u8] = b"confonnx epoch v1";
 const CHAIN: &[u8] = b"confonnx chain v1";
 const FINGERPRINT: &[u8] = b"confonnx group v1";
 const VERSION: &[u8] = b"confonnx ratchet v1";
-/// Bytes of a state without secrets of past epochs.
+/// How many bytes a state has without secrets of past epochs.
 const HEAD: usize = VERSION.len() + 32 + 3 * 8 + 32 + 1;
-/// As many as a ring accepts.
+/// How many past epochs are kept: as many as a ring accepts.
 const MAX_KEPT: usize = super::ring::MAX_EPOCHS;
 /// How many epochs the clock may jump: twelve days of epochs of a second, 2,800 years of those of a day.
 const MAX_STEPS: u64 = 1 << 20;
@@ -272,7 +272,7 @@ mod tests {
         ratchet.forget(after(3600 + 9), Duration::from_secs(10));
         assert_eq!(ratchet.epoch(after(10)).unwrap().secret.expose(), now.secret.expose());
         ratchet.forget(after(3600 + 10), Duration::from_secs(10));
-        // Of what was erased nothing is left: a clock set back gets the oldest there is.
+        // Nothing is left of what was erased: a clock set back gets the oldest epoch that there is.
         assert_eq!(ratchet.epoch(after(10)).unwrap().number, 8);
     }
 

@@ -35,7 +35,7 @@ pub(super) enum Refusal {
 /// A request taken at `t` may have any `date` up to `t + window`, with which it would be in time until
 /// `t + 2 × window`. So that is how long its token stays; until then nothing makes it go.
 ///
-/// In shards by token, so that threads rarely wait for each other, and never for a large set to grow.
+/// The keys in shards by token, so that threads rarely wait for each other, and never for a large set to grow.
 pub(super) struct ReplayTable {
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,

@@ -48,27 +48,27 @@ pub struct ResumptionLimits {
 }
 
 impl ResumptionLimits {
-    /// No resumptions.
+    /// Limits that allow no resumptions.
     pub const OFF: Self = Self { max: 0, lifetime: Duration::ZERO };
 }
 
 /// Why there are no (new) keys.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RingError {
-    /// No request would be in time.
+    /// With this window no request would be in time.
     #[error("the date window must be at least 1 s, found {0:?}")]
     DateWindow(Duration),
-    /// No request could be remembered.
+    /// With this capacity no request could be remembered.
     #[error("the replay capacity must be at least 1, found 0")]
     ReplayCapacity,
     /// An epoch ends before it begins.
     #[error("key epoch {number} is to end at {}, not after its beginning at {}", not_after.0, not_before.0)]
     Times {
-        /// Its number.
+        /// The epoch's number.
         number: u64,
-        /// When it begins.
+        /// When the epoch begins.
         not_before: UnixTime,
-        /// When it ends.
+        /// When the epoch ends.
         not_after: UnixTime,
     },
     /// A later epoch begins earlier.
@@ -76,7 +76,7 @@ pub enum RingError {
     Order {
         /// The new one.
         number: u64,
-        /// One that is accepted.
+        /// An epoch that is accepted.
         other: u64,
     },
     /// An epoch is numbered so far from another one that is accepted that they have identifiers in common.
@@ -84,7 +84,7 @@ pub enum RingError {
     Apart {
         /// The new one.
         number: u64,
-        /// One that is accepted.
+        /// An epoch that is accepted.
         other: u64,
     },
     /// Too many epochs are still accepted for another one to have identifiers of its own.
@@ -99,22 +99,22 @@ pub struct KeyInfo {
     pub key_id: u8,
     /// The key's mechanism.
     pub kem: Kem,
-    /// When it became current.
+    /// When the key became current.
     pub not_before: UnixTime,
-    /// When it stops being current.
+    /// When the key stops being current.
     pub not_after: UnixTime,
-    /// When it is refused, from then on.
+    /// From when on the key is refused.
     pub accepted_until: UnixTime,
 }
 
 /// What is public about an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochInfo {
-    /// Its number.
+    /// The epoch's number.
     pub number: u64,
-    /// When it begins.
+    /// When the epoch begins.
     pub not_before: UnixTime,
-    /// When it ends.
+    /// When the epoch ends.
     pub not_after: UnixTime,
 }
 
@@ -131,7 +131,7 @@ pub struct KeyRing {
 
 /// Replaced whole.
 struct State {
-    /// What all keys are bound to.
+    /// The binding of all keys.
     binding: [u8; 32],
     /// How often that changed.
     rebound: u64,
@@ -343,7 +343,7 @@ impl KeyRing {
         }
     }
 
-    // What the locks guard is replaced whole, so a panic elsewhere leaves nothing half-done.
+    // The locks guard values that are replaced whole, so a panic elsewhere leaves nothing half-done.
     fn snapshot(&self) -> Arc<State> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }

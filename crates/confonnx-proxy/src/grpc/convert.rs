@@ -49,7 +49,7 @@ pub(super) fn sealed(request: &ModelInferRequest) -> Result<(Vec<u8>, Vec<u8>), 
     Ok((json.to_vec(), tensors.concat()))
 }
 
-/// What Triton does with memory that is shared with it, and with labels: neither is there.
+/// Refuses Triton's shared memory and labels, which are not there.
 fn refuse_what_is_absent(request: &ModelInferRequest) -> Result<(), Status> {
     let inputs = request.inputs.iter().map(|input| (&input.name, &input.parameters));
     let outputs = request.outputs.iter().map(|output| (&output.name, &output.parameters));

@@ -1,4 +1,4 @@
-//! What each call does: the same as its path over HTTP.
+//! The calls, each of which does the same as its path over HTTP.
 
 use confonnx_client::Request as Sealed;
 use serde_json::Value;
@@ -50,7 +50,8 @@ impl GrpcInferenceService for Service {
         let asked = Sealed::get("/ready").to_model(reference(name, version));
         let ready = self.ask(self.upstream(name)?, request.metadata(), asked).await;
         match ready {
-            // Not ready, as Triton says of any model that is not. That no server can be reached is an error all the same.
+            // The model is not ready, as Triton says of any model that is not. That no server can be reached is an
+            // error all the same.
             Err(status) if status.metadata().contains_key(crate::answer::FAULT) => Err(status),
             ready => Ok(Response::new(ModelReadyResponse { ready: ready.is_ok() })),
         }
@@ -123,7 +124,7 @@ impl GrpcInferenceService for Service {
             inference_stats: Some(InferStatistics {
                 success: duration(found.success),
                 fail: duration(found.fail),
-                // As over HTTP: see there.
+                // The queue's numbers are those over HTTP: `Statistics` says why.
                 queue: duration((found.success.0, 0)),
                 compute_input: duration((found.success.0, 0)),
                 compute_infer: duration(found.success),

@@ -52,7 +52,7 @@ pub(super) fn shared_memory(memory: Memory, region: &str, what: Region, content:
             let key = body.get("key").and_then(Value::as_str).unwrap_or_default();
             refusal(StatusCode::BAD_REQUEST, &no_system_memory(key))
         }
-        // As Triton does of regions that are not there.
+        // Triton answers the same for regions that are not there.
         (Region::Unregister, _) => with_body(StatusCode::OK, crate::answer::JSON, ""),
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn refuse_what_is_absent(json: &[u8]) -> Result<(), Answer> {
     if !NAMES.into_iter().any(named) {
         return Ok(());
     }
-    // What cannot be read is the server's to refuse.
+    // A body that cannot be read is the server's to refuse.
     let body: Value = serde_json::from_slice(json).unwrap_or_default();
     let tensors = ["inputs", "outputs"].into_iter().filter_map(|list| body.get(list)?.as_array()).flatten();
     for tensor in tensors {
@@ -105,7 +105,7 @@ pub(super) fn config_json(metadata: &ModelMetadata) -> Value {
 
 pub(crate) const BACKEND: &str = "onnxruntime";
 
-/// Numbers of a model, as this proxy counted them.
+/// The numbers of a model, as this proxy counted them.
 pub(crate) struct Statistics {
     pub(crate) model: Key,
     pub(crate) last_ms: u64,
@@ -114,7 +114,7 @@ pub(crate) struct Statistics {
     pub(crate) fail: (u64, u64),
 }
 
-/// Of one model or of all that the servers prove to have.
+/// The numbers of one model, or of all that the servers prove to have.
 pub(crate) async fn statistics(
     proxy: &Proxy,
     among: &[usize],
@@ -146,7 +146,8 @@ impl Statistics {
     pub(super) fn json(&self) -> Value {
         let duration = |(count, ns): (u64, u64)| json!({ "count": count, "ns": ns });
         let none = || duration((0, 0));
-        // Each had its turn in all stages, and only the whole is seen from here: clients take the counts for requests.
+        // Each request had its turn in all stages, and only the whole is seen from here: clients take the counts for
+        // requests.
         let unseen = || duration((self.success.0, 0));
         json!({
             "name": self.model.0,

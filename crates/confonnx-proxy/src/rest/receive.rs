@@ -16,10 +16,10 @@ pub(super) const HEADER_LENGTH: &str = "inference-header-content-length";
 /// A body.
 #[derive(Default)]
 pub(crate) struct Content {
-    /// All of it, or what comes before the tensors.
+    /// The whole body, or what comes before the tensors.
     pub(crate) json: Vec<u8>,
     pub(crate) tensors: Option<Vec<u8>>,
-    /// The field about it, where it is of no use: the server says what is wrong with it.
+    /// The field about the JSON's length, where it is of no use: the server says what is wrong with it.
     pub(crate) length_said: Option<String>,
 }
 
@@ -90,7 +90,7 @@ fn unpack(mut packed: impl Read, parts: &mut Parts) -> Result<(), Answer> {
 struct Parts {
     json: Vec<u8>,
     tensors: Vec<u8>,
-    /// Where tensors begin.
+    /// The place where tensors begin.
     split: usize,
     limit: usize,
 }

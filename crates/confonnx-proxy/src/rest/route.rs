@@ -24,23 +24,23 @@ pub(crate) enum Route {
     Infer(Named),
     Generate(Named),
     GenerateStream(Named),
-    /// Of one model or all.
+    /// Numbers of one model or all.
     Statistics(Option<Named>),
     Trace,
     Logging,
     SharedMemory(Memory, String, Region),
-    /// OpenAI's API, whatever is asked of it.
+    /// A path of OpenAI's API, whatever is asked of it.
     OpenAi,
 }
 
-/// Whose memory.
+/// The kind of the shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Memory {
     System,
     Cuda,
 }
 
-/// What of a region.
+/// What to do with a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Region {
     Status,
@@ -141,7 +141,7 @@ fn full(segment: &str) -> Option<String> {
     (!segment.is_empty()).then(|| segment.to_owned())
 }
 
-/// Without percent encoding (RFC 3986).
+/// The segment without percent encoding (RFC 3986).
 fn decoded(segment: &str) -> Option<String> {
     let mut bytes = segment.bytes();
     let mut out = Vec::with_capacity(segment.len());

@@ -15,25 +15,25 @@ use super::message::{Export, Resource, ResourceSpans, Scope, ScopeSpans, Span, a
 /// Why there are no traces although somebody asks for them.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// Another protocol.
+    /// The variables ask for another protocol.
     #[error(
         "{variable}: expected http/protobuf, the one way in which this proxy sends traces; found {found}"
     )]
     Protocol {
         /// The variable.
         variable: &'static str,
-        /// What it says.
+        /// The variable's value.
         found: String,
     },
-    /// No address, or one that needs a certificate.
+    /// The variable has no address, or one that needs a certificate.
     #[error("{variable}: expected a collector such as http://localhost:4318, found {found}")]
     Endpoint {
         /// The variable.
         variable: &'static str,
-        /// What it says.
+        /// The variable's value.
         found: String,
     },
-    /// Not a list of header fields.
+    /// The variable is not a list of header fields.
     #[error("{variable}: expected name=value,name=value")]
     Headers {
         /// The variable.
@@ -131,14 +131,14 @@ impl Exporter {
         Self { target }
     }
 
-    /// Until nobody has spans any more. What a collector does not take is lost: nothing is kept for it.
+    /// Sends spans until nobody has any more. A span that the collector does not take is lost: none is kept for it.
     pub(super) async fn run(self, mut coming: mpsc::Receiver<Span>) {
         let mut spans = Vec::new();
         loop {
             if coming.recv_many(&mut spans, BATCH).await == 0 {
                 return;
             }
-            // Others that come soon go along.
+            // Spans that come soon after go along.
             let more =
                 async { while spans.len() < BATCH && coming.recv_many(&mut spans, BATCH).await > 0 {} };
             let _ = tokio::time::timeout(DELAY, more).await;

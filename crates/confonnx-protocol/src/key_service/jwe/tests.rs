@@ -96,7 +96,7 @@ fn nothing_else_opens() {
         let absent = vectors.open_changed("plain", |jwe| drop(jwe.as_object_mut().unwrap().remove(member)));
         assert!(matches!(absent, Err(JweError::Json(_))), "{member}");
     }
-    // What the header says is authenticated, even where it makes no other difference.
+    // The header is authenticated, even where a change makes no other difference.
     let header = vectors.open_changed("plain", with_header(|header| header["note"] = "x".into()));
     assert!(matches!(header, Err(JweError::Open)));
     let aad = vectors.open_changed("plain", |jwe| jwe["aad"] = "bW9yZQ".into());

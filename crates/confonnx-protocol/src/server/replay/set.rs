@@ -19,7 +19,7 @@ impl Set {
         first.iter().chain(wrapped).take_while(|slot| **slot != 0).any(|slot| *slot == number)
     }
 
-    /// `number` must not be in it.
+    /// Adds `number`, which must not be in the set.
     pub(super) fn insert(&mut self, number: u64) {
         if self.len >= (self.slots.len() / 5).saturating_mul(4) {
             let larger = self.slots.len().saturating_add(self.slots.len() / 2).max(SMALLEST);

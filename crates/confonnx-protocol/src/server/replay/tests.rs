@@ -34,7 +34,7 @@ fn a_token_stays_as_long_as_a_date_valid_with_it_could_be_accepted() {
 #[test]
 fn a_late_token_of_a_bucket_is_kept_as_long_as_an_early_one() {
     let table = ReplayTable::new(WINDOW, 100_000);
-    // So many that each shard has several.
+    // So many numbers that each shard has several.
     for (time, numbers) in [(1_000, 0..5_000), (1_050, 5_000..10_000)] {
         for n in numbers {
             table.admit(token(&table, n), at(time)).unwrap();
@@ -82,7 +82,7 @@ fn of_many_threads_with_one_token_one_is_admitted_and_no_place_is_lost() {
 fn a_token_takes_less_than_sixteen_bytes() {
     let table = ReplayTable::new(WINDOW, 1 << 24);
     let count = 200_000;
-    // As they come: evenly over ten minutes.
+    // Numbers come evenly over ten minutes.
     for n in 0..count {
         table.admit(token(&table, n), at(1_000 + n * 600 / count)).unwrap();
     }
