@@ -103,7 +103,6 @@ enum Use {
 impl Boxes {
     /// Makes boxes of `program`, which runs [`run`](super::run) when its first argument is
     /// [`ARGUMENT`](super::ARGUMENT), within `limits`. Sees whether one can be made.
-    /// within `limits`. Sees whether one can be made.
     ///
     /// # Errors
     /// [`EngineError::NoBox`] when the system refuses any of what keeps a box apart, or the library does not load.

@@ -99,7 +99,7 @@ impl Ratchet {
                 let (not_before, not_after) = self.times(index);
                 return Ok(Epoch { number: self.number(index), secret, not_before, not_after });
             }
-            // No epoch that is over is kept, and the next begins later.
+            // No epoch is kept, and the next begins later than `at`.
             self.step();
         }
     }
