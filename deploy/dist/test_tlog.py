@@ -69,7 +69,7 @@ def test_a_client_accepts_what_is_logged_and_names_what_is_not(logged: Logged, t
         assert code == 0 and "version 0.1.0, entry 300 of 301, cosigned by one.example, two.example" in output, output
         code, output = verify(url, logged.policy(3))
         assert code == 4 and "too few witnesses: cosigned by one.example, two.example" in output, output
-        # A client that asks for no log is told that there is one.
+        # A client that asks for no log is told that the server names one.
         done = subprocess.run([CLI, "verify", "--url", url, "--enclave-allow-debug"], capture_output=True, text=True)
         assert done.returncode == 0 and "a proof of log.example/releases" in done.stdout, done.stdout
     with serving(tmp_path) as url:
@@ -78,7 +78,7 @@ def test_a_client_accepts_what_is_logged_and_names_what_is_not(logged: Logged, t
 
 
 def test_a_proof_of_another_program_is_of_no_use(logged: Logged, tmp_path: Path) -> None:
-    """The log is honest, and has a release that this server is not of."""
+    """The log is honest and has a release, of which this server is not."""
     log = tmp_path / "tree"
     shutil.copytree(logged.log, log)
     entries = tlog.Log(log).entries()
@@ -104,27 +104,27 @@ def test_a_server_says_what_is_no_proof(tmp_path: Path) -> None:
 
 
 def test_witnesses_name_what_a_log_must_not_do(logged: Logged, tmp_path: Path) -> None:
-    # A release that was never added.
+    # This release was never added.
     other = tmp_path / "other"
     shutil.copytree(logged.release.folder, other)
     (other / "SHA256SUMS").write_text("")
     assert "a missing entry" in logged.do("prove", logged.log, other, fails=True)
     entries = tlog.Log(logged.log).entries()
-    # A log with fewer entries than a witness has seen.
+    # This log has fewer entries than a witness has seen.
     rolled = tmp_path / "rolled"
     rolled.mkdir()
     tlog.Log(rolled).write(entries[:-1], logged.signer)
     assert "rollback: the log has 300 entries, and had 301" in logged.cosign("one.example", rolled, fails=True)
-    # A log that shows others other entries.
+    # This log shows others other entries.
     split = tmp_path / "split"
     split.mkdir()
     tlog.Log(split).write([b"another", *entries[1:], b"more"], logged.signer)
     assert "split view: the first 301 entries are others" in logged.cosign("two.example", split, fails=True)
-    # A witness who has seen nothing yet takes it, and one is too few.
+    # A witness who has seen nothing yet takes that log, and one witness is too few.
     logged.cosign("three.example", split)
     note = tlog.Log(split).checkpoint
     assert [name for name in NAMES if f"— {name} " in note] == ["three.example"]
-    # Tiles that are not those of the checkpoint, and a checkpoint of somebody else's.
+    # The tiles are not those of the checkpoint; then the checkpoint is somebody else's.
     tiles = split / "tile/0/000"
     tiles.write_bytes(bytes(len(tiles.read_bytes())))
     assert "do not have the checkpoint's root" in logged.cosign("three.example", split, fails=True)
@@ -139,7 +139,7 @@ def test_files_are_where_the_specification_says(logged: Logged, tmp_path: Path) 
     assert (logged.log / "tile/0/001.p/45").stat().st_size == 45 * 32
     assert (logged.log / "tile/1/000.p/1").stat().st_size == 32
     assert tlog.Log(tmp_path)._file("0", 1234067, 256) == tmp_path / "tile/0/x001/x234/067"
-    # By the test vectors of Certificate Transparency.
+    # The expected hashes are test vectors of Certificate Transparency.
     leaves = [b"", b"\x00", b"\x10", b"\x20\x21", b"\x30\x31", b"@ABC", b"PQRSTUVW", b"`abcdefghijklmno"]
     root = tlog.root_of([tlog.sha256(b"\x00", leaf) for leaf in leaves])
     assert root.hex() == "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"

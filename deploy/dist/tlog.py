@@ -29,7 +29,7 @@ TILE = 256
 
 
 class Refused(Exception):
-    """What a log must not do, or files that are none."""
+    """Something that a log must not do, or files that are no log."""
 
 
 def b64(value: bytes) -> str:
@@ -41,7 +41,7 @@ def sha256(*parts: bytes) -> bytes:
 
 
 def root_of(hashes: list[bytes]) -> bytes:
-    """The tree's hash (RFC 9162, section 2.1.1) over hashes of leaves."""
+    """The root hash (RFC 9162, section 2.1.1) of a tree with these hashes of leaves."""
     if not hashes:
         return sha256()
     if len(hashes) == 1:
@@ -51,7 +51,7 @@ def root_of(hashes: list[bytes]) -> bytes:
 
 
 def path_of(index: int, hashes: list[bytes]) -> list[bytes]:
-    """The inclusion proof (RFC 9162, section 2.1.3.1)."""
+    """The inclusion proof (RFC 9162, section 2.1.3.1) of a leaf."""
     if len(hashes) == 1:
         return []
     half = 1 << (len(hashes) - 1).bit_length() - 1
@@ -120,7 +120,7 @@ class Log:
         return int(self.checkpoint.split("\n")[1])
 
     def _file(self, kind: str, number: int, width: int) -> Path:
-        """A tile, full or partial."""
+        """The path of a tile, full or partial."""
         digits = f"{number:03d}"
         digits = digits.rjust((len(digits) + 2) // 3 * 3, "0")
         parts = [digits[at : at + 3] for at in range(0, len(digits), 3)]
@@ -135,7 +135,7 @@ class Log:
         return found
 
     def hashes(self, size: int) -> list[bytes]:
-        """Of the first leaves."""
+        """The hashes of the first leaves."""
         joined = b"".join(self._tiles("0", size))
         if len(joined) != 32 * size:
             raise Refused(f"the tiles have {len(joined) // 32} leaves; expected {size}")
@@ -151,7 +151,7 @@ class Log:
         return found
 
     def write(self, entries: list[bytes], signer: Signer) -> None:
-        """All tiles that the tree of `entries` has and that are not there yet, then its checkpoint."""
+        """Writes all tiles that the tree of `entries` has and that are not there yet, then its checkpoint."""
         hashes = [sha256(b"\x00", entry) for entry in entries]
         for number in range(0, len(entries), TILE):
             some = entries[number : number + TILE]
@@ -188,7 +188,7 @@ class Log:
                 raise Refused(f"rollback: the log has {size} entries, and had {seen['size']}")
             if root_of(hashes[: seen["size"]]).hex() != seen["root"]:
                 raise Refused(f"split view: the first {seen['size']} entries are others than were seen before")
-        # What was seen is kept before anybody is told that it was.
+        # What was seen is written down before anybody is told that it was.
         state.write_text(json.dumps({"size": size, "root": root.hex()}) + "\n")
         text, signatures = note.split("\n\n", 1)
         own = f"— {witness.name} "
@@ -205,7 +205,7 @@ class Log:
 
 
 def entry_of(release: Path) -> bytes:
-    """What is logged of a release: its version, its manifest's digest, and the programs that hardware will name."""
+    """The entry of a release: its version, its manifest's digest, and the programs that hardware will name."""
     version = json.loads((release / "sbom.cdx.json").read_text())["metadata"]["component"]["version"]
     infos = json.loads((release / "enclave_info.json").read_text())
     programs = {f"enclave {tee} {info.get('enclave_hash') or info['mrenclave']}" for tee, info in infos.items()}

@@ -65,7 +65,7 @@ class Machine:
             time.sleep(0.1)
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        """In it, as root."""
+        """Runs a command in the machine, as root."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         enter = ["nsenter", "--target", children[0] if children else "0", "--mount", "--pid", "--net"]
         return subprocess.run([*enter, *map(str, command)], capture_output=True, text=True, timeout=120)
@@ -75,11 +75,11 @@ class Machine:
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
 
     def end(self) -> None:
-        """Ends all that runs in it."""
+        """Ends all that runs in the machine."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
 
 def there() -> bool:
-    """Whether this user may make one."""
+    """Whether this user may make a machine."""
     return os.geteuid() == 0 and SYSTEMD.exists() and shutil.which("nsenter") is not None

@@ -15,10 +15,10 @@ from programs import ROOT, TARGET, digits, onnxruntime
 
 SAMPLES = ROOT / "docs" / "samples"
 SERVER, PROXY = "confonnx-server.service", "confonnx-proxy.service"
-# Root that has no more capabilities than this cannot read what is another's.
+# Without this capability root cannot read files of others.
 DAC_OVERRIDE = 1 << 1
 
-# What the kernel says to the server's process when it asks for evidence.
+# This program prints what the kernel says to the server's process when it asks for evidence.
 PROBE = """
 import errno, json, os
 said = {}
@@ -61,7 +61,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     for unit in (SERVER, PROXY):
         (units / f"{unit}.d").mkdir()
         (units / f"{unit}.d" / "log.conf").write_text(f"[Service]\nStandardError=file:/run/{unit}.log\n")
-    # Asks in the server's place, under its rules.
+    # The program asks in the server's place, under the unit's rules.
     (units / f"{SERVER}.d" / "probe.conf").write_text(
         "[Service]\nRuntimeDirectory=said\nExecStartPost=/usr/bin/python3 /usr/local/lib/probe.py\n"
     )
@@ -101,7 +101,7 @@ def test_it_has_the_capability_to_ask_for_evidence_and_no_other(serving: Machine
 
 def test_evidence_can_be_asked_for_and_nothing_else_be_written(serving: Machine) -> None:
     said = json.loads(serving.run("cat", "/run/said/probe.json").stdout)
-    # Where the kernel has no such device it says so, which is not a refusal.
+    # A kernel without such a device says so, which is no refusal.
     assert said.pop("sev-guest") not in (errno.EPERM, errno.EACCES)
     assert said == {"report": 0, "state": 0, "other": errno.EPERM, "sys": errno.EROFS, "usr": errno.EROFS}
 

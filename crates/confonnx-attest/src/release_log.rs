@@ -13,7 +13,7 @@ use serde::Deserialize;
 use self::note::{Kind, Note, NoteKey, Signed};
 use crate::{EnclaveHash, Tee, Verdict, merkle::InclusionProof, shown::shown};
 
-/// The log that has to have the release, and who has to have seen that it has.
+/// The log that has to have the release, and the witnesses that have to have seen that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct ReleaseLog {
@@ -22,7 +22,7 @@ pub struct ReleaseLog {
     quorum: usize,
 }
 
-/// `release_log` of a policy.
+/// The section `release_log` of a policy.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -31,7 +31,7 @@ struct Written {
     quorum: usize,
 }
 
-/// A `release_log` that would accept what it must not.
+/// A section `release_log` that would accept what it must not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum Refused {
     #[error("`key` is that of {0}, a witness (type 4); expected that of a log (type 1)")]
@@ -187,7 +187,7 @@ impl<'p> Proof<'p> {
     }
 }
 
-/// What a log says that it is.
+/// A log's statement of its size and root.
 struct Checkpoint<'c> {
     origin: &'c str,
     size: u64,
@@ -206,7 +206,7 @@ impl<'c> Checkpoint<'c> {
 /// An entry of the log: a release and its programs.
 struct Release<'r> {
     version: &'r str,
-    /// Kind of TEE and enclave hash.
+    /// Each program's kind of TEE and enclave hash.
     programs: Vec<(&'r str, &'r str)>,
 }
 
@@ -237,7 +237,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 const NAME: &str = "release log";
-/// Bytes of a proof. Entries of logs have 64 KiB at most.
+/// How many bytes a proof has at most. Entries of logs have 64 KiB at most.
 pub const MAX_PROOF_BYTES: usize = 128 << 10;
 
 #[cfg(test)]

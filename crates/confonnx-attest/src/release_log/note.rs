@@ -12,7 +12,7 @@ use crate::backend::{self, Algorithm, Key};
 /// A text and who signed it. Nothing is verified.
 #[derive(Debug)]
 pub(super) struct Note<'n> {
-    /// With its last line's end.
+    /// The text with its last line's end.
     pub(super) text: &'n str,
     signatures: Vec<Signature<'n>>,
 }
@@ -36,9 +36,9 @@ pub(super) struct NoteKey {
 /// What a key signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Notes, as logs do.
+    /// The key signs notes, as logs do.
     Log,
-    /// Notes and the time, as witnesses do.
+    /// The key signs notes and the time, as witnesses do.
     Witness,
 }
 
@@ -79,7 +79,7 @@ impl<'n> Note<'n> {
         (signatures.len() <= MOST_SIGNATURES).then_some(Self { text, signatures })
     }
 
-    /// Whether `key` signed it. A key that signed twice has to be right each time.
+    /// Whether `key` signed the note. A key that signed twice has to be right each time.
     pub(super) fn signed_by(&self, key: &NoteKey) -> Signed {
         let mut by = self.signatures.iter().filter(|one| one.name == key.name && one.id == key.id).peekable();
         if by.peek().is_none() {
@@ -193,7 +193,7 @@ const MOST_SIGNATURES: usize = 64;
 mod tests {
     use super::*;
 
-    // Those of the documentation of Go's package golang.org/x/mod/sumdb/note.
+    // The key and note in the documentation of Go's package golang.org/x/mod/sumdb/note.
     const KEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
     const NOTE: &str = "If you think cryptography is the answer to your problem,\n\
         then you don't know what your problem is.\n\n\

@@ -110,7 +110,7 @@ fn what_is_wrong_is_named() {
     let refused = |proof: &str| judge(Some(proof), Tee::Tdx).unwrap_err();
     assert!(judge(None, Tee::Tdx).unwrap_err().starts_with("no proof"));
     assert!(refused("c2sp.org/tlog-proof@v2\n").contains("cannot be read"));
-    // Another log, and one that only has the name.
+    // The proof is of another log, or of one that only has the name.
     let other = Signer::new("other.example", 1, 1);
     assert!(refused(&signed(&entry(), &other, &witnesses())).contains("of another log, other.example"));
     let other = Signer::new(log().name, 1, 9);
@@ -122,12 +122,12 @@ fn what_is_wrong_is_named() {
     );
     let strangers = [Signer::new("one.example", 4, 7), Signer::new("four.example", 4, 8)];
     assert_eq!(refused(&signed(&entry(), &log(), &strangers)), "too few witnesses: cosigned by none");
-    // The entry of another tree.
+    // The entry is of another tree.
     let (good, other) = (proof(&entry()), proof("confonnx release v1\n"));
     let note = good.split_once("\n\n").unwrap().1;
     let head = other.split_once("\n\n").unwrap().0;
     assert!(refused(&format!("{head}\n\n{note}")).starts_with("a missing entry"));
-    // Logged, and no release, or not of this program.
+    // The entry is logged, and is no release, or none of this program.
     assert!(refused(&proof("anything\n")).contains("no release"));
     assert!(
         judge(Some(&good), Tee::Snp)

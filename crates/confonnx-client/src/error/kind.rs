@@ -10,7 +10,7 @@ use crate::ClientError;
 pub enum ErrorKind {
     /// What the caller gave cannot be used: URL, header, inputs, file, name of a model.
     Argument,
-    /// The server did not prove what the policy asks for. Nothing was sent.
+    /// The server did not prove what the policy asks for. No request was sent.
     Attestation,
     /// The server refused the request, before opening it or sealed.
     Refused,

@@ -79,8 +79,8 @@ impl Words {
         (at(from), at(until))
     }
 
-    /// Of a joiner whose host sets the clock forward just when the joiner looks at what it is itself, and whose vendor had
-    /// stated that by then.
+    /// The device of a joiner whose host sets the clock forward just when the joiner looks at its own evidence, and
+    /// whose vendor had stated that by then.
     fn of_joiner(self: &Arc<Self>) -> Source {
         let words = Arc::clone(self);
         source(move |asked| {
@@ -92,7 +92,7 @@ impl Words {
         })
     }
 
-    /// Of a member whose document is asked for by the joiner; then the clock is back.
+    /// The device of a member whose document the joiner asks for; then the clock is set back.
     fn of_member(self: &Arc<Self>, until: i64) -> Source {
         let words = Arc::clone(self);
         source(move |_| {
@@ -102,7 +102,8 @@ impl Words {
     }
 }
 
-/// After the quote with which a server starts comes the one for itself, before it looks for others.
+/// The number of the quote that a server makes of itself before it looks for others; the first one is made at its
+/// start.
 const OWN: usize = 1;
 
 #[tokio::test]
@@ -112,7 +113,7 @@ async fn a_joiner_on_a_host_that_sets_the_clock() {
     let member = server(&place, Bootstrap::Always, words.of_member(500)).await;
     until(|| member.keys.are_there()).await;
     place.list(&[&member]);
-    // By the clock the member's word still counts; it had ended when the joiner's was stated.
+    // By the clock the vendor's word for the member still counts; it had ended when that for the joiner was stated.
     let joiner = server(&place, Bootstrap::Never, words.of_joiner()).await;
     let why = trouble(&joiner).await;
     assert!(why.contains("validity: expected valid at"), "{why}");

@@ -81,7 +81,7 @@ fn certificate(section: &[u8]) -> Result<Vec<u8>, MeasureError> {
     let first = value.as_array().and_then(|all| all.first()).and_then(Value::as_map).ok_or_else(wrong)?;
     let named = |(key, _): &&(Value, Value)| key.as_text() == Some("signing_certificate");
     let (_, found) = first.iter().find(named).ok_or_else(wrong)?;
-    // Its writer makes an array of numbers of it.
+    // The writer of images makes an array of numbers of the certificate.
     let numbers = || {
         let byte = |number: &Value| u8::try_from(number.as_integer()?).ok();
         found.as_array()?.iter().map(byte).collect::<Option<Vec<u8>>>()
@@ -93,7 +93,7 @@ fn certificate(section: &[u8]) -> Result<Vec<u8>, MeasureError> {
     Base64::decode_vec(&body.split_whitespace().collect::<String>()).map_err(|_| wrong())
 }
 
-/// A register of zeros that was extended once, by the hash of what was measured.
+/// A register that holds zeros and is extended once, by the hash of what was measured.
 fn extended(measured: Sha384) -> Hex<48> {
     Hex(Sha384::new_with_prefix([0; 48]).chain_update(measured.finalize()).finalize().into())
 }
@@ -102,7 +102,7 @@ fn malformed(what: &'static str, expected: &str, found: String) -> MeasureError 
     MeasureError::Malformed { file: "enclave image (EIF)", what, expected: expected.into(), found }
 }
 
-/// Bytes before the first section.
+/// How many bytes come before the first section.
 const HEADER: usize = 548;
 const KERNEL: u16 = 1;
 const COMMAND_LINE: u16 = 2;
@@ -115,7 +115,7 @@ const MAX_DEPTH: usize = 16;
 mod tests {
     use super::*;
 
-    /// Images that `EifBuilder` of the crate aws-nitro-enclaves-image-format 0.8.1 wrote, and what it measured.
+    /// An image that `EifBuilder` of the crate aws-nitro-enclaves-image-format 0.8.1 wrote, and what that measured.
     fn vector(name: &str) -> (Vec<u8>, serde_json::Value) {
         let path = |end: &str| format!("{}/../../vectors/eif/{name}.{end}", env!("CARGO_MANIFEST_DIR"));
         let found = std::fs::read_to_string(path("json")).unwrap();
