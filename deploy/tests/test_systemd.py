@@ -15,7 +15,7 @@ from programs import ROOT, TARGET, digits, onnxruntime
 
 SAMPLES = ROOT / "docs" / "samples"
 SERVER, PROXY = "confonnx-server.service", "confonnx-proxy.service"
-# Without this capability root cannot read files of others.
+# The bit of CAP_DAC_OVERRIDE, by which a process may read and write files of others.
 DAC_OVERRIDE = 1 << 1
 
 # This program prints what the kernel says to the server's process when it asks for evidence.
