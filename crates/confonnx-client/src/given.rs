@@ -117,6 +117,15 @@ mod tests {
             policy(given, Some(other)),
             Err(GivenError::Policy(PolicyBuildError::Contradiction { .. }))
         ));
+        let models = [hex(5)];
+        let with_model = policy(Given { model_hashes: &models, ..given }, None).unwrap();
+        assert_ne!(with_model.digest(), policy(given, None).unwrap().digest());
+        let mut another = Expectations::new().enclave_hash(hex(2).parse().unwrap());
+        another.model_hashes = vec![hex(6).parse().unwrap()];
+        assert!(matches!(
+            policy(Given { model_hashes: &models, ..given }, Some(another)),
+            Err(GivenError::Policy(PolicyBuildError::Contradiction { .. }))
+        ));
         assert_eq!(of(policy(Given { enclave_hashes: &keys, ..given }, None)), GivenOption::EnclaveHash);
         assert_eq!(of(policy(Given { signing_keys: &keys, ..given }, None)), GivenOption::SigningKey);
         assert_eq!(of(policy(Given { model_hashes: &keys, ..given }, None)), GivenOption::ModelHash);

@@ -219,9 +219,10 @@ impl Default for Policy {
 }
 
 impl MinimumTcb {
-    /// The versions that AMD's bulletins ask for, as of October 2026: of Milan AMD-SB-3030 (May 2026, TCB\[SNP\] 0x1D),
-    /// of Genoa AMD-SB-3034 (2026, 0x1C), of Turin AMD-SB-3020 (October 2025, 0x04). They are of SEV-SNP's firmware
-    /// alone: microcode counts differently in processors of one family, so that no one number is right for all of them.
+    /// The floors that AMD's bulletins ask for, as of October 2026: of Milan AMD-SB-3030 (12 May 2026, CVE-2025-61971, TCB\[SNP\]
+    /// 0x1D), of Genoa AMD-SB-3034 (14 April 2026, CVE-2025-54510, 0x1C), of Turin AMD-SB-3020 (October 2025, CVE-2025-0033,
+    /// 0x04). The floors are of SEV-SNP's firmware alone: microcode counts differently in processors of one family, so that no
+    /// one number is right for all of them.
     pub fn published() -> Self {
         let snp = |snp| Some(Tcb { snp, ..Tcb::default() });
         Self { milan: snp(0x1D), genoa: snp(0x1C), turin: snp(0x04) }
