@@ -210,6 +210,15 @@ async fn at_once(client: &Arc<Client>, bodies: Vec<Value>) -> Vec<Value> {
 }
 
 #[tokio::test]
+async fn a_chat_that_sets_no_limit_takes_what_room_the_model_has() {
+    let server = start("decoder").await;
+    let client = server.client(Options::default());
+    let (status, answer) = ask(&client, CHAT, hello(json!({ "max_tokens": null, "seed": 7 }))).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer["usage"]["total_tokens"].as_u64().unwrap() <= 512, "{answer}");
+}
+
+#[tokio::test]
 async fn errors_are_as_clients_of_the_api_read_them() {
     let server = start("decoder").await;
     let client = server.client(Options::default());

@@ -258,9 +258,13 @@ fn orders(
     };
     let constraint = form.map(|schema| text.constraint(&schema)).transpose()?;
     let seed = request.seed.unwrap_or_else(|| u64::from_le_bytes(random::bytes()));
+    let room = |prompt: usize| match text.facts().context {
+        Some(context) => context.saturating_sub(prompt).clamp(1, MAX_TOKENS),
+        None => MAX_TOKENS,
+    };
     let order = |prompt: &Erased<Vec<u32>>, answer: u64| Order {
         prompt: prompt.clone(),
-        max_tokens: Some(request.max_tokens.unwrap_or(MAX_TOKENS)),
+        max_tokens: Some(request.max_tokens.unwrap_or_else(|| room(prompt.len()))),
         choices: choices.clone(),
         seed: seed.wrapping_add(answer),
         stop: request.stop.clone(),
