@@ -38,7 +38,7 @@ mkdir /dev/pts /dev/shm /dev/mqueue
 mount -t devpts devpts /dev/pts
 ln -s pts/ptmx /dev/ptmx
 chmod 666 /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=test SYSTEMD_UNIT_PATH=/usr/local/units \
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=test SYSTEMD_UNIT_PATH=/usr/local/units:/etc/systemd/system \
     /usr/lib/systemd/systemd --system --unit=test.target --log-target=console --log-level=warning
 """
 

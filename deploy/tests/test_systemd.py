@@ -1,9 +1,10 @@
-"""The systemd units of docs/samples, run by systemd as they are."""
+"""The systemd units of docs/samples, run by systemd as they are, and installed as docs/guides/deploy.md says."""
 
 from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Iterator
 
 import pytest
 from machine import Machine, there
-from programs import ROOT, TARGET, digits, onnxruntime
+from programs import ROOT, TARGET, digits
 
 SAMPLES = ROOT / "docs" / "samples"
 SERVER, PROXY = "confonnx-server.service", "confonnx-proxy.service"
@@ -47,16 +48,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     local, etc, units = folder / "local", folder / "etc" / "confonnx", folder / "units"
     for each in (local / "bin", local / "lib", etc, units):
         each.mkdir(parents=True)
-    for program in ("confonnx-server", "confonnx"):
-        shutil.copy2(TARGET / program, local / "bin")
-    library = shutil.copy2(onnxruntime(), local / "lib")
+    shutil.copy2(TARGET / "confonnx", local / "bin")
     shutil.copy2(digits.MODEL, local / "lib")
     (local / "lib" / "probe.py").write_text(PROBE)
-    (etc / "production.toml").write_text(
+    (local / "lib" / "settings.toml").write_text(
         f'debug = true\nmodel_path = "/usr/local/lib/{digits.MODEL.name}"\ncollateral_cache = "/var/lib/confonnx"\n'
-        f'onnxruntime_library = "/usr/local/lib/{Path(library).name}"\n'
     )
-    shutil.copy2(SAMPLES / SERVER, units)
     shutil.copy2(SAMPLES / "proxy" / PROXY, units)
     for unit in (SERVER, PROXY):
         (units / f"{unit}.d").mkdir()
@@ -76,9 +73,12 @@ def log(machine: Machine, unit: str) -> str:
 
 @pytest.fixture(scope="module")
 def serving(machine: Machine) -> Machine:
-    # `start` waits until the server has said that it is ready.
-    started = machine.run("systemctl", "start", SERVER)
-    assert started.returncode == 0, started.stderr + log(machine, SERVER) + machine.log.read_text()
+    page = (ROOT / "docs/guides/deploy.md").read_text()
+    [commands] = re.findall(r"```sh\n(install .*?)```", page, re.DOTALL)
+    commands = commands.replace("target/release", str(TARGET)).replace("settings.toml", "/usr/local/lib/settings.toml")
+    # `enable --now` waits until the server has said that it is ready.
+    done = machine.run("bash", "-ec", f"cd {ROOT}\n{commands}")
+    assert done.returncode == 0, done.stderr + log(machine, SERVER) + machine.log.read_text()
     return machine
 
 
