@@ -1,8 +1,20 @@
 """The arithmetic and the simulation behind docs/measurements/scaling.md."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from scaling import Assumed, Herd, plan, simulate
+from scaling import REPLAY_CAPACITY, Assumed, Herd, plan, simulate
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_replay_table_is_the_one_that_servers_have_by_default():
+    settings = (DOCS / "reference/settings.md").read_text("utf-8")
+    [default] = re.findall(r"`--replay-capacity N`.*\[default: (\d+)]", settings)
+    assert int(default) == REPLAY_CAPACITY
+    assert f"the default table of {REPLAY_CAPACITY:,} " in (DOCS / "measurements/scaling.md").read_text("utf-8")
 
 
 def test_replicas_and_cost_follow_from_cpu_time():
