@@ -141,12 +141,18 @@ platforms-ready: need-cargo
 	@scripts/fetch-onnxruntime
 	cd bindings/js && npm ci --ignore-scripts
 
+.PHONY: demo-page
+demo-page: need-cargo ## The page at /demo, and the same in one file to keep, into target/demo (FOLDER=…); then confonnx-server --demo
+	@scripts/system-parts wasm platforms
+	scripts/make-demo $(or $(FOLDER),$(TARGET)/demo)
+
 test-platforms: platforms-ready ## The clients for browsers, Node and C, each with its foreign part: Chromium, Node, gcc, clang, valgrind
 	scripts/make-js
+	node bindings/js/demo/build.mjs $(TARGET)/demo
 	$(CARGO) build --locked --workspace --bin confonnx-vectors
 	scripts/build-python debug confonnx-server
 	cd bindings/js && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_VECTORS=$(abspath $(TARGET))/debug/confonnx-vectors \
-	  node --test --test-concurrency=1 tests/*.test.mjs
+	  CONFONNX_DEMO=$(abspath $(TARGET))/demo node --test --test-concurrency=1 tests/*.test.mjs
 	cd bindings/js && npx --no-install publint --strict && npx --no-install attw --pack . --profile esm-only --exclude-entrypoints wasm
 	cd bindings/js && npx --no-install tsc --noEmit --strict --lib es2024,dom,dom.iterable --module nodenext --moduleResolution nodenext --target es2022 tests/types.mts
 	scripts/make-c $(TARGET)/c debug

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 export const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
 
-async function freePort() {
+export async function freePort() {
   const probe = net.createServer();
   probe.listen(0, "127.0.0.1");
   await once(probe, "listening");
@@ -22,9 +22,13 @@ async function freePort() {
 
 /** Starts `CONFONNX_SERVER`; `stop` ends it. */
 export async function startServer(...flags) {
+  return startServerAt(await freePort(), ...flags);
+}
+
+/** The same, on a port. */
+export async function startServerAt(port, ...flags) {
   const executable = process.env.CONFONNX_SERVER;
   if (!executable) throw new Error("CONFONNX_SERVER is not set: run `make test-platforms`");
-  const port = await freePort();
   const server = spawn(
     executable,
     ["--model-path", `${ROOT}/examples/digits/digits.onnx`, "--address", "127.0.0.1", "--http-port", String(port),

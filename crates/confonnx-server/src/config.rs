@@ -19,11 +19,10 @@ use std::{
 };
 
 use clap::FromArgMatches;
+use confonnx_model::triton::{DynamicBatching, ModelConfig};
 use confonnx_protocol::server::ResumptionLimits;
 
 pub use settings::{Bootstrap, EngineKind, KeyProviderName, LogFormat, LogLevel, ModelControl, Settings};
-
-use confonnx_model::triton::{DynamicBatching, ModelConfig};
 
 pub use collateral::{Bases, CollateralConfig};
 pub use file::TomlError;
@@ -54,6 +53,8 @@ pub struct Config {
     pub http_threads: usize,
     /// Pages that may ask from a browser.
     pub origins: Origins,
+    /// Folder with a page for people.
+    pub demo: Option<PathBuf>,
     /// What is logged.
     pub log_level: LogLevel,
     /// How messages are written.
@@ -386,6 +387,7 @@ impl Config {
                 settings.num_http_threads.unwrap_or(cores.saturating_add(1)),
             )?,
             origins: Origins::parse(settings.cors_origin.as_deref().unwrap_or_default())?,
+            demo: settings.demo,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             log_format: settings.log_format.unwrap_or(LogFormat::Text),
             check: settings.check.unwrap_or(false),

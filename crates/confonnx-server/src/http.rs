@@ -2,6 +2,7 @@
 
 mod cors;
 mod counted;
+mod demo;
 mod gateway;
 mod peers;
 mod problem;
@@ -24,6 +25,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use tokio::time::sleep_until;
 use tracing::debug;
 
+pub use demo::{Demo, DemoError};
 pub use problem::problem;
 pub use serve::{Listener, Stop};
 
@@ -45,6 +47,7 @@ pub struct App {
     budget: Budget,
     limits: Limits,
     origins: Origins,
+    demo: Option<Demo>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
 }
@@ -76,9 +79,16 @@ impl App {
             budget,
             limits,
             origins,
+            demo: None,
             metrics,
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// With a page for people.
+    #[must_use]
+    pub fn with_demo(self, demo: Option<Demo>) -> Self {
+        Self { demo, ..self }
     }
 
     /// Refuses sealed requests from now on; those received so far are answered.
@@ -201,7 +211,10 @@ impl App {
             }
             "/" | ATTESTATION => not_allowed("GET, HEAD"),
             GATEWAY => not_allowed("POST"),
-            _ => refused(Code::NotFound),
+            path => match self.demo.as_ref().filter(|_| get).and_then(|demo| demo.answer(path)) {
+                Some(response) => Answered { response, outcome: "ok", is_sealed: false },
+                None => refused(Code::NotFound),
+            },
         }
     }
 

@@ -32,7 +32,7 @@ use crate::{
     config::{Config, KeySource, ModelControl, ModelSource, PeerConfig, SecretConfig},
     evidence::{Prover, Source},
     group::{Group, PeerPolicy, PeerPolicyError, Shared},
-    http::{App, Listener, Stop},
+    http::{App, Demo, DemoError, Listener, Stop},
     key_service::{ReleaseError, Secret, model_key},
     keys::{
         DATE_WINDOW, Keys,
@@ -108,6 +108,9 @@ pub enum StartError {
     /// The policy of the group cannot be used.
     #[error("peer-policy: {0}")]
     PeerPolicy(#[from] PeerPolicyError),
+    /// The page for people.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// A service that releases secrets cannot be asked.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -307,14 +310,15 @@ impl Server {
         let poll = (config.model_control == ModelControl::Poll).then_some(config.repository_poll);
         let load = Arc::clone(&metrics.load);
         let scheduling = Scheduling::start(config.limits.queue, workers(&config), load);
-        let app = Arc::new(App::new(
+        let app = App::new(
             Arc::clone(&service),
             attestation,
             scheduling.map_err(StartError::Thread)?,
             config.limits,
             config.origins.clone(),
             metrics,
-        ));
+        );
+        let app = Arc::new(app.with_demo(config.demo.as_deref().map(Demo::read).transpose()?));
         let grace = config.shutdown_grace;
         let model_key =
             model_key.map(|secret| ModelKeySource { secret, service, retry: config.keys.error_retry });

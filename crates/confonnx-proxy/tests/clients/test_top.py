@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import subprocess
 import threading
@@ -44,6 +45,27 @@ def test_it_prints_what_it_saw(admin: tuple[str, Proxy]) -> None:
     assert any("✗ no answer" in line for line in lines) and "Connection refused" in done.stdout
     assert any(line.startswith("digits") and "✓ served" in line for line in lines)
     assert any(line.startswith("✓ ok") for line in lines)
+
+
+def test_a_server_that_is_not_ready_says_why() -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, text = (200, "confonnx_in_flight 0\n") if self.path == "/metrics" else (503, "no keys: not yet\n")
+            self.send_response(status)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = [executable("confonnx"), "top", f"http://127.0.0.1:{server.server_port}", "--once", "--interval", "0.2"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=True)
+    server.shutdown()
+    assert "1 server, 1 not ready" in done.stdout, done.stdout
+    assert "✗ not ready" in done.stdout and "no keys: not yet" in done.stdout, done.stdout
 
 
 def test_a_terminal_is_given_back(admin: tuple[str, Proxy]) -> None:

@@ -203,6 +203,10 @@ pub struct Settings {
     /// [default: none].
     #[arg(long, env = "CONFONNX_CORS_ORIGIN", value_name = "ORIGINS")]
     pub cors_origin: Option<String>,
+    /// Serve at /demo, from this folder, the page that shows attestation and sealing (scripts/make-demo makes it)
+    /// [default: none].
+    #[arg(long, env = "CONFONNX_DEMO", value_name = "FOLDER")]
+    pub demo: Option<PathBuf>,
     /// Whether the server is ready only if every model that should be served is; a model that waits for its key keeps only
     /// clients from it [default: true].
     #[arg(long, env = "CONFONNX_STRICT_READINESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
@@ -421,6 +425,7 @@ impl Settings {
             max_held_bytes,
             request_metrics,
             cors_origin,
+            demo,
             strict_readiness,
             max_connections,
             max_peer_percent,
@@ -465,7 +470,10 @@ const SECTIONS: [(&str, &[&str]); 8] = [
             "model_key_source",
         ],
     ),
-    ("Ports", &["http_port", "address", "admin_port", "admin_address", "cors_origin", "strict_readiness"]),
+    (
+        "Ports",
+        &["http_port", "address", "admin_port", "admin_address", "cors_origin", "demo", "strict_readiness"],
+    ),
     ("Callers", &["auth_key_file", "auth_file"]),
     (
         "Keys",
