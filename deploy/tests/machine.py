@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -28,8 +29,15 @@ mount -t tmpfs -o mode=755 tmpfs /var/lib
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /sys/kernel
 mkdir -p /sys/kernel/config/tsm/report
+# Its own cgroups, of version 2: systemd makes the file system of version 1 read-only for everybody who has it mounted. In a
+# group of its own, because what is forbidden to a service's group outlives the machine that forbade it.
+umount -R -l /sys/fs/cgroup 2>/dev/null || true
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+find /sys/fs/cgroup -mindepth 1 -depth -type d -path "*/confonnx-machine*" -exec rmdir {} + 2>/dev/null || true
+mkdir "/sys/fs/cgroup/confonnx-machine.$2"
+echo $$ > "/sys/fs/cgroup/confonnx-machine.$2/cgroup.procs"
 mount -t tmpfs -o mode=755 tmpfs /dev
-shift
+shift 2
 while [ $# -gt 0 ]; do
     mknod -m 600 "/dev/$1" c $2 $3
     shift 3
@@ -38,7 +46,8 @@ mkdir /dev/pts /dev/shm /dev/mqueue
 mount -t devpts devpts /dev/pts
 ln -s pts/ptmx /dev/ptmx
 chmod 666 /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=test SYSTEMD_UNIT_PATH=/usr/local/units:/etc/systemd/system \
+exec unshare --cgroup bash -c 'umount /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"' - \
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=test SYSTEMD_UNIT_PATH=/usr/local/units:/etc/systemd/system \
     /usr/lib/systemd/systemd --system --unit=test.target --log-target=console --log-level=warning
 """
 
@@ -53,8 +62,8 @@ class Machine:
         self.log = folder / "systemd.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["unshare", "--fork", "--kill-child", "--pid", "--mount", "--net", "--ipc", "--uts", "--cgroup", "--mount-proc"]
-                + ["bash", "-c", SET_UP, "bash", str(folder), *devices],
+                ["unshare", "--fork", "--kill-child", "--pid", "--mount", "--net", "--ipc", "--uts", "--mount-proc"]
+                + ["bash", "-c", SET_UP, "bash", str(folder), secrets.token_hex(4), *devices],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
