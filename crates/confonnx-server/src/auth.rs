@@ -38,8 +38,10 @@ pub struct Auth {
     callers: Limiter,
     /// Rates of the callers whom an issuer names.
     subjects: Limiter,
-    /// What both kinds of callers have of language models.
-    generation: Arc<Counts>,
+    /// What the callers of the file have of language models.
+    callers_generation: Arc<Counts>,
+    /// What those whom an issuer names have, who may bear the name of one of the file.
+    subjects_generation: Arc<Counts>,
 }
 
 enum Who {
@@ -259,8 +261,13 @@ impl Auth {
             (Some(_), Some(_)) => return Err(AuthError::Both),
         };
         let known = if let Who::Policy(policy) = &who { policy.tokens.len() } else { 0 };
-        let generation = Arc::new(Counts::new(known.saturating_add(MAX_SUBJECTS)));
-        Ok(Self { who, callers: Limiter::new(known), subjects: Limiter::new(MAX_SUBJECTS), generation })
+        Ok(Self {
+            who,
+            callers: Limiter::new(known),
+            subjects: Limiter::new(MAX_SUBJECTS),
+            callers_generation: Arc::new(Counts::new(known)),
+            subjects_generation: Arc::new(Counts::new(MAX_SUBJECTS)),
+        })
     }
 
     /// What the claims say of it.
@@ -351,12 +358,15 @@ impl Auth {
         prompt: usize,
         tokens: usize,
     ) -> Result<Allowance, Refused> {
-        match &caller.name {
-            Some(name) if caller.grant.generation != Bounds::default() => {
-                self.generation.promise(name, caller.grant.generation, answers, prompt, tokens)
-            }
-            _ => Ok(Allowance::unbounded()),
-        }
+        let bounds = caller.grant.generation;
+        let Some(name) = caller.name.as_ref().filter(|_| bounds != Bounds::default()) else {
+            return Ok(Allowance::unbounded());
+        };
+        let counts = match caller.via {
+            Via::Nothing | Via::Token => &self.callers_generation,
+            Via::Oidc => &self.subjects_generation,
+        };
+        counts.promise(name, bounds, answers, prompt, tokens)
     }
 }
 
