@@ -1,6 +1,6 @@
-"""Write docs/measurements/performance.md and docs/measurements/scaling.md from what the bench found: python bench/page.py [FOLDER].
+"""Write docs/measurements/{performance,scaling,proxy}.md from what the bench found: python bench/page.py [FOLDER].
 
-With a FOLDER, its results are first copied to docs/measurements/data/, which is committed. Then every block between
+With a FOLDER, those results that it has are first copied to docs/measurements/data/, which is committed. Then every block between
 `<!-- NAME -->` and `<!-- end -->` of these pages and README.md is made anew from there, and so is the plot. What is outside of the blocks
 is written by hand and has no figures.
 """
@@ -12,6 +12,7 @@ import re
 import shutil
 
 import plot
+import proxied
 import scaling
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs" / "measurements"
@@ -19,6 +20,7 @@ DATA = DOCS / "data"
 LOAD = 1e5
 THREADS = "sealed answers a second to 1 and to 8 clients"
 FILES = ("results.json", "run.json", "resources.json")
+PROXY = "proxy.json"
 
 
 class Results:
@@ -26,6 +28,7 @@ class Results:
 
     def __init__(self, folder: pathlib.Path):
         self.rows, self.run, self.resources = (json.loads((folder / name).read_text()) for name in FILES)
+        self.proxy = json.loads((folder / PROXY).read_text())
         self.models = list(dict.fromkeys(row["model"] for row in self.rows))
 
     def select(self, **wanted):
@@ -324,6 +327,7 @@ def blocks(found: Results, assumed: scaling.Assumed, load: float) -> dict[str, d
         },
         "../../README.md": {"costs": costs(found)},
         "scaling.md": {"plans": plans(found, assumed, load), "memory": memory(found)},
+        "proxy.md": proxied.blocks(found.proxy),
     }
 
 
@@ -346,11 +350,11 @@ def main() -> None:
     given = parser.parse_args()
     if given.folder:
         DATA.mkdir(exist_ok=True)
-        for name in FILES:
-            source = given.folder / name
-            if not source.exists():
-                raise SystemExit(f"{source} does not exist; run `make bench bench-resources`")
-            shutil.copyfile(source, DATA / name)
+        there = [name for name in (*FILES, PROXY) if (given.folder / name).exists()]
+        if not there:
+            raise SystemExit(f"{given.folder} has no results; run `make bench bench-resources bench-proxy`")
+        for name in there:
+            shutil.copyfile(given.folder / name, DATA / name)
     found = Results(DATA)
     pages = blocks(found, scaling.Assumed(price=given.price), given.load)
     pages["scaling.md"]["herds"] = herds(found, given.clients)
