@@ -110,7 +110,7 @@ conformance-oip: need-cargo ## What schemathesis thinks of, by KServe's OpenAPI,
 	  $(abspath $(FOREIGN))/bin/python -m pytest -p no:cacheprovider test_openapi.py
 
 test-proxy-node: need-cargo ## The proxy: npm's openai, as published, through it to a real server
-	@scripts/system-parts wasm platforms
+	@scripts/system-parts wasm foreign
 	@VENV=$(FOREIGN) scripts/venv foreign
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
