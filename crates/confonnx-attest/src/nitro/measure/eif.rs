@@ -49,7 +49,7 @@ pub(super) fn registers(image: &[u8]) -> Result<Registers, MeasureError> {
             other => return Err(malformed("section", "a type of 1 to 5", other.to_string())),
         }
     }
-    if (kernels, disks) == (0, 0) || kernels != 1 {
+    if kernels != 1 {
         return Err(malformed("sections", "one kernel", kernels.to_string()));
     }
     Ok(Registers {
