@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
+import http.server
 import json
 import os
 import re
@@ -13,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -70,7 +73,7 @@ class Release:
         code, output = run("make_dist.py", self.folder, *self.arguments, "--key", self.secret)
         assert code == 0, output
 
-    def verify(self, folder: Path, *more: object) -> tuple[int, str]:
+    def verify(self, folder: Path | str, *more: object) -> tuple[int, str]:
         command = [CLI, "verify", "--release", folder, "--release-key", self.public, *more]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
@@ -265,6 +268,36 @@ def serving(folder: Path, *more: str | Path) -> Iterator[str]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(tmp_path_factory.mktemp("server")) as url:
         yield url
+
+
+@contextlib.contextmanager
+def published(folder: Path) -> Iterator[str]:
+    """The folder on a web server; its URL."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        web.shutdown()
+
+
+def test_a_release_at_a_url_verifies_like_one_in_a_folder(release: Release, server: str, tmp_path: Path) -> None:
+    folder = tmp_path / "web" / "dist"
+    shutil.copytree(release.folder, folder)
+    with published(folder.parent) as web:
+        code, output = release.verify(f"{web}/dist/", "--url", server, "--enclave-allow-debug")
+        assert code == 0 and "INSECURE: accepted" in output, output
+        flip(folder / "confonnx-image.tar")
+        code, output = release.verify(f"{web}/dist")
+        assert code == 3 and "✗ digests: confonnx-image.tar" in output, output
+        (folder / "confonnx").unlink()
+        code, output = release.verify(f"{web}/dist")
+        assert code == 5 and f"cannot fetch {web}/dist/confonnx: http status: 404" in output, output
+        # Nothing is fetched that a manifest names whose signature is wrong.
+        (folder / MANIFEST).write_text(f"{'0' * 64}  enclave_info.json\n")
+        code, output = release.verify(f"{web}/dist")
+        assert code == 3 and "✗ signature" in output and "✓" not in output, output
+    code, output = release.verify(f"{web}/dist", "--json")
+    assert code == 5 and json.loads(output[: output.index("}") + 1])["outcome"] == "undecided", output
 
 
 def test_a_live_server_runs_the_release(release: Release, server: str, tmp_path: Path) -> None:

@@ -87,6 +87,16 @@ pub(crate) struct Connection {
     aead: Aead,
 }
 
+/// How a web server is reached that is no server of ours.
+pub(crate) struct Way<'a> {
+    /// Authorities in place of this machine's.
+    pub(crate) ca_file: Option<&'a Path>,
+    /// A proxy, or `none`; left out, what the environment says.
+    pub(crate) proxy: Option<&'a str>,
+    /// Longest wait for the head of an answer.
+    pub(crate) timeout: Duration,
+}
+
 impl Expected {
     /// The policy; `max_age` for documents without our nonce.
     pub(crate) fn policy(&self, max_age: Option<Duration>) -> Result<Policy> {
@@ -132,6 +142,12 @@ impl Connection {
         options.proxy = self.proxy.as_deref().map(Proxy::from_name).unwrap_or_default();
         (options.kem, options.aead) = (self.kem, self.aead);
         Ok(options)
+    }
+
+    /// How other servers of the web are reached.
+    pub(crate) fn way(&self) -> Way<'_> {
+        let (ca_file, proxy) = (self.ca_file.as_deref(), self.proxy.as_deref());
+        Way { ca_file, proxy, timeout: Duration::from_secs_f64(self.timeout) }
     }
 }
 

@@ -5,6 +5,7 @@
 mod annotate;
 mod args;
 mod chat;
+mod download;
 mod measure;
 mod model;
 mod predict;

@@ -1,6 +1,6 @@
 //! How far a large transfer is, for a person at a terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,34 @@ use confonnx_client::{Progress, Transfer};
 
 /// A bar on standard error while a request or an answer of 1 MiB or more is on its way; `None` if nobody looks there.
 pub(crate) fn bar() -> Option<Progress> {
-    let terminal = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-    terminal.then(|| {
-        let bar = Bar { drawn: Mutex::new(None) };
-        Progress::new(move |transfer| bar.tell(transfer))
-    })
+    let bar = Bar::new()?;
+    Some(Progress::new(move |Transfer { sending, done, total, .. }| bar.tell(sending, done, total)))
+}
+
+/// Bytes that are read, with a bar on standard error as for an answer.
+pub(crate) struct Watched<R> {
+    inner: R,
+    bar: Option<Bar>,
+    done: u64,
+    total: Option<u64>,
+}
+
+impl<R> Watched<R> {
+    /// `total` is how many bytes there will be, if that is known.
+    pub(crate) fn new(inner: R, total: Option<u64>) -> Self {
+        Self { inner, bar: Bar::new(), done: 0, total }
+    }
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.done = self.done.saturating_add(length as u64);
+        if let Some(bar) = &self.bar {
+            bar.tell(false, self.done, self.total);
+        }
+        Ok(length)
+    }
 }
 
 struct Bar {
@@ -21,14 +44,21 @@ struct Bar {
 }
 
 impl Bar {
-    fn tell(&self, transfer: Transfer) {
-        let Some(total) = transfer.total.filter(|total| *total >= LARGE) else { return };
+    /// `None` if nobody looks at standard error.
+    fn new() -> Option<Self> {
+        let terminal =
+            io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        terminal.then(|| Self { drawn: Mutex::new(None) })
+    }
+
+    fn tell(&self, sending: bool, done: u64, total: Option<u64>) {
+        let Some(total) = total.filter(|total| *total >= LARGE) else { return };
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        let through = transfer.done >= total;
-        if through && !transfer.sending {
+        let through = done >= total;
+        if through && !sending {
             erase(&mut drawn);
         } else if through || drawn.is_none_or(|at| at.elapsed() >= PAUSE) {
-            show(&format!("{CLEAR}{}", line(transfer.sending, transfer.done, total)));
+            show(&format!("{CLEAR}{}", line(sending, done, total)));
             *drawn = Some(Instant::now());
         }
     }

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-const MANIFEST: &str = "SHA256SUMS";
-const SIGNATURE: &str = "SHA256SUMS.sigstore.json";
+pub(crate) const MANIFEST: &str = "SHA256SUMS";
+pub(crate) const SIGNATURE: &str = "SHA256SUMS.sigstore.json";
 const PROVENANCE: &str = "provenance.intoto.json";
 const MATERIALS: &str = "sbom.cdx.json";
 const MEASUREMENTS: &str = "enclave_info.json";
@@ -52,9 +52,7 @@ pub(crate) fn check(
     };
     let opened = (|| {
         let key = PublicKey::read(key)?;
-        let manifest = read(folder, MANIFEST)?;
-        let bundle = read(folder, SIGNATURE).context("this release is not signed")?;
-        key.check_file(&bundle, &manifest)?;
+        let manifest = key.manifest(folder)?;
         Ok((key, manifest))
     })();
     let (key, manifest) = opened.map_err(|why| Broken { link: "signature", why })?;
@@ -97,8 +95,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Names and digests, of which each is a file of the folder and no file is missing.
-fn listed(folder: &Path, manifest: &[u8]) -> Result<Digests> {
+/// Names and digests.
+pub(crate) fn entries(manifest: &[u8]) -> Result<Digests> {
     let mut found = Digests::new();
     for line in std::str::from_utf8(manifest)?.lines() {
         let entry = line.split_once("  ").filter(|(digest, name)| is_digest(digest) && is_name(name));
@@ -106,6 +104,12 @@ fn listed(folder: &Path, manifest: &[u8]) -> Result<Digests> {
             entry.ok_or_else(|| anyhow!("expected lines `SHA-256  NAME`, found {line:?}"))?;
         ensure!(found.insert(name.into(), digest.into()).is_none(), "{name} is there twice");
     }
+    Ok(found)
+}
+
+/// Names and digests, of which each is a file of the folder and no file is missing.
+fn listed(folder: &Path, manifest: &[u8]) -> Result<Digests> {
+    let found = entries(manifest)?;
     let files = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let names = files.map(|file| Ok(file?.file_name().to_string_lossy().into_owned()));
     let there: BTreeSet<_> = names.collect::<io::Result<_>>()?;
@@ -237,7 +241,7 @@ fn measurements(folder: &Path, listed: &Digests) -> Result<Vec<String>> {
 }
 
 /// A public key on P-256, whose private key whoever releases keeps offline.
-struct PublicKey {
+pub(crate) struct PublicKey {
     der: Vec<u8>,
     point: Vec<u8>,
 }
@@ -281,7 +285,7 @@ struct EnvelopeSignature {
 }
 
 impl PublicKey {
-    fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let inner = text.trim().strip_prefix("-----BEGIN PUBLIC KEY-----");
         let inner = inner.and_then(|text| text.strip_suffix("-----END PUBLIC KEY-----"));
@@ -310,9 +314,13 @@ impl PublicKey {
             .map_err(|_| anyhow!("the signature is not of these bytes"))
     }
 
-    fn check_file(&self, bundle: &[u8], data: &[u8]) -> Result<()> {
-        let signed = self.bundle(bundle)?.message_signature;
-        self.check(&signed.context("expected a bundle with a messageSignature")?.signature, data)
+    /// The manifest of the folder, once its signature is right.
+    pub(crate) fn manifest(&self, folder: &Path) -> Result<Vec<u8>> {
+        let manifest = read(folder, MANIFEST)?;
+        let bundle = read(folder, SIGNATURE).context("this release is not signed")?;
+        let signed = self.bundle(&bundle)?.message_signature;
+        self.check(&signed.context("expected a bundle with a messageSignature")?.signature, &manifest)?;
+        Ok(manifest)
     }
 
     /// The statement in the bundle, once its signature (DSSE) is right.

@@ -9,8 +9,10 @@ use confonnx_client::{
     blocking::Client,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::args::{Connection, Expected, bytes};
+use crate::download::download;
 use crate::proof::Proof;
 use crate::release::{self, Broken};
 use crate::{UNDECIDED, code, complain, print, table};
@@ -49,9 +51,9 @@ pub(crate) struct Verify {
     /// Save a proof: the server's document with the nonce, the instant and the policy's digest, to be verified again later
     #[arg(long, value_name = "FILE", requires = "url")]
     save: Option<PathBuf>,
-    /// A release (`make dist`): one of its measurements is the enclave hash that is expected
-    #[arg(long, value_name = "FOLDER", requires = "release_key", conflicts_with_all = ["enclave_hash", "document", "raw"])]
-    release: Option<PathBuf>,
+    /// A release (`make dist`), in a folder or at a URL: one of its measurements is the enclave hash that is expected
+    #[arg(long, value_name = "FOLDER|URL", requires = "release_key", conflicts_with_all = ["enclave_hash", "document", "raw"])]
+    release: Option<String>,
     /// The public key (PEM, P-256) of whoever signs releases
     #[arg(long, value_name = "FILE", requires = "release")]
     release_key: Option<PathBuf>,
@@ -67,19 +69,7 @@ pub(crate) struct Verify {
 impl Verify {
     /// The exit code, or an error when there is no verdict to show.
     pub(crate) fn run(&self) -> Result<u8> {
-        let released = match self.released()? {
-            Ok(released) => released,
-            Err(broken) => return self.broken(&broken),
-        };
-        if self.release.is_some() && self.url.is_none() {
-            return Ok(0);
-        }
-        let policy = self.expected.policy_of(&released, self.max_age.map(Duration::from_secs))?;
-        let judged = match self.raw.split_first() {
-            Some((tee, files)) => self.judge_raw(tee, files, &policy),
-            None => self.judge(&policy),
-        };
-        match judged {
+        match self.outcome() {
             Ok(code) => Ok(code),
             // Wrong usage is for whoever typed it; all else is an outcome, which tools read as JSON.
             Err(err) if self.json && code(&err, UNDECIDED) != crate::USAGE => {
@@ -93,13 +83,44 @@ impl Verify {
         }
     }
 
+    fn outcome(&self) -> Result<u8> {
+        // The folder of a release that was fetched is there until all is read.
+        let fetched = match self.fetched()? {
+            Ok(fetched) => fetched,
+            Err(broken) => return self.broken(&broken),
+        };
+        let released = match self.released(fetched.as_ref().map(TempDir::path))? {
+            Ok(released) => released,
+            Err(broken) => return self.broken(&broken),
+        };
+        if self.release.is_some() && self.url.is_none() {
+            return Ok(0);
+        }
+        let policy = self.expected.policy_of(&released, self.max_age.map(Duration::from_secs))?;
+        match self.raw.split_first() {
+            Some((tee, files)) => self.judge_raw(tee, files, &policy),
+            None => self.judge(&policy),
+        }
+    }
+
+    /// The release's folder, if it is at a URL.
+    fn fetched(&self) -> Result<Result<Option<TempDir>, Broken>> {
+        let (Some(release), Some(key)) = (&self.release, &self.release_key) else { return Ok(Ok(None)) };
+        if !["http://", "https://"].iter().any(|scheme| release.starts_with(scheme)) {
+            return Ok(Ok(None));
+        }
+        Ok(download(release, key, &self.connection.way())?.map(Some))
+    }
+
     /// What hardware reports of the release, if one is given.
-    fn released(&self) -> Result<Result<Vec<String>, Broken>> {
-        let (Some(folder), Some(key)) = (&self.release, &self.release_key) else { return Ok(Ok(Vec::new())) };
+    fn released(&self, fetched: Option<&Path>) -> Result<Result<Vec<String>, Broken>> {
+        let (Some(release), Some(key)) = (&self.release, &self.release_key) else {
+            return Ok(Ok(Vec::new()));
+        };
         let say = |line: &str| if self.json { Ok(()) } else { print(line) };
-        let released = release::check(folder, key, say);
+        let released = release::check(fetched.unwrap_or(Path::new(release)), key, say);
         if self.url.is_some() && released.as_ref().is_ok_and(Vec::is_empty) {
-            bail!("{} says of no TEE what it measures: expected an enclave_info.TEE.json", folder.display());
+            bail!("{release} says of no TEE what it measures: expected an enclave_info.TEE.json");
         }
         Ok(released.map(|files| files.iter().map(|file| file.display().to_string()).collect()))
     }
