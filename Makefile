@@ -294,34 +294,45 @@ digits: ## Train the example model again
 	@scripts/venv models
 	$(VENV)/python examples/digits/train.py
 
+# The image's variant (deploy/image/build-binary): CI takes `quick`, whose containers have the server that is built for tests.
+VARIANT ?= release
+IMAGES := $(TARGET)/image/out
+RUN_AS := $(if $(filter quick,$(VARIANT)),built,development)
+
 image: need-cargo image-system ## Build the container image and its archive (target/image/out/release/oci.tar), the same bytes each time
-	deploy/image/make-image release $(TARGET)/image/out/release
+	deploy/image/make-image $(VARIANT) $(IMAGES)/$(VARIANT)
 
 test-image: need-cargo image-system ## Build the container image, run it under podman, ask it with the ordinary client
 	@scripts/venv test
-	deploy/image/make-image development $(TARGET)/image/out/development
-	deploy/image/build-binary confonnx-server release $(abspath $(TARGET))/image/out/release/confonnx-server
-	$(CARGO) build --locked -p confonnx-cli
-	CONFONNX_IMAGE=$(abspath $(TARGET))/image/out/development CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx \
-	  CONFONNX_RELEASE_SERVER=$(abspath $(TARGET))/image/out/release/confonnx-server \
+	$(CARGO) build --locked --workspace --bin confonnx --bin confonnx-server
+	deploy/image/make-image $(RUN_AS) $(IMAGES)/$(RUN_AS)
+	deploy/image/build-binary confonnx-server $(VARIANT) $(IMAGES)/$(VARIANT)/confonnx-server
+	CONFONNX_IMAGE=$(abspath $(IMAGES))/$(RUN_AS) CONFONNX_IMAGE_NAME=localhost/confonnx:$(RUN_AS) \
+	  CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx CONFONNX_RELEASE_SERVER=$(abspath $(IMAGES))/$(VARIANT)/confonnx-server \
 	  $(VENV)/python -m pytest -p no:cacheprovider deploy/image
 
 reproduce: need-cargo image-system ## Build the image twice, in two folders as two users, and say what differs
-	deploy/image/reproduce $(TARGET)/image
+	deploy/image/reproduce $(TARGET)/image $(VARIANT)
 
 vm: need-cargo image-system ## Build the virtual machine image and what a TPM will say of it (target/image/out/vm)
 	@scripts/system-parts vm
-	deploy/image/build-binary confonnx-server release $(TARGET)/image/out/vm/confonnx-server
-	deploy/image/build-binary confonnx-init release $(TARGET)/image/out/vm/confonnx-init
-	deploy/image/make-rootfs $(TARGET)/image/out/vm/confonnx-server $(TARGET)/image/out/vm/rootfs
-	deploy/vm/fetch $(TARGET)/image/out/vm/fetched
-	$(CARGO) build --locked -p confonnx-cli
-	CONFONNX=$(abspath $(TARGET))/debug/confonnx deploy/vm/make-vm $(TARGET)/image/out/vm
+	deploy/image/build-binary confonnx-server $(VARIANT) $(IMAGES)/vm/confonnx-server
+	deploy/image/build-binary confonnx-init $(VARIANT) $(IMAGES)/vm/confonnx-init
+	deploy/image/make-rootfs $(IMAGES)/vm/confonnx-server $(IMAGES)/vm/rootfs
+	deploy/vm/fetch $(IMAGES)/vm/fetched
+	$(CARGO) build --locked --workspace --bin confonnx
+	CONFONNX=$(abspath $(TARGET))/debug/confonnx deploy/vm/make-vm $(IMAGES)/vm
 
 test-vm: vm ## Boot the virtual machine image in QEMU with a TPM in software, and other ones that clients refuse
 	@scripts/venv test
-	CONFONNX_VM=$(abspath $(TARGET))/image/out/vm CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx \
+	CONFONNX_VM=$(abspath $(IMAGES))/vm CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx \
 	  $(VENV)/python -m pytest -p no:cacheprovider deploy/vm
+
+.PHONY: test-images
+ci: test-images
+# One build for all three, and a second one to compare.
+test-images:
+	$(MAKE) --no-print-directory reproduce test-image test-vm VARIANT=quick
 
 .PHONY: image test-image vm test-vm reproduce image-system
 image-system:
