@@ -359,7 +359,7 @@ test-dist: need-cargo system ## A release of what is built, read by others' tool
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
 	cd deploy/dist && ../../$(VENV)/python -m mypy .
-	cd deploy/dist && CARGO_TARGET_DIR=$(abspath $(TARGET)) ../../$(VENV)/python -m pytest -p no:cacheprovider
+	cd deploy/dist && CARGO_TARGET_DIR=$(abspath $(TARGET)) ../../$(VENV)/python -m pytest -p no:cacheprovider . ../sgx
 	if [ -x $(VENV)/zizmor ]; then $(VENV)/zizmor --offline --quiet .github/workflows; fi
 
 .PHONY: test-notebooks

@@ -27,18 +27,19 @@ pub struct EnvironmentError {
     name: String,
 }
 
-/// Refuses variables of the dynamic loader and of ONNX Runtime, unless this is for development. By now the loader has read
+/// Refuses variables of the dynamic loader and of ONNX Runtime, unless they are no surprise: this is for development, or they are
+/// measured. By now the loader has read
 /// its own: who wants them unset has to start the server without, as a measured image does.
 ///
 /// # Errors
 /// The first one.
 pub fn check_environment(
-    insecure: bool,
+    expected: bool,
     names: impl IntoIterator<Item = OsString>,
 ) -> Result<(), EnvironmentError> {
     let mut names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
     let found = names.find(|name| name.starts_with("LD_") || name.starts_with("ORT_"));
-    found.filter(|_| !insecure).map_or(Ok(()), |name| Err(EnvironmentError { name }))
+    found.filter(|_| !expected).map_or(Ok(()), |name| Err(EnvironmentError { name }))
 }
 
 /// Forbids core files and, to other processes of the same user, reading this one's memory.

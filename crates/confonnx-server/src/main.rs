@@ -2,11 +2,11 @@
 
 #![cfg_attr(test, allow(clippy::restriction, reason = "a test may panic"))]
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, path::Path, process::ExitCode};
 
 use confonnx_server::{
     config::{Config, ConfigError, LogFormat, LogLevel, unknown_variables},
-    hardening, log, server,
+    hardening, log, server, tee,
 };
 
 fn main() -> ExitCode {
@@ -50,9 +50,15 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
+/// Refuses variables that change what code runs, where somebody unseen could have set them.
+fn check_environment(config: &Config) -> Result<(), hardening::EnvironmentError> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    hardening::check_environment(config.insecure || tee::measures_environment(Path::new("/")), names)
+}
+
 /// Says that the settings are good, if they are.
 fn check(config: &Config) -> anyhow::Result<()> {
-    hardening::check_environment(config.insecure, std::env::vars_os().map(|(name, _)| name))?;
+    check_environment(config)?;
     let mut out = std::io::stdout().lock();
     for line in server::check(config)? {
         writeln!(out, "{line}")?;
@@ -61,7 +67,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    hardening::check_environment(config.insecure, std::env::vars_os().map(|(name, _)| name))?;
+    check_environment(&config)?;
     hardening::forbid_dumps()?;
     hardening::lock_memory();
     // This runtime is for keys, collateral and the admin port; connections to the public one have threads of their own.

@@ -139,6 +139,12 @@ fn choose<T>(probes: &[Probe<T>], root: &Path, wanted: Option<TeeName>) -> Resul
     }
 }
 
+/// Whether the variables of this process are part of what is measured: in an enclave by Gramine the manifest has them, and those
+/// of whoever started it are not there.
+pub fn measures_environment(root: &Path) -> bool {
+    matches!(sgx::Device::find(root), Ok(Some(_)))
+}
+
 impl TeeName {
     /// Whether machines with this TEE show `other`, too, which then proves less.
     fn contains(self, other: Self) -> bool {
@@ -303,6 +309,18 @@ mod tests {
         assert!(matches!(select(empty.path(), false, None), Err(TeeError::NoHardware(_))));
         assert_eq!(select(empty.path(), true, None).unwrap().tee(), confonnx_attest::Tee::Insecure);
         assert!(matches!(select(empty.path(), true, Some(TeeName::Snp)), Err(TeeError::Contradiction(_))));
+    }
+
+    #[test]
+    fn variables_are_measured_in_enclaves_alone() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!measures_environment(root.path()));
+        let attestation = root.path().join("dev/attestation");
+        std::fs::create_dir_all(&attestation).unwrap();
+        for (kind, expected) in [("none", false), ("dcap", true)] {
+            std::fs::write(attestation.join("attestation_type"), kind).unwrap();
+            assert_eq!(measures_environment(root.path()), expected, "{kind}");
+        }
     }
 
     #[test]
