@@ -5,6 +5,7 @@
 
 mod collateral;
 mod file;
+mod limits;
 mod origins;
 mod peers;
 mod services;
@@ -26,6 +27,7 @@ pub use settings::{Bootstrap, EngineKind, KeyProviderName, LogFormat, LogLevel, 
 
 pub use collateral::{Bases, CollateralConfig};
 pub use file::TomlError;
+pub use limits::Limits;
 pub use origins::Origins;
 pub use peers::{Address, PeerConfig, Peers, PeersError};
 pub use services::{AkvConfig, KbsConfig, SecretConfig, Service};
@@ -47,6 +49,8 @@ pub struct Config {
     pub onnxruntime_library: Option<PathBuf>,
     /// Where sealed requests and attestation are served; port 0 takes a free one.
     pub http: SocketAddr,
+    /// A vsock port besides, if any.
+    pub vsock: Option<u32>,
     /// Where metrics and health are served, if at all.
     pub admin: Option<SocketAddr>,
     /// Threads that serve HTTP.
@@ -163,49 +167,6 @@ pub enum KeySource {
     Peer(PeerConfig),
     /// A service releases one.
     Released(SecretConfig),
-}
-
-/// Bounds of what clients can make the server hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Longest body of a sealed request, in bytes.
-    pub request_bytes: usize,
-    /// Connections at once.
-    pub connections: usize,
-    /// What one peer may have of connections and of held bytes, in percent.
-    pub peer_percent: usize,
-    /// Sealed requests received, waiting or running at once.
-    pub queue: usize,
-    /// Bytes of requests and replies held at once, for all connections.
-    pub held_bytes: usize,
-    /// Whether counters tell what became of requests inside the seal.
-    pub request_metrics: bool,
-    /// How long a header or a body may take to arrive, and a reply to be read.
-    pub request_timeout: Duration,
-    /// How long a connection may be idle.
-    pub idle_timeout: Duration,
-}
-
-impl Limits {
-    /// Bytes held at once for one connection: proxies send requests of many clients over one.
-    pub fn connection_bytes(&self) -> usize {
-        (self.held_bytes / 4).max(self.request_bytes.saturating_mul(2)).min(self.held_bytes)
-    }
-
-    /// Bytes held at once for all connections of one peer.
-    pub fn peer_bytes(&self) -> usize {
-        percent(self.held_bytes, self.peer_percent).max(self.connection_bytes())
-    }
-
-    /// Whether addresses are peers: not where all that there is may be one peer's, as behind a proxy.
-    pub fn tells_peers_apart(&self) -> bool {
-        self.peer_percent < 100
-    }
-
-    /// Connections at once from one peer.
-    pub fn peer_connections(&self) -> usize {
-        percent(self.connections, self.peer_percent).max(1)
-    }
 }
 
 /// Why there is no configuration.
@@ -381,6 +342,7 @@ impl Config {
             )?),
             onnxruntime_library: settings.onnxruntime_library,
             http: SocketAddr::new(address, settings.http_port.unwrap_or(8888)),
+            vsock: settings.vsock_port,
             admin: (admin_port != 0).then(|| SocketAddr::new(admin_address, admin_port)),
             http_threads: at_least_1(
                 "num-http-threads",
@@ -547,10 +509,6 @@ fn model_source(
         return Err(ConfigError::Range { name: "model-name", found: format!("{name:?}"), expected });
     }
     Ok(ModelSource::File { path, name })
-}
-
-fn percent(whole: usize, percent: usize) -> usize {
-    whole.saturating_mul(percent) / 100
 }
 
 fn at_least_1<T: Copy + Default + PartialEq + ToString>(

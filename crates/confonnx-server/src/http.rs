@@ -8,6 +8,7 @@ mod peers;
 mod problem;
 mod serve;
 mod threads;
+mod vsock;
 
 use std::{
     hash::{BuildHasher, RandomState},

@@ -127,6 +127,16 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A port of vsock.
+    #[error(
+        "cannot listen on port {port} of vsock: {source}; it needs a kernel with vsock, leave --vsock-port out elsewhere"
+    )]
+    Vsock {
+        /// The port.
+        port: u32,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Threads.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -255,6 +265,10 @@ impl Server {
         }
         let binding = Listener::bind(config.http, config.limits.connections, config.http_threads);
         let listener = bind("http-port", config.http, binding).await?;
+        let listener = match config.vsock {
+            None => listener,
+            Some(port) => listener.with_vsock(port).map_err(|source| StartError::Vsock { port, source })?,
+        };
         let address = listener.address().unwrap_or(config.http);
         let admin = match config.admin {
             None => None,

@@ -60,6 +60,10 @@ pub struct Settings {
     /// Port for attestation and sealed requests; 0 takes a free one [default: 8888].
     #[arg(long, env = "CONFONNX_HTTP_PORT", value_name = "PORT")]
     pub http_port: Option<u16>,
+    /// Port of vsock where the same is served besides, for enclaves that have no network; all callers are one peer there
+    /// (max-peer-percent).
+    #[arg(long, env = "CONFONNX_VSOCK_PORT", value_name = "PORT")]
+    pub vsock_port: Option<u32>,
     /// Address to listen on [default: 0.0.0.0].
     #[arg(long, env = "CONFONNX_ADDRESS", value_name = "IP")]
     pub address: Option<IpAddr>,
@@ -382,6 +386,7 @@ impl Settings {
             model_owner_key_file,
             model_key_source,
             http_port,
+            vsock_port,
             address,
             admin_port,
             admin_address,
@@ -472,7 +477,16 @@ const SECTIONS: [(&str, &[&str]); 8] = [
     ),
     (
         "Ports",
-        &["http_port", "address", "admin_port", "admin_address", "cors_origin", "demo", "strict_readiness"],
+        &[
+            "http_port",
+            "vsock_port",
+            "address",
+            "admin_port",
+            "admin_address",
+            "cors_origin",
+            "demo",
+            "strict_readiness",
+        ],
     ),
     ("Callers", &["auth_key_file", "auth_file"]),
     (

@@ -2,8 +2,9 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -31,6 +32,7 @@ use super::{
     peers::{Peer, Peers},
     problem,
     threads::Threads,
+    vsock::Vsock,
 };
 use crate::{budget::Purse, clock::Later, metrics::Held};
 
@@ -40,6 +42,7 @@ pub type Stop = watch::Receiver<bool>;
 /// A bound port.
 pub struct Listener {
     listener: TcpListener,
+    vsock: Option<Vsock>,
     threads: Threads,
     places: Arc<Semaphore>,
     /// Connections beyond the limit that are told so; more are just closed.
@@ -58,7 +61,15 @@ impl Listener {
         let threads = Threads::start(threads)?;
         let (places, refusals) =
             (Arc::new(Semaphore::new(connections)), Arc::new(Semaphore::new(MAX_REFUSALS)));
-        Ok(Self { listener, threads, places, refusals, connections, peers: Peers::default() })
+        Ok(Self { listener, vsock: None, threads, places, refusals, connections, peers: Peers::default() })
+    }
+
+    /// Binds a vsock port besides.
+    ///
+    /// # Errors
+    /// When it is taken or the system has no vsock.
+    pub fn with_vsock(self, port: u32) -> io::Result<Self> {
+        Ok(Self { vsock: Some(Vsock::bind(port)?), ..self })
     }
 
     /// The address, with the port that was free when 0 was asked for.
@@ -74,7 +85,7 @@ impl Listener {
         let (closing, close) = watch::channel(false);
         let accepting = async {
             loop {
-                match self.listener.accept().await {
+                match self.accept().await {
                     Ok((stream, from)) => self.admit(stream, from, &app, &close),
                     // Out of descriptors, most likely: try again when some connections have ended.
                     Err(err) => {
@@ -101,9 +112,23 @@ impl Listener {
         }
     }
 
-    fn admit(&self, stream: TcpStream, from: SocketAddr, app: &Arc<App>, close: &Stop) {
+    /// The next connection, and whose it is. All that come by vsock are one peer's, who passes them on.
+    async fn accept(&self) -> io::Result<(TcpStream, IpAddr)> {
+        let by_vsock = async {
+            match &self.vsock {
+                Some(vsock) => vsock.accept().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = self.listener.accept() => accepted.map(|(stream, from)| (stream, from.ip())),
+            accepted = by_vsock => accepted.map(|stream| (stream, Ipv4Addr::UNSPECIFIED.into())),
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, from: IpAddr, app: &Arc<App>, close: &Stop) {
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        let peer = self.peers.admit(from.ip(), app.limits.peer_connections(), &app.budget);
+        let peer = self.peers.admit(from, app.limits.peer_connections(), &app.budget);
         match place.zip(peer) {
             Some(place) => {
                 let (app, close) = (Arc::clone(app), close.clone());
