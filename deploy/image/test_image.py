@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import tarfile
@@ -152,6 +153,40 @@ def test_the_same_model_gives_the_same_archive(tmp_path: Path) -> None:
     assert (tmp_path / "a/oci.tar").read_bytes() == (tmp_path / "b/oci.tar").read_bytes()
     for name in "ab":
         run(*PODMAN, "rmi", "--force", f"localhost/confonnx-test-{name}-{os.getpid()}")
+
+
+def test_the_guide_ends_with_a_verified_prediction(tmp_path: Path) -> None:
+    """The commands of docs/guides/deploy.md, as they are there, but for the port, podman's flags for this machine, and the image,
+    which is the one that is tested here."""
+    page = (ROOT / "docs/guides/deploy.md").read_text()
+    [block] = [block for block in re.findall(r"```sh\n(.*?)```", page, re.S) if "IMAGE_NAME=try" in block]
+    make, *commands = block.splitlines(keepends=True)
+    assert make == "deploy/image/make-image development target/image/out/development\n"
+    (tmp_path / "target/image/out").mkdir(parents=True)
+    (tmp_path / "target/image/out/development").symlink_to(BUILT)
+    for name in ("deploy", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    text = "".join(commands).replace("localhost/confonnx:development", BASE).replace("8888:8888", f"{port}:8888")
+    text = text.replace("127.0.0.1:8888", f"127.0.0.1:{port}")
+    flags, run_flags = " ".join(PODMAN[1:]), " ".join(LIMITS)
+    shell = f"""set -eu
+        confonnx() {{ {CONFONNX} "$@"; }}
+        podman() {{
+            local command=$1; shift
+            if [ "$command" = run ]; then set -- {run_flags} "$@"; fi
+            command podman {flags} "$command" "$@"
+        }}
+        {text}
+        command podman {flags} rmi --force try"""
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer, _ = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{") :])
+    [digit] = answer.values()
+    [probabilities] = digit["values"]
+    assert probabilities.index(max(probabilities)) == 7
 
 
 def test_what_is_missing_is_named() -> None:
