@@ -301,7 +301,7 @@ IMAGES := $(TARGET)/image/out
 RUN_AS := $(if $(filter quick,$(VARIANT)),built,development)
 
 image: need-cargo image-system ## Build the container image and its archive (target/image/out/release/oci.tar), the same bytes each time
-	deploy/image/make-image $(VARIANT) $(IMAGES)/$(VARIANT)
+	deploy/image/make-image $(VARIANT) $(IMAGES)/$(VARIANT)$(ARCH:%=-%) localhost/confonnx:$(VARIANT)$(ARCH:%=-%)
 
 test-image: need-cargo image-system ## Build the container image, run it under podman, ask it with the ordinary client
 	@scripts/venv test
