@@ -2,7 +2,7 @@
 """Puts a release into one folder: programs, images, what hardware will say of them, what they are made of, how they were made,
 a manifest of all, and its signature. Everything given is built already; `make dist` builds it first.
 
-    make_dist.py FOLDER --program confonnx-server=FILE --program confonnx=FILE [--image FOLDER] [--vm FOLDER] [--wheel FILE]…
+    make_dist.py FOLDER --program confonnx-server=FILE --program confonnx=FILE [--image FOLDER] [--vm FOLDER] [--client FILE]…
                  [--enclave-info TEE=FILE]… [--key PEM] [--builder URI]"""
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--program", type=pair, action="append", required=True)
     parser.add_argument("--image", type=Path, help="what deploy/image/make-image wrote")
     parser.add_argument("--vm", type=Path, help="what deploy/vm/make-vm wrote")
-    parser.add_argument("--wheel", type=Path, action="append", default=[])
+    parser.add_argument("--client", type=Path, action="append", default=[], help="a client of another system, a wheel, a package")
     parser.add_argument("--enclave-info", type=pair, action="append", default=[])
     parser.add_argument("--key", type=Path)
     parser.add_argument("--builder", default="urn:confonnx:by-hand")
@@ -111,7 +111,7 @@ def main() -> None:
     programs = dict(given.program)
     if unknown := set(programs) - set(PACKAGES):
         raise SystemExit(f"make_dist: --program {', '.join(unknown)}: expected {' or '.join(PACKAGES)}")
-    copied: dict[str, Path] = dict(programs) | {wheel.name: wheel for wheel in given.wheel}
+    copied: dict[str, Path] = dict(programs) | {client.name: client for client in given.client}
     environment = ""
     if given.image:
         environment = (given.image / "environment").read_text()
@@ -126,8 +126,8 @@ def main() -> None:
 
     digests = {name: sha256(folder / name) for name in [*copied, INFO]}
     described = {name: (*PACKAGES[name], digests[name]) for name in programs}
-    wheels = {wheel.name: digests[wheel.name] for wheel in given.wheel}
-    written(folder / SBOM, sbom.make(version(), described, wheels, environment))
+    clients = {client.name: digests[client.name] for client in given.client}
+    written(folder / SBOM, sbom.make(version(), described, clients, environment))
     digests[SBOM] = sha256(folder / SBOM)
     statement = provenance(digests, environment, given.builder)
     key = bundle.private_key(given.key.read_bytes()) if given.key else None

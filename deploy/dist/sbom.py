@@ -14,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 Component = dict[str, Any]
+HERE = "x86_64-unknown-linux-gnu"
 # The distribution's packages whose files are in images (deploy/image/environment has them with their versions).
 SYSTEM = ("libc6", "libc-bin", "libstdc++6", "libgcc-s1", "ca-certificates")
 
@@ -29,9 +30,38 @@ def lock() -> dict[tuple[str, str], tuple[str | None, list[str]]]:
     return found
 
 
-def crates(package: str, features: list[str]) -> dict[tuple[str, str], str]:
+# Files of clients, by their names: the package, cargo's flags for features, the target, and whether it is a program. A wheel's name
+# ends with what Python calls its system.
+WHEELS = {
+    "manylinux_2_17_x86_64.manylinux2014_x86_64": HERE,
+    "manylinux_2_17_aarch64.manylinux2014_aarch64": "aarch64-unknown-linux-gnu",
+    "musllinux_1_2_x86_64": "x86_64-unknown-linux-musl",
+    "musllinux_1_2_aarch64": "aarch64-unknown-linux-musl",
+    "win_amd64": "x86_64-pc-windows-gnu",
+    "macosx_11_0_arm64": "aarch64-apple-darwin",
+    "macosx_11_0_x86_64": "x86_64-apple-darwin",
+}
+
+
+def client(file: str) -> tuple[str, list[str], str, str]:
+    """Of a client's file: its package, cargo's flags for features, the target and CycloneDX' kind."""
+    if (wheel := re.fullmatch(r"confonnx-[^-]+-cp310-abi3-(.+)\.whl", file)) and wheel[1] in WHEELS:
+        return "confonnx-python", [], WHEELS[wheel[1]], "library"
+    if (command := re.fullmatch(r"confonnx-(.+?)(\.exe)?", file)) and command[1] in WHEELS.values():
+        return "confonnx-cli", [], command[1], "application"
+    if (library := re.fullmatch(r"libconfonnx-[\d.]+-(.+)\.tar\.gz", file)) and library[1] in WHEELS.values():
+        return "confonnx-c", [], library[1], "library"
+    if re.fullmatch(r"confonnx-client-[\d.]+\.tgz|confonnx-demo\.(html|tar\.gz)", file):
+        return "confonnx-js", ["--features", "rust-crypto"], "wasm32-unknown-unknown", "library"
+    raise SystemExit(
+        f"sbom: {file}: expected a command (confonnx-TARGET), a wheel, the C library (libconfonnx-VERSION-TARGET.tar.gz), the npm package "
+        "(confonnx-client-VERSION.tgz) or the page (confonnx-demo.html, .tar.gz)"
+    )
+
+
+def crates(package: str, features: list[str], target: str = HERE) -> dict[tuple[str, str], str]:
     """Name and version of every crate linked into a program, with its licence."""
-    flags = ["-e", "normal", "--target", "x86_64-unknown-linux-gnu", "--prefix", "none", "--no-dedupe"]
+    flags = ["-e", "normal", "--target", target, "--prefix", "none", "--no-dedupe"]
     command = [os.environ.get("CARGO", "cargo"), "tree", "--locked", "-p", package, *features, *flags, "--format", "{p}|{l}"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     found = {}
@@ -76,14 +106,18 @@ def runtime() -> Component:
     return {**found, "purl": f"pkg:pypi/onnxruntime@{version}", "hashes": [{"alg": "SHA-256", "content": digest[0]}]}
 
 
-def make(version: str, programs: dict[str, tuple[str, list[str], str]], wheels: dict[str, str], environment: str) -> dict[str, Any]:
-    """`programs`: file name to package, cargo's flags for features and SHA-256; `wheels`: file name to SHA-256."""
+def make(version: str, programs: dict[str, tuple[str, list[str], str]], clients: dict[str, str], environment: str) -> dict[str, Any]:
+    """`programs`: file name to package, cargo's flags for features and SHA-256; `clients`: file name to SHA-256."""
     locked = lock()
     components: dict[str, Component] = {}
     needs: dict[str, set[str]] = {}
     server = [runtime(), *system_packages(environment)]
-    for file, (package, features, digest) in programs.items():
-        linked = crates(package, features)
+    files = [(file, package, features, HERE, digest, "application") for file, (package, features, digest) in programs.items()]
+    for file, digest in clients.items():
+        package, features, target, kind = client(file)
+        files.append((file, package, features, target, digest, kind))
+    for file, package, features, target, digest, kind in files:
+        linked = crates(package, features, target)
         for (name, number), licence in linked.items():
             checksum, names = locked[name, number]
             entry = crate(name, number, licence, checksum)
@@ -92,16 +126,12 @@ def make(version: str, programs: dict[str, tuple[str, list[str], str]], wheels: 
             wanted = {tuple(text.split(" ")[:2]) for text in names}
             below = {f"crate:{n}@{v}" for n, v in linked if (n,) in wanted or (n, v) in wanted}
             needs.setdefault(entry["bom-ref"], set()).update(below)
-        root = next(f"crate:{n}@{v}" for n, v in linked if n == package)
-        beside = server if package == "confonnx-server" else []
+        # What a crate needs differs from system to system, and has one entry here: so a client's file names all that is linked into it.
+        own = {f"crate:{n}@{v}" for n, v in linked if n == package or file in clients}
+        beside = server if package == "confonnx-server" else python_packages() if package == "confonnx-python" else []
         components |= {entry["bom-ref"]: entry for entry in beside}
-        components[f"file:{file}"] = made(file, version, digest, "application")
-        needs[f"file:{file}"] = {root, *(entry["bom-ref"] for entry in beside)}
-    for file, digest in wheels.items():
-        packages = python_packages()
-        components |= {entry["bom-ref"]: entry for entry in packages}
-        components[f"file:{file}"] = made(file, version, digest, "library")
-        needs[f"file:{file}"] = {entry["bom-ref"] for entry in packages}
+        components[f"file:{file}"] = made(file, version, digest, kind)
+        needs[f"file:{file}"] = {*own, *(entry["bom-ref"] for entry in beside)}
     listed = [components[ref] for ref in sorted(components)]
     bom: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",

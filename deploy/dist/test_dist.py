@@ -32,6 +32,12 @@ from sigstore_models.bundle.v1 import Bundle
 
 HERE = Path(__file__).resolve().parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", sbom.ROOT / "target")) / "debug"
+# A client of each kind.
+CLIENTS = (
+    "confonnx-0.1.0-cp310-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "confonnx-0.1.0-cp310-abi3-macosx_11_0_arm64.whl",
+    "confonnx-x86_64-pc-windows-gnu.exe", "confonnx-aarch64-unknown-linux-musl", "confonnx-client-0.1.0.tgz", "confonnx-demo.html",
+    "confonnx-demo.tar.gz", "libconfonnx-0.1.0-x86_64-unknown-linux-gnu.tar.gz",
+)
 SERVER, CLI = TARGET / "confonnx-server", TARGET / "confonnx"
 
 
@@ -59,7 +65,7 @@ class Release:
         given = folder / "given"
         for name in ("image", "vm"):
             (given / name).mkdir(parents=True)
-        for name in ("image/oci.tar", "vm/image.efi", "vm/image.toml", "confonnx_client-0.1.0-cp310-abi3.whl"):
+        for name in ("image/oci.tar", "vm/image.efi", "vm/image.toml", *CLIENTS):
             (given / name).write_bytes(name.encode() * 100)
         (given / "image/digest").write_text("sha256:" + "0" * 64)
         (given / "image/environment").write_text("rustc-release 1.95.0\nlibc6 2.36-9\nca-certificates 20230311\n")
@@ -69,7 +75,8 @@ class Release:
         (given / "confonnx").write_bytes(b"command" * 100)
         self.arguments = ["--program", f"confonnx-server={SERVER}", "--program", f"confonnx={given / 'confonnx'}"]
         self.arguments += ["--image", str(given / "image"), "--vm", str(given / "vm"), "--enclave-info", f"insecure={info}"]
-        self.arguments += ["--wheel", str(given / "confonnx_client-0.1.0-cp310-abi3.whl")]
+        for name in CLIENTS:
+            self.arguments += ["--client", str(given / name)]
         code, output = run("make_dist.py", self.folder, *self.arguments, "--key", self.secret)
         assert code == 0, output
 
@@ -142,16 +149,19 @@ def test_the_bill_of_materials_is_valid_and_has_what_is_linked(release: Release)
     assert set(needs) == {*components, "confonnx"}
     assert all(ref in components for refs in needs.values() for ref in refs)
     # Everything in docs/tcb.txt is reached from the server, and so is everything beside it in its image.
-    reached, new = set(), {"file:confonnx-server"}
-    while new:
-        reached |= new
-        new = {ref for below in new for ref in needs[below]} - reached
+    reached = below(needs, "file:confonnx-server")
     trusted = {
         "crate:{}@{}".format(*line.split(" ")[:2]).replace("@v", "@") for line in (sbom.ROOT / "docs" / "tcb.txt").read_text().splitlines()
     }
     built = {f"crate:{name}@{version}" for name, version in sbom.crates("confonnx-server", ["--no-default-features"])}
     assert built <= reached and len(built & trusted) > 200
     assert {"onnxruntime", "deb:libc6", "deb:ca-certificates"} <= reached
+    # Each client's crates are those of its own system.
+    names = {file: {ref.split("@")[0].removeprefix("crate:") for ref in needs[f"file:{file}"]} for file in CLIENTS}
+    assert all("confonnx-client" in found for found in names.values())
+    assert "windows-sys" in names["confonnx-x86_64-pc-windows-gnu.exe"] and "windows-sys" not in names["confonnx-aarch64-unknown-linux-musl"]
+    assert "aws-lc-rs" in names["confonnx-aarch64-unknown-linux-musl"] and "aws-lc-rs" not in names["confonnx-client-0.1.0.tgz"]
+    assert {"pypi:numpy", "pyo3"} <= names[CLIENTS[1]]
     # Crates from registries have digests, and every component has a licence.
     crates = [entry for ref, entry in components.items() if ref.startswith("crate:")]
     assert all(entry.get("hashes") or entry["name"].startswith("confonnx") for entry in crates)
@@ -159,6 +169,15 @@ def test_the_bill_of_materials_is_valid_and_has_what_is_linked(release: Release)
     [runtime] = [entry for ref, entry in components.items() if ref == "onnxruntime"]
     [library] = (sbom.ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*")
     assert runtime["hashes"][0]["content"] == sha256(library)
+
+
+def below(needs: dict[str, list[str]], ref: str) -> set[str]:
+    """What is reached from a component."""
+    reached, new = set(), set(needs[ref])
+    while new:
+        reached |= new
+        new = {ref for above in new for ref in needs[above]} - reached
+    return reached
 
 
 def flip(file: Path) -> None:
