@@ -128,5 +128,5 @@ test("Chromium finds in the vectors what is found natively", async () => {
     await init({ module_or_path: "/tests/wasm/confonnx_bg.wasm" });
     return runVectors(cases);
   }, cases);
-  assert.deepEqual(JSON.parse(found), JSON.parse(native(cases, "run")));
+  assert.equal(found, native(cases, "run").trimEnd());
 });

@@ -37,11 +37,13 @@ pub fn collect() -> io::Result<Vec<Given>> {
             cases.push(Given { suite: suite.into(), name, case, document, file: String::new() });
         }
     }
-    for (name, path) in entries(&root.join("docs/samples/proofs"))? {
-        if name.ends_with(".document.json") {
-            let document = fs::read_to_string(path)?;
-            let suite = "proofs".into();
-            cases.push(Given { suite, name, case: Default::default(), document, file: String::new() });
+    for folder in ["docs/samples/proofs", "vectors/documents"] {
+        for (name, path) in entries(&root.join(folder))? {
+            if name.ends_with(".document.json") {
+                let document = fs::read_to_string(path)?;
+                let suite = "proofs".into();
+                cases.push(Given { suite, name, case: Default::default(), document, file: String::new() });
+            }
         }
     }
     let file = Base64::encode_string(&fs::read(root.join(MODEL))?);

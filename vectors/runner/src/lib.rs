@@ -33,7 +33,8 @@ pub use self::files::collect;
 /// A case as it comes; its suite is the name of the folder that its own folder is in.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Given {
-    /// The suite, such as `sealing`; the suite `proofs` has documents of docs/samples, `models` has models.
+    /// The suite, such as `sealing`; `proofs` has documents of docs/samples/proofs and vectors/documents, `models` has
+    /// models.
     pub suite: String,
     /// The name of the case's folder or file.
     pub name: String,
