@@ -1,6 +1,5 @@
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -88,12 +87,11 @@ fn key(path: &Path) -> Result<(ModelKey, bool)> {
         return Ok((read(path, str::parse)?, false));
     }
     let key = ModelKey::generate().context("the operating system gives no random bytes")?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).with_context(|| format!("cannot write {}", path.display()))?;
     writeln!(file, "# public key: {}\n{}", key.recipient(), *key.expose())?;
     Ok((key, true))
 }

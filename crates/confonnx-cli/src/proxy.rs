@@ -11,7 +11,6 @@ use clap::Args;
 use confonnx_client::Client;
 use confonnx_proxy::{Config, Listener, Settings, Traces, Upstream};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Connection, Expected};
 use crate::complain;
@@ -35,6 +34,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "IP:PORT")]
     grpc_listen: Option<SocketAddr>,
     /// Listen on a Unix socket instead
+    #[cfg(unix)]
     #[arg(long, value_name = "PATH", conflicts_with_all = ["listen", "grpc_listen"])]
     socket: Option<PathBuf>,
     /// Serve a page for people at /ui: what was verified, what was refused, live rates
@@ -83,15 +83,13 @@ impl Proxy {
         for (name, refused) in proxy.verify().await {
             complain(&format!("{name}: refused until it is what you expect: {refused}"));
         }
-        let (mut interrupted, mut terminated) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut ending = Ending::new()?;
         complain(&format!("proxy on {url}"));
         let child = self.child(&url)?;
         let mut code = ExitCode::SUCCESS;
         let stop = async {
             tokio::select! {
-                _ = interrupted.recv() => {}
-                _ = terminated.recv() => {}
+                () = ending.wait() => {}
                 ended = wait(child) => code = ended,
             }
         };
@@ -101,10 +99,7 @@ impl Proxy {
     }
 
     async fn listeners(&self) -> Result<(Vec<Listener>, String)> {
-        let first = match &self.socket {
-            Some(path) => Listener::unix(path)?,
-            None => Listener::tcp(self.listen).await?,
-        };
+        let first = self.first().await?;
         let mut url = first.url();
         let mut listeners = vec![first];
         if let Some(address) = self.grpc_listen {
@@ -113,6 +108,19 @@ impl Proxy {
             listeners.push(second);
         }
         Ok((listeners, url))
+    }
+
+    #[cfg(unix)]
+    async fn first(&self) -> Result<Listener> {
+        Ok(match &self.socket {
+            Some(path) => Listener::unix(path)?,
+            None => Listener::tcp(self.listen).await?,
+        })
+    }
+
+    #[cfg(not(unix))]
+    async fn first(&self) -> Result<Listener> {
+        Ok(Listener::tcp(self.listen).await?)
     }
 
     fn child(&self, url: &str) -> Result<Option<Child>> {
@@ -134,6 +142,42 @@ impl Proxy {
         let passes = options.auth_key.is_none();
         let client = Client::new(url, self.expected.policy(None)?, options)?;
         Ok(vec![Upstream::new("server", client).passes_token(passes)])
+    }
+}
+
+/// What tells a program to end: Ctrl+C, and SIGTERM where there is one.
+#[cfg(unix)]
+struct Ending(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Ending {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+#[cfg(windows)]
+struct Ending(tokio::signal::windows::CtrlC, tokio::signal::windows::CtrlBreak);
+
+#[cfg(windows)]
+impl Ending {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self(tokio::signal::windows::ctrl_c()?, tokio::signal::windows::ctrl_break()?))
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
     }
 }
 

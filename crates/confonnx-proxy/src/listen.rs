@@ -1,14 +1,10 @@
 //! Where programs of this machine connect, and how the proxy ends.
 
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+#[cfg(unix)]
 use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
 use hyper::service::service_fn;
@@ -16,9 +12,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+#[cfg(unix)]
+use tokio::net::UnixListener;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     sync::watch,
     task::JoinSet,
 };
@@ -50,6 +48,7 @@ pub enum Listener {
     /// A port.
     Tcp(TcpListener),
     /// A socket, and its path, which is removed at the end.
+    #[cfg(unix)]
     Unix(UnixListener, PathBuf),
 }
 
@@ -70,6 +69,7 @@ impl Listener {
     ///
     /// # Errors
     /// See [`ListenError`].
+    #[cfg(unix)]
     pub fn unix(path: &Path) -> Result<Self, ListenError> {
         let system = |source| ListenError::System { place: path.display().to_string(), source };
         let abandoned = |err: io::Error| err.kind() == io::ErrorKind::ConnectionRefused;
@@ -87,6 +87,7 @@ impl Listener {
             Self::Tcp(listener) => {
                 listener.local_addr().map(|address| format!("http://{address}")).unwrap_or_default()
             }
+            #[cfg(unix)]
             Self::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
@@ -98,6 +99,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Box::new(stream)
             }
+            #[cfg(unix)]
             Self::Unix(listener, _) => Box::new(listener.accept().await?.0),
         })
     }
@@ -131,6 +133,7 @@ impl Listener {
             });
         }
         connections.shutdown().await;
+        #[cfg(unix)]
         if let Self::Unix(_, path) = &self {
             // The socket's file may be gone already.
             let _ = std::fs::remove_file(path);
