@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -14,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 C = ROOT / "bindings" / "c"
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"]
-EXPECTED = re.compile(r"\w+ float32 \[1, 10\] 40 bytes\n")
+EXAMPLES = ROOT / "examples" / "languages"
+EXPECTED = "digit 1\n"
 
 
 def run(*command: str, environment: dict[str, str] | None = None) -> str:
@@ -55,11 +54,11 @@ def test_the_header_and_the_abi_are_those_of_the_sources(prefix: Path) -> None:
 @pytest.mark.parametrize("static", [False, True], ids=["shared", "static"])
 def test_examples(prefix: Path, url: str, tmp_path: Path, compiler: str, static: bool) -> None:
     plus = compiler.endswith("++")
-    source = C / "examples" / ("infer.cpp" if plus else "infer.c")
+    source = EXAMPLES / ("first.cpp" if plus else "first.c")
     standard = "-std=c++17" if plus else "-std=c11"
-    run(compiler, standard, *STRICT, str(source), *flags(prefix, static=static), "-o", str(tmp_path / "infer"))
-    assert EXPECTED.fullmatch(run(str(tmp_path / "infer"), url, "insecure"))
-    refused = subprocess.run([str(tmp_path / "infer"), url, "4a" * 48], capture_output=True, text=True)
+    run(compiler, standard, *STRICT, str(source), *flags(prefix, static=static), "-o", str(tmp_path / "first"))
+    assert run(str(tmp_path / "first"), url, "insecure") == EXPECTED
+    refused = subprocess.run([str(tmp_path / "first"), url, "4a" * 48], capture_output=True, text=True)
     assert refused.returncode == 1 and "enclave hash" in refused.stderr
 
 
@@ -93,18 +92,17 @@ def test_a_leak_would_be_found(prefix: Path, tmp_path: Path) -> None:
 
 
 def test_valgrind_finds_nothing(prefix: Path, url: str, tmp_path: Path) -> None:
-    program = str(tmp_path / "infer")
-    run("gcc", "-std=c11", *STRICT, str(C / "examples/infer.c"), *flags(prefix), "-o", program)
-    assert EXPECTED.fullmatch(run(*VALGRIND, program, url, "insecure"))
+    program = str(tmp_path / "first")
+    run("gcc", "-std=c11", *STRICT, str(EXAMPLES / "first.c"), *flags(prefix), "-o", program)
+    assert run(*VALGRIND, program, url, "insecure") == EXPECTED
 
 
 def test_cmake_finds_it(prefix: Path, url: str, tmp_path: Path) -> None:
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.16)\nproject(example C)\nfind_package(confonnx 0.1 REQUIRED)\n"
-        f"add_executable(infer {C}/examples/infer.c)\ntarget_link_libraries(infer confonnx::confonnx)\n"
+        f"add_executable(first {EXAMPLES}/first.c)\ntarget_link_libraries(first confonnx::confonnx)\n"
     )
     build = str(tmp_path / "build")
     run("cmake", "-S", str(tmp_path), "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
     run("cmake", "--build", build)
-    assert EXPECTED.fullmatch(run(f"{build}/infer", url, "insecure"))
-    assert shutil.which("cmake")
+    assert run(f"{build}/first", url, "insecure") == EXPECTED

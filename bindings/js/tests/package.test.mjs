@@ -2,14 +2,22 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readFile, readdir, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, readFile, readdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import test from "node:test";
+import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
+import { ROOT, startServer } from "./server.mjs";
+
 const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
+
+let server;
+before(async () => {
+  server = await startServer();
+});
+after(() => server.stop());
 
 test("nothing in it makes code of text, and the WebAssembly is small", async () => {
   for (const folder of ["lib", "wasm"]) {
@@ -36,11 +44,8 @@ test("it installs in an empty folder and runs there", async () => {
   assert.ok(!Object.keys(manifest.scripts).some((name) => /install/.test(name)));
   await writeFile(path.join(folder, "package.json"), '{ "type": "module" }');
   run("npm", "install", "--offline", "--no-audit", "--no-fund", `./${filename}`);
-  await writeFile(
-    path.join(folder, "main.js"),
-    'import { connect } from "@confonnx/client";\n' +
-      'const client = await connect("https://models.example", { enclaveHash: "4a".repeat(48) });\n' +
-      "console.log(client.url);\n",
-  );
-  assert.equal(run("node", "main.js").trim(), "https://models.example");
+  // The program of docs/guides/languages.md.
+  await copyFile(path.join(ROOT, "examples/languages/first.mjs"), path.join(folder, "first.mjs"));
+  assert.equal(run("node", "first.mjs", server.url, "insecure"), "digit 1\n");
+  assert.throws(() => run("node", "first.mjs", server.url, "4a".repeat(32)), /enclave hash: expected 4a4a/);
 });
