@@ -127,37 +127,67 @@ conformance-embeddings: need-cargo ## Vectors of a published encoder beside thos
 	  CONFONNX_MINILM=$(abspath .cache/embeddings) \
 	  $(abspath $(FOREIGN))/bin/python -m pytest -s -p no:cacheprovider test_minilm.py
 
-.PHONY: test-wasm test-platforms platforms-ready
+.PHONY: test-wasm test-platforms platforms-ready test-desks desks
 ci: test-wasm
 test-wasm: need-cargo ## The test vectors and the conversation in WebAssembly, in Node: what is found natively, byte by byte
 	@scripts/system-parts wasm
-	WASM_PROFILE=dev scripts/make-js vectors
+	WASM_PROFILE=wasm-quick scripts/make-js
 	$(CARGO) build --locked --workspace --bin confonnx-vectors
 	CONFONNX_VECTORS=$(abspath $(TARGET))/debug/confonnx-vectors node --test bindings/js/tests/vectors.test.mjs
 
 platforms-ready: need-cargo
 	@scripts/system-parts wasm platforms
-	@scripts/venv test
+	@scripts/venv runtime test docs
 	@scripts/fetch-onnxruntime
-	cd bindings/js && npm ci --ignore-scripts
+	cd bindings/js && npm ci --silent --ignore-scripts
 
 .PHONY: demo-page
 demo-page: need-cargo ## The page at /demo, and the same in one file to keep, into target/demo (FOLDER=…); then confonnx-server --demo
 	@scripts/system-parts wasm platforms
 	scripts/make-demo $(or $(FOLDER),$(TARGET)/demo)
 
+# WASM_PROFILE=wasm is what is released.
+test-platforms: export WASM_PROFILE ?= wasm-quick
 test-platforms: platforms-ready ## The clients for browsers, Node and C, each with its foreign part: Chromium, Node, gcc, clang, valgrind
 	scripts/make-js
 	node bindings/js/demo/build.mjs $(TARGET)/demo
-	$(CARGO) build --locked --workspace --bin confonnx-vectors
-	scripts/build-python debug confonnx-server
+	$(VENV)/python scripts/build-docs $(TARGET)/docs
+	$(CARGO) build --locked --workspace --bin confonnx-vectors --example first
+	scripts/build-python debug confonnx-server confonnx-cli
 	cd bindings/js && CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_VECTORS=$(abspath $(TARGET))/debug/confonnx-vectors \
-	  CONFONNX_DEMO=$(abspath $(TARGET))/demo node --test --test-concurrency=1 tests/*.test.mjs
+	  CONFONNX_DEMO=$(abspath $(TARGET))/demo CONFONNX_SITE=$(abspath $(TARGET))/docs node --test --test-concurrency=1 tests/*.test.mjs
 	cd bindings/js && npx --no-install publint --strict && npx --no-install attw --pack . --profile esm-only --exclude-entrypoints wasm
 	cd bindings/js && npx --no-install tsc --noEmit --strict --lib es2024,dom,dom.iterable --module nodenext --moduleResolution nodenext --target es2022 tests/types.mts
 	scripts/make-c $(TARGET)/c debug
 	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_C_PREFIX=$(abspath $(TARGET))/c \
 	  $(VENV)/python -m pytest -p no:cacheprovider bindings/c/tests
+	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_PROGRAMS=$(abspath $(TARGET))/debug \
+	  $(VENV)/python -m pytest -p no:cacheprovider bindings/desks/test_languages.py
+
+DESKS := $(TARGET)/desks
+LINUX := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-musl
+# What is built on Linux; programs for macOS are linked on macOS.
+desks: need-cargo ## The clients of a release, into target/desks: command and wheel for each system, C library, npm package, /demo
+	@scripts/system-parts wasm platforms
+	for target in $(LINUX) x86_64-pc-windows-gnu; do scripts/build-desk $$target $(DESKS) release || exit 1; done
+	for target in x86_64 aarch64; do scripts/build-desk $$target-unknown-linux-gnu $(DESKS) release library || exit 1; done
+	scripts/make-clients $(DESKS)
+
+COMMANDS ?= x86_64-pc-windows-gnu aarch64-unknown-linux-gnu
+WHEELS ?= aarch64-unknown-linux-gnu
+# Of the systems beside this one, those whose programs differ most; all of them: COMMANDS="…" WHEELS="…".
+test-desks: need-cargo ## The command for Windows under wine, command and wheel for arm64 under qemu, against a real server
+	@scripts/system-parts desks
+	@scripts/venv runtime test
+	@scripts/fetch-onnxruntime
+	@scripts/arm64-root .cache/arm64
+	rm -rf $(DESKS)-quick
+	for target in $(COMMANDS); do scripts/build-desk $$target $(DESKS)-quick quick command || exit 1; done
+	for target in $(WHEELS); do scripts/build-desk $$target $(DESKS)-quick quick wheel || exit 1; done
+	scripts/build-python debug confonnx-server confonnx-cli
+	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_DESKS=$(abspath $(DESKS))-quick \
+	  CONFONNX_COMMANDS="$(COMMANDS)" CONFONNX_WHEELS="$(WHEELS)" \
+	  $(VENV)/python -m pytest -p no:cacheprovider bindings/desks/test_desks.py
 
 test-docs: need-cargo system ## Run every command and snippet of README and docs/, and compare what they show
 	@scripts/venv runtime
@@ -247,6 +277,14 @@ bench-attestation: need-cargo ## Measure attestation: 10000 fresh nonces, 64 cli
 bench-replicas: need-cargo ## Kill, pause and cut off three replicas behind nginx through rollovers; prints the counts
 	@scripts/fetch-onnxruntime
 	$(CARGO) test --locked -p confonnx-server --test it -- replicas:: --nocapture
+
+.PHONY: bench-bindings
+# Everything as it is released: wheel, command and libraries linked by zig, the WebAssembly with all optimizations.
+bench-bindings: platforms-ready ## Measure the client of each language beside the native one; writes docs/measurements/bindings.md
+	scripts/build-desk x86_64-unknown-linux-gnu $(DESKS)-bench release command wheel library examples
+	scripts/make-js package
+	$(CARGO) build --locked --release -p confonnx-server
+	$(VENV)/python bench/bindings.py --server $(TARGET)/release/confonnx-server --desks $(DESKS)-bench --package bindings/js
 
 bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 	$(CARGO) bench --locked -p confonnx-protocol
@@ -345,14 +383,14 @@ dist: dist-build ## A release in target/dist: programs, images, bill of material
 	@$(MAKE) --no-print-directory dist-files
 
 # The build is apart from the signing, so that no key is there while others' code is built.
-dist-build: image vm wheel
+dist-build: image vm desks
 	@scripts/venv dist
 	deploy/image/build-binary confonnx-cli release $(TARGET)/image/out/release/confonnx
 
 dist-files:
 	$(VENV)/python deploy/dist/make_dist.py $(DIST) --image $(TARGET)/image/out/release --vm $(TARGET)/image/out/vm \
 	  --program confonnx-server=$(TARGET)/image/out/release/confonnx-server --program confonnx=$(TARGET)/image/out/release/confonnx \
-	  $(addprefix --wheel ,$(wildcard target/wheels/*.whl)) $(addprefix --enclave-info ,$(ENCLAVE_INFO)) \
+	  $(addprefix --client ,$(wildcard $(DESKS)/*)) $(addprefix --enclave-info ,$(ENCLAVE_INFO)) \
 	  $(if $(KEY),--key $(KEY)) $(if $(BUILDER),--builder $(BUILDER))
 
 test-dist: need-cargo system ## A release of what is built, read by others' tools; each broken link of it is named
@@ -375,14 +413,12 @@ test-notebooks: need-cargo ## The notebooks of examples/notebooks, from first to
 ci: docs
 docs: ## The documents as a site that is searched offline, every link checked: target/docs/index.html
 	@scripts/venv docs
-	$(VENV)/python scripts/build-docs $(TARGET)/docs
+	$(CARGO) doc --locked --workspace --no-deps
+	$(VENV)/python scripts/build-docs $(TARGET)/docs $(TARGET)/doc
 
-# Linked by zig against symbols of glibc 2.17, so that it runs on older systems than this one.
+# On Linux it is linked by zig against symbols of glibc 2.17, so that it runs on older systems than this one.
 wheel: need-cargo ## Build the Python wheel into target/wheels
-	@scripts/venv wheel
-	cd bindings/python && PATH=$(abspath $(VENV)):$$PATH ../../$(VENV)/python -m maturin build --locked --release --strip \
-	  $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014) \
-	  --interpreter ../../$(VENV)/python --out ../../target/wheels
+	scripts/build-desk $(shell rustc -vV | sed -n 's/^host: //p') target/wheels release wheel
 
 tcb: need-cargo ## Write docs/tcb.txt: every crate linked into the server
 	scripts/tcb > docs/tcb.txt
