@@ -4,7 +4,7 @@
 //! Prints what the honest ones noticed: p99 beside the quiet one, bytes held against the budget, by how much this process
 //! grew (callers and attackers are in it, too), and what was lost. Fails when something was lost, answered wrongly, or held
 //! beyond the budget; when a lie was not told, or was believed; when a client accepts another library. Times are for whoever
-//! reads them. Attackers have another address than honest callers.
+//! reads them. Attackers have another address than honest callers. After the seconds, names of attacks: those alone.
 
 #![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
 #![expect(clippy::print_stdout, reason = "a program for people, who read what it prints")]
@@ -19,6 +19,7 @@ mod liar;
 use std::{
     fs,
     io::Write,
+    net::SocketAddr,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, ExitCode},
@@ -37,8 +38,8 @@ use harness::*;
 use hyper::Request;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-    runtime::{Builder, Handle},
+    net::{TcpListener, TcpSocket, TcpStream},
+    runtime::{Builder, Handle, Runtime},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -54,13 +55,14 @@ enum Attack {
     UnknownResumptions,
     ChunkedGarbage,
     Connections,
+    ChurnElsewhere,
     Churn,
     LyingLibrary,
     WrongLibrary,
     ClockJumps,
 }
 
-const ATTACKS: [Attack; 13] = [
+const ATTACKS: [Attack; 14] = [
     Attack::Quiet,
     Attack::SlowSenders,
     Attack::Garbage,
@@ -70,6 +72,7 @@ const ATTACKS: [Attack; 13] = [
     Attack::UnknownResumptions,
     Attack::ChunkedGarbage,
     Attack::Connections,
+    Attack::ChurnElsewhere,
     Attack::Churn,
     Attack::LyingLibrary,
     Attack::WrongLibrary,
@@ -86,6 +89,11 @@ struct Seen {
     refused: AtomicUsize,
     /// Clients of the server that has another library.
     impostor: Client,
+    /// A listener that closes whatever it accepts: what an attack costs that the server has no part in, as the attackers
+    /// share its cores.
+    elsewhere: SocketAddr,
+    /// Connections that were opened and dropped.
+    dropped: AtomicUsize,
 }
 
 impl Seen {
@@ -93,6 +101,10 @@ impl Seen {
     fn as_it_should(&self, attack: Attack) -> bool {
         let believed = self.believed.load(Relaxed);
         match attack {
+            Attack::Churn | Attack::ChurnElsewhere => {
+                println!("  connections opened and dropped: {}", self.dropped.swap(0, Relaxed));
+                true
+            }
             Attack::LyingLibrary => {
                 let told: Vec<_> = self.lies.iter().map(|told| told.load(Relaxed)).collect();
                 println!("  lies told: {told:?}, believed: {believed}");
@@ -121,10 +133,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(5);
-    let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let serving = threads("serving");
     // Honest and hostile callers each have threads of their own: what is measured is the server, not this program.
-    let calling = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-    let attacking = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let calling = threads("calling");
+    let attacking = threads("attacking");
     let folder = tempfile::tempdir().expect("a folder");
     let engine = Engine::Isolated(boxes(folder.path(), &library()));
     // The same code for the loader, and another file.
@@ -149,6 +161,7 @@ fn main() -> ExitCode {
     config.limits.request_timeout = Duration::from_secs(2);
     let source = Attester::insecure(Digest([7; 32]));
     let server = Arc::new(serving.block_on(start_by(config, source, &engine)));
+    let elsewhere = serving.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let impostor = attacking.block_on(start_by(
         self::config("mlp", |_| {}),
         Attester::insecure(Digest([7; 32])),
@@ -160,10 +173,17 @@ fn main() -> ExitCode {
         .block_on(known(&server.url()).server_metadata())
         .expect("the server has the library that is known");
     let seen = Arc::new(Seen {
+        elsewhere: elsewhere.local_addr().expect("an address"),
+        dropped: AtomicUsize::new(0),
         lies: Default::default(),
         believed: AtomicUsize::new(0),
         refused: AtomicUsize::new(0),
         impostor: known(&impostor.url()),
+    });
+    serving.spawn(async move {
+        loop {
+            drop(elsewhere.accept().await);
+        }
     });
     let (mut quiet, mut bad) = (None, false);
     println!(
@@ -171,7 +191,9 @@ fn main() -> ExitCode {
         "attack", "calls", "p99", "ratio", "held of budget", "grown", "lost"
     );
     let begun = resident();
-    for attack in ATTACKS {
+    let only: Vec<String> = std::env::args().skip(2).collect();
+    let wanted = |attack: &Attack| only.is_empty() || only.contains(&format!("{attack:?}"));
+    for attack in ATTACKS.into_iter().filter(|attack| matches!(attack, Attack::Quiet) || wanted(attack)) {
         let (noticed, held) =
             calling.block_on(phase(&server, &seen, attack, Duration::from_secs(seconds), attacking.handle()));
         let mut took = noticed.took;
@@ -196,6 +218,10 @@ fn main() -> ExitCode {
     calling.shutdown_background();
     attacking.shutdown_background();
     if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn threads(name: &str) -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).thread_name(name).enable_all().build().expect("threads")
 }
 
 /// A model that is what it says, and one for each lie, which its description names.
@@ -281,12 +307,12 @@ async fn phase(
         hostile.spawn_on(attacker(Arc::clone(server), Arc::clone(seen), attack, number), attacking);
     }
     let mut honest = JoinSet::new();
-    for _ in 0..4 {
+    for number in 0..4 {
         let (server, stop) = (Arc::clone(server), Arc::clone(&stop));
         if matches!(attack, Attack::ClockJumps) {
             honest.spawn(client(server, stop));
         } else {
-            honest.spawn(caller(server, stop));
+            honest.spawn(caller(server, stop, number));
         }
     }
     let (begun, end) = (Instant::now(), Instant::now() + length);
@@ -310,7 +336,7 @@ async fn phase(
 }
 
 /// Asks again and again; a server that is full is asked again a moment later, as clients do.
-async fn caller(server: Arc<Running>, stop: Arc<AtomicBool>) -> Noticed {
+async fn caller(server: Arc<Running>, stop: Arc<AtomicBool>, number: u8) -> Noticed {
     let body = br#"{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}"#;
     let mut noticed = Noticed::default();
     let key = server.key(Kem::X25519).await;
@@ -319,7 +345,9 @@ async fn caller(server: Arc<Running>, stop: Arc<AtomicBool>) -> Noticed {
         let mut answered = false;
         for _ in 0..20 {
             let (sealed, opener) = seal(&key, &head("POST", "/v2/models/mlp/infer"), body);
-            let response = server.post(SEALED, sealed).await;
+            let stream = connect_from(10 + number, server.address).await.expect("a connection");
+            let request = Request::post(GATEWAY).header("content-type", SEALED);
+            let response = send_over(stream, request, sealed.into()).await;
             if response.status() == 200 {
                 answered = Answer::open(response, opener).head.status == 200;
                 break;
@@ -362,10 +390,16 @@ fn resident() -> u64 {
 }
 
 /// From an address of the attackers' own.
-async fn connect(server: &Running) -> std::io::Result<TcpStream> {
+async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    connect_from(2, to).await
+}
+
+async fn connect_from(host: u8, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind(([127, 0, 0, 2], 0).into())?;
-    socket.connect(server.address).await
+    // No port waits for a minute after its connection: there would soon be none, and looking for one would be the attack.
+    socket.set_zero_linger()?;
+    socket.bind(([127, 0, 0, host], 0).into())?;
+    socket.connect(to).await
 }
 
 async fn attacker(server: Arc<Running>, seen: Arc<Seen>, attack: Attack, number: usize) {
@@ -377,11 +411,12 @@ async fn attacker(server: Arc<Running>, seen: Arc<Seen>, attack: Attack, number:
             "POST {GATEWAY} HTTP/1.1\r\nhost: x\r\ncontent-type: {SEALED}\r\ncontent-length: {len}\r\n\r\n"
         )
     };
+    let to = if matches!(attack, Attack::ChurnElsewhere) { seen.elsewhere } else { server.address };
     loop {
         if matches!(attack, Attack::Quiet | Attack::ClockJumps) {
             return;
         }
-        let Ok(mut stream) = connect(&server).await else { continue };
+        let Ok(mut stream) = connect(to).await else { continue };
         let sent = async {
             match attack {
                 Attack::Quiet | Attack::ClockJumps => {}
@@ -389,7 +424,7 @@ async fn attacker(server: Arc<Running>, seen: Arc<Seen>, attack: Attack, number:
                     // As many as it gets, and nothing on them.
                     let mut held = Vec::new();
                     while held.len() < 64 {
-                        held.push(connect(&server).await?);
+                        held.push(connect(to).await?);
                     }
                     sleep(PATIENCE).await;
                 }
@@ -438,7 +473,9 @@ async fn attacker(server: Arc<Running>, seen: Arc<Seen>, attack: Attack, number:
                     stream.write_all(&sealed()).await?;
                     answered(&mut stream).await?;
                 }
-                Attack::Churn => {}
+                Attack::Churn | Attack::ChurnElsewhere => {
+                    seen.dropped.fetch_add(1, Relaxed);
+                }
                 Attack::LyingLibrary => {
                     liar = (liar + 1) % LIES.len();
                     let ask = head("POST", &format!("/v2/models/liar{liar}/infer"));

@@ -69,8 +69,10 @@ struct Account {
 struct Pace {
     /// How fast its long requests are read, once some of them were nothing that opens.
     suspected: Mutex<Option<Suspected>>,
-    /// When the peer could ask for all of [`UNSEALED_BURST`] again.
-    full: Mutex<Option<Instant>>,
+    /// Its answers that just anybody gets.
+    unsealed: Mutex<Turns>,
+    /// Its connections that were taken.
+    connections: Mutex<Turns>,
     /// Whether it is one peer: what many send under one address is no reason to serve all of them slowly.
     paces: bool,
 }
@@ -82,25 +84,60 @@ struct Suspected {
     next: Instant,
 }
 
+/// Turns that come at even intervals, and some at once after a pause.
+#[derive(Debug, Default)]
+struct Turns {
+    /// When there could be all of those at once again.
+    full: Option<Instant>,
+}
+
+impl Turns {
+    /// When the next of them is, none if now; and what it makes of these if it is taken.
+    fn next(&self, now: Instant, interval: Duration, burst: u32) -> (Option<Instant>, Self) {
+        let taken = self.full.map_or(now, |full| full.max(now));
+        let turn = taken.checked_sub(interval.saturating_mul(burst)).filter(|turn| *turn > now);
+        (turn, Self { full: Some(taken.later(interval)) })
+    }
+
+    fn is_at_rest(&self, now: Instant) -> bool {
+        self.full.is_none_or(|full| full <= now)
+    }
+}
+
 impl Pace {
     /// When the next answer is given that just anybody gets: a document, or a refusal of what did not open. None is now.
     fn unsealed(&self, now: Instant) -> Option<Instant> {
         if !self.paces {
             return None;
         }
-        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = full.map_or(now, |full| full.max(now));
-        *full = Some(taken.later(UNSEALED_INTERVAL));
-        let burst = UNSEALED_INTERVAL.saturating_mul(UNSEALED_BURST);
-        taken.checked_sub(burst).filter(|turn| *turn > now)
+        let mut turns = self.unsealed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (turn, taken) = turns.next(now, UNSEALED_INTERVAL, UNSEALED_BURST);
+        *turns = taken;
+        turn
+    }
+
+    /// Whether one more connection is taken, which is counted then; `most` may be open at once.
+    fn connects(&self, now: Instant, most: usize) -> bool {
+        if !self.paces {
+            return true;
+        }
+        let mut turns = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let burst = u32::try_from(most).unwrap_or(u32::MAX).max(CONNECTION_BURST);
+        let (turn, taken) = turns.next(now, CONNECTION_INTERVAL, burst);
+        if turn.is_none() {
+            *turns = taken;
+        }
+        turn.is_none()
     }
 
     /// Whether nothing has to be remembered of the peer.
     fn is_at_rest(&self, now: Instant) -> bool {
         let suspected = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_rest =
+            |turns: &Mutex<Turns>| turns.lock().unwrap_or_else(PoisonError::into_inner).is_at_rest(now);
         suspected.as_ref().is_none_or(|suspected| suspected.until <= now)
-            && full.is_none_or(|full| full <= now)
+            && at_rest(&self.unsealed)
+            && at_rest(&self.connections)
     }
 
     fn turn(&self, bytes: u64, now: Instant) -> Result<Instant, Exhausted> {
@@ -132,6 +169,10 @@ const SUSPICION: Duration = Duration::from_secs(10);
 /// How long a peer's next answer that is not sealed takes to be earned, and how many it may have at once after a pause.
 const UNSEALED_INTERVAL: Duration = Duration::from_micros(7_813);
 const UNSEALED_BURST: u32 = 128;
+/// The same for its connections, of which all that it may have can come at once: as many as no client that keeps them
+/// needs, and few beside what one that drops them makes.
+const CONNECTION_INTERVAL: Duration = Duration::from_micros(1_953);
+const CONNECTION_BURST: u32 = 512;
 /// The longest that a request waits for its turn; who would wait longer is told to come again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -180,6 +221,11 @@ impl Budget {
 }
 
 impl PeerBudget {
+    /// Whether one more connection of the peer, which may have `most` at once, is taken, and counted.
+    pub fn connects(&self, now: Instant, most: usize) -> bool {
+        self.pace.connects(now, most)
+    }
+
     /// Whether nothing has to be remembered of a peer that has left.
     pub fn is_at_rest(&self, now: Instant) -> bool {
         self.pace.is_at_rest(now)
@@ -381,6 +427,27 @@ mod tests {
         for _ in 0..2 * UNSEALED_BURST {
             assert_eq!((purse.unsealed(now), purse.turn(u64::MAX, now)), (None, Ok(now)));
         }
+    }
+
+    #[test]
+    fn who_connects_again_and_again_is_let_in_so_often() {
+        let budget = Budget::new(10, 6, 4);
+        let (peer, stranger, now) = (budget.peer(), budget.peer(), Instant::now());
+        let let_in = |peer: &PeerBudget, now| (0..5000).filter(|_| peer.connects(now, 32)).count();
+        assert_eq!(let_in(&peer, now), 513, "the last of them is earned by the time it is given");
+        assert!(!peer.is_at_rest(now), "who leaves and comes again is still known");
+        assert_eq!(let_in(&stranger, now), 513, "others go on");
+        let after = |millis| now.later(Duration::from_millis(millis));
+        assert_eq!(let_in(&peer, after(100)), 51, "who was refused has lost nothing by it");
+        assert!(peer.is_at_rest(after(1200)));
+        assert_eq!(let_in(&peer, after(1200)), 513, "it is forgotten");
+        let large = budget.peer();
+        assert_eq!(
+            (0..5000).filter(|_| large.connects(now, 4000)).count(),
+            4001,
+            "all that it may have at once"
+        );
+        assert_eq!(let_in(&budget.unpaced().peer(), now), 5000, "behind a proxy everybody is one");
     }
 
     #[test]

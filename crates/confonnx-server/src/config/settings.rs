@@ -219,8 +219,9 @@ pub struct Settings {
     #[arg(long, env = "CONFONNX_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
     /// What one address, or one /64 of IPv6, may have of connections and of bytes held, in percent of the two limits; it is
-    /// served slowly while it sends garbage, or asks for more than 128 documents a second. Behind a proxy all callers have
-    /// the proxy's address: 100 there, which ends both, and the proxy limits its callers [default: 50].
+    /// served slowly while it sends garbage, or asks for more than 128 documents a second, and has no more than 512 new
+    /// connections a second. Behind a proxy all callers have the proxy's address: 100 there, which ends all three, and the
+    /// proxy limits its callers [default: 50].
     #[arg(long, env = "CONFONNX_MAX_PEER_PERCENT", value_name = "PERCENT")]
     pub max_peer_percent: Option<usize>,
     /// Sealed requests received, waiting or running at once; more get 429 [default: 128].

@@ -37,9 +37,21 @@ pub(super) struct Peer {
     peers: Peers,
 }
 
+/// Why a peer gets no more connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotAdmitted {
+    /// It has as many as it may have.
+    TooMany,
+    /// It had more of late than anybody needs.
+    TooOften,
+}
+
 impl Peers {
-    /// Counts one more connection of `address`, which may have `most`; `None` if it has them.
-    pub(super) fn admit(&self, address: IpAddr, most: usize, budget: &Budget) -> Option<Peer> {
+    /// Counts one more connection of `address`, which may have `most`.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`]
+    pub(super) fn admit(&self, address: IpAddr, most: usize, budget: &Budget) -> Result<Peer, NotAdmitted> {
         let network = network(address);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.make_room();
@@ -49,14 +61,17 @@ impl Peers {
             Connected { connections: 0, budget: budget.peer() }
         });
         // A peer that was just made has no connection and may have at least one: it does not stay behind.
+        if !connected.budget.connects(Instant::now(), most) {
+            return Err(NotAdmitted::TooOften);
+        }
         if connected.connections >= most {
-            return None;
+            return Err(NotAdmitted::TooMany);
         }
         if connected.connections == 0 {
             *gone = gone.saturating_sub(1);
         }
         connected.connections = connected.connections.saturating_add(1);
-        Some(Peer { network, budget: connected.budget.clone(), peers: Self(Arc::clone(&self.0)) })
+        Ok(Peer { network, budget: connected.budget.clone(), peers: Self(Arc::clone(&self.0)) })
     }
 }
 
@@ -120,6 +135,8 @@ const REMEMBERED: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -128,13 +145,19 @@ mod tests {
         let admit = |address: &str| peers.admit(address.parse().unwrap(), 2, &budget);
         let first = admit("192.0.2.1").unwrap();
         let second = admit("::ffff:192.0.2.1").unwrap();
-        assert!(admit("192.0.2.1").is_none(), "the same address, however it is written");
+        assert_eq!(
+            admit("192.0.2.1").unwrap_err(),
+            NotAdmitted::TooMany,
+            "the same address, however it is written"
+        );
         let other = admit("192.0.2.2").unwrap();
         drop(first);
         let third = admit("192.0.2.1").unwrap();
         // The budget of the first connection is that of all the peer's connections.
         let held = budget.purse(second.budget()).reply(6).unwrap();
         assert!(budget.purse(third.budget()).reply(1).is_err());
+        // Nobody has connected so lately that it has to be remembered.
+        std::thread::sleep(Duration::from_millis(100));
         drop((held, second, third, other));
         assert!(peers.0.lock().unwrap().peers.is_empty(), "nobody is remembered");
     }
@@ -159,11 +182,21 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_and_goes_is_let_in_only_so_often() {
+        let (peers, budget) = (Peers::default(), Budget::new(10, 6, 6));
+        let admit = |address: &str| peers.admit(address.parse().unwrap(), 2, &budget);
+        let refused =
+            (0..2000).filter(|_| admit("192.0.2.1").map(drop) == Err(NotAdmitted::TooOften)).count();
+        assert!(refused > 0, "{refused}");
+        drop(admit("192.0.2.2").unwrap());
+    }
+
+    #[test]
     fn a_network_of_ipv6_is_one_peer() {
         let (peers, budget) = (Peers::default(), Budget::new(10, 6, 6));
         let admit = |address: &str| peers.admit(address.parse().unwrap(), 1, &budget);
         let _first = admit("2001:db8:0:1::1").unwrap();
-        assert!(admit("2001:db8:0:1:ffff::2").is_none());
-        assert!(admit("2001:db8:0:2::1").is_some());
+        assert_eq!(admit("2001:db8:0:1:ffff::2").unwrap_err(), NotAdmitted::TooMany);
+        admit("2001:db8:0:2::1").unwrap();
     }
 }

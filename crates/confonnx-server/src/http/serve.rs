@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, interval_at, sleep, timeout},
 };
@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 use super::{
     App,
     counted::Counted,
-    peers::{Peer, Peers},
+    peers::{NotAdmitted, Peer, Peers},
     problem,
     threads::Threads,
     vsock::Vsock,
@@ -57,7 +57,10 @@ impl Listener {
     /// # Errors
     /// When the address is taken or not this machine's, or the system gives no more threads.
     pub async fn bind(address: SocketAddr, connections: usize, threads: usize) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
         let threads = Threads::start(threads)?;
         let (places, refusals) =
             (Arc::new(Semaphore::new(connections)), Arc::new(Semaphore::new(MAX_REFUSALS)));
@@ -129,7 +132,11 @@ impl Listener {
     fn admit(&self, stream: TcpStream, from: IpAddr, app: &Arc<App>, close: &Stop) {
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
         let peer = self.peers.admit(from, app.limits.peer_connections(), &app.budget);
-        match place.zip(peer) {
+        if peer.as_ref().err() == Some(&NotAdmitted::TooOften) {
+            // It is closed, and costs nothing more: to tell would cost as much as to serve.
+            return app.metrics.count(Code::ConnectionsFull.name());
+        }
+        match place.zip(peer.ok()) {
             Some(place) => {
                 let (app, close) = (Arc::clone(app), close.clone());
                 self.threads.spawn(stream, move |stream| connection(stream, app, close, place));
@@ -297,6 +304,8 @@ impl Drop for Busy {
 
 /// The least rate of a reader while replies wait for it, in bytes a second.
 const LEAST_RATE: u64 = 4 << 10;
+/// Connections that wait to be accepted, as far as the system allows. One that finds no room tries again a second later.
+const BACKLOG: u32 = 4096;
 const MAX_HEADER: usize = 64 << 10;
 const MAX_REFUSALS: usize = 64;
 const REFUSAL_TIME: Duration = Duration::from_secs(1);

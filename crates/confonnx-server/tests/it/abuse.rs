@@ -496,3 +496,16 @@ async fn one_address_leaves_connections_and_bytes_to_others() {
     // Meanwhile other clients are served.
     assert_eq!(infer(&server, 3).await.status(), 200);
 }
+
+#[tokio::test]
+async fn who_connects_a_thousand_times_at_once_keeps_nobody_out() {
+    let server = start_with(config("count", |settings| settings.max_peer_percent = Some(50))).await;
+    // The server accepts on this thread: they wait in the system, which has room for them, and then come all at once.
+    for _ in 0..1000 {
+        drop(std::net::TcpStream::connect(server.address).unwrap());
+    }
+    let mut other = connect_from(&server, [127, 0, 0, 2]).await;
+    other.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let answer = rest(&mut other).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
