@@ -47,9 +47,26 @@ conformance-generation: generation-ready ## A language model's words, sealed, be
 bench-generation: generation-ready ## A language model's speed, sealed and streamed, beside onnxruntime-genai in one process
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
 
-ci: lint tested fuzz-smoke fuzz-models-smoke attack-smoke ## What CI runs: cheap checks first, then every test
+.PHONY: tested beside
+# Tests of programs that cargo makes into a folder of its own for them.
+BESIDE := test-images fuzz-smoke test-desks
+ci: lint ## What CI runs: cheap checks first, then every test
+	@scripts/system-parts test wasm foreign platforms image vm deploy desks
+	@scripts/fetch-onnxruntime
+	@# Those programs are built in the time that the other tests wait for something.
+	@mkdir -p $(TARGET); nice -n 19 $(MAKE) --no-print-directory beside >$(TARGET)/beside.log 2>&1 & beside=$$!; \
+	  $(MAKE) --no-print-directory tested test-platforms test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke \
+	    check-features-fewer docs || { kill $$beside; exit 1; }; \
+	  wait $$beside || { cat $(TARGET)/beside.log >&2; exit 1; }
+	@$(MAKE) --no-print-directory $(BESIDE)
 
-.PHONY: tested
+# None of these installs anything into .venv, which the tests beside them do.
+beside:
+	$(MAKE) --no-print-directory reproduce VARIANT=quick
+	deploy/image/build-binary confonnx-init quick $(IMAGES)/vm/confonnx-init
+	BUILD_ONLY=1 $(MAKE) --no-print-directory fuzz-smoke
+	$(MAKE) --no-print-directory desks-quick
+
 # Targets that both `make test` and CI run.
 tested: test-rust test-python test-proxy test-proxy-node conformance-oip test-docs test-conformance
 	@scripts/system-parts --end test deploy
@@ -128,7 +145,6 @@ conformance-embeddings: need-cargo ## Vectors of a published encoder beside thos
 	  $(abspath $(FOREIGN))/bin/python -m pytest -s -p no:cacheprovider test_minilm.py
 
 .PHONY: test-wasm test-platforms platforms-ready test-desks desks
-ci: test-wasm
 test-wasm: need-cargo ## The test vectors and the conversation in WebAssembly, in Node: what is found natively, byte by byte
 	@scripts/system-parts wasm
 	WASM_PROFILE=wasm-quick scripts/make-js
@@ -176,18 +192,21 @@ desks: need-cargo ## The clients of a release, into target/desks: command and wh
 COMMANDS ?= x86_64-pc-windows-gnu aarch64-unknown-linux-gnu
 WHEELS ?= aarch64-unknown-linux-gnu
 # Of the systems beside this one, those whose programs differ most; all of them: COMMANDS="…" WHEELS="…".
-test-desks: need-cargo ## The command for Windows under wine, command and wheel for arm64 under qemu, against a real server
+test-desks: need-cargo desks-quick ## The command for Windows under wine, command and wheel for arm64 under qemu, against a real server
 	@scripts/system-parts desks
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime
 	@scripts/arm64-root .cache/arm64
-	rm -rf $(DESKS)-quick
-	for target in $(COMMANDS); do scripts/build-desk $$target $(DESKS)-quick quick command || exit 1; done
-	for target in $(WHEELS); do scripts/build-desk $$target $(DESKS)-quick quick wheel || exit 1; done
 	scripts/build-python debug confonnx-server confonnx-cli
 	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_DESKS=$(abspath $(DESKS))-quick \
 	  CONFONNX_COMMANDS="$(COMMANDS)" CONFONNX_WHEELS="$(WHEELS)" \
 	  $(VENV)/python -m pytest -p no:cacheprovider bindings/desks/test_desks.py
+
+.PHONY: desks-quick
+desks-quick:
+	rm -rf $(DESKS)-quick
+	for target in $(COMMANDS); do scripts/build-desk $$target $(DESKS)-quick quick command || exit 1; done
+	for target in $(WHEELS); do scripts/build-desk $$target $(DESKS)-quick quick wheel || exit 1; done
 
 test-docs: need-cargo system ## Run every command and snippet of README and docs/, and compare what they show
 	@scripts/venv runtime
@@ -208,12 +227,10 @@ lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 check-features: need-cargo ## Compile each crate with each of its features alone, by the oldest compiler that is promised
 	scripts/check-features
 
-ci: check-features-fewer
 check-features-fewer: need-cargo
 	scripts/check-features --fewer
 
 .PHONY: test-chart test-deploy chart-ready demo-chart
-ci: test-deploy test-dist
 # Tests that need our programs, nginx, podman or systemd.
 DEPLOYED := test_commands.py test_ingress.py test_pods.py test_models.py test_demonstration.py test_kserve_pod.py test_systemd.py
 
@@ -368,10 +385,9 @@ test-vm: vm ## Boot the virtual machine image in QEMU with a TPM in software, an
 	  $(VENV)/python -m pytest -p no:cacheprovider deploy/vm
 
 .PHONY: test-images
-ci: test-images
-# One build for all three, and a second one to compare.
+# The image is built twice before (`beside`), and compared.
 test-images:
-	$(MAKE) --no-print-directory reproduce test-image test-vm VARIANT=quick
+	$(MAKE) --no-print-directory test-image test-vm VARIANT=quick
 
 .PHONY: image test-image vm test-vm reproduce image-system
 image-system:
@@ -402,7 +418,6 @@ test-dist: need-cargo system ## A release of what is built, read by others' tool
 	if [ -x $(VENV)/zizmor ]; then $(VENV)/zizmor --offline --quiet .github/workflows; fi
 
 .PHONY: test-notebooks
-ci: test-notebooks
 test-notebooks: need-cargo ## The notebooks of examples/notebooks, from first to last cell, against a real server
 	@scripts/venv runtime notebooks
 	@scripts/fetch-onnxruntime
@@ -410,7 +425,6 @@ test-notebooks: need-cargo ## The notebooks of examples/notebooks, from first to
 	cd examples/notebooks && CARGO_TARGET_DIR=$(abspath $(TARGET)) ../../$(VENV)/python -m pytest -q -p no:cacheprovider .
 
 .PHONY: docs
-ci: docs
 docs: ## The documents as a site that is searched offline, every link checked: target/docs/index.html
 	@scripts/venv docs
 	$(CARGO) doc --locked --workspace --no-deps
