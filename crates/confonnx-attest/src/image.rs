@@ -1,6 +1,8 @@
 //! Files of programs, from which measurements are predicted.
 
 pub(crate) mod ovmf;
+pub(crate) mod pe;
+pub(crate) mod uki;
 
 /// Files from which nothing can be predicted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

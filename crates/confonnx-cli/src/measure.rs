@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::path::PathBuf;
 
@@ -32,13 +34,17 @@ enum Of {
         /// The .sig file that gramine-sgx-sign writes, or gramine-sgx-sigstruct-view's JSON
         file: PathBuf,
     },
-    /// A unified kernel image: PCRs 4 and 11, as a section of a policy for TPMs
+    /// A unified kernel image: the PCRs that it decides, as a section of a policy for TPMs
     ///
     /// The firmware has to start the image itself, and nothing may accompany it (drop-ins, add-ons, credentials). The enclave
     /// hash of a TPM is over more PCRs, which depend on the machine.
     Uki {
         /// The image, an .efi file made with systemd-stub
         image: PathBuf,
+        /// Expect a machine without option ROMs, partition table and Secure Boot, too (PCRs 2, 3, 5, 6 and 7), as deploy/vm/run
+        /// has. 0 and 1 are the firmware and its settings
+        #[arg(long)]
+        plain_machine: bool,
     },
     /// An AWS Nitro enclave: PCR0 to PCR2, measured of its image, or as its build computed them
     Nitro {
@@ -83,9 +89,9 @@ struct Snp {
     append: Option<String>,
 }
 
-/// A TDX guest: MRTD, and the enclave hash when its RTMRs are given
+/// A TDX guest: MRTD, and, of a unified kernel image, RTMR1 to RTMR3; the enclave hash when all RTMRs are given
 ///
-/// RTMRs are extended while the guest boots: read them off a boot that is known to be good.
+/// RTMR0 has the VMM's ACPI tables and the memory's size: read it off a boot that is known to be good.
 #[derive(Args)]
 struct Tdx {
     /// The OVMF image
@@ -97,6 +103,9 @@ struct Tdx {
     /// RTMR0 to RTMR3
     #[arg(long, value_name = "HEX", num_args = 4)]
     rtmrs: Vec<Hex<48>>,
+    /// A unified kernel image that the firmware starts: prints a section of a policy
+    #[arg(long, value_name = "FILE", conflicts_with = "rtmrs")]
+    kernel: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -119,7 +128,9 @@ impl Measure {
             Of::Snp(snp) => snp.json(self.out.is_some())?,
             Of::Tdx(tdx) => tdx.json()?,
             Of::Sgx { file } => sgx::enclave_info(&bytes(file)?).with_context(|| unusable(file))?.to_json(),
-            Of::Uki { image } => section(&uki(&bytes(image)?).with_context(|| unusable(image))?)?,
+            Of::Uki { image, plain_machine } => {
+                tpm_section(&uki(&bytes(image)?).with_context(|| unusable(image))?, *plain_machine)
+            }
             Of::Nitro { file } => {
                 nitro::enclave_info(&bytes(file)?).with_context(|| unusable(file))?.to_json()
             }
@@ -193,13 +204,16 @@ impl Snp {
 }
 
 impl Tdx {
-    /// An enclave_info.json, or MRTD alone, which nothing takes for an enclave hash.
+    /// An enclave_info.json; a policy's section; or MRTD alone, which nothing takes for an enclave hash.
     fn json(&self) -> Result<String> {
         let order = match self.order {
             Order::Page => tdx::PageOrder::PageByPage,
             Order::Section => tdx::PageOrder::SectionBySection,
         };
         let mrtd = tdx::mrtd(&bytes(&self.firmware)?, order).with_context(|| unusable(&self.firmware))?;
+        if let Some(kernel) = &self.kernel {
+            return Ok(tdx_section(mrtd, &tdx::rtmrs(&bytes(kernel)?).with_context(|| unusable(kernel))?));
+        }
         let Ok(rtmrs) = <[Hex<48>; 4]>::try_from(self.rtmrs.clone()) else {
             return Ok(serde_json::to_string_pretty(&json!({ "tee": Tee::Tdx, "mrtd": Hex(mrtd) }))? + "\n");
         };
@@ -212,20 +226,38 @@ impl Tdx {
 }
 
 /// A section of a policy, in which each list takes any of its values.
-fn section(measured: &UkiMeasurement) -> Result<String> {
-    use std::fmt::Write;
-
-    let mut text = String::from(
-        "# Any of each; [azure.pcrs] takes them too. A policy needs PCRs 0 and 2 of the machine's firmware besides.\n[tpm.pcrs]\n",
-    );
-    for (index, values) in [(4, &measured.pcr4), (11, &measured.pcr11)] {
-        writeln!(text, "{index} = [")?;
-        for Predicted { when, value } in values {
-            writeln!(text, "    \"{value}\", # {when}")?;
-        }
-        writeln!(text, "]")?;
+fn tpm_section(measured: &UkiMeasurement, plain_machine: bool) -> String {
+    let mut pcrs: BTreeMap<u8, &[Predicted]> = BTreeMap::new();
+    let machine = measured.plain_machine.iter().filter(|_| plain_machine);
+    pcrs.extend(measured.image.iter().chain(machine).map(|(index, values)| (*index, values.as_slice())));
+    let mut text = String::from(if plain_machine { PLAIN_MACHINE } else { IMAGE_ALONE });
+    text.push_str("[tpm.pcrs]\n");
+    for (index, values) in pcrs {
+        list(&mut text, index, values.iter().map(|Predicted { when, value }| (*when, value)));
     }
-    Ok(text)
+    text
+}
+
+fn tdx_section(mrtd: [u8; 48], rtmrs: &tdx::Rtmrs) -> String {
+    let mut text = String::from(TDX_SECTION);
+    list(&mut text, "mr_td", [("firmware", Hex(mrtd))]);
+    for (name, values) in [("rtmr1", &rtmrs.rtmr1), ("rtmr2", &rtmrs.rtmr2), ("rtmr3", &rtmrs.rtmr3)] {
+        list(&mut text, name, values.iter().map(|tdx::PredictedRtmr { when, value }| (*when, value)));
+    }
+    text
+}
+
+/// A list of values in TOML, each with a comment that says when it is found.
+fn list(
+    text: &mut String,
+    name: impl Display,
+    values: impl IntoIterator<Item = (&'static str, impl Display)>,
+) {
+    text.push_str(&format!("{name} = [\n"));
+    for (when, value) in values {
+        text.push_str(&format!("    \"{value}\", # {when}\n"));
+    }
+    text.push_str("]\n");
 }
 
 fn members(object: Value) -> Map<String, Value> {
@@ -244,6 +276,10 @@ fn cpu_model(name: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("expected {} or a version of them", snp::CPU_MODELS.join(", ")))
 }
 
+const IMAGE_ALONE: &str = "# Any of each; [azure.pcrs] takes them too. A policy needs PCRs 0 and 2 of the machine's firmware besides.\n";
+const PLAIN_MACHINE: &str = "# Any of each. A policy needs PCR 0 of the machine's firmware besides.\n";
+const TDX_SECTION: &str =
+    "# Any of each. A policy needs rtmr0 besides: the VMM's ACPI tables and the memory's size.\n[tdx]\n";
 const FIRMWARE_ONLY: &str = "WARNING: without --kernel this measurement covers the firmware alone. Whoever runs the machine \
     boots any kernel, disk and program under it.";
 

@@ -1,10 +1,13 @@
 //! MRTD of TDX guests, from the metadata of their firmware (TDVF).
 //!
 //! Sources: Intel's TDX Virtual Firmware Design Guide, section 11 (metadata); TDX Module Base Architecture Specification,
-//! section on measurement (MRTD). RTMRs are extended while the guest boots and are not predicted: read them off a boot that
-//! is known to be good, or replay its event log.
+//! section on measurement (MRTD). RTMRs are extended while the guest boots ([`rtmrs`]).
 
 use sha2::{Digest as _, Sha384};
+
+mod registers;
+
+pub use registers::{PredictedRtmr, Rtmrs, rtmrs};
 
 use crate::cursor::{Cursor, Truncated};
 use crate::image::MeasureError;

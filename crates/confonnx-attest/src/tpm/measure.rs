@@ -1,26 +1,26 @@
-//! PCRs 4 and 11 after booting a unified kernel image (UAPI Group, Unified Kernel Image).
+//! PCRs after booting a unified kernel image.
 //!
 //! Assumed: firmware as the TCG PC Client Platform Firmware Profile has it starts the image itself, at the first
 //! attempt, without another boot loader before it; the image was made with systemd-stub and nothing accompanies it
-//! (drop-ins, add-ons and credentials are measured into PCRs 12 and 13, and change neither).
+//! (drop-ins, add-ons and credentials are measured into PCRs 12 and 13, which then are not zero).
+
+use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::Hex;
 use crate::image::MeasureError;
+use crate::image::uki::{Events, Uki, extended};
 
-mod pe;
-
-use pe::Image;
-
-/// What a TPM will say of a unified kernel image. All values of one PCR are of the same image, so a policy may accept
-/// them all.
+/// What a TPM will say of a unified kernel image, by the index of the PCR. All values of one PCR are of the same image, so a
+/// policy may accept them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UkiMeasurement {
-    /// The programs that the firmware loads: by the name of the case.
-    pub pcr4: Vec<Predicted>,
-    /// The parts of the image, by phase of the boot, the first before any: systemd measures each phase it enters.
-    pub pcr11: Vec<Predicted>,
+    /// What the image decides: 4, 8, 9 and 11 to 14.
+    pub image: BTreeMap<u8, Vec<Predicted>>,
+    /// What the machine decides, of a machine that adds nothing: 2, 3, 5, 6 and 7. PCRs 0 and 1 are of its firmware, its
+    /// settings and its devices.
+    pub plain_machine: BTreeMap<u8, Vec<Predicted>>,
 }
 
 /// One value a PCR may have.
@@ -32,97 +32,97 @@ pub struct Predicted {
     pub value: Hex<32>,
 }
 
-/// Predicts PCRs 4 and 11.
+/// Predicts the PCRs.
 ///
 /// # Errors
 /// [`MeasureError`] when it is no such image, or has parts whose measurement depends on the machine.
 pub fn uki(image: &[u8]) -> Result<UkiMeasurement, MeasureError> {
-    let image = Image::parse(image)?;
-    let linux = image.section(LINUX)?.ok_or(MeasureError::Absent {
-        file: FILE,
-        what: "section .linux",
-        hint: "give a unified kernel image, as ukify and dracut make it",
-    })?;
-    if let Some(name) = VARYING.into_iter().find(|name| image.has_section(name)) {
-        return Err(pe::malformed("sections", "none whose measurement depends on the machine", name));
-    }
-    Ok(UkiMeasurement { pcr4: pcr4(&image, &linux)?, pcr11: pcr11(&image)? })
+    let uki = Uki::parse(image)?;
+    let zeros = |when| vec![predicted(when, Vec::new())];
+    let image = BTreeMap::from([
+        (4, pcr4(&uki)),
+        (8, zeros("no other boot loader")),
+        (9, vec![predicted("kernel started", uki.linux::<Sha256>()?)]),
+        (11, pcr11(&uki)?),
+        (12, zeros("no command line or credential from outside")),
+        (13, zeros("no extension from outside")),
+        (14, zeros("no keys of shim")),
+    ]);
+    Ok(UkiMeasurement { image, plain_machine: plain_machine() })
 }
 
-/// PCR 4: the firmware's announcement of the attempt, its separator, the Authenticode digest of each program it loads.
-/// The kernel inside is one of them when the stub has the firmware load it, which depends on Secure Boot and version.
-fn pcr4(image: &Image<'_>, linux: &[u8]) -> Result<Vec<Predicted>, MeasureError> {
-    let mut pcr = Pcr::default();
-    pcr.extend(b"Calling EFI Application from Boot Option");
-    pcr.extend(&[0; 4]);
-    pcr.extend_digest(&image.authenticode());
-    let mut values = vec![Predicted { when: "image loaded", value: pcr.value() }];
-    // A kernel without EFI stub is no such program, so the firmware never loads it.
-    if let Ok(kernel) = Image::parse(linux) {
-        pcr.extend_digest(&kernel.authenticode());
-        values.push(Predicted { when: "image and the kernel in it loaded", value: pcr.value() });
+/// PCR 4: the firmware's announcement of the attempt, its separator, each program it loads.
+fn pcr4(uki: &Uki<'_>) -> Vec<Predicted> {
+    let mut events = vec![Sha256::digest(ATTEMPT), Sha256::digest(SEPARATOR), uki.program::<Sha256>()];
+    let mut values = vec![predicted("image loaded", events.clone())];
+    if let Some(kernel) = uki.kernel::<Sha256>() {
+        events.push(kernel);
+        values.push(predicted("image and the kernel in it loaded", events));
     }
-    Ok(values)
+    values
 }
 
-/// PCR 11: name and contents of each section, then the phases.
-fn pcr11(image: &Image<'_>) -> Result<Vec<Predicted>, MeasureError> {
-    let mut pcr = Pcr::default();
-    let stub = image.stub_version()?;
-    for (name, since) in MEASURED {
-        if let Some(contents) = image.section(name)?
-            && stub >= since
-        {
-            pcr.extend(&[name.as_bytes(), &[0]].concat());
-            pcr.extend(&contents);
-        }
-    }
-    let mut values = vec![Predicted { when: "kernel started", value: pcr.value() }];
+/// PCR 11: the sections, then the phases.
+fn pcr11(uki: &Uki<'_>) -> Result<Vec<Predicted>, MeasureError> {
+    let mut events = uki.sections::<Sha256>()?;
+    let mut values = vec![predicted("kernel started", events.clone())];
     for phase in PHASES {
-        pcr.extend(phase.as_bytes());
-        values.push(Predicted { when: phase, value: pcr.value() });
+        events.push(Sha256::digest(phase));
+        values.push(predicted(phase, events.clone()));
     }
     Ok(values)
 }
 
-/// A PCR of the SHA-256 bank, from its reset.
-#[derive(Default)]
-struct Pcr([u8; 32]);
-
-impl Pcr {
-    fn extend(&mut self, measured: &[u8]) {
-        self.extend_digest(&Sha256::digest(measured).into());
-    }
-
-    fn extend_digest(&mut self, digest: &[u8; 32]) {
-        self.0 = Sha256::new().chain_update(self.0).chain_update(digest).finalize().into();
-    }
-
-    fn value(&self) -> Hex<32> {
-        Hex(self.0)
-    }
+fn plain_machine() -> BTreeMap<u8, Vec<Predicted>> {
+    let separator = || Sha256::digest(SEPARATOR);
+    let left = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
+    let variables = VARIABLES.map(|(guid, name, value)| Sha256::digest(variable(&guid, name, value)));
+    BTreeMap::from([
+        (2, vec![predicted("no drivers of cards", vec![separator()])]),
+        (3, vec![predicted("no settings of them", vec![separator()])]),
+        (
+            5,
+            vec![predicted(
+                "no partition table",
+                [separator()].into_iter().chain(left.map(Sha256::digest)).collect(),
+            )],
+        ),
+        (6, vec![predicted("nothing of the maker's", vec![separator()])]),
+        (
+            7,
+            vec![predicted("Secure Boot off, no keys", variables.into_iter().chain([separator()]).collect())],
+        ),
+    ])
 }
 
-const FILE: &str = "kernel image";
-const LINUX: &str = ".linux";
-/// The sections in the order in which the stub measures them, each with the first version of systemd-stub that does.
-/// `.pcrsig` is not among them, since it signs the result.
-const MEASURED: [(&str, u32); 10] = [
-    (LINUX, 252),
-    (".osrel", 252),
-    (".cmdline", 252),
-    (".initrd", 252),
-    (".ucode", 256),
-    (".splash", 252),
-    (".dtb", 252),
-    (".uname", 254),
-    (".sbat", 254),
-    (".pcrpkey", 252),
-];
-/// Sections among which the stub chooses by the machine or the menu.
-const VARYING: [&str; 4] = [".profile", ".dtbauto", ".hwids", ".efifw"];
+/// A variable as the firmware measures it (UEFI_VARIABLE_DATA): GUID, lengths of name and value, name in UTF-16, value.
+fn variable(guid: &[u8; 16], name: &str, value: &[u8]) -> Vec<u8> {
+    let units: Vec<u16> = name.encode_utf16().collect();
+    let length = |length: usize| u64::try_from(length).unwrap_or(u64::MAX).to_le_bytes();
+    let name: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+    [guid.as_slice(), &length(units.len()), &length(value.len()), &name, value].concat()
+}
+
+fn predicted(when: &'static str, events: Events<Sha256>) -> Predicted {
+    Predicted { when, value: Hex(extended::<Sha256>(events).into()) }
+}
+
+const ATTEMPT: &str = "Calling EFI Application from Boot Option";
+const SEPARATOR: [u8; 4] = [0; 4];
 /// The phases of the boot, by `systemd-pcrphase.service` and its companions.
 const PHASES: [&str; 4] = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
+/// 8be4df61-93ca-11d2-aa0d-00e098032b8c, of EFI's own variables.
+const GLOBAL: [u8; 16] = *b"\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c";
+/// d719b2cb-3d3a-4596-a3bc-dad00e67656f, of the lists of keys and images.
+const SECURITY: [u8; 16] = *b"\xcb\xb2\x19\xd7\x3a\x3d\x96\x45\xa3\xbc\xda\xd0\x0e\x67\x65\x6f";
+/// What decides whom the firmware trusts, in the order in which it is measured.
+const VARIABLES: [([u8; 16], &str, &[u8]); 5] = [
+    (GLOBAL, "SecureBoot", &[0]),
+    (GLOBAL, "PK", &[]),
+    (GLOBAL, "KEK", &[]),
+    (SECURITY, "db", &[]),
+    (SECURITY, "dbx", &[]),
+];
 
 #[cfg(test)]
 mod tests;

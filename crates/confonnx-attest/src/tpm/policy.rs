@@ -139,9 +139,12 @@ pub(crate) fn check_pcrs(accepted: &BTreeMap<PcrIndex, Vec<Hex<32>>>, pcrs: &Pcr
     let mut all = true;
     for (index, accepted) in accepted {
         let value = pcrs.0.get(&index.0).copied().map(Hex);
-        all &= value.is_some_and(|value| accepted.contains(&value));
+        let passed = value.is_some_and(|value| accepted.contains(&value));
+        all &= passed;
         expected.push(format!("{index}: {}", one_of(accepted)));
-        found.push(format!("{index}: {}", value.map_or("not quoted".into(), |value| value.to_string())));
+        let value = value.map_or("not quoted".into(), |value| value.to_string());
+        let differs = if passed { String::new() } else { format!(" (differs: {})", index.stands_for()) };
+        found.push(format!("{index}: {value}{differs}"));
     }
     verdict.decide("pcrs", expected.join(", "), found.join(", "), all);
 }
@@ -150,6 +153,12 @@ impl PcrIndex {
     /// The index, when software cannot reset that PCR.
     pub fn new(index: u8) -> Option<Self> {
         (index <= LAST_STATIC).then_some(Self(index))
+    }
+
+    /// What is measured into that PCR: by the firmware up to 7 (TCG PC Client Platform Firmware Profile, 2.3.4), from 8 on by
+    /// what it started (UAPI Group, Linux TPM PCR Registry).
+    fn stands_for(self) -> &'static str {
+        STANDS_FOR.get(usize::from(self.0)).copied().unwrap_or_default()
     }
 }
 
@@ -189,5 +198,43 @@ fn one_of(accepted: &[Hex<32>]) -> String {
     }
 }
 
+const STANDS_FOR: [&str; 16] = [
+    "the firmware",
+    "the firmware's settings and the machine's devices",
+    "drivers that came with devices",
+    "settings of those drivers",
+    "the programs that the firmware started: the image, and the kernel in it",
+    "the partition table, and how the firmware was left",
+    "what is the machine's maker's",
+    "the firmware's variables of Secure Boot: whether it is on, and whom it trusts",
+    "commands of a boot loader",
+    "the kernel's command line and initial file system, by the kernel",
+    "files that the kernel measured",
+    "the parts of the image: kernel, command line, and the initial file system with server, settings and model",
+    "command line and credentials from outside of the image",
+    "extensions from outside of the image",
+    "keys that the boot loader shim trusts",
+    "the system's identity and volumes",
+];
 /// PCRs from 16 on can be reset without restarting the machine (PC Client Platform TPM Profile, 4.6.2).
 const LAST_STATIC: u8 = 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_differing_pcr_is_named_and_what_it_stands_for() {
+        let pcrs = Pcrs([(4, [4; 32]), (7, [7; 32]), (11, [11; 32])].into());
+        let accepted =
+            [(4, 4), (7, 8), (11, 12)].map(|(index, byte)| (PcrIndex(index), vec![Hex([byte; 32])])).into();
+        let mut verdict = Verdict::default();
+        check_pcrs(&accepted, &pcrs, &mut verdict);
+        let found = &verdict.check("pcrs").unwrap().found;
+        let differing: Vec<_> = found.split("differs: ").skip(1).collect();
+        assert_eq!(differing.len(), 2, "{found}");
+        assert!(differing[0].starts_with("the firmware's variables of Secure Boot"), "{found}");
+        assert!(differing[1].starts_with("the parts of the image"), "{found}");
+        assert!((0..=LAST_STATIC).all(|index| !PcrIndex(index).stands_for().is_empty()));
+    }
+}

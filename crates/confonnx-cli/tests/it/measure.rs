@@ -126,3 +126,45 @@ fn a_measurement_of_the_firmware_alone_is_no_enclave_hash_unless_told() {
         confonnx(&["measure", "snp", "--firmware", path, "--vcpus", "1", "--vcpu-type", "EPYC-v99"]);
     assert_eq!(unknown.status.code(), Some(2), "{}", stderr(&unknown));
 }
+
+/// A program for EFI, all of whose sections are in the file: each `(name, contents)`.
+fn program(sections: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![0; 1024];
+    let put =
+        |bytes: &mut Vec<u8>, at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(&mut bytes, 0, b"MZ");
+    put(&mut bytes, 0x3c, &[0x40]);
+    put(&mut bytes, 0x40, b"PE\0\0\x64\x86");
+    put(&mut bytes, 0x46, &[u8::try_from(sections.len()).unwrap()]);
+    put(&mut bytes, 0x54, &[240]);
+    put(&mut bytes, 0x58, &0x20b_u16.to_le_bytes());
+    put(&mut bytes, 0x58 + 60, &1024_u32.to_le_bytes());
+    put(&mut bytes, 0x58 + 108, &[16]);
+    for (index, (name, contents)) in sections.iter().enumerate() {
+        let (header, start) = (0x58 + 240 + 40 * index, u32::try_from(bytes.len()).unwrap());
+        let length = u32::try_from(contents.len()).unwrap();
+        put(&mut bytes, header, name.as_bytes());
+        for (at, value) in [(8, length), (16, length), (20, start)] {
+            put(&mut bytes, header + at, &value.to_le_bytes());
+        }
+        bytes.extend_from_slice(contents);
+    }
+    bytes
+}
+
+#[test]
+fn a_kernel_image_gives_sections_of_policies() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image.efi");
+    let stub = (".sdmagic", b"#### LoaderInfo: systemd-stub 257.13 ####".as_slice());
+    fs::write(&image, program(&[(".linux", b"kernel, Linux initrd"), (".initrd", b"files"), stub])).unwrap();
+    let image = image.to_str().unwrap();
+    let pcrs = |args: &[&str]| {
+        let output = confonnx(&[&["measure", "uki", image], args].concat());
+        let text = stdout(&output);
+        text.lines().filter_map(|line| line.strip_suffix(" = [")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(pcrs(&[]), "4 8 9 11 12 13 14");
+    assert_eq!(pcrs(&["--plain-machine"]), "2 3 4 5 6 7 8 9 11 12 13 14");
+    assert_eq!(confonnx(&["measure", "tdx", "--firmware", image, "--kernel", image]).status.code(), Some(1));
+}

@@ -1,6 +1,8 @@
 use std::process::Command;
 
 use super::*;
+use crate::image::pe::Image;
+use crate::image::uki::VARYING;
 
 /// An image with those sections: 512 bytes of headers, everything aligned to 512.
 fn image(sections: &[(&str, &[u8])]) -> Vec<u8> {
@@ -64,7 +66,7 @@ fn contents(image: &[u8], name: &str) -> Vec<u8> {
 
 #[test]
 fn pcr_11_is_what_systemd_measure_says() {
-    let values = uki(&sample()).unwrap().pcr11;
+    let values = uki(&sample()).unwrap().image[&11].clone();
     let values: Vec<_> = values.iter().map(|value| value.value.to_string()).collect();
     // As systemd-measure 252.39 computes them, without phases and after each.
     let expected = [
@@ -82,7 +84,8 @@ fn pcr_11_is_what_systemd_measure_says() {
 
 #[test]
 fn the_authenticode_digest_is_what_pesign_says_signed_or_not() {
-    let digest = |bytes: &[u8]| Hex(Image::parse(bytes).unwrap().authenticode()).to_string();
+    let digest =
+        |bytes: &[u8]| Hex::<32>(Image::parse(bytes).unwrap().authenticode::<Sha256>().into()).to_string();
     // As `pesign -h` 0.112 computes it, which also agrees on Debian's linuxx64.efi.stub.
     let expected = "d9945382ce6c799c468124f4230293944cbf5a6b3ef4849e7676007dab64c256";
     assert_eq!(digest(&sample()), expected);
@@ -99,20 +102,66 @@ fn the_authenticode_digest_is_what_pesign_says_signed_or_not() {
 
 #[test]
 fn pcr_4_has_the_image_and_may_have_the_kernel_in_it() {
-    let values = uki(&sample()).unwrap().pcr4;
+    let values = uki(&sample()).unwrap().image[&4].clone();
     let extend =
         |pcr: [u8; 32], digest: [u8; 32]| -> [u8; 32] { Sha256::digest([pcr, digest].concat()).into() };
     let action = Sha256::digest("Calling EFI Application from Boot Option").into();
     let started = extend(extend([0; 32], action), Sha256::digest([0; 4]).into());
-    let loaded = extend(started, Image::parse(&sample()).unwrap().authenticode());
-    let kernel = Image::parse(&contents(&sample(), ".linux")).unwrap().authenticode();
+    let loaded = extend(started, Image::parse(&sample()).unwrap().authenticode::<Sha256>().into());
+    let kernel = Image::parse(&contents(&sample(), ".linux")).unwrap().authenticode::<Sha256>().into();
     assert_eq!(
         values.iter().map(|value| value.value.0).collect::<Vec<_>>(),
         [loaded, extend(loaded, kernel)]
     );
     // A kernel that is no EFI program is never loaded as one.
     let plain = image(&[(".linux", b"an ELF file"), SDMAGIC]);
-    assert_eq!(uki(&plain).unwrap().pcr4.len(), 1);
+    assert_eq!(uki(&plain).unwrap().image[&4].len(), 1);
+}
+
+/// Values of a boot of the virtual machine image in QEMU 7.2 with OVMF 2022.11, read from its TPM.
+#[test]
+fn what_the_machine_decides_is_what_a_plain_one_said() {
+    let values = uki(&sample()).unwrap().plain_machine;
+    let none = "3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969";
+    let expected = [
+        (2, none),
+        (3, none),
+        (5, "a5ceb755d043f32431d63e39f5161464620a3437280494b5850dc1b47cc074e0"),
+        (6, none),
+        (7, "65caf8dd1e0ea7a6347b635d2b379c93b9a1351edc2afc3ecda700e534eb3068"),
+    ];
+    let found: Vec<_> = values.iter().map(|(index, values)| (*index, values[0].value.to_string())).collect();
+    assert_eq!(found, expected.map(|(index, value)| (index, value.to_owned())));
+}
+
+#[test]
+fn pcr_9_has_what_the_kernel_in_the_image_measures() {
+    let value = |kernel: &[u8]| {
+        let sections =
+            [(".linux", kernel), (".cmdline", b"a\nb\n".as_slice()), (".initrd", b"files"), SDMAGIC];
+        uki(&image(&sections)).unwrap().image[&9][0].value.0
+    };
+    let extended = |events: &[&[u8]]| {
+        events
+            .iter()
+            .fold([0; 32], |pcr, event| Sha256::digest([pcr, Sha256::digest(event).into()].concat()).into())
+    };
+    let (options, files): (&[u8], &[u8]) = (b"a\0 \0b\0\0\0", b"files");
+    assert_eq!(value(b"an old kernel"), [0; 32]);
+    assert_eq!(value(b"..Linux initrd.."), extended(&[files]));
+    assert_eq!(value(b"..LOADED_IMAGE::LoadOptions.Linux initrd.."), extended(&[options, files]));
+}
+
+#[test]
+fn what_nothing_extends_is_zero() {
+    let values = uki(&sample()).unwrap().image;
+    for index in [8, 12, 13, 14] {
+        assert_eq!(
+            values[&index].iter().map(|value| value.value.0).collect::<Vec<_>>(),
+            [[0; 32]],
+            "{index}"
+        );
+    }
 }
 
 #[test]
@@ -121,7 +170,7 @@ fn sections_count_from_the_version_of_the_stub_that_measures_them() {
         let magic = format!("#### LoaderInfo: systemd-stub {version} ####");
         let mut sections: Vec<(&str, &[u8])> = vec![(".linux", b"kernel"), (".sdmagic", magic.as_bytes())];
         sections.extend(more);
-        uki(&image(&sections)).map(|measurement| measurement.pcr11[0].value)
+        uki(&image(&sections)).map(|measurement| measurement.image[&11][0].value)
     };
     let sbat: &[(&str, &[u8])] = &[(".sbat", b"sbat,1")];
     assert_eq!(with("252.39", &[]), with("252.39", sbat));

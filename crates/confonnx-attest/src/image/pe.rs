@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use sha2::{Digest as _, Sha256};
+use sha2::digest::{Digest, Output};
 
-use super::FILE;
 use crate::image::MeasureError;
 
 /// An EFI program for 64-bit machines.
 #[derive(Debug)]
-pub(super) struct Image<'a> {
+pub(crate) struct Image<'a> {
     bytes: &'a [u8],
     /// The checksum's place in the file.
     checksum: usize,
@@ -32,7 +31,7 @@ struct Section {
 }
 
 impl<'a> Image<'a> {
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, MeasureError> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, MeasureError> {
         let dos = bytes.get(..2) == Some(b"MZ");
         let pe = number(bytes, 0x3c, 4).filter(|_| dos).ok_or_else(|| no_pe("a file without `MZ` header"))?;
         let at = |offset: usize| pe.checked_add(offset).ok_or_else(|| no_pe("an offset out of range"));
@@ -70,12 +69,12 @@ impl<'a> Image<'a> {
         })
     }
 
-    pub(super) fn has_section(&self, name: &str) -> bool {
+    pub(crate) fn has_section(&self, name: &str) -> bool {
         self.sections.iter().any(|section| section.name == name)
     }
 
     /// Contents of a section as they are in memory. Two of one name are refused.
-    pub(super) fn section(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>, MeasureError> {
+    pub(crate) fn section(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>, MeasureError> {
         let mut found = self.sections.iter().filter(|section| section.name == name);
         let Some(section) = found.next() else { return Ok(None) };
         if found.next().is_some() {
@@ -102,9 +101,9 @@ impl<'a> Image<'a> {
 
     /// The Authenticode digest (Windows Authenticode Portable Executable Signature Format, "Calculating the PE Image
     /// Hash"), as firmware computes it: without checksum and certificates, the sections by position, then the rest.
-    pub(super) fn authenticode(&self) -> [u8; 32] {
+    pub(crate) fn authenticode<D: Digest>(&self) -> Output<D> {
         let part = |range: Range<usize>| self.bytes.get(range).unwrap_or_default();
-        let mut hash = Sha256::new();
+        let mut hash = D::new();
         hash.update(part(0..self.checksum));
         hash.update(part(self.checksum.saturating_add(4)..self.certificate_entry));
         hash.update(part(self.certificate_entry.saturating_add(8)..self.headers_len));
@@ -116,11 +115,11 @@ impl<'a> Image<'a> {
             hash.update(part(file));
         }
         hash.update(part(hashed..self.bytes.len().saturating_sub(self.certificates_len)));
-        hash.finalize().into()
+        hash.finalize()
     }
 
     /// The version of systemd-stub, which it says in a section of its own.
-    pub(super) fn stub_version(&self) -> Result<u32, MeasureError> {
+    pub(crate) fn stub_version(&self) -> Result<u32, MeasureError> {
         let magic = self.section(".sdmagic")?.unwrap_or_default();
         let magic = String::from_utf8_lossy(&magic);
         let version = magic.strip_prefix("#### LoaderInfo: systemd-stub ").unwrap_or_default();
@@ -158,10 +157,11 @@ fn no_pe(found: &str) -> MeasureError {
     malformed("header", "an EFI program (PE32+)", found)
 }
 
-pub(super) fn malformed(what: &'static str, expected: &str, found: &str) -> MeasureError {
+pub(crate) fn malformed(what: &'static str, expected: &str, found: &str) -> MeasureError {
     MeasureError::Malformed { file: FILE, what, expected: expected.into(), found: found.into() }
 }
 
+const FILE: &str = "kernel image";
 const PE32_PLUS: usize = 0x20b;
 /// Index of the certificate table among the data directories.
 const CERTIFICATES: usize = 4;
