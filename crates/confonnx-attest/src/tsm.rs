@@ -13,6 +13,8 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Tsm {
     entry: PathBuf,
+    /// Whether the directory is this process's, to be removed with it.
+    own: bool,
     provider: String,
     /// The lock by which one report is made at a time.
     turn: Mutex<()>,
@@ -77,6 +79,12 @@ impl Tsm {
         if !reports.is_dir() {
             return Ok(None);
         }
+        // The kernel makes attributes that are root's, whoever makes the directory. The first process of the virtual machine
+        // image, which is root, makes this one and hands it over with its attributes.
+        let prepared = reports.join(PREPARED);
+        if prepared.is_dir() {
+            return Self::open(prepared, false).map(Some);
+        }
         let entry = reports.join(format!("confonnx-{}", std::process::id()));
         match fs::create_dir(&entry) {
             Ok(()) => {}
@@ -85,10 +93,14 @@ impl Tsm {
             Err(err) if err.raw_os_error() == Some(NO_PROVIDER) => return Ok(None),
             Err(source) => return Err(TsmError::Entry { path: entry, source }),
         }
-        let mut tsm = Self { entry, provider: String::new(), turn: Mutex::new(()) };
+        Self::open(entry, true).map(Some)
+    }
+
+    fn open(entry: PathBuf, own: bool) -> Result<Self, TsmError> {
+        let mut tsm = Self { entry, own, provider: String::new(), turn: Mutex::new(()) };
         tsm.provider = tsm.text("provider")?;
         tsm.raise_level()?;
-        Ok(Some(tsm))
+        Ok(tsm)
     }
 
     /// Which TEE is behind the interface: `sev_guest`, `tdx_guest`.
@@ -176,7 +188,9 @@ impl Drop for Tsm {
     fn drop(&mut self) {
         // To remove the directory removes the kernel's attributes with it. One that stays behind is used by the next
         // process of this number.
-        let _ = fs::remove_dir(&self.entry);
+        if self.own {
+            let _ = fs::remove_dir(&self.entry);
+        }
     }
 }
 
@@ -186,6 +200,8 @@ fn conflict(err: &io::Error) -> bool {
 }
 
 const REPORTS: &str = "sys/kernel/config/tsm/report";
+/// The directory that `confonnx-init` makes.
+const PREPARED: &str = "confonnx";
 const ATTEMPTS: u32 = 5;
 /// Four times the kernel's own limit on reports.
 const MAX_ATTRIBUTE_BYTES: u64 = 128 << 10;

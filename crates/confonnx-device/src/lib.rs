@@ -1,5 +1,5 @@
-//! What Linux offers by calls for which no safe wrapper can exist in general: requests to TEE devices by `ioctl`, and what
-//! a process does to itself before it runs what it does not trust.
+//! What Linux offers by calls for which no safe wrapper can exist in general: requests to TEE devices and the device mapper by
+//! `ioctl`, and what a process does to itself before it runs what it does not trust.
 //!
 //! `ioctl` takes an address that the kernel writes to, so no safe wrapper of it can exist for all devices. This crate has
 //! the calls that attestation needs and nothing else; all other crates forbid unsafe code (docs/decisions/0006). It
@@ -21,6 +21,8 @@ mod own_process;
 #[cfg(target_os = "linux")]
 mod sev_guest;
 #[cfg(target_os = "linux")]
+mod verity;
+#[cfg(target_os = "linux")]
 mod window;
 
 #[cfg(feature = "ort")]
@@ -38,5 +40,7 @@ pub use own_process::{close_all_from, give_memory_back, ignore_terminal_signals,
 pub use sev_guest::{SevGuestError, SevGuestReport, sev_guest_extended_report};
 #[cfg(feature = "ort")]
 pub use strings::{strings_from_bytes, strings_to_bytes};
+#[cfg(target_os = "linux")]
+pub use verity::{map_verity, unmap};
 #[cfg(target_os = "linux")]
 pub use window::Window;

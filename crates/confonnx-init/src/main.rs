@@ -1,6 +1,7 @@
 //! The first process of the virtual machine image. It mounts what the kernel offers, loads the drivers that the image
-//! names, forbids any further ones, gets an address, and runs the server as a user of its own: there is no shell, no
-//! other program, and nothing is read from a disk. When the server ends, so does the machine.
+//! names, forbids any further ones, gets an address, and runs the server as a user of its own: there is no shell, and no
+//! other program. When the server ends, so does the machine. If the image says so, models come from a disk: the image has
+//! the root hash by which the kernel checks each block.
 //!
 //! Everything here is measured: the program and the server's configuration are in the image. The answer of the
 //! network's DHCP server is the host's word, as the network itself is.
@@ -9,7 +10,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
 mod console;
 mod dhcp;
@@ -17,6 +18,7 @@ mod netlink;
 mod network;
 mod program;
 mod system;
+mod volume;
 
 fn main() -> ExitCode {
     // Anywhere else this would only do harm.
@@ -33,18 +35,31 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn boot() -> Result<std::process::ExitStatus, program::ProgramError> {
+fn boot() -> Result<ExitStatus, BootError> {
     system::mount_all();
     console::say("system mounted");
     system::load_modules(Path::new("/lib/modules/order"));
     system::mount_configfs();
     system::harden();
     console::say("drivers loaded, no more can be");
+    if let Some(volume) = volume::mount()? {
+        console::say(&format!("models: {volume}"));
+        volume.watch();
+    }
     match network::start() {
         Ok(lease) => console::say(&format!("network: {lease}")),
         // The server may still serve through a socket that needs no address.
         Err(error) => console::say(&format!("network: {error}")),
     }
     console::say("starting the server");
-    program::run()
+    Ok(program::run()?)
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+enum BootError {
+    #[error(transparent)]
+    Volume(#[from] volume::VolumeError),
+    #[error(transparent)]
+    Program(#[from] program::ProgramError),
 }

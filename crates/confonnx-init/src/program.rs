@@ -24,6 +24,7 @@ pub(crate) fn run() -> Result<ExitStatus, ProgramError> {
     for device in DEVICES {
         hand_over(Path::new(device));
     }
+    prepare_reports(Path::new(REPORTS));
     let mut server = Command::new(SERVER)
         .args(["--config", CONFIG])
         .env_clear()
@@ -55,7 +56,27 @@ fn hand_over(device: &Path) {
     }
 }
 
+/// Makes the directory by which the server asks the kernel for reports (configfs-tsm). The server cannot: the kernel makes
+/// attributes that are root's, whoever makes the directory, and `inblob` is its owner's alone to write.
+fn prepare_reports(reports: &Path) {
+    let entry = reports.join("confonnx");
+    if !reports.is_dir() {
+        return;
+    }
+    let handed = fs::create_dir(&entry).and_then(|()| {
+        chown(&entry, Some(USER), Some(USER))?;
+        fs::read_dir(&entry)?.try_for_each(|attribute| chown(attribute?.path(), Some(USER), Some(USER)))
+    });
+    match handed {
+        // The interface is there without a TEE (ENXIO).
+        Err(error) if error.raw_os_error() == Some(6) => {}
+        Err(error) => say(&format!("{}: {error}", entry.display())),
+        Ok(()) => say("the server may ask for reports"),
+    }
+}
+
 const SERVER: &str = "/confonnx/confonnx-server";
+const REPORTS: &str = "/sys/kernel/config/tsm/report";
 const CONFIG: &str = "/etc/confonnx/server.toml";
 /// The user that the server runs as, the same as in the container image.
 const USER: u32 = 65532;
@@ -64,7 +85,8 @@ const DEVICES: [&str; 8] = [
     "/dev/tpmrm0",
     "/dev/sev-guest",
     "/dev/tdx_guest",
-    "/sys/kernel/config/tsm/report",
+    // Without a TEE behind it the server has to be told so by the kernel, not by the lack of a right.
+    REPORTS,
     "/sys/kernel/security",
     "/sys/kernel/security/tpm0",
     "/sys/kernel/security/tpm0/binary_bios_measurements",

@@ -74,3 +74,17 @@ fn absence_is_told_from_what_cannot_be_used() {
     fs::remove_file(fake.entry().join("generation")).unwrap();
     assert!(matches!(find(&fake).report(&DATA), Err(TsmError::Attribute { .. })));
 }
+
+#[test]
+fn a_directory_that_was_prepared_is_used_and_left() {
+    let fake = Fake::empty();
+    let prepared = fake.root().join(REPORTS).join(PREPARED);
+    fs::create_dir_all(&prepared).unwrap();
+    fs::write(prepared.join("provider"), "tdx_guest\n").unwrap();
+    let tsm = find(&fake);
+    assert_eq!((tsm.provider(), &tsm.entry), ("tdx_guest", &prepared));
+    // As configfs does, which removes attributes with their directory.
+    fs::remove_file(prepared.join("provider")).unwrap();
+    drop(tsm);
+    assert!(prepared.is_dir() && !fake.entry().exists());
+}
