@@ -381,6 +381,7 @@ vm: need-cargo image-system ## Build the virtual machine image and what a TPM wi
 
 test-vm: vm ## Boot the virtual machine image in QEMU with a TPM in software, and other ones that clients refuse
 	@scripts/venv test
+	STUBS=trixie deploy/vm/fetch $(IMAGES)/vm/fetched
 	CONFONNX_VM=$(abspath $(IMAGES))/vm CONFONNX_CLI=$(abspath $(TARGET))/debug/confonnx \
 	  $(VENV)/python -m pytest -p no:cacheprovider deploy/vm
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -43,10 +44,25 @@ def test_snp_starts_what_it_predicts(tmp_path: Path) -> None:
 
 def test_tdx_gets_quotes_from_the_host(tmp_path: Path) -> None:
     done, qemu, confonnx = run(tmp_path, "tdx", QGS="4051")
-    assert done.returncode == 0 and "RTMR" in done.stdout and confonnx[:2] == ["measure", "tdx"]
+    assert done.returncode == 0 and "RTMR0" in done.stdout and confonnx[:2] == ["measure", "tdx"]
+    assert dict(zip(confonnx[2::2], confonnx[3::2]))["--kernel"] == "image.efi"
     [guest] = [json.loads(word) for word in qemu if word.startswith("{")]
     assert guest["qom-type"] == "tdx-guest" and guest["quote-generation-socket"]["port"] == "4051"
     assert any("confidential-guest-support=tee" in word for word in qemu) and guest["id"] == "tee"
+
+
+@pytest.mark.parametrize("tee", ["snp", "tdx"])
+def test_libvirt_gets_the_same_machine_as_a_domain(tmp_path: Path, tee: str) -> None:
+    done, qemu, confonnx = run(tmp_path, tee, LIBVIRT="1", VCPUS="4", MEMORY="3G")
+    assert done.returncode == 0 and not qemu and confonnx[:2] == ["measure", tee]
+    domain = ElementTree.fromstring((tmp_path / "confonnx.xml").read_text())
+    assert domain.findtext("vcpu") == "4" and domain.findtext("memory") == str(3 << 30)
+    assert domain.findtext("os/kernel") == str(tmp_path / "image.efi")
+    security = domain.find("launchSecurity")
+    assert security is not None and security.get("type") == {"snp": "sev-snp", "tdx": "tdx"}[tee]
+    policy = int(security.findtext("policy") or "", 16)
+    # Debugging is bit 19 of SNP's policy, bit 0 of TDX's attributes.
+    assert not policy & (1 << 19 | 1) and security.get("kernelHashes") == {"snp": "yes", "tdx": None}[tee]
 
 
 @pytest.mark.parametrize(("tee", "words"), [("sev", "expected snp or tdx"), ("", "expected snp or tdx")])
