@@ -118,18 +118,21 @@ def test_a_wheel_is_installed_in_an_empty_environment_and_asks(wheel: Path, url:
         # No Python of that system is here: pip of this one says whether it would take the wheel there.
         platform = wheel.stem.split("-")[-1].split(".")[0]
         install = ["--target", tmp_path, "--platform", platform, "--only-binary=:all:", "--python-version", "3.12", "--no-deps"]
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *install, wheel], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *map(str, install), str(wheel)], check=True)
         assert list((tmp_path / "confonnx").glob("_confonnx*"))
         return
     if "aarch64" in wheel.name:
         install = ["--target", tmp_path, "--platform", "manylinux2014_aarch64", "--only-binary=:all:", "--python-version", "3.11"]
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *install, wheel], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *map(str, install), str(wheel)], check=True)
         python = ["qemu-aarch64", "-L", str(ARM64), "-E", f"PYTHONPATH={tmp_path}", str(ARM64 / "usr/bin/python3")]
     else:
         subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
         python = [str(tmp_path / "venv/bin/python")]
         subprocess.run([*python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", wheel], check=True)
-    run = lambda *more: subprocess.run([*python, *ask, *more], capture_output=True, text=True, timeout=300, cwd=tmp_path)  # noqa: E731
+
+    def run(expected: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*python, *ask, expected], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+
     answered = run("insecure")
     assert (answered.returncode, answered.stdout) == (0, "digit 1\n"), answered.stderr
     refused = run(OTHER)
