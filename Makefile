@@ -189,10 +189,10 @@ desks: need-cargo ## The clients of a release, into target/desks: command and wh
 	for target in x86_64 aarch64; do scripts/build-desk $$target-unknown-linux-gnu $(DESKS) release library || exit 1; done
 	scripts/make-clients $(DESKS)
 
-COMMANDS ?= x86_64-pc-windows-gnu aarch64-unknown-linux-gnu
-WHEELS ?= aarch64-unknown-linux-gnu
-# Of the systems beside this one, those whose programs differ most; all of them: COMMANDS="…" WHEELS="…".
-test-desks: need-cargo desks-quick ## The command for Windows under wine, command and wheel for arm64 under qemu, against a real server
+COMMANDS ?= x86_64-pc-windows-gnu
+WHEELS ?=
+# Of the systems beside this one, the one whose programs differ most; others: COMMANDS="…" WHEELS="…".
+test-desks: need-cargo desks-quick ## The command for Windows under wine (or that of other COMMANDS, and WHEELS), against a real server
 	@scripts/system-parts desks
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime

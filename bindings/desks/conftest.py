@@ -57,6 +57,8 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     changed = {"WINEPREFIX": str(folder / "prefix"), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe="}
     yield changed
     subprocess.run([WINE, "wineboot", "--kill"], env=os.environ | changed, capture_output=True, timeout=60)
+    # Some hundred megabytes, which pytest would keep.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Desk:
