@@ -10,6 +10,7 @@ second systemd-stub; CONFONNX_CLI the `confonnx` command. The server may be of a
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -18,6 +19,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -28,7 +30,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 import pytest
 
@@ -117,6 +119,37 @@ def predict(url: str, policy: Path) -> None:
     assert probabilities.index(max(probabilities)) == 7
 
 
+def decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def events(log: bytes) -> list[tuple[int, bytes]]:
+    """PCR and SHA-384 of each event (TCG PC Client Platform Firmware Profile, 10.2.2)."""
+    sizes = {0x4: 20, 0xB: 32, 0xC: 48, 0xD: 64}
+    found = []
+    at = 32 + int.from_bytes(log[28:32], "little")
+    while at < len(log):
+        pcr, kind, count = struct.unpack_from("<III", log, at)
+        at += 12
+        digests = {}
+        for _ in range(count):
+            (algorithm,) = struct.unpack_from("<H", log, at)
+            digests[algorithm] = log[at + 2 : at + 2 + sizes[algorithm]]
+            at += 2 + sizes[algorithm]
+        at += 4 + int.from_bytes(log[at : at + 4], "little")
+        # EV_NO_ACTION extends nothing.
+        if kind != 3:
+            found.append((pcr, digests[0xC]))
+    return found
+
+
+def extended(digests: Iterable[bytes]) -> str:
+    value = bytes(48)
+    for digest in digests:
+        value = hashlib.sha384(value + digest).digest()
+    return value.hex()
+
+
 CALLS = """
 import json, os, sys, urllib.request
 [image] = json.load(open(sys.argv[1]))["image"]["values"]
@@ -179,9 +212,7 @@ class Machines:
         self.tpm = folder / "tpm"
         self.tpm.mkdir()
         # The copies of this TPM's state are one TPM: they have its key.
-        options = {"--tpmstate": self.tpm, "--pcr-banks": "sha256", "--config": "/dev/null", "--log": folder / "tpm.log"}
-        setup = ["swtpm_setup", "--tpm2", *(str(word) for option in options.items() for word in option)]
-        subprocess.run(setup, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin"}, timeout=60)
+        self.set_up(self.tpm, "sha256")
         self.pool = ThreadPoolExecutor(os.cpu_count())
         self.good: Future[Good] = self.pool.submit(self.boot_good)
         self.booted: dict[str, Future[Any]] = {}
@@ -189,6 +220,11 @@ class Machines:
         boots |= {"stub": self.boot_stub, "volume": self.boot_volume, "damaged": self.boot_damaged, "untrusted": self.boot_untrusted}
         for name, boot in boots.items():
             self.booted[name] = self.pool.submit(boot)
+
+    def set_up(self, tpm: Path, banks: str, *more: str) -> None:
+        options = {"--tpmstate": tpm, "--pcr-banks": banks, "--config": "/dev/null", "--log": self.folder / "tpm.log"}
+        setup = ["swtpm_setup", "--tpm2", *more, *(str(word) for option in options.items() for word in option)]
+        subprocess.run(setup, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin"}, timeout=60)
 
     def result(self, name: str) -> Any:
         return self.booted[name].result(PATIENCE * 3)
@@ -226,12 +262,18 @@ class Machines:
         assert refused.returncode == 4, refused.stdout + refused.stderr
         return refused.stdout
 
-    def boot_stub(self) -> str:
+    def boot_stub(self) -> tuple[Path, list[tuple[int, bytes]]]:
+        """An image with the other stub, and the log of its boot: PCRs and digests of the bank SHA-384."""
         image = make(self.folder / "stub.efi", STUB=str(BUILT / "fetched/trixie/root" / STUB))
-        with booted(image, self.folder / "stub", self.tpm) as url:
-            verified = client("verify", "--url", url, "--policy", self.policy_of(image))
+        # The same TPM, with a bank more.
+        tpm = shutil.copytree(self.tpm, self.folder / "tpm-of-stub")
+        self.set_up(tpm, "sha256,sha384", "--reconfigure")
+        proof = self.folder / "proof.json"
+        with booted(image, self.folder / "stub", tpm) as url:
+            verified = client("verify", "--url", url, "--policy", self.policy_of(image), "--save", proof)
         assert verified.returncode == 0, verified.stdout + verified.stderr
-        return verified.stdout
+        report = decoded(json.loads(proof.read_text())["document"]["evidence"]["report"])
+        return image, events(decoded(json.loads(report)["event_log"]))
 
     def boot_volume(self) -> str:
         image = make(self.folder / "volume.efi", VOLUME="1")
@@ -345,6 +387,22 @@ def test_another_stub_is_predicted_as_well(machines: Machines) -> None:
     versions = re.findall(r"systemd-boot-efi (\d+)", (BUILT / "fetched/versions").read_text())
     assert len(set(versions)) == 2, versions
     machines.result("stub")
+
+
+def test_registers_of_tdx_have_the_events_that_the_firmware_measured(machines: Machines) -> None:
+    image, log = machines.result("stub")
+    firmware = BUILT / "fetched/root/usr/share/ovmf/OVMF.fd"
+    measured = client("measure", "tdx", "--firmware", firmware, "--kernel", image)
+    assert measured.returncode == 0, measured.stderr
+    policy = tomllib.loads(measured.stdout)["tdx"]
+    # RTMR1 stands for PCRs 2 to 6, whose separators are one event there.
+    separator = hashlib.sha384(bytes(4)).digest()
+    programs = [digest for pcr, digest in log if pcr == 4 or (pcr == 5 and digest != separator)]
+    assert extended(programs) in policy["rtmr1"]
+    # RTMR2 stands for PCRs 8 to 15. This stub measures where there is no TPM, too; a kernel (PCR 9) does since 6.9.
+    stub = [digest for pcr, digest in log if pcr == 11]
+    both = [digest for pcr, digest in log if pcr in (9, 11)]
+    assert policy["rtmr2"] in ([extended(stub)], [extended(both)])
 
 
 def test_models_come_from_a_disk_that_the_image_has_the_hash_of(machines: Machines) -> None:

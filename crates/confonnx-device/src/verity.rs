@@ -64,7 +64,7 @@ impl Request {
         self.put(HEADER + 24, b"verity")?;
         self.put(HEADER + TARGET, parameters.as_bytes())?;
         // The parameters end with a zero.
-        self.put(HEADER + TARGET + parameters.len(), &[0])
+        self.put(parameters.len().saturating_add(HEADER + TARGET), &[0])
     }
 
     /// The minor number of the device, of the member `dev`.
