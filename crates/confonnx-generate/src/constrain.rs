@@ -35,6 +35,12 @@ pub enum ConstraintError {
         /// How many bytes are allowed.
         limit: usize,
     },
+    /// A schema with more patterns than can be compiled while others wait.
+    #[error(
+        "the schema has too many patterns; expected at most 64 of \"pattern\", \"format\" and \"patternProperties\", and at \
+         most 8 where \"allOf\" joins them"
+    )]
+    Patterns,
     /// A schema that is none, has what is not known here, or takes too much to compile.
     #[error(
         "the schema cannot be used; expected JSON Schema (draft 2020-12) without references to other documents, and less of it \
@@ -69,6 +75,10 @@ impl Forms {
         if found > LARGEST {
             return Err(ConstraintError::Large { found, limit: LARGEST });
         }
+        let patterns = Patterns::of(schema);
+        if patterns.all > MOST_PATTERNS || patterns.all.min(patterns.joins) > MOST_JOINED {
+            return Err(ConstraintError::Patterns);
+        }
         let mut schema = schema.clone();
         // Options of the compiler, which would be read from the schema.
         let options = schema.as_object_mut().ok_or(ConstraintError::Schema)?;
@@ -81,6 +91,44 @@ impl Forms {
             Some(Constraint(matcher))
         };
         catch_unwind(AssertUnwindSafe(compile)).ok().flatten().ok_or(ConstraintError::Schema)
+    }
+}
+
+/// What the compiler has no limit for: it looks whether a text can have all of several patterns, which takes seconds if
+/// these are some twenty, and does so for each of them with a length.
+#[derive(Default)]
+struct Patterns {
+    all: usize,
+    /// Places where one pattern can be added to another.
+    joins: usize,
+}
+
+impl Patterns {
+    fn of(schema: &Value) -> Self {
+        let mut patterns = Self::default();
+        patterns.count(schema);
+        patterns
+    }
+
+    /// As deep as JSON is read.
+    fn count(&mut self, schema: &Value) {
+        match schema {
+            Value::Array(schemas) => schemas.iter().for_each(|schema| self.count(schema)),
+            Value::Object(members) => {
+                let is_pattern = |name: &str| members.get(name).is_some_and(Value::is_string);
+                let own = [is_pattern("pattern"), is_pattern("format")].into_iter().filter(|is| *is).count();
+                let named = members
+                    .get("patternProperties")
+                    .and_then(Value::as_object)
+                    .map_or(0, |names| names.len());
+                self.all = self.all.saturating_add(own).saturating_add(named);
+                let all_of = members.get("allOf").and_then(Value::as_array).map_or(0, Vec::len);
+                let beside = usize::from(is_pattern("$ref") && (own > 0 || all_of > 0));
+                self.joins = self.joins.saturating_add(all_of).saturating_add(beside);
+                members.values().for_each(|schema| self.count(schema));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -109,6 +157,12 @@ impl Allowed {
     }
 }
 
+impl std::fmt::Debug for Allowed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Allowed").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Constraint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Constraint").finish_non_exhaustive()
@@ -119,6 +173,9 @@ impl std::fmt::Debug for Constraint {
 const SPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
 /// How many bytes a schema may have.
 const LARGEST: usize = 64 << 10;
+/// How many patterns a schema may have, and how many of them for one text.
+const MOST_PATTERNS: usize = 64;
+const MOST_JOINED: usize = 8;
 /// Limits that are some milliseconds of a step, and some megabytes of an answer.
 const LIMITS: ParserLimits = ParserLimits {
     max_items_in_row: 1000,
@@ -191,6 +248,20 @@ mod tests {
         let many: Vec<Value> = (0..3000).map(|n| json!({ "required": [format!("k{n}")] })).collect();
         let large = refused(&json!({ "allOf": many }));
         assert!(matches!(large, ConstraintError::Schema | ConstraintError::Large { .. }), "{large}");
+        let pattern = |n: usize| json!({ "type": "string", "pattern": format!("^a{{{n}}}$") });
+        let patterns = |many: usize| (1..=many).map(pattern).collect::<Vec<Value>>();
+        assert!(forms.constraint(&json!({ "anyOf": patterns(64) })).is_ok());
+        assert_eq!(refused(&json!({ "anyOf": patterns(65) })), ConstraintError::Patterns);
+        // They say different lengths, so that no text has all of them.
+        assert_eq!(refused(&json!({ "allOf": patterns(8) })), ConstraintError::Schema);
+        assert_eq!(refused(&json!({ "allOf": patterns(9) })), ConstraintError::Patterns);
+        let chain = |n: usize| json!({ "$ref": format!("#/$defs/{}", n + 1), "pattern": format!("a{n}") });
+        let mut defs: serde_json::Map<String, Value> = (0..9).map(|n| (n.to_string(), chain(n))).collect();
+        defs.insert("9".to_owned(), json!({ "type": "string" }));
+        assert_eq!(refused(&json!({ "$defs": defs, "$ref": "#/$defs/0" })), ConstraintError::Patterns);
+        let named =
+            json!({ "properties": { "pattern": { "type": "string" }, "format": { "type": "string" } } });
+        assert_eq!(Patterns::of(&named).all, 0, "names of properties are no patterns");
         let mut deep = json!({ "type": "string" });
         for _ in 0..100 {
             deep = json!({ "type": "array", "items": deep });

@@ -1,12 +1,14 @@
 //! Whose turn it is: several answers are made at once by one model, token by token. A state machine without IO: it says what
 //! the model is to be fed next, takes what the model answers, and tells what became of each answer.
 
+mod form;
 mod sequence;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use confonnx_tensor::Erased;
 
+pub use self::form::{Work, Worked};
 use self::sequence::Sequence;
 use crate::{
     constrain::Constraint,
@@ -214,8 +216,9 @@ impl Scheduler {
             self.reserved = all;
             self.running.extend(self.waiting.pop_front());
         }
-        let decoding = self.running.iter().any(Sequence::is_decoding);
-        let prompt = self.running.iter().find(|sequence| !sequence.is_decoding());
+        let goes_on = |sequence: &&Sequence| !sequence.is_held();
+        let decoding = self.running.iter().filter(goes_on).any(Sequence::is_decoding);
+        let prompt = self.running.iter().filter(goes_on).find(|sequence| !sequence.is_decoding());
         // Prompts and answers take turns: neither waits for the other's end.
         let feeds = match prompt {
             Some(sequence) if !decoding || !self.prefilled => {
@@ -226,8 +229,8 @@ impl Scheduler {
             _ => {
                 self.prefilled = false;
                 let batch = self.limits.batch.max(1);
-                let feeds: Vec<Feed> =
-                    self.running.iter().filter(|s| s.is_decoding()).take(batch).map(|s| s.feed(1)).collect();
+                let decoding = self.running.iter().filter(goes_on).filter(|s| s.is_decoding());
+                let feeds: Vec<Feed> = decoding.take(batch).map(|s| s.feed(1)).collect();
                 // Answers that went on are the last to go on again.
                 for feed in &feeds {
                     if let Some(at) = self.running.iter().position(|sequence| sequence.id() == feed.id) {
@@ -257,6 +260,19 @@ impl Scheduler {
         }
         self.end(&events);
         events
+    }
+
+    /// What has to be worked out before an answer that keeps to a form can go on: of whoever waits longest.
+    pub fn work(&mut self) -> Option<Work> {
+        self.running.iter_mut().find_map(Sequence::work)
+    }
+
+    /// Takes what was worked out, and tells what became of its answer by that.
+    pub fn worked(&mut self, worked: Worked) -> Option<Event> {
+        let sequence = self.running.iter_mut().find(|sequence| sequence.id() == worked.id)?;
+        let event = sequence.worked(worked.form);
+        self.end(event.as_slice());
+        event
     }
 
     /// Ends the answers of `step`, on which the model failed.

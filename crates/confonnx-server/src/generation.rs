@@ -36,6 +36,8 @@ pub struct Begun {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// There may be something to work out.
+    due: Condvar,
 }
 
 struct State {
@@ -91,7 +93,13 @@ impl Generator {
                 closed: false,
             }),
             changed: Condvar::new(),
+            due: Condvar::new(),
         });
+        let forms = Arc::clone(&shared);
+        if let Err(error) = thread::Builder::new().name("forms".into()).spawn(move || forms.keep_forms()) {
+            warn!("a language model answers nothing: {error}");
+            return Ok(None);
+        }
         let (turns, model, name) = (Arc::clone(&shared), Arc::clone(model), name.to_owned());
         let started = thread::Builder::new().name("generator".into()).spawn(move || turns.run(&name, &model));
         if let Err(error) = started {
@@ -142,6 +150,7 @@ impl Drop for Generator {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_one();
+        self.shared.due.notify_one();
     }
 }
 
@@ -240,6 +249,7 @@ impl Shared {
             };
             state.stepping = true;
             drop(state);
+            self.due.notify_one();
             let close: Vec<u64> = ended.iter().map(|id| id.0).collect();
             let step = step.unwrap_or(Step { feeds: Vec::new() });
             let answer = model.step(&close, &feeds(&step));
@@ -259,6 +269,27 @@ impl Shared {
             };
             state.stepping = false;
             state.tell(events);
+            self.due.notify_one();
+        }
+    }
+}
+
+impl Shared {
+    /// Works out beside the model what answers that keep to a form can go on with: who asks for one that takes long delays
+    /// others that have one, a few milliseconds each time, and nobody else.
+    fn keep_forms(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            let Some(work) = state.scheduler.work() else {
+                state = self.due.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(state);
+            let worked = work.run();
+            state = self.lock();
+            let events = state.scheduler.worked(worked).into_iter().collect();
+            state.tell(events);
+            self.changed.notify_one();
         }
     }
 }

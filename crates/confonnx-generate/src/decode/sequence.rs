@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use confonnx_tensor::Erased;
 
-use super::{End, Event, Feed, Finish, Id, Order};
+use super::{End, Event, Feed, Finish, Id, Order, Work, form::Form};
 use crate::{
     constrain::{Allowed, Constraint},
     sample::{Chosen, Sampler},
@@ -25,7 +25,9 @@ pub(super) struct Sequence {
     sampler: Sampler,
     detokenizer: Detokenizer,
     stop: StopStrings,
-    constraint: Option<Constraint>,
+    form: Form,
+    /// What the model said of the next token, while it is not known which may come.
+    held: Option<Erased<Vec<f32>>>,
     text: Arc<Text>,
 }
 
@@ -41,7 +43,8 @@ impl Sequence {
             most,
             detokenizer: Detokenizer::new(Arc::clone(&text)),
             stop: StopStrings::new(stop),
-            constraint,
+            form: Form::new(constraint),
+            held: None,
             text,
         }
     }
@@ -73,8 +76,35 @@ impl Sequence {
         if !feed.wanted {
             return None;
         }
-        let chosen = logits.and_then(|mut logits| self.choose(&mut logits));
-        let Some(chosen) = chosen else { return Some(self.failed()) };
+        let Some(logits) = logits else { return Some(self.failed()) };
+        if self.form.is_known() {
+            return Some(self.go_on(logits));
+        }
+        self.held = Some(logits);
+        None
+    }
+
+    /// Whether it cannot go on until it is known which tokens may come.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// What is to be worked out for it.
+    pub(super) fn work(&mut self) -> Option<Work> {
+        self.form.work(self.id)
+    }
+
+    /// Takes what was worked out, and goes on if it was waited for.
+    pub(super) fn worked(&mut self, form: Option<(Constraint, Allowed)>) -> Option<Event> {
+        let Some((constraint, allowed)) = form else { return Some(self.failed()) };
+        self.form = Form::Known(constraint, allowed);
+        let logits = self.held.take()?;
+        Some(self.go_on(logits))
+    }
+
+    /// Goes on with the next token.
+    fn go_on(&mut self, mut logits: Erased<Vec<f32>>) -> Event {
+        let Some(chosen) = self.choose(&mut logits) else { return self.failed() };
         let token = chosen.token;
         let mut event = Event {
             id: self.id,
@@ -86,7 +116,7 @@ impl Sequence {
         if self.text.facts().ends.contains(&token) {
             event.text = self.rest();
             event.end = Some(self.end(Finish::Stop));
-            return Some(event);
+            return event;
         }
         event.text = self.stop.push(&self.detokenizer.push(token));
         if self.stop.found() {
@@ -96,16 +126,20 @@ impl Sequence {
             event.text.append(&rest);
             event.end = Some(self.end(if self.stop.found() { Finish::Stop } else { Finish::Length }));
         }
-        Some(event)
+        event
     }
 
     /// The next token, if there is one that may come.
     fn choose(&mut self, logits: &mut [f32]) -> Option<Chosen> {
-        let Some(constraint) = &mut self.constraint else { return self.sampler.choose(logits, None).ok() };
-        let allowed: Allowed = constraint.allowed()?;
-        let chosen = self.sampler.choose(logits, Some(&|token| allowed.has(token))).ok()?;
-        let ends = self.text.facts().ends.contains(&chosen.token);
-        (allowed.has(chosen.token) && (ends || constraint.take(chosen.token))).then_some(chosen)
+        match std::mem::replace(&mut self.form, Form::Free) {
+            Form::Free => self.sampler.choose(logits, None).ok(),
+            Form::Known(constraint, allowed) => {
+                let chosen = self.sampler.choose(logits, Some(&|token| allowed.has(token))).ok()?;
+                self.form = Form::Due(constraint, Some(chosen.token));
+                allowed.has(chosen.token).then_some(chosen)
+            }
+            Form::Due(..) | Form::Away => None,
+        }
     }
 
     pub(super) fn failed(&self) -> Event {

@@ -51,9 +51,19 @@ fn order(prompt: &str, max_tokens: Option<usize>) -> Order {
 fn run(scheduler: &mut Scheduler, model: &mut Alphabet) -> BTreeMap<Id, (String, End)> {
     let mut texts = BTreeMap::<Id, String>::new();
     let mut ends = BTreeMap::new();
-    while let Some(step) = scheduler.step() {
-        let logits = model.answer(&step);
-        for event in scheduler.done(&step, logits) {
+    loop {
+        let step = scheduler.step();
+        let work = scheduler.work();
+        if step.is_none() && work.is_none() {
+            break;
+        }
+        let mut events = Vec::new();
+        if let Some(step) = step {
+            let logits = model.answer(&step);
+            events = scheduler.done(&step, logits);
+        }
+        events.extend(work.and_then(|work| scheduler.worked(work.run())));
+        for event in events {
             assert!(!ends.contains_key(&event.id), "nothing comes after the end");
             let text = texts.entry(event.id).or_default();
             text.push_str(&event.text);
@@ -65,6 +75,47 @@ fn run(scheduler: &mut Scheduler, model: &mut Alphabet) -> BTreeMap<Id, (String,
     assert!(scheduler.is_empty());
     assert_eq!(scheduler.reserved, 0);
     ends
+}
+
+/// As [`order`], of an answer that is JSON: whatever the model would say, of what may come the most likely.
+fn order_of_json(prompt: &str, schema: serde_json::Value) -> Order {
+    Order { constraint: Some(text().constraint(&schema).unwrap()), ..order(prompt, Some(20)) }
+}
+
+#[test]
+fn an_answer_keeps_to_its_form() {
+    let (mut scheduler, mut model) = (Scheduler::new(text(), limits()), Alphabet::default());
+    let id = scheduler.add(order_of_json("a", serde_json::json!({ "enum": ["bcd"] }))).unwrap();
+    let other = scheduler.add(order("w", Some(20))).unwrap();
+    let ends = run(&mut scheduler, &mut model);
+    assert_eq!(ends[&id].0, "\"bcd\"");
+    assert_eq!((ends[&id].1.finish, ends[&other].0.as_str()), (Finish::Stop, "xyz"));
+}
+
+#[test]
+fn who_waits_for_its_form_keeps_nobody_waiting() {
+    let (mut scheduler, mut model) = (Scheduler::new(text(), limits()), Alphabet::default());
+    let id = scheduler.add(order_of_json("a", serde_json::json!({ "enum": ["bcd"] }))).unwrap();
+    let other = scheduler.add(order("u", Some(20))).unwrap();
+    // Its first token is being worked out, for as long as all of the other answer takes.
+    let work = scheduler.work();
+    assert!(work.is_none(), "it has not begun");
+    let mut said = String::new();
+    let mut work = None;
+    while let Some(step) = scheduler.step() {
+        work = work.or_else(|| scheduler.work());
+        let logits = model.answer(&step);
+        for event in scheduler.done(&step, logits) {
+            assert_eq!(event.id, other);
+            said.push_str(&event.text);
+        }
+    }
+    assert_eq!((said.as_str(), scheduler.len()), ("vwxyz", 1));
+    // What is worked out for an answer that nobody wants any more is of no use, and no harm.
+    let worked = work.unwrap().run();
+    assert!(scheduler.cancel(id));
+    assert_eq!(scheduler.worked(worked), None);
+    assert_eq!((scheduler.step(), scheduler.reserved), (None, 0));
 }
 
 #[test]

@@ -310,6 +310,13 @@ async fn a_caller_has_so_many_answers_and_tokens() {
     let (alice, bob) = (client("alice"), client("bob"));
     let (status, answer) = ask(&alice, CHAT, hello(json!({ "n": 2 }))).await;
     assert_eq!((status, &answer["error"]["code"]), (400, &json!("generation-invalid")), "{answer}");
+    // What a caller may have is looked at before a form is prepared, which can take long.
+    let schema =
+        json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": { "type": "nonsense" } } });
+    for (client, code) in [(&bob, "invalid_value"), (&alice, "generation-invalid")] {
+        let (status, answer) = ask(client, CHAT, hello(json!({ "n": 2, "response_format": schema }))).await;
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!(code)), "{answer}");
+    }
     let (status, answer) = ask(&alice, CHAT, hello(json!({ "max_tokens": 100 }))).await;
     assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")), "{answer}");
     let (mut spent, start) = (0, Instant::now());

@@ -178,8 +178,10 @@ fn answer(call: &Call<'_>, served: &Served, kind: Kind, request: Request) -> Res
     };
     let now = call.received.0;
     let prompts = prompts(generator.text(), &request, now)?;
-    let orders = orders(generator.text(), &request, prompts)?;
+    let mut orders = orders(generator.text(), &request, prompts);
     let allowance = Arc::new(allowance(call, &orders)?);
+    // Only now: a form can take much to prepare.
+    keep(&mut orders, generator.text(), &request.format)?;
     let begun = generator.begin(orders)?;
     let fingerprint: String =
         claim.sha256.map(|hash| hash.to_string().chars().take(16).collect()).unwrap_or_default();
@@ -244,19 +246,22 @@ fn counted(allowance: &Arc<Allowance>, sink: Box<dyn Sink>) -> Box<dyn Sink> {
     Box::new(Counted(Arc::clone(allowance), sink))
 }
 
+/// Has the answers keep to `format`.
+fn keep(orders: &mut [Order], text: &Text, format: &Format) -> Result<(), ConstraintError> {
+    let constraint = match format {
+        Format::Text => return Ok(()),
+        Format::Json => text.constraint(&json!({ "type": "object" })),
+        Format::Schema(schema) => text.constraint(schema),
+    }?;
+    for order in orders {
+        order.constraint = Some(constraint.clone());
+    }
+    Ok(())
+}
+
 /// What the model is to answer to each of `prompts`.
-fn orders(
-    text: &Text,
-    request: &Request,
-    prompts: Vec<Erased<Vec<u32>>>,
-) -> Result<Vec<Order>, GenerateError> {
+fn orders(text: &Text, request: &Request, prompts: Vec<Erased<Vec<u32>>>) -> Vec<Order> {
     let choices = request.overrides.over(&text.facts().defaults);
-    let form = match &request.format {
-        Format::Text => None,
-        Format::Json => Some(json!({ "type": "object" })),
-        Format::Schema(schema) => Some(schema.clone()),
-    };
-    let constraint = form.map(|schema| text.constraint(&schema)).transpose()?;
     let seed = request.seed.unwrap_or_else(|| u64::from_le_bytes(random::bytes()));
     let room = |prompt: usize| match text.facts().context {
         Some(context) => context.saturating_sub(prompt).clamp(1, MAX_TOKENS),
@@ -268,10 +273,10 @@ fn orders(
         choices: choices.clone(),
         seed: seed.wrapping_add(answer),
         stop: request.stop.clone(),
-        constraint: constraint.clone(),
+        constraint: None,
     };
     let each = 0..request.answers as u64;
-    Ok(prompts.iter().flat_map(|prompt| each.clone().map(move |answer| order(prompt, answer))).collect())
+    prompts.iter().flat_map(|prompt| each.clone().map(move |answer| order(prompt, answer))).collect()
 }
 
 /// 128 random bits.
