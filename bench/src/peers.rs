@@ -185,7 +185,7 @@ pub(crate) struct Places {
 /// A server that takes inference requests of the Open Inference Protocol in the clear, with binary tensors.
 pub(crate) fn v2_binary(address: SocketAddr, model: &str, bare: &Bare) -> anyhow::Result<Target> {
     let inputs = bare.borrowed();
-    let request = InferRequest { id: None, inputs, outputs: Vec::new(), binary_default: true };
+    let request = InferRequest { inputs, binary_default: true, ..InferRequest::default() };
     let encoded = request.encode()?;
     let json_len = encoded.json_len().context("a request without tensors")?.to_string();
     let body = encoded.parts().concat();

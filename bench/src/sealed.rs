@@ -107,8 +107,7 @@ impl SealedClient {
 
 /// The message that `confonnx-client` seals: its tensors start at a multiple of eight bytes.
 pub(crate) fn message(path: &str, bare: &Bare, room: usize, offers: bool) -> anyhow::Result<Draft> {
-    let request =
-        InferRequest { id: None, inputs: bare.borrowed(), outputs: Vec::new(), binary_default: true };
+    let request = InferRequest { inputs: bare.borrowed(), binary_default: true, ..InferRequest::default() };
     let encoded = request.encode()?;
     let mut head = RequestHead::new("POST", path);
     head.fields.push("date", httpdate::fmt_http_date(SystemTime::now()));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use confonnx_model::{AnnotateError, IndependentRows, TEXT_FILES, annotate, with_text};
+use confonnx_model::{AnnotateError, IndependentRows, Kept, TEXT_FILES, annotate, with_state, with_text};
 
 use crate::args::bytes;
 use crate::{model, print};
@@ -33,6 +33,10 @@ pub(crate) struct Annotate {
     /// 1_Pooling/config.json, sentence_bert_config.json and config_sentence_transformers.json. States nothing of rows
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["batch_axis", "remove"])]
     text: Option<PathBuf>,
+    /// An input that is kept from one request of a sequence to the next: INPUT=OUTPUT is what that output was, INPUT alone what
+    /// it was at first. States nothing of rows
+    #[arg(long, value_name = "INPUT=OUTPUT", value_parser = kept, conflicts_with_all = ["batch_axis", "remove", "text"])]
+    state: Vec<Kept>,
 }
 
 impl Annotate {
@@ -47,6 +51,7 @@ impl Annotate {
         let onnx = bytes(&self.model)?;
         let annotated = match &self.text {
             Some(folder) => with_text(&onnx, &text_files(folder)?).map_err(AnnotateError::from),
+            None if !self.state.is_empty() => with_state(&onnx, &self.state).map_err(AnnotateError::from),
             None => annotate(&onnx, (!self.remove).then_some(&rows)),
         };
         let annotated = annotated.with_context(|| format!("cannot annotate {}", self.model.display()))?;
@@ -68,6 +73,17 @@ fn text_files(folder: &Path) -> Result<BTreeMap<&'static str, String>> {
     }
     anyhow::ensure!(files.contains_key("tokenizer.json"), "{} has no tokenizer.json", folder.display());
     Ok(files)
+}
+
+fn kept(text: &str) -> Result<Kept, String> {
+    let (input, output) = match text.split_once('=') {
+        Some((input, output)) => (input, Some(output.to_owned())),
+        None => (text, None),
+    };
+    if input.is_empty() || output.as_deref() == Some("") {
+        return Err(format!("expected INPUT=OUTPUT or INPUT; found `{text}`"));
+    }
+    Ok(Kept { input: input.to_owned(), output })
 }
 
 fn batch_axis(text: &str) -> Result<(Option<String>, usize), String> {

@@ -35,6 +35,9 @@ pub(crate) struct Chat {
     /// The longest answer
     #[arg(long, value_name = "TOKENS")]
     max_tokens: Option<u64>,
+    /// Have answers come at fixed instants, this many milliseconds apart, so that nobody sees how fast which word was found
+    #[arg(long, value_name = "10 to 1000")]
+    pace_ms: Option<u64>,
     #[command(flatten)]
     expected: Expected,
     #[command(flatten)]
@@ -90,6 +93,7 @@ impl Chat {
             ("temperature", self.temperature.map(Value::from)),
             ("seed", self.seed.map(Value::from)),
             ("max_tokens", self.max_tokens.map(Value::from)),
+            ("pace_ms", self.pace_ms.map(Value::from)),
         ];
         let given = choices.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let chat =

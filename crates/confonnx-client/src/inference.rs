@@ -1,6 +1,6 @@
 //! Tensors in a request, and in its answer: for hosts that stand on [`conversation`](crate::conversation) themselves.
 
-use confonnx_protocol::oip::{self, InferRequest, InferResponse, RequestedOutput};
+use confonnx_protocol::oip::{self, InferRequest, InferResponse, RequestedOutput, Sequence};
 use confonnx_tensor::Tensor;
 
 use crate::conversation::Answer;
@@ -9,7 +9,7 @@ use crate::{ClientError, ModelRef, Request, Response};
 /// The body of an inference request: names and values of inputs, names of outputs, of which none means all.
 pub(crate) fn request<'t>(inputs: Vec<(String, Tensor<'t>)>, outputs: &[String]) -> InferRequest<'t> {
     let outputs = outputs.iter().map(|name| RequestedOutput { name: name.clone(), binary: None }).collect();
-    InferRequest { id: None, inputs, outputs, binary_default: true }
+    InferRequest { inputs, outputs, binary_default: true, ..InferRequest::default() }
 }
 
 impl Request {
@@ -22,12 +22,29 @@ impl Request {
         inputs: Vec<(String, Tensor<'_>)>,
         outputs: &[String],
     ) -> Result<Self, ClientError> {
-        let request = request(inputs, outputs);
+        Self::of(model.into(), &request(inputs, outputs))
+    }
+
+    /// As [`infer`](Self::infer), with what `model` keeps of the requests of `sequence` before this one. Only who knows its name
+    /// goes on with it: take one at random.
+    ///
+    /// # Errors
+    /// [`ClientError::Inputs`].
+    pub fn infer_in<'m>(
+        sequence: Sequence,
+        model: impl Into<ModelRef<'m>>,
+        inputs: Vec<(String, Tensor<'_>)>,
+        outputs: &[String],
+    ) -> Result<Self, ClientError> {
+        let request = InferRequest { sequence: Some(sequence), ..request(inputs, outputs) };
+        Self::of(model.into(), &request)
+    }
+
+    fn of(model: ModelRef<'_>, request: &InferRequest<'_>) -> Result<Self, ClientError> {
         let encoded = request.encode().map_err(ClientError::Inputs)?;
         let parts = encoded.parts();
         let (json, tensors) = parts.split_first().map_or((&[][..], &[][..]), |(json, rest)| (*json, rest));
-        let request =
-            Self::post("/infer").to_model(model.into()).field("content-type", encoded.content_type());
+        let request = Self::post("/infer").to_model(model).field("content-type", encoded.content_type());
         Ok(match encoded.json_len() {
             Some(_) => request.tensor_body(json, tensors.concat()),
             None => request.body(json),

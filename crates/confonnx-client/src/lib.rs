@@ -73,6 +73,8 @@ pub use confonnx_attest::{
 #[cfg(feature = "native")]
 pub use confonnx_model::encrypted::{KeyError, ModelKey, OwnerKey, OwnerKeyError};
 pub use confonnx_protocol::bhttp::Fields;
-pub use confonnx_protocol::oip::{ModelMetadata, OipError, ServerMetadata, TensorMetadata};
+pub use confonnx_protocol::oip::{
+    ModelMetadata, OipError, Sequence, SequenceId, ServerMetadata, TensorMetadata,
+};
 pub use confonnx_protocol::{Aead, Kem, NameError, SealError};
 pub use confonnx_tensor::{DataType, Shape, Tensor, TensorError};

@@ -196,6 +196,13 @@ impl Scheduler {
         self.len() < before
     }
 
+    /// Ends an answer with what there is of it, as if it might be no longer; none if it is not being made.
+    pub fn finish(&mut self, id: Id) -> Option<Event> {
+        let event = self.running.iter_mut().find(|sequence| sequence.id() == id)?.cut();
+        self.remove(id);
+        Some(event)
+    }
+
     /// How many answers are being made or wait.
     pub fn len(&self) -> usize {
         self.waiting.len().saturating_add(self.running.len())

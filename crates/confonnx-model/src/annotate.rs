@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     info::{Dim, ModelError, ModelInfo, ValueInfo},
     rows::{AXIS, AXIS_OF, IndependentRows, ROWS},
+    state::{Kept, STATE},
     text::PREFIX,
     wire,
 };
@@ -96,22 +97,43 @@ const SAID_ONCE: [&str; 2] = ["num_logits_to_keep", "use_cache_branch"];
 /// [`ModelError`] when it is no model.
 pub fn with_text(onnx: &[u8], files: &BTreeMap<&str, String>) -> Result<Vec<u8>, ModelError> {
     ModelInfo::parse(onnx)?;
-    let added = files.values().map(|content| content.len().saturating_add(64)).fold(0, usize::saturating_add);
-    let mut out = Vec::with_capacity(onnx.len().saturating_add(added));
+    instead(onnx, PREFIX, files.iter().map(|(name, content)| (*name, content.as_str())))
+}
+
+/// The model `onnx` with the statement which inputs are kept from one request of a sequence to the next, instead of the one it
+/// had. All else stays as it is, byte for byte.
+///
+/// # Errors
+/// [`ModelError`] when it is no model, or has no such input or output.
+pub fn with_state(onnx: &[u8], state: &[Kept]) -> Result<Vec<u8>, ModelError> {
+    let each = state.iter().map(|kept| (kept.input.as_str(), kept.output.as_deref().unwrap_or_default()));
+    let stated = instead(onnx, STATE, each)?;
+    ModelInfo::parse(&stated)?;
+    Ok(stated)
+}
+
+/// The model with these properties, whose keys begin with `prefix`, instead of all that do.
+fn instead<'p>(
+    onnx: &[u8],
+    prefix: &str,
+    properties: impl Iterator<Item = (&'p str, &'p str)> + Clone,
+) -> Result<Vec<u8>, ModelError> {
+    let added = properties.clone().map(|(_, value)| value.len().saturating_add(64));
+    let mut out = Vec::with_capacity(onnx.len().saturating_add(added.fold(0, usize::saturating_add)));
     for field in wire::fields(onnx).ok_or(ModelError::NoGraph)? {
         let is_ours = || {
             let parts = wire::fields(field.content).unwrap_or_default();
             let key = parts.iter().find(|part| part.number == 1).map(|part| part.content);
-            key.is_some_and(|key| key.starts_with(PREFIX.as_bytes()))
+            key.is_some_and(|key| key.starts_with(prefix.as_bytes()))
         };
         if field.number != METADATA || !is_ours() {
             out.extend_from_slice(field.whole);
         }
     }
-    for (name, content) in files {
+    for (name, value) in properties {
         let mut property = Vec::new();
-        wire::put(&mut property, 1, format!("{PREFIX}{name}").as_bytes());
-        wire::put(&mut property, 2, content.as_bytes());
+        wire::put(&mut property, 1, format!("{prefix}{name}").as_bytes());
+        wire::put(&mut property, 2, value.as_bytes());
         wire::put(&mut out, METADATA, &property);
     }
     Ok(out)

@@ -11,6 +11,7 @@ use crate::{
     indices,
     proto::{DimensionValue, ModelProto, TypeProto, ValueInfoProto},
     rows::{IndependentRows, PropertyError},
+    state::{self, Kept},
     text,
     zipmap::{self, ClassLabels},
 };
@@ -42,6 +43,8 @@ pub struct ModelInfo {
     pub operators: BTreeSet<String>,
     /// Whether the owner states that rows know nothing of one another.
     pub rows: Option<IndependentRows>,
+    /// Inputs that are kept from one request of a sequence to the next.
+    pub state: Vec<Kept>,
     /// The files that say how a model's text is made, by name: of [`TEXT_FILES`](crate::TEXT_FILES).
     pub text: BTreeMap<String, String>,
     /// What the columns of an output stand for that ends in a `ZipMap`.
@@ -202,7 +205,10 @@ impl ModelInfo {
                 shape: Some(vec![Dim::Unknown, Dim::Fixed(i64::try_from(labels.len()).unwrap_or(i64::MAX))]),
             }),
         };
+        let inputs = inputs.map(|input| value_info("input", input)).collect::<Result<Vec<_>, _>>()?;
+        let outputs = graph.output.iter().map(output).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
+            state: state::of(&model.metadata_props, &inputs, &outputs)?,
             ir_version: model.ir_version,
             opsets: model
                 .opset_import
@@ -211,10 +217,10 @@ impl ModelInfo {
                 .collect(),
             producer_name: model.producer_name,
             producer_version: model.producer_version,
-            inputs: inputs.map(|input| value_info("input", input)).collect::<Result<_, _>>()?,
+            inputs,
             // An optional input of a type that cannot be sent keeps its value.
             optional_inputs: overridable.filter_map(|input| value_info("input", input).ok()).collect(),
-            outputs: graph.output.iter().map(output).collect::<Result<_, _>>()?,
+            outputs,
             indices: indices::tables(&graph),
             rows: IndependentRows::of(&model.metadata_props)?,
             text: text::of(&model.metadata_props),

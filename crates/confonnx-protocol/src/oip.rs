@@ -21,7 +21,7 @@ mod wire;
 
 pub use error::OipError;
 pub use metadata::{ErrorBody, ModelMetadata, ServerMetadata, TensorMetadata};
-pub use request::{InferRequest, RequestedOutput};
+pub use request::{InferRequest, RequestedOutput, Sequence, SequenceId};
 pub use response::InferResponse;
 pub use wire::Encoded;
 

@@ -15,10 +15,14 @@ use confonnx_generate::{
 use confonnx_model::ModelInfo;
 use tracing::warn;
 
+use crate::pacer::Pacer;
+
 /// A language model's answers.
 pub struct Generator {
     text: Arc<Text>,
     shared: Arc<Shared>,
+    pacer: Arc<Pacer>,
+    longest: Duration,
 }
 
 /// Takes what becomes of an answer. It is called by the model's thread, and must not wait.
@@ -106,7 +110,17 @@ impl Generator {
             warn!("a language model answers nothing: {error}");
             return Ok(None);
         }
-        Ok(Some(Self { text, shared }))
+        Ok(Some(Self { text, shared, pacer: Arc::default(), longest: LONGEST }))
+    }
+
+    /// What sends at fixed instants what comes of it.
+    pub fn pacer(&self) -> &Arc<Pacer> {
+        &self.pacer
+    }
+
+    /// Has answers end after `longest`.
+    pub fn set_longest(&mut self, longest: Duration) {
+        self.longest = longest;
     }
 
     /// How the model's text is made.
@@ -127,7 +141,7 @@ impl Generator {
     pub fn begin(&self, orders: Vec<Order>) -> Result<Begun, Refused> {
         let mut state = self.shared.lock();
         let mut begun = Begun { shared: Arc::clone(&self.shared), ids: Vec::with_capacity(orders.len()) };
-        let due = Instant::now().checked_add(LONGEST).unwrap_or_else(Instant::now);
+        let due = Instant::now().checked_add(self.longest).unwrap_or_else(Instant::now);
         for order in orders {
             match state.scheduler.add(order) {
                 Ok(id) => {
@@ -204,7 +218,7 @@ impl State {
         }
     }
 
-    /// Hands events out; who is gone, or late, is not asked again.
+    /// Hands events out; who is gone is not asked again, and an answer that took as long as any may ends.
     fn tell(&mut self, events: Vec<Event>) {
         for event in events {
             let id = event.id;
@@ -217,11 +231,17 @@ impl State {
                 answer.events.push(event);
                 continue;
             };
-            let wanted = sink.take(&event) && Instant::now() < answer.due;
+            let wanted = sink.take(&event);
             if ended {
                 self.answers.remove(&id);
             } else if !wanted {
                 self.cancel(id);
+            } else if Instant::now() >= answer.due
+                && let Some(last) = self.scheduler.finish(id)
+            {
+                sink.take(&last);
+                self.answers.remove(&id);
+                self.ended.push(id);
             }
         }
     }

@@ -148,7 +148,7 @@ impl Client {
     ) -> Result<Vec<(String, Tensor<'static>)>, ClientError> {
         let outputs =
             outputs.iter().map(|name| RequestedOutput { name: name.clone(), binary: None }).collect();
-        let request = InferRequest { id: None, inputs, outputs, binary_default: true };
+        let request = InferRequest { inputs, outputs, binary_default: true, ..InferRequest::default() };
         let encoded = request.encode().map_err(ClientError::Inputs)?;
         let call = Call {
             model: Some(model.into().into()),

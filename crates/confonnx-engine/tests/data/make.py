@@ -320,3 +320,15 @@ custom = helper.make_model(custom, opset_imports=[helper.make_opsetid("com.acme"
 
 print("expected mlp output for x = [[1, 2, 3, 4]]:", (np.array([[1, 2, 3, 4]], np.float32) @ weights + bias).tolist())
 onnx.checker.check_model(onnx.load(HERE / "mlp.onnx"))
+
+# A running sum: what `total` is in the next request is stated in the file; `scale` stays what it was in the first.
+graph = helper.make_graph(
+    [node("Mul", ["x", "scale"], ["scaled"]), node("Add", ["scaled", "total"], ["y"]), node("Identity", ["y"], ["total_next"])],
+    "running_sum",
+    [value("x", T.FLOAT, ["batch", 2]), value("total", T.FLOAT, ["batch", 2]), value("scale", T.FLOAT, [1])],
+    [value("y", T.FLOAT, ["batch", 2]), value("total_next", T.FLOAT, ["batch", 2])],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="confonnx-test")
+model.ir_version = IR
+helper.set_model_props(model, {"confonnx.state.total": "total_next", "confonnx.state.scale": ""})
+(HERE / "running_sum.onnx").write_bytes(model.SerializeToString())

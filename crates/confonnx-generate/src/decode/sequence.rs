@@ -146,6 +146,13 @@ impl Sequence {
         Event { id: self.id, text: Erased::default(), chosen: None, end: Some(self.end(Finish::Failed)) }
     }
 
+    /// Its end, although more could be said.
+    pub(super) fn cut(&mut self) -> Event {
+        let text = self.rest();
+        let finish = if self.stop.found() { Finish::Stop } else { Finish::Length };
+        Event { id: self.id, text, chosen: None, end: Some(self.end(finish)) }
+    }
+
     /// The text that was held back.
     fn rest(&mut self) -> Erased<String> {
         let tail = self.detokenizer.finish();

@@ -213,6 +213,25 @@ fn who_goes_leaves_room() {
 }
 
 #[test]
+fn an_answer_can_be_ended_with_what_there_is() {
+    let mut scheduler = Scheduler::new(text(), limits());
+    let id = scheduler.add(Order { stop: vec!["bcx".into()], ..order("a", Some(50)) }).unwrap();
+    let mut model = Alphabet::default();
+    let mut said = String::new();
+    for _ in 0..2 {
+        let step = scheduler.step().unwrap();
+        let logits = model.answer(&step);
+        said.extend(scheduler.done(&step, logits).iter().map(|event| event.text.as_str().to_owned()));
+    }
+    // What could have become a text that ends it was held back.
+    assert_eq!(said, "");
+    let last = scheduler.finish(id).unwrap();
+    assert_eq!((last.text.as_str(), last.end.unwrap().finish), ("bc", Finish::Length));
+    assert!(scheduler.is_empty() && scheduler.step().is_none());
+    assert_eq!(scheduler.finish(id), None);
+}
+
+#[test]
 fn a_model_that_fails_ends_what_it_was_asked_for() {
     let mut scheduler = Scheduler::new(text(), limits());
     let first = scheduler.add(order("a", None)).unwrap();

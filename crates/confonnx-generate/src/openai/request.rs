@@ -34,6 +34,8 @@ pub struct Request {
     pub stream: bool,
     /// Whether such an answer is to end with how many tokens it took.
     pub stream_usage: bool,
+    /// Milliseconds from one piece of such an answer to the next, if they are to come at fixed instants.
+    pub pace_ms: Option<u64>,
     /// What the answer has to be.
     pub format: Format,
     /// Whether a whole answer begins with its prompt.
@@ -184,6 +186,7 @@ impl Request {
             stop: fields.take("stop").map(stop).transpose()?.unwrap_or_default(),
             stream,
             stream_usage,
+            pace_ms: pace(&mut fields, stream)?,
             format: fields.take("response_format").map_or(Ok(Format::Text), format)?,
             repeats_prompt: false,
         };
@@ -246,6 +249,7 @@ fn generate(kind: Kind, mut fields: Fields) -> Result<Request, RequestError> {
         stop: stops.map(stop).transpose()?.unwrap_or_default(),
         stream: streams,
         stream_usage: false,
+        pace_ms: pace(&mut fields, streams)?,
         format: Format::Text,
         repeats_prompt,
     };
@@ -386,6 +390,16 @@ fn seed(value: Value) -> Result<u64, RequestError> {
     number.ok_or_else(|| wrong("seed", "a whole number of 64 bits", &value))
 }
 
+fn pace(fields: &mut Fields, stream: bool) -> Result<Option<u64>, RequestError> {
+    let pace = fields.whole("pace_ms", LEAST_PACE, MOST_PACE)?;
+    if pace.is_some() && !stream {
+        let message =
+            "pace_ms: expected an answer that is streamed (\"stream\": true): others come in one piece";
+        return Err(RequestError::of("pace_ms", "invalid_value", message));
+    }
+    Ok(pace)
+}
+
 fn stop(value: Value) -> Result<Vec<String>, RequestError> {
     let expected = "a string or an array of strings";
     let texts = match value {
@@ -442,6 +456,9 @@ const MOST_ANSWERS: u64 = 8;
 const MOST_MESSAGES: usize = 4096;
 const MOST_BIASES: usize = 1024;
 const LONGEST_STOP: usize = 256;
+/// Milliseconds.
+const LEAST_PACE: u64 = 10;
+const MOST_PACE: u64 = 1000;
 
 #[cfg(test)]
 mod tests;

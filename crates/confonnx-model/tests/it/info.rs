@@ -32,6 +32,7 @@ fn says_what_the_model_says() {
             spellings: [].into(),
             operators: ["Add".to_owned()].into(),
             rows: None,
+            state: Vec::new(),
             text: Default::default(),
             class_labels: [].into(),
             indices: [].into(),

@@ -19,6 +19,29 @@ pub struct InferRequest<'a> {
     pub outputs: Vec<RequestedOutput>,
     /// Whether outputs that do not say are sent binary (`binary_data_output`).
     pub binary_default: bool,
+    /// The sequence of requests that it is one of (`sequence_id` and so on).
+    pub sequence: Option<Sequence>,
+}
+
+/// Which of a sequence of requests one is, for models that keep something from one to the next. The names are Triton's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// The sequence's name (`sequence_id`).
+    pub id: SequenceId,
+    /// Whether it is the first one (`sequence_start`).
+    pub start: bool,
+    /// Whether it is the last one (`sequence_end`).
+    pub end: bool,
+}
+
+/// The name of a sequence, chosen by the client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SequenceId {
+    /// A number.
+    Number(u64),
+    /// A text.
+    Text(String),
 }
 
 /// An output the client wants.
@@ -38,6 +61,12 @@ impl<'a> InferRequest<'a> {
         let message: RequestIn<'a> =
             confonnx_attest::json::from_slice(json).map_err(|e| OipError::json(&e))?;
         let outputs = message.outputs.unwrap_or_default();
+        let parameters = message.parameters.unwrap_or_default();
+        let sequence = parameters.sequence_id.map(|id| Sequence {
+            id,
+            start: parameters.sequence_start.unwrap_or(false),
+            end: parameters.sequence_end.unwrap_or(false),
+        });
         OUTPUTS.check(outputs.more, outputs.items.iter().map(|output| output.name.as_ref()))?;
         let outputs = outputs.items.into_iter().map(|output| RequestedOutput {
             name: output.name.into_owned(),
@@ -47,7 +76,8 @@ impl<'a> InferRequest<'a> {
             id: message.id,
             inputs: wire::tensors(INPUTS, message.inputs, binary)?,
             outputs: outputs.collect(),
-            binary_default: message.parameters.and_then(|p| p.binary_data_output).unwrap_or(false),
+            binary_default: parameters.binary_data_output.unwrap_or(false),
+            sequence,
         })
     }
 
@@ -62,7 +92,12 @@ impl<'a> InferRequest<'a> {
         });
         let message = RequestOut {
             id: self.id.as_deref(),
-            parameters: RequestParameters { binary_data_output: Some(self.binary_default) },
+            parameters: RequestParameters {
+                binary_data_output: Some(self.binary_default),
+                sequence_id: self.sequence.as_ref().map(|sequence| sequence.id.clone()),
+                sequence_start: self.sequence.as_ref().map(|sequence| sequence.start),
+                sequence_end: self.sequence.as_ref().map(|sequence| sequence.end),
+            },
             inputs: inputs.collect::<Result<_, _>>()?,
             outputs: outputs.collect(),
         };
@@ -101,10 +136,16 @@ struct RequestOut<'a> {
     outputs: Vec<OutputOut<'a>>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct RequestParameters {
     #[serde(default)]
     binary_data_output: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence_id: Option<SequenceId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence_start: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence_end: Option<bool>,
 }
 
 #[derive(Deserialize)]

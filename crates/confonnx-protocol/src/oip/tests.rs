@@ -54,6 +54,7 @@ fn a_mixed_request_as_triton_documents_it() {
             RequestedOutput { name: "output1".into(), binary: None },
         ],
         binary_default: true,
+        sequence: Some(Sequence { id: SequenceId::Text("a".into()), start: false, end: false }),
     };
     assert_eq!(request, expected);
     assert!(
@@ -70,6 +71,7 @@ fn requests_are_written_as_the_protocol_says() {
         inputs: vec![("x".into(), tensor(DataType::Int16, &[1, 2], &[1, 2, 3, 4]))],
         outputs: vec![RequestedOutput { name: "y".into(), binary: None }],
         binary_default: true,
+        sequence: None,
     };
     let encoded = request.encode().unwrap();
     let json = concat!(
@@ -78,6 +80,16 @@ fn requests_are_written_as_the_protocol_says() {
     );
     assert_eq!(encoded.parts(), [json.as_bytes(), &[1, 2, 3, 4]]);
     assert_eq!((encoded.json_len(), encoded.content_type()), (Some(json.len()), "application/octet-stream"));
+    let sequence = Some(Sequence { id: SequenceId::Number(u64::MAX), start: true, end: false });
+    let request = InferRequest { sequence, ..request };
+    let encoded = request.encode().unwrap();
+    let json = String::from_utf8(encoded.parts()[0].to_vec()).unwrap();
+    assert!(
+        json.contains(r#""sequence_id":18446744073709551615,"sequence_start":true,"sequence_end":false}"#),
+        "{json}"
+    );
+    let again = InferRequest::decode(&encoded.parts().concat(), encoded.json_len()).unwrap().sequence;
+    assert_eq!(again, request.sequence);
 }
 
 #[test]
@@ -397,12 +409,13 @@ proptest! {
     }
 
     #[test]
-    fn requests_round_trip(tensors in vec(any_tensor(), 0..6), id in proptest::option::of(".{0,20}"), binary_default in any::<bool>()) {
+    fn requests_round_trip(tensors in vec(any_tensor(), 0..6), id in proptest::option::of(".{0,20}"), binary_default in any::<bool>(), sequence in proptest::option::of((".{0,20}", any::<bool>(), any::<bool>()))) {
         let request = InferRequest {
             id,
             inputs: tensors.into_iter().enumerate().map(|(i, tensor)| (format!("in \"{i}\""), tensor)).collect(),
             outputs: vec![RequestedOutput { name: "out".into(), binary: Some(!binary_default) }],
             binary_default,
+            sequence: sequence.map(|(id, start, end)| Sequence { id: SequenceId::Text(id), start, end }),
         };
         let encoded = request.encode().unwrap();
         let body = encoded.parts().concat();

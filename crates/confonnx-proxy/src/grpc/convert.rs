@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use confonnx_client::{DataType, ModelMetadata, Shape, Tensor, TensorMetadata};
-use confonnx_protocol::oip::{InferRequest, InferResponse, RequestedOutput};
+use confonnx_protocol::oip::{InferRequest, InferResponse, RequestedOutput, Sequence, SequenceId};
 use tonic::Status;
 
 use super::{
@@ -42,11 +42,30 @@ pub(super) fn sealed(request: &ModelInferRequest) -> Result<(Vec<u8>, Vec<u8>), 
         inputs,
         outputs: wanted.map(|output| RequestedOutput { name: output.name.clone(), binary: None }).collect(),
         binary_default: true,
+        sequence: sequence(request)?,
     };
     let encoded = oip.encode().map_err(|err| invalid(err.to_string()))?;
     let parts = encoded.parts();
     let Some((json, tensors)) = parts.split_first() else { return Err(Status::internal("nothing to send")) };
     Ok((json.to_vec(), tensors.concat()))
+}
+
+/// Which of a sequence the request is, as Triton's clients say it.
+fn sequence(request: &ModelInferRequest) -> Result<Option<Sequence>, Status> {
+    let parameter = |key: &str| request.parameters.get(key).and_then(|value| value.parameter_choice.as_ref());
+    let flag = |key: &str| match parameter(key) {
+        None => Ok(false),
+        Some(ParameterChoice::BoolParam(flag)) => Ok(*flag),
+        Some(_) => Err(invalid(format!("{key}: expected a bool"))),
+    };
+    let id = match parameter("sequence_id") {
+        None | Some(ParameterChoice::Int64Param(0)) => return Ok(None),
+        Some(ParameterChoice::Int64Param(number)) => SequenceId::Number(number.cast_unsigned()),
+        Some(ParameterChoice::Uint64Param(number)) => SequenceId::Number(*number),
+        Some(ParameterChoice::StringParam(text)) => SequenceId::Text(text.clone()),
+        Some(_) => return Err(invalid("sequence_id: expected a number or a string")),
+    };
+    Ok(Some(Sequence { id, start: flag("sequence_start")?, end: flag("sequence_end")? }))
 }
 
 /// Refuses Triton's shared memory and labels, which are not there.

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tonic::{Status, Streaming, metadata::MetadataMap};
 
 use super::{
@@ -42,12 +42,22 @@ pub(super) fn answers(
     let service = service.clone();
     let broken = finished.clone();
     tokio::spawn(async move {
+        // Those of sequences go one after another: each goes on with what the one before left.
+        let mut before: Option<JoinHandle<()>> = None;
         loop {
             match requests.message().await {
                 Ok(Some(request)) => {
                     let (service, metadata) = (service.clone(), metadata.clone());
                     let (said, coming) = mpsc::channel(AT_ONCE);
-                    tokio::spawn(async move { answer(&service, &metadata, request, &said).await });
+                    let goes_on = request.parameters.contains_key("sequence_id");
+                    let first = before.take_if(|_| goes_on);
+                    let task = tokio::spawn(async move {
+                        if let Some(first) = first {
+                            let _ = first.await;
+                        }
+                        answer(&service, &metadata, request, &said).await;
+                    });
+                    before = if goes_on { Some(task) } else { before };
                     if started.send(coming).await.is_err() {
                         return;
                     }

@@ -66,7 +66,7 @@ impl Demo {
         for (name, value) in HEADERS {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        if page.name == KEPT {
+        if KEPT.contains(&page.name) {
             headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
         }
         Some(response)
@@ -83,14 +83,17 @@ fn read(path: &Path) -> io::Result<Bytes> {
 }
 
 const INDEX: &str = "index.html";
-/// The page in one file, to be kept.
-const KEPT: &str = "confonnx-demo.html";
-const FILES: [(&str, &str); 5] = [
+/// Each page in one file, to be kept.
+const KEPT: [&str; 2] = ["confonnx-demo.html", "confonnx-chat.html"];
+const FILES: [(&str, &str); 8] = [
     (INDEX, "text/html; charset=utf-8"),
+    ("chat.html", "text/html; charset=utf-8"),
+    ("chat.js", "text/javascript; charset=utf-8"),
     ("demo.js", "text/javascript; charset=utf-8"),
     ("demo.css", "text/css; charset=utf-8"),
     ("confonnx.wasm", "application/wasm"),
-    (KEPT, "text/html; charset=utf-8"),
+    (KEPT[0], "text/html; charset=utf-8"),
+    (KEPT[1], "text/html; charset=utf-8"),
 ];
 const MOST: u64 = 64 << 20;
 const HEADERS: [(HeaderName, &str); 4] = [

@@ -34,6 +34,7 @@ use crate::{
     config::{Config, ModelSource},
     embedding::Embedder,
     generation::Generator,
+    sequences::Sequences,
 };
 
 /// What it takes to load any model.
@@ -223,6 +224,10 @@ impl Loader {
         if !optional.is_empty() {
             parameters.insert("optional_inputs".into(), optional.into());
         }
+        let sequences = Sequences::of(&model, info);
+        if let Some(sequences) = &sequences {
+            parameters.insert("state".into(), sequences.told().into());
+        }
         let outputs = model.outputs().iter().map(|output| {
             let labels = info.class_labels.get(&output.name).map(|labels| match labels {
                 ClassLabels::Integers(labels) => labels.clone().into(),
@@ -250,7 +255,7 @@ impl Loader {
         };
         let generator = Generator::of(&place.name, &model, info)?;
         let embedder = Embedder::of(&model, info)?.map(Arc::new);
-        Ok(Served { model, generator, embedder, claim, metadata })
+        Ok(Served { model, generator, embedder, sequences, claim, metadata })
     }
 }
 

@@ -7,7 +7,7 @@ use confonnx_engine::LoadedModel;
 use confonnx_protocol::oip::ModelMetadata;
 
 use super::place::Place;
-use crate::{embedding::Embedder, generation::Generator};
+use crate::{embedding::Embedder, generation::Generator, sequences::Sequences};
 
 /// A version of a model.
 pub enum Slot {
@@ -25,6 +25,8 @@ pub struct Served {
     pub generator: Option<Generator>,
     /// What makes vectors of texts with it, if it is a sentence encoder.
     pub embedder: Option<Arc<Embedder>>,
+    /// What it keeps of sequences of requests, if its owner states that it does.
+    pub sequences: Option<Sequences>,
     /// What the claims say of the model.
     pub claim: ModelClaim,
     /// The answer to `GET /v2/models/{m}`.

@@ -70,6 +70,11 @@ impl Stream {
         Ok((Self { sealing: Some(sealing), pieces, len, ended: Some(ended) }, body))
     }
 
+    /// Whether what is sent goes out piece by piece, so that others see when; else all goes at the end.
+    pub(super) fn is_in_pieces(&self) -> bool {
+        matches!(self.sealing, Some(Sealing::Chunks { .. }))
+    }
+
     /// Sends `content`.
     ///
     /// # Errors

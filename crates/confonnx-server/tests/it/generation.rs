@@ -10,7 +10,7 @@ use confonnx_attest::Digest;
 use confonnx_client::{Chat, Client, ClientError, Options, Request};
 use confonnx_engine::{LoadedModel, ModelOptions};
 use confonnx_generate::{
-    decode::{Event, Order},
+    decode::{Event, Finish, Order},
     sample::Choices,
 };
 use confonnx_model::{IndependentRows, ModelInfo, annotate};
@@ -45,11 +45,16 @@ fn hello(more: Value) -> Value {
 
 /// The pieces of a streamed answer.
 async fn pieces(client: &Client, body: Value) -> Result<Vec<String>, ClientError> {
+    let pieces = bytes(client, body).await?;
+    Ok(pieces.into_iter().map(|piece| String::from_utf8(piece).unwrap()).collect())
+}
+
+async fn bytes(client: &Client, body: Value) -> Result<Vec<Vec<u8>>, ClientError> {
     let mut stream = client.stream(request(CHAT, &body)).await?;
     assert_eq!(stream.status(), 200);
     let mut pieces = Vec::new();
     while let Some(piece) = stream.chunk().await? {
-        pieces.push(String::from_utf8(piece).unwrap());
+        pieces.push(piece);
     }
     Ok(pieces)
 }
@@ -93,6 +98,37 @@ async fn what_is_streamed_is_what_is_told_at_the_end() {
             assert!(pieces.iter().all(|piece| piece.len().is_multiple_of(512)), "their sizes say nothing");
         }
     }
+}
+
+#[tokio::test]
+async fn at_fixed_instants_pieces_of_one_size_are_sent() {
+    let server = start("decoder").await;
+    let client = server.client(Options::default());
+    for more in [json!({ "seed": 7 }), json!({ "seed": 8, "n": 2, "logprobs": true, "top_logprobs": 9 })] {
+        let (_, whole) = ask(&client, CHAT, hello(more.clone())).await;
+        let mut asked = more;
+        asked["stream"] = true.into();
+        asked["pace_ms"] = 10.into();
+        let pieces = bytes(&client, hello(asked)).await.unwrap();
+        assert!(pieces.iter().all(|piece| piece.len() == 512), "an event, and a character, may take several");
+        let events = events(&[String::from_utf8(pieces.concat()).unwrap()]);
+        for (index, choice) in whole["choices"].as_array().unwrap().iter().enumerate() {
+            let of = |event: &&Value| event["choices"][0]["index"] == index;
+            let said: String = events
+                .iter()
+                .filter(of)
+                .filter_map(|event| event["choices"][0]["delta"]["content"].as_str())
+                .collect();
+            assert_eq!(said, choice["message"]["content"].as_str().unwrap());
+        }
+    }
+    let (status, answer) = ask(&client, CHAT, hello(json!({ "pace_ms": 10 }))).await;
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("pace_ms")), "{answer}");
+    // An answer whose caller is gone ends, although there would always be something to send.
+    let more = json!({ "stream": true, "pace_ms": 10, "max_tokens": 400, "logit_bias": { "301": -100 } });
+    let mut stream = client.stream(request(CHAT, &hello(more))).await.unwrap();
+    assert!(stream.chunk().await.unwrap().is_some());
+    drop(stream);
 }
 
 #[tokio::test]
@@ -406,8 +442,8 @@ impl Sink for Goes {
     }
 }
 
-#[test]
-fn nobody_answers_who_is_gone() {
+/// The tests' decoder and what answers with it, and an order of 400 tokens.
+fn alone() -> (Arc<LoadedModel>, Generator) {
     let onnx = std::fs::read(model("decoder")).unwrap();
     let options = ModelOptions {
         sessions: 1,
@@ -419,14 +455,23 @@ fn nobody_answers_who_is_gone() {
     let loaded: Arc<LoadedModel> =
         Arc::new(engine().load("decoder", &onnx, &options, Duration::from_secs(60)).unwrap());
     let generator = Generator::of("decoder", &loaded, &ModelInfo::parse(&onnx).unwrap()).unwrap().unwrap();
-    let order = || Order {
+    (loaded, generator)
+}
+
+fn order() -> Order {
+    Order {
         prompt: vec![104, 101].into(),
         max_tokens: Some(400),
         choices: Choices { logit_bias: vec![(301, -100.0)], ..Choices::default() },
         seed: 1,
         stop: Vec::new(),
         constraint: None,
-    };
+    }
+}
+
+#[test]
+fn nobody_answers_who_is_gone() {
+    let (loaded, generator) = alone();
     let seen = Arc::new(Mutex::new(0));
     generator.begin(vec![order()]).unwrap().give(|_| Box::new(Goes(5, Arc::clone(&seen))));
     // The caller of these goes away before the answer is begun.
@@ -446,4 +491,31 @@ fn nobody_answers_who_is_gone() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(*all.lock().unwrap(), 400);
+}
+
+/// A caller who keeps how an answer ended.
+struct Keeps(Arc<Mutex<Vec<Event>>>);
+
+impl Sink for Keeps {
+    fn take(&mut self, event: &Event) -> bool {
+        self.0.lock().unwrap().push(event.clone());
+        true
+    }
+}
+
+#[test]
+fn an_answer_that_has_taken_as_long_as_any_may_ends_with_what_there_is() {
+    let (_, mut generator) = alone();
+    generator.set_longest(Duration::ZERO);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    generator.begin(vec![order()]).unwrap().give(|_| Box::new(Keeps(Arc::clone(&events))));
+    let patience = Instant::now() + PATIENCE;
+    while !generator.is_idle() {
+        assert!(Instant::now() < patience, "it goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let events = events.lock().unwrap();
+    let end = events.last().unwrap().end.unwrap();
+    assert_eq!((end.finish, events.iter().filter(|event| event.end.is_some()).count()), (Finish::Length, 1));
+    assert!(end.answer < 400, "{}", end.answer);
 }

@@ -29,6 +29,7 @@ mod released;
 mod replicas;
 mod repository;
 mod resumption;
+mod sequences;
 mod service;
 mod tpm;
 mod trustee;

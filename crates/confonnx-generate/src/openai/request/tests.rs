@@ -95,6 +95,8 @@ fn errors_say_where_and_what_and_quote_no_text() {
             "messages[0].content[0].type",
             "unsupported_parameter",
         ),
+        (json!({ "pace_ms": 20 }), "pace_ms", "invalid_value"),
+        (json!({ "pace_ms": 9, "stream": true }), "pace_ms", "invalid_value"),
         (json!({ "temprature": 1 }), "temprature", "unknown_parameter"),
     ] {
         let error = chat(extra.clone()).unwrap_err();

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{Answer, Call, Content, LetsIn, Notes, Place, Row, Runs, Subject, encode};
 use crate::{
     auth::Action,
+    sequences::{Going, SequenceError},
     service::error::{InnerError, WireError},
 };
 
@@ -97,6 +98,8 @@ enum NoInference {
     Answer(OipError),
     #[error(transparent)]
     Infer(#[from] InferError),
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
 }
 
 impl WireError for NoInference {
@@ -105,7 +108,15 @@ impl WireError for NoInference {
             Self::HeaderLength | Self::Request(_) => (400, "inference-invalid"),
             Self::Answer(_) => (400, "answer-not-json"),
             Self::Infer(error) => error.wire(),
+            Self::Sequence(SequenceError::Unknown) => (404, "sequence-unknown"),
+            Self::Sequence(SequenceError::Busy) => (409, "sequence-busy"),
+            Self::Sequence(SequenceError::Full) => (429, "sequences-full"),
+            Self::Sequence(_) => (400, "sequence-invalid"),
         }
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        matches!(self, Self::Sequence(SequenceError::Full)).then_some(1)
     }
 }
 
@@ -134,8 +145,16 @@ fn infer(call: &Call<'_>) -> Result<Answer, InnerError> {
         }
     };
     let mut request = InferRequest::decode(call.body, json_len).map_err(NoInference::Request)?;
-    let inputs = Erased::new(std::mem::take(&mut request.inputs));
-    let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
+    let mut inputs = Erased::new(std::mem::take(&mut request.inputs));
+    let mut wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
+    let going = match (&request.sequence, &served.sequences) {
+        (None, _) => None,
+        (Some(_), None) => return Err(NoInference::from(SequenceError::Stateless).into()),
+        (Some(asked), Some(sequences)) => {
+            let going = sequences.go_on(call.caller.name(), asked, &mut inputs, &mut wanted);
+            Some(going.map_err(NoInference::from)?)
+        }
+    };
     let Place { reserved, alone } = call.place.take();
     let ran = match reserved.transpose()? {
         Some(reserved) => Err(reserved.run(&inputs, &wanted, alone)?),
@@ -146,7 +165,8 @@ fn infer(call: &Call<'_>) -> Result<Answer, InnerError> {
     let InferRequest { id, outputs, binary_default, .. } = request;
     let wants = Wants {
         model: (served.metadata.name.clone(), served.claim.version.clone()),
-        request: InferRequest { id, inputs: Vec::new(), outputs, binary_default },
+        request: InferRequest { id, outputs, binary_default, ..InferRequest::default() },
+        going,
         notes: call.notes,
     };
     match ran {
@@ -164,12 +184,20 @@ struct Wants {
     model: (String, String),
     /// The request without inputs.
     request: InferRequest<'static>,
+    /// What goes on with it, if it is one of a sequence.
+    going: Option<Going>,
     notes: Notes,
 }
 
 impl Wants {
-    fn with(self, outputs: Vec<(String, Tensor<'static>)>) -> Result<Draft, InnerError> {
-        let Self { model: (model_name, version), mut request, notes } = self;
+    fn with(self, mut outputs: Vec<(String, Tensor<'static>)>) -> Result<Draft, InnerError> {
+        let Self { model: (model_name, version), mut request, going, notes } = self;
+        if let Some(going) = going
+            && let Err(full) = going.went_on(&mut outputs)
+        {
+            drop(Erased::new(outputs));
+            return Err(NoInference::from(full).into());
+        }
         let (model_version, id) = (Some(version), request.id.take());
         let response = InferResponse { model_name, model_version, id, outputs };
         let answer = {

@@ -3,7 +3,7 @@
 
 mod sink;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use confonnx_generate::{
     constrain::ConstraintError,
@@ -192,8 +192,14 @@ fn answer(call: &Call<'_>, served: &Served, kind: Kind, request: Request) -> Res
         _ => String::new(),
     });
     Ok(if request.stream {
+        let pacer = Arc::clone(generator.pacer());
         call.stream("text/event-stream", move |stream| {
-            let shared = Streamed::new(stream, writer, answers, request.stream_usage);
+            // Where all goes at the end, there are no instants to be seen.
+            let pace = request.pace_ms.filter(|_| stream.is_in_pieces()).map(Duration::from_millis);
+            let shared = Streamed::new(stream, writer, answers, request.stream_usage, pace.is_some());
+            if let Some(every) = pace {
+                pacer.add(every, shared.paced());
+            }
             begun.give(|index| counted(&allowance, shared.of(index, Arc::clone(&text))));
         })
     } else {

@@ -1,6 +1,8 @@
 //! Where the tokens of answers go: into a stream of events, or into one answer at the end.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod slots;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use confonnx_generate::{
     decode::{Event, Finish},
@@ -10,18 +12,24 @@ use confonnx_generate::{
 use confonnx_tensor::Erased;
 use serde_json::Value;
 
-use crate::{generation::Sink, service::stream::Stream};
+use self::slots::Slots;
+use crate::{generation::Sink, pacer::Paced, service::stream::Stream};
 
-/// All answers to one request, as server-sent events. Each step of each is one piece, of a size that says nothing.
+/// All answers to one request, as server-sent events. Each step of each is one piece, of a size that says nothing; or one piece
+/// is sent at each of fixed instants, whatever there is to say.
 pub(super) struct Streamed(Arc<Mutex<Streaming>>);
 
 struct Streaming {
     /// The stream; none once nobody wants more.
     stream: Option<Stream>,
     writer: Writer,
+    /// Whether the events of each answer have begun.
+    begun: Vec<bool>,
     left: usize,
     usage: Usage,
     tell_usage: bool,
+    /// What waits for its instant, if there are such.
+    slots: Option<Slots>,
 }
 
 /// All answers to one request, told at the end.
@@ -39,7 +47,7 @@ struct StreamedOne {
     all: Arc<Mutex<Streaming>>,
     index: usize,
     text: Arc<Text>,
-    begun: bool,
+    ended: bool,
 }
 
 struct WholeOne {
@@ -48,64 +56,140 @@ struct WholeOne {
     text: Arc<Text>,
 }
 
+struct AtInstants(Arc<Mutex<Streaming>>);
+
 impl Streamed {
-    pub(super) fn new(stream: Stream, writer: Writer, answers: usize, tell_usage: bool) -> Self {
-        let usage = Usage::default();
+    /// For `answers`, whose pieces are sent as they come or, if `paced`, by [`paced`](Self::paced).
+    pub(super) fn new(stream: Stream, writer: Writer, answers: usize, tell_usage: bool, paced: bool) -> Self {
         Self(Arc::new(Mutex::new(Streaming {
             stream: Some(stream),
             writer,
+            begun: vec![false; answers],
             left: answers,
-            usage,
+            usage: Usage::default(),
             tell_usage,
+            slots: paced.then(|| Slots::new(answers)),
         })))
     }
 
     pub(super) fn of(&self, index: usize, text: Arc<Text>) -> Box<dyn Sink> {
-        Box::new(StreamedOne { all: Arc::clone(&self.0), index, text, begun: false })
+        Box::new(StreamedOne { all: Arc::clone(&self.0), index, text, ended: false })
+    }
+
+    /// What sends a piece at each tick.
+    pub(super) fn paced(&self) -> Box<dyn Paced> {
+        Box::new(AtInstants(Arc::clone(&self.0)))
+    }
+}
+
+impl Streaming {
+    /// Writes what is new of an answer.
+    fn write(&mut self, index: usize, choice: &Choice, piece: &mut Erased<Vec<u8>>) {
+        if let Some(begun) = self.begun.get_mut(index)
+            && !std::mem::replace(begun, true)
+            && let Some(first) = self.writer.first(index)
+        {
+            push(piece, &first);
+        }
+        if !choice.text.is_empty() || choice.finish.is_some() || choice.told.is_some() {
+            let body = match choice.finish {
+                Some(Finish::Failed) => self.writer.failed(),
+                _ => self.writer.piece(index, choice),
+            };
+            push(piece, &body);
+        }
+    }
+
+    /// Writes what comes after all answers.
+    fn write_end(&self, piece: &mut Erased<Vec<u8>>) {
+        if self.tell_usage {
+            push(piece, &self.writer.usage(self.usage));
+        }
+        piece.append(self.writer.done().as_bytes());
+    }
+
+    /// Sends a piece; whether anybody wants more.
+    fn send(&mut self, piece: &[u8]) -> bool {
+        let taken = self.stream.as_mut().is_some_and(|stream| stream.send(piece).is_ok());
+        if !taken {
+            self.stream = None;
+        }
+        taken
+    }
+
+    fn finish(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            // If the end cannot be sent, the client sees that it is missing.
+            let _ = stream.finish("ok");
+        }
+    }
+
+    /// The piece for an instant, always of one size, and whether it is the last one.
+    fn slot(&mut self) -> Option<(Erased<Vec<u8>>, bool)> {
+        let mut slots = self.slots.take()?;
+        while !slots.is_full()
+            && let Some((index, choice)) = slots.next()
+        {
+            self.write(index, &choice, &mut slots.bytes);
+        }
+        if self.left == 0 && slots.is_told() && !std::mem::replace(&mut slots.ended, true) {
+            self.write_end(&mut slots.bytes);
+        }
+        let piece = slots.piece();
+        let last = slots.ended && slots.is_empty();
+        self.slots = Some(slots);
+        Some((piece, last))
     }
 }
 
 impl Sink for StreamedOne {
     fn take(&mut self, event: &Event) -> bool {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut piece = Erased::default();
-        if !self.begun {
-            self.begun = true;
-            if let Some(first) = all.writer.first(self.index) {
-                push(&mut piece, &first);
-            }
-        }
+        let mut all = lock(&self.all);
         let choice = choice(event, &self.text);
-        if !choice.text.is_empty() || choice.finish.is_some() || choice.told.is_some() {
-            let body = match choice.finish {
-                Some(Finish::Failed) => all.writer.failed(),
-                _ => all.writer.piece(self.index, &choice),
-            };
-            push(&mut piece, &body);
-        }
         if let Some(end) = event.end {
+            self.ended = true;
             all.left = all.left.saturating_sub(1);
             all.usage.answer = all.usage.answer.saturating_add(end.answer);
             // All answers to one prompt have the prompt in common.
             all.usage.prompt = all.usage.prompt.max(end.prompt);
         }
+        if let Some(slots) = &mut all.slots {
+            slots.add(self.index, choice);
+            return all.stream.is_some();
+        }
+        let mut piece = Erased::default();
+        all.write(self.index, &choice, &mut piece);
         let last = all.left == 0;
         if last {
-            if all.tell_usage {
-                push(&mut piece, &all.writer.usage(all.usage));
-            }
-            piece.append(all.writer.done().as_bytes());
+            all.write_end(&mut piece);
         }
         pad(&mut piece);
-        let taken = all.stream.as_mut().is_some_and(|stream| stream.send(&piece).is_ok());
-        if !taken {
-            all.stream = None;
-        }
-        if last && let Some(stream) = all.stream.take() {
-            // If the end cannot be sent, the client sees that it is missing.
-            let _ = stream.finish("ok");
+        let taken = all.send(&piece);
+        if last {
+            all.finish();
         }
         taken
+    }
+}
+
+impl Drop for StreamedOne {
+    fn drop(&mut self) {
+        // An answer that has no end is cut off, although padding could go on for ever.
+        if !self.ended {
+            lock(&self.all).stream = None;
+        }
+    }
+}
+
+impl Paced for AtInstants {
+    fn tick(&mut self) -> bool {
+        let mut all = lock(&self.0);
+        let Some((piece, last)) = all.slot() else { return false };
+        let taken = all.send(&piece);
+        if last {
+            all.finish();
+        }
+        taken && !last
     }
 }
 
@@ -125,7 +209,7 @@ impl Whole {
 
 impl Sink for WholeOne {
     fn take(&mut self, event: &Event) -> bool {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.all);
         // This sends nothing, but it tells whether anybody waits.
         let wanted = all.stream.as_mut().is_some_and(|stream| stream.send(b"").is_ok());
         if !wanted {
@@ -134,11 +218,7 @@ impl Sink for WholeOne {
         }
         let next = choice(event, &self.text);
         if let Some(choice) = all.choices.get_mut(self.index) {
-            choice.text.append(&next.text);
-            choice.finish = next.finish;
-            if let Some(told) = next.told {
-                choice.told.get_or_insert_default().extend(told);
-            }
+            join(choice, next);
         }
         let Some(end) = event.end else { return true };
         if end.finish == Finish::Failed {
@@ -172,6 +252,19 @@ fn choice(event: &Event, text: &Text) -> Choice {
     }
 }
 
+/// Adds what comes `next` of an answer to what there is of it.
+fn join(choice: &mut Choice, next: Choice) {
+    choice.text.append(&next.text);
+    choice.finish = next.finish;
+    if let Some(told) = next.told {
+        choice.told.get_or_insert_default().extend(told);
+    }
+}
+
+fn lock<T>(all: &Mutex<T>) -> MutexGuard<'_, T> {
+    all.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn push(piece: &mut Erased<Vec<u8>>, body: &Value) {
     piece.append(b"data: ");
     piece.append(Erased::new(body.to_string()).as_bytes());
@@ -194,19 +287,4 @@ const SIZE: usize = 512;
 const COMMENT: usize = 4;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_have_one_size_whatever_they_say() {
-        for len in [0, 1, 250, 507, 508] {
-            let mut piece = Erased::new(vec![b'x'; len]);
-            pad(&mut piece);
-            assert_eq!(piece.len(), SIZE, "{len}");
-            assert!(piece.ends_with(b"\n\n") && piece[len..].starts_with(b": "));
-        }
-        let mut long = Erased::new(vec![b'x'; 509]);
-        pad(&mut long);
-        assert_eq!(long.len(), 2 * SIZE);
-    }
-}
+mod tests;

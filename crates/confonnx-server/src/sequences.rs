@@ -1,0 +1,365 @@
+//! What a model keeps from one request of a sequence to the next: its state, which crosses to nobody.
+//!
+//! A model's owner states in its file which inputs are kept ([`Kept`](confonnx_model::Kept)). A sequence is one caller's: its
+//! name is looked up beside the caller's.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use confonnx_engine::{LoadedModel, TensorInfo};
+use confonnx_model::ModelInfo;
+use confonnx_protocol::oip::{Sequence, SequenceId};
+use confonnx_tensor::{Erased, Shape, Tensor};
+use serde_json::{Map, Value};
+
+use crate::pacer::{Paced, Pacer};
+
+type Tensors = Vec<(String, Tensor<'static>)>;
+
+/// The sequences of a model.
+pub struct Sequences {
+    kept: Arc<[Keeps]>,
+    table: Arc<Table>,
+    pacer: Pacer,
+}
+
+/// Why a request is not one of a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SequenceError {
+    /// The model has no state.
+    #[error(
+        "sequence_id: the model keeps nothing from one request to the next; expected a model with such a statement (confonnx \
+         annotate --state), or a request without sequence_id"
+    )]
+    Stateless,
+    /// A name that others could guess.
+    #[error(
+        "sequence_id: expected a random text of {LEAST_TEXT} to {MOST_TEXT} bytes or a random number of 2^48 or more, because \
+         callers are not told apart and whoever knows it goes on with the sequence"
+    )]
+    Guessable,
+    /// A name that is too long.
+    #[error("sequence_id: expected {MOST_TEXT} bytes at most, found {found}")]
+    Name {
+        /// Bytes.
+        found: usize,
+    },
+    /// No such sequence.
+    #[error(
+        "there is no such sequence: it was not begun (sequence_start), has ended, failed, or was not asked to go on for {} s; \
+         begin again",
+        IDLE.as_secs()
+    )]
+    Unknown,
+    /// A request of it is being answered.
+    #[error("an earlier request of this sequence is not answered yet; expected them one after another")]
+    Busy,
+    /// An input that the sequence has.
+    #[error("the sequence keeps the input {input:?}; expected it in the first request or in none")]
+    Given {
+        /// The input.
+        input: String,
+    },
+    /// Too many.
+    #[error(
+        "{MOST} sequences, or {MEMORY} bytes of their state, are kept already; end some, or try again later"
+    )]
+    Full,
+}
+
+#[derive(Debug)]
+struct Keeps {
+    input: TensorInfo,
+    output: Option<String>,
+}
+
+#[derive(Default)]
+struct Table(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    all: HashMap<Key, Entry>,
+    swept: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    caller: Option<String>,
+    id: SequenceId,
+}
+
+enum Entry {
+    Running,
+    Waits { state: Erased<Tensors>, bytes: usize, since: Instant },
+}
+
+/// A request that a sequence goes on with. Unless it [went on](Self::went_on), the sequence ends with it.
+pub struct Going {
+    kept: Arc<[Keeps]>,
+    table: Arc<Table>,
+    key: Key,
+    ends: bool,
+    /// Whether all outputs are wanted.
+    all: bool,
+    wanted: Vec<String>,
+    constant: Erased<Tensors>,
+    went_on: bool,
+}
+
+impl Sequences {
+    /// Those of `model`, if `info` has a statement of its state.
+    pub fn of(model: &LoadedModel, info: &ModelInfo) -> Option<Self> {
+        let kept: Option<Vec<Keeps>> = info
+            .state
+            .iter()
+            .map(|kept| {
+                let input = model.inputs().iter().find(|input| input.name == kept.input)?.clone();
+                Some(Keeps { input, output: kept.output.clone() })
+            })
+            .collect();
+        let kept = kept.filter(|kept| !kept.is_empty())?;
+        Some(Self { kept: kept.into(), table: Arc::default(), pacer: Pacer::default() })
+    }
+
+    /// What is said of them in the model's metadata: of each input the output that it is in the next request, or nothing.
+    pub fn told(&self) -> Map<String, Value> {
+        self.kept.iter().map(|keeps| (keeps.input.name.clone(), keeps.output.clone().into())).collect()
+    }
+
+    /// How many wait to go on, or do.
+    pub fn len(&self) -> usize {
+        self.table.lock().all.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives `inputs` what the sequence keeps, and has its outputs among `wanted`, where none is all.
+    ///
+    /// # Errors
+    /// [`SequenceError`]
+    pub fn go_on(
+        &self,
+        caller: Option<&str>,
+        asked: &Sequence,
+        inputs: &mut Vec<(String, Tensor<'_>)>,
+        wanted: &mut Vec<String>,
+    ) -> Result<Going, SequenceError> {
+        check(caller, &asked.id)?;
+        let key = Key { caller: caller.map(str::to_owned), id: asked.id.clone() };
+        let mut state = self.table.lock();
+        let full = state.all.len() >= MOST;
+        let mut kept = match state.all.get_mut(&key) {
+            Some(Entry::Running) => return Err(SequenceError::Busy),
+            // What there was is erased, if the sequence begins anew.
+            Some(_) if asked.start => None,
+            Some(entry) => match std::mem::replace(entry, Entry::Running) {
+                Entry::Waits { state, .. } => Some(state),
+                Entry::Running => None,
+            },
+            None if !asked.start => return Err(SequenceError::Unknown),
+            None if full => return Err(SequenceError::Full),
+            None => None,
+        };
+        state.all.insert(key.clone(), Entry::Running);
+        drop(state);
+        // From here on an error ends the sequence.
+        let mut going = Going {
+            kept: Arc::clone(&self.kept),
+            table: Arc::clone(&self.table),
+            key,
+            ends: asked.end,
+            all: wanted.is_empty(),
+            wanted: wanted.clone(),
+            constant: Erased::default(),
+            went_on: false,
+        };
+        for keeps in self.kept.iter() {
+            let name = &keeps.input.name;
+            let given = inputs.iter().position(|(given, _)| given == name);
+            let tensor = match (&mut kept, given) {
+                (Some(_), Some(_)) => return Err(SequenceError::Given { input: name.clone() }),
+                (Some(kept), None) => {
+                    let place = kept.iter().position(|(kept, _)| kept == name);
+                    place.map(|place| kept.swap_remove(place).1)
+                }
+                (None, Some(given)) => inputs.get(given).map(|(_, tensor)| tensor.clone().into_owned()),
+                (None, None) => zeros(&keeps.input),
+            };
+            let tensor = tensor.ok_or(SequenceError::Unknown)?;
+            if keeps.output.is_none() && !asked.end {
+                going.constant.push((name.clone(), tensor.clone()));
+            }
+            match given {
+                Some(_) => drop(Erased::new(vec![(name.clone(), tensor)])),
+                None => inputs.push((name.clone(), tensor)),
+            }
+        }
+        if !wanted.is_empty() {
+            let outputs = self.kept.iter().filter_map(|keeps| keeps.output.clone());
+            let missing: Vec<String> = outputs.filter(|output| !wanted.contains(output)).collect();
+            wanted.extend(missing);
+        }
+        self.sweep();
+        Ok(going)
+    }
+
+    /// Has those erased, from time to time, that nobody goes on with.
+    fn sweep(&self) {
+        if !std::mem::replace(&mut self.table.lock().swept, true) {
+            self.pacer.add(SWEEP, Box::new(Sweep(Arc::downgrade(&self.table))));
+        }
+    }
+}
+
+impl Going {
+    /// Keeps what of a run's outputs is state, and leaves the others.
+    ///
+    /// # Errors
+    /// [`SequenceError::Full`]: the sequence has ended.
+    pub fn went_on(mut self, outputs: &mut Tensors) -> Result<(), SequenceError> {
+        let mut state = Erased::new(std::mem::take(&mut *self.constant));
+        for keeps in self.kept.iter() {
+            let Some(name) = &keeps.output else { continue };
+            let Some(place) = outputs.iter().position(|(output, _)| output == name) else { continue };
+            // The order of outputs is that in which they were asked for.
+            let output = if !self.all && self.wanted.contains(name) {
+                outputs.get(place).map(|(_, tensor)| tensor.clone())
+            } else {
+                Some(outputs.remove(place).1)
+            };
+            if let Some(output) = output {
+                state.push((keeps.input.name.clone(), output));
+            }
+        }
+        if self.ends {
+            return Ok(());
+        }
+        let bytes = state.iter().map(|(_, tensor)| tensor.data().len()).fold(0, usize::saturating_add);
+        let mut table = self.table.lock();
+        let others = table.all.values().map(|entry| match entry {
+            Entry::Running => 0,
+            Entry::Waits { bytes, .. } => *bytes,
+        });
+        if others.fold(bytes, usize::saturating_add) > MEMORY {
+            drop(table);
+            return Err(SequenceError::Full);
+        }
+        table.all.insert(self.key.clone(), Entry::Waits { state, bytes, since: Instant::now() });
+        drop(table);
+        self.went_on = true;
+        Ok(())
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        if !self.went_on {
+            self.table.lock().all.remove(&self.key);
+        }
+    }
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Erases those that nobody goes on with; whether any is left.
+    fn sweep(&mut self, now: Instant) -> bool {
+        self.all.retain(|_, entry| match entry {
+            Entry::Running => true,
+            Entry::Waits { since, .. } => now.saturating_duration_since(*since) < IDLE,
+        });
+        self.swept = !self.all.is_empty();
+        self.swept
+    }
+}
+
+struct Sweep(Weak<Table>);
+
+impl Paced for Sweep {
+    fn tick(&mut self) -> bool {
+        self.0.upgrade().is_some_and(|table| table.lock().sweep(Instant::now()))
+    }
+}
+
+fn check(caller: Option<&str>, id: &SequenceId) -> Result<(), SequenceError> {
+    match id {
+        SequenceId::Text(text) if text.len() > MOST_TEXT => Err(SequenceError::Name { found: text.len() }),
+        SequenceId::Text(text) if caller.is_none() && text.len() < LEAST_TEXT => {
+            Err(SequenceError::Guessable)
+        }
+        SequenceId::Number(number) if caller.is_none() && *number < LEAST_NUMBER => {
+            Err(SequenceError::Guessable)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a state is at first, where nobody says it: one row of zeros.
+fn zeros(input: &TensorInfo) -> Option<Tensor<'static>> {
+    let dims: Vec<u64> = input.shape.iter().map(|dim| u64::try_from(*dim).unwrap_or(1)).collect();
+    let shape = Shape::new(dims).ok()?;
+    let len = shape.elements().checked_mul(input.dtype.size()?).filter(|len| *len <= MEMORY)?;
+    Tensor::new(input.dtype, shape, vec![0; len]).ok()
+}
+
+/// Sequences of a model.
+const MOST: usize = 1024;
+/// Bytes of their state.
+const MEMORY: usize = 64 << 20;
+/// How long one is kept that nobody goes on with.
+const IDLE: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(1);
+const LEAST_TEXT: usize = 16;
+const MOST_TEXT: usize = 128;
+const LEAST_NUMBER: u64 = 1 << 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(since: Instant) -> Entry {
+        Entry::Waits { state: Erased::default(), bytes: 0, since }
+    }
+
+    #[test]
+    fn who_does_not_go_on_is_forgotten() {
+        let now = Instant::now();
+        let key = |number| Key { caller: None, id: SequenceId::Number(number) };
+        let all =
+            HashMap::from([(key(1), waits(now)), (key(2), waits(now + SWEEP)), (key(3), Entry::Running)]);
+        let mut state = State { all, swept: true };
+        assert!(state.sweep(now + IDLE));
+        assert!(!state.all.contains_key(&key(1)) && state.all.contains_key(&key(2)));
+        state.all.remove(&key(3));
+        assert!(!state.sweep(now + IDLE + SWEEP));
+        assert!(state.all.is_empty() && !state.swept, "the next one begins to sweep again");
+    }
+
+    #[test]
+    fn names_that_can_be_guessed_are_for_callers_who_are_told_apart() {
+        let text = |len: usize| SequenceId::Text("x".repeat(len));
+        for (id, alone, named) in [
+            (SequenceId::Number(1), false, true),
+            (SequenceId::Number(u64::MAX), true, true),
+            (text(15), false, true),
+            (text(16), true, true),
+            (text(129), false, false),
+        ] {
+            assert_eq!(
+                (check(None, &id).is_ok(), check(Some("alice"), &id).is_ok()),
+                (alone, named),
+                "{id:?}"
+            );
+        }
+    }
+}
