@@ -1,61 +1,12 @@
 // The page: verifies a server, seals a drawing to it, and shows what others get to see of that.
 
-import { Client, ConfonnxError, Tensor, load } from "../lib/browser.js";
-import { byFetch } from "../lib/transport.js";
+import { Client, Tensor } from "../lib/browser.js";
+import { $, count, kept, loaded, served, settings, wire, words } from "./common.js";
 import { Drawing, SIDE, paint } from "./drawing.js";
-import { SHOWN, bars, bytes, checks, element, say } from "./show.js";
-
-const $ = (id) => document.getElementById(id);
-const count = (number) => number.toLocaleString("en");
-const bundle = JSON.parse($("bundle").textContent);
-/** Opened from a disk, so that nobody served it. */
-const kept = location.protocol === "file:";
+import { bars, bytes, checks, say } from "./show.js";
 
 const drawing = new Drawing($("drawing"), (words) => ($("pen").textContent = words));
 let client;
-/** What the last request looked like to others. */
-let seen;
-
-/** `fetch`, with a look at what goes and comes. */
-async function watched(request) {
-  const { url, pieces } = request;
-  if (!pieces) return byFetch(request);
-  seen = { url, type: request.headers.get("content-type"), total: request.total, left: new Uint8Array(), came: new Uint8Array(), length: 0 };
-  const mine = seen;
-  function* noted() {
-    for (const piece of pieces) {
-      mine.left = joined(mine.left, piece);
-      yield piece;
-    }
-  }
-  const answer = await byFetch({ ...request, pieces: noted() });
-  async function* read() {
-    for await (const piece of answer.body) {
-      mine.came = joined(mine.came, piece);
-      mine.length += piece.length;
-      yield piece;
-    }
-  }
-  return { status: answer.status, headers: answer.headers, body: read() };
-}
-
-/** As many bytes as are shown. */
-function joined(first, more) {
-  if (first.length >= SHOWN) return first;
-  const all = new Uint8Array(Math.min(SHOWN, first.length + more.length));
-  all.set(first);
-  all.set(more.subarray(0, all.length - first.length), first.length);
-  return all;
-}
-
-function settings() {
-  const list = (id) => $(id).value.split(",").map((part) => part.trim()).filter(Boolean);
-  const options = { transport: watched, retries: 1, maxReply: 64 << 20 };
-  if (list("hash").length) options.enclaveHash = list("hash");
-  if (list("model-hash").length) options.modelHash = list("model-hash");
-  if ($("debug").checked) options.allowDebug = true;
-  return options;
-}
 
 async function verify() {
   say($("verdict"), "", "Verifying…");
@@ -86,12 +37,6 @@ function refused(error) {
   say($("verdict"), "failed", `Nothing is sent to this server. ${words(error)}`);
 }
 
-function words(error) {
-  if (!(error instanceof ConfonnxError)) return `This page failed: ${error.message ?? error}`;
-  if (error.kind === "transport") return `No answer: ${error.message}. Is the network there, and does the server run?`;
-  return error.message;
-}
-
 async function send() {
   if (drawing.empty) {
     say($("sent"), "failed", "The drawing is empty: draw a digit first.");
@@ -109,14 +54,14 @@ async function send() {
   const progress = $("progress");
   progress.hidden = copies < 100;
   const options = copies < 100 ? {} : { onProgress: ({ sent, total }) => (progress.value = sent / total) };
-  seen = undefined;
+  wire.seen = undefined;
   const renewed = client.keyInvalidCount;
   try {
     const [scores] = Object.values(await client.infer({ image: new Tensor(all, [copies, 1, SIDE, SIDE]) }, options));
     const digit = bars($("bars"), scores.data.subarray(0, 10));
     $("answer").textContent = `It is a ${digit}, with ${(scores.data[digit] * 100).toFixed(1)} %.`;
     const again = client.keyInvalidCount > renewed ? " The server's keys were new, so it was verified again before." : "";
-    say($("sent"), "passed", `Answered: ${count(seen.total)} sealed bytes left, ${count(seen.length)} came back.${again}`);
+    say($("sent"), "passed", `Answered: ${count(wire.seen.total)} sealed bytes left, ${count(wire.seen.length)} came back.${again}`);
     proven(client.proof);
   } catch (error) {
     say($("sent"), "failed", `No answer. ${words(error)}`);
@@ -134,6 +79,7 @@ function shown(image, copies) {
   const times = copies > 1 ? `, ${count(copies)} times` : "";
   $("hidden").setAttribute("aria-label", `The drawing${times}`);
   $("numbers").textContent = Array.from(image.subarray(10 * SIDE, 12 * SIDE), (point) => point.toFixed(2)).join(" ");
+  const { seen } = wire;
   if (!seen) {
     $("left-about").textContent = "What left this page: nothing.";
     $("came-about").textContent = "What came back: nothing.";
@@ -146,36 +92,7 @@ function shown(image, copies) {
   bytes($("came"), seen.came, seen.length);
 }
 
-let loading;
-function loaded() {
-  loading ??= (async () => {
-    const inline = document.getElementById("wasm");
-    if (inline) await load(Uint8Array.from(atob(inline.textContent.trim()), (letter) => letter.charCodeAt(0)));
-    else await load(await fetch(bundle.wasm, { integrity: bundle.integrity }));
-  })();
-  loading.catch(() => (loading = undefined));
-  return loading;
-}
-
-/** Who served this page, and what that means. */
-function served() {
-  const place = $("served");
-  if (kept) {
-    place.append("You opened this page from your own disk: nobody served it just now, and it loads nothing. What it shows is as good as the ",
-      "file: compare its SHA-256 with the one that was released.");
-    return;
-  }
-  place.append(`${location.origin} served this page and its script just now. Whoever holds that server`,
-    location.protocol === "https:" ? "" : ", or the network between it and you (this is not HTTPS),",
-    " could have served a script that shows green and sends your drawing to somebody else. A page cannot vouch for itself. The way out: ");
-  if (bundle.offline) {
-    place.append(element("a", { href: bundle.offline.name, download: "", textContent: `keep this page (${bundle.offline.name})` }),
-      ", see that its SHA-256 is the one that was released (this server says ", element("code", { textContent: bundle.offline.sha256 }),
-      "), and open it from your disk; or serve the files yourself: each names the next one by its hash.");
-  }
-}
-
-served();
+served("your drawing");
 $("url").value = kept ? "" : location.origin;
 $("server").addEventListener("submit", (event) => {
   event.preventDefault();

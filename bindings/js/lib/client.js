@@ -1,4 +1,5 @@
 import { Conversation, Exchange, Inputs } from "../wasm/confonnx.js";
+import { chat, chatStream } from "./chat.js";
 import { Turn, drive } from "./drive.js";
 import { ConfonnxError, told } from "./error.js";
 import { Tensor } from "./tensor.js";
@@ -174,6 +175,16 @@ export class Client {
         controller.close();
       }).catch((error) => (controller ? controller.error(error) : reject(error)));
     });
+  }
+
+  /** A language model's whole answer to `messages`: what the user says, or all that was said. */
+  async chat(messages, parameters) {
+    return chat(this, messages, parameters);
+  }
+
+  /** The same as it comes: `for await (const token of client.chatStream(…))`. One that is left gives the rest up. */
+  chatStream(messages, parameters) {
+    return chatStream(this, messages, parameters);
   }
 
   async #inner(method, path, fields, body, options, take) {

@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { ConfonnxError, Tensor, connect } from "../lib/node.js";
 import { byFetch } from "../lib/transport.js";
 import { Conversation } from "../wasm/confonnx.js";
-import { startServer } from "./server.mjs";
+import { ROOT, startServer } from "./server.mjs";
 
 let server;
 before(async () => {
@@ -204,4 +204,62 @@ test("types survive", () => {
   }
   assert.equal(new Tensor(new Uint16Array(2), [2], "bfloat16").dtype, "bfloat16");
   assert.deepEqual(Tensor.from("string", [1], Uint8Array.of(1, 0, 0, 0, 0xff)).data, [Uint8Array.of(0xff)]);
+});
+
+test("a language model answers whole and as it comes", async (context) => {
+  const decoder = await startServer("--model-path", `${ROOT}/crates/confonnx-engine/tests/data/decoder.onnx`);
+  context.after(() => decoder.stop());
+  const client = await connect(decoder.url, { allowDebug: true });
+  const parameters = { seed: 7, max_tokens: 20 };
+  const whole = await client.chat("hello", parameters);
+  assert.ok(whole.text.length > 0 && whole.usage.completion_tokens === 20, JSON.stringify(whole));
+  for (const more of [{}, { pace_ms: 10 }, { model: "decoder" }]) {
+    const said = [];
+    const stream = client.chatStream([{ role: "user", content: "hello" }], { ...parameters, ...more });
+    for (;;) {
+      const { value, done } = await stream.next();
+      if (done) {
+        assert.deepEqual(value, whole);
+        break;
+      }
+      said.push(value);
+    }
+    assert.equal(said.join(""), whole.text);
+  }
+  for (const ask of [(bad) => client.chat("hello", bad), (bad) => client.chatStream("hello", bad).next()]) {
+    await assert.rejects(ask({ temprature: 1 }), (error) => error.kind === "refused" && error.status === 400 && /temprature/.test(error.message));
+  }
+  // One that is left gives the rest up, and the next is answered.
+  for await (const token of client.chatStream("hello", { max_tokens: 400, logit_bias: { 301: -100 } })) {
+    assert.ok(token);
+    break;
+  }
+  assert.equal((await client.chat("hello", { max_tokens: 1 })).usage.completion_tokens, 1);
+});
+
+test("a chat that is cut off is not complete", async (context) => {
+  const decoder = await startServer("--model-path", `${ROOT}/crates/confonnx-engine/tests/data/decoder.onnx`);
+  context.after(() => decoder.stop());
+  let cut = false;
+  const transport = async (request) => {
+    const answer = await byFetch(request);
+    if (!cut || !request.pieces) return answer;
+    async function* some() {
+      let left = 4000;
+      for await (const piece of answer.body) {
+        yield piece.subarray(0, left);
+        left -= piece.length;
+        if (left <= 0) return;
+      }
+    }
+    return { ...answer, body: some() };
+  };
+  const client = await connect(decoder.url, { allowDebug: true, transport, retries: 0 });
+  await client.attest();
+  cut = true;
+  const said = [];
+  await assert.rejects(async () => {
+    for await (const token of client.chatStream("hello", { model: "decoder", seed: 7, max_tokens: 40 })) said.push(token);
+  }, (error) => error instanceof ConfonnxError);
+  assert.ok(said.length > 0, "what arrived was given");
 });

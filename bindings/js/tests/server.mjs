@@ -29,9 +29,10 @@ export async function startServer(...flags) {
 export async function startServerAt(port, ...flags) {
   const executable = process.env.CONFONNX_SERVER;
   if (!executable) throw new Error("CONFONNX_SERVER is not set: run `make test-platforms`");
+  const model = flags.includes("--model-path") ? [] : ["--model-path", `${ROOT}/examples/digits/digits.onnx`];
   const server = spawn(
     executable,
-    ["--model-path", `${ROOT}/examples/digits/digits.onnx`, "--address", "127.0.0.1", "--http-port", String(port),
+    [...model, "--address", "127.0.0.1", "--http-port", String(port),
       "--admin-port", "0", "--debug", ...flags],
     { stdio: ["ignore", "pipe", "pipe"], cwd: ROOT },
   );

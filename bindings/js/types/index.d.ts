@@ -158,6 +158,29 @@ export interface ModelMetadata {
   outputs: TensorMetadata[];
 }
 
+/** A message of a chat. */
+export interface ChatMessage {
+  role: "system" | "user" | "assistant";
+  content: string;
+}
+
+/** How to answer: the parameters of OpenAI's API, as they are called there, such as `temperature`, `seed` and `max_tokens`. */
+export interface ChatParameters {
+  /** The model's name; needed where the server has several. */
+  model?: string;
+  signal?: AbortSignal;
+  /** Milliseconds between pieces of one size, if they are to come at fixed instants. */
+  pace_ms?: number;
+  [parameter: string]: unknown;
+}
+
+export interface ChatAnswer {
+  text: string;
+  /** `stop`, or `length` when a limit cut it short. */
+  finishReason: string | undefined;
+  usage: { prompt_tokens: number; completion_tokens: number; total_tokens: number } | undefined;
+}
+
 /** A client of one server, which it verifies before it sends anything. */
 export class Client {
   /** To be called after `load`. */
@@ -172,6 +195,8 @@ export class Client {
   metadata(options?: ModelOptions): Promise<ModelMetadata>;
   models(options?: CallOptions): Promise<{ name: string; version?: string; state: string; reason?: string }[]>;
   ready(options?: CallOptions): Promise<boolean>;
+  chat(messages: string | ChatMessage[], parameters?: ChatParameters): Promise<ChatAnswer>;
+  chatStream(messages: string | ChatMessage[], parameters?: ChatParameters): AsyncGenerator<string, ChatAnswer>;
   request(method: string, path: string, options?: RequestOptions): Promise<{ status: number; headers: Headers; body: Uint8Array }>;
   stream(method: string, path: string, options?: RequestOptions): Promise<{ status: number; headers: Headers; body: ReadableStream<Uint8Array> }>;
 }
