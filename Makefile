@@ -30,7 +30,7 @@ demo-chat: need-cargo ## Chat in the terminal with a language model that only it
 	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
 	@$(VENV)/python examples/chat/demo.py --programs $(TARGET)/$(PROFILE)
 
-.PHONY: generation-ready conformance-generation bench-generation
+.PHONY: generation-ready conformance-generation conformance-stateful bench-generation
 GENERATION := .cache/generation
 
 generation-ready: need-cargo
@@ -39,13 +39,20 @@ generation-ready: need-cargo
 	$(CARGO) build --locked --release -p confonnx-server -p confonnx-cli
 	@test -f .cache/chat/model.onnx || $(GENERATION)/bin/python examples/chat/build.py --out .cache/chat
 
-conformance-generation: generation-ready ## A language model's words, sealed, beside bare ONNX Runtime's own loop and onnxruntime-genai
+conformance-generation: generation-ready ## A language model's words, sealed, beside bare ONNX Runtime's own loop, onnxruntime-genai and llama.cpp
 	@test -f .cache/chat32/model.onnx || $(GENERATION)/bin/python examples/chat/build.py --out .cache/chat32 --bits 32
 	$(GENERATION)/bin/python conformance/generation.py --programs $(TARGET)/release --bits 32
 	$(GENERATION)/bin/python conformance/generation.py --programs $(TARGET)/release --bits 8
 
-bench-generation: generation-ready ## A language model's speed, sealed and streamed, beside onnxruntime-genai in one process
+conformance-stateful: need-cargo ## Published models with a state (speech, an encoder-decoder), in sealed sequences, beside bare ONNX Runtime
+	@VENV=$(GENERATION) scripts/venv generation
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	$(GENERATION)/bin/python conformance/stateful.py --programs $(TARGET)/debug
+
+bench-generation: generation-ready ## A language model's speed and memory, sealed and streamed, beside onnxruntime-genai, llama.cpp and FastAPI
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
+	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release --memory 10000
 
 .PHONY: tested beside
 # Tests of programs that cargo makes into a folder of its own for them.

@@ -1,37 +1,53 @@
-"""What `make bench-generation` does: how fast a language model answers behind the seal, beside onnxruntime-genai in one process.
+"""What `make bench-generation` does: how fast a language model answers behind the seal, beside others in the clear.
 
-    python bench/generation.py --programs target/release --rounds 5
+    python bench/generation.py --programs target/release --rounds 4
+    python bench/generation.py --memory 10000        # instead of speed: what the server holds after so many answers
 
-One run, one machine, the same file (SmolLM2-135M-Instruct, 8 bits): in each round genai reads a prompt of 128 tokens and goes
-on, in this process and in the clear; then one caller asks the server through `confonnx proxy`, sealed and streamed; then
-eight at once. Writes docs/measurements/data/generation.json, of which docs/measurements/generation.md tells.
+One run, one machine, the same weights (SmolLM2-135M-Instruct, 8 bits). In each round each way is asked once: a prompt of 128
+tokens, 128 tokens to be answered, alone and by eight callers at once. Writes docs/measurements/data/generation.json, and the blocks
+of docs/measurements/generation.md from it (`bench/generated.py`).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
+import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "conformance"))
 
-from generation import Bare, Genai, served  # noqa: E402
+import onnxruntime  # noqa: E402
+import onnxruntime_genai  # noqa: E402
+import xllamacpp  # noqa: E402
+from generation import Bare, Genai, free_port, served, wait  # noqa: E402
+from llama import make_gguf  # noqa: E402
+
+import generated  # noqa: E402
 
 PROMPT, ANSWER, CALLERS = 128, 128, 8
 END = 2
+DATA = ROOT / "docs" / "measurements" / "data" / "generation.json"
+PACES = (20, 50)
+
+Asked = Callable[[int], dict[str, float]]
 
 
-def prompt(number: int) -> list[int]:
+def prompt(number: int, length: int = PROMPT) -> list[int]:
     """A prompt of tokens that mean nothing, others for each number, so that nothing that was read before is of use."""
-    return [1000 + (number * 7919 + at * 104729) % 40000 for at in range(PROMPT)]
+    return [1000 + (number * 7919 + at * 104729) % 40000 for at in range(length)]
 
 
 def genai(model: Genai, number: int) -> dict[str, float]:
@@ -48,109 +64,198 @@ def genai(model: Genai, number: int) -> dict[str, float]:
     return {"first_s": first - start, "decode": (count - 1) / (time.perf_counter() - first), "tokens": count}
 
 
-def ask(url: str, number: int) -> tuple[float, float, float, int]:
-    """When the answer was asked for, when its first and last token came, and how many tokens came."""
-    host, port = url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=600)
-    body = {
-        "model": "chat", "prompt": prompt(number), "max_tokens": ANSWER, "temperature": 0, "stream": True,
-        # All answers have the same length, because the end is never drawn.
-        "logit_bias": {str(END): -100, "0": -100}, "stream_options": {"include_usage": True},
-    }  # fmt: skip
-    asked = time.perf_counter()
-    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    assert answer.status == 200, answer.read()
-    first = last = 0.0
-    tokens = 0
-    for line in answer:
-        if not line.startswith(b"data: {"):
-            continue
-        last = time.perf_counter()
-        first = first or last
-        usage = json.loads(line[6:]).get("usage")
-        tokens = usage["completion_tokens"] if usage else tokens
-    connection.close()
-    return asked, first, last, tokens
+class Peer:
+    """A server that streams events, and how it is asked; `tokens` says how many tokens an event tells of, if it is of any."""
+
+    def __init__(self, url: str, path: str, body: Callable[[int], dict[str, Any]], tokens: Callable[[dict[str, Any]], int | None]) -> None:
+        self.url, self.path, self.body, self.tokens = url, path, body, tokens
+
+    def ask(self, number: int) -> tuple[float, float, float, int, int]:
+        """When it was asked, when its first and last token came, how many came, and bytes of the answer."""
+        host, port = self.url.removeprefix("http://").split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=600)
+        body = json.dumps(self.body(number))
+        asked = time.perf_counter()
+        connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        first = last = 0.0
+        tokens = size = 0
+        for line in answer:
+            size += len(line)
+            if not line.startswith(b"data: {"):
+                continue
+            found = self.tokens(json.loads(line[6:]))
+            if found is not None:
+                tokens += found
+                last = time.perf_counter()
+                first = first or last
+        connection.close()
+        return asked, first, last, tokens, size
+
+    def one(self, number: int) -> dict[str, float]:
+        asked, first, last, tokens, size = self.ask(number)
+        return {"first_s": first - asked, "decode": (tokens - 1) / (last - first), "tokens": tokens, "bytes": size}
+
+    def many(self, number: int) -> dict[str, float]:
+        with ThreadPoolExecutor(CALLERS) as callers:
+            found = list(callers.map(self.ask, range(number, number + CALLERS)))
+        asked, end = min(each[0] for each in found), max(each[2] for each in found)
+        # `decode` counts while all answers go on, `whole` with their prompts.
+        together, last = max(each[1] for each in found), min(each[2] for each in found)
+        share = [each[3] * max(0.0, last - together) / (each[2] - each[1]) for each in found]
+        decode = sum(share) / (last - together) if last > together else 0.0
+        return {"decode": decode, "whole": sum(each[3] for each in found) / (end - asked), "tokens": sum(each[3] for each in found)}
 
 
-def one(url: str, number: int) -> dict[str, float]:
-    asked, first, last, tokens = ask(url, number)
-    return {"first_s": first - asked, "decode": (tokens - 1) / (last - first), "tokens": tokens}
+def ours(url: str, pace: int | None = None) -> Peer:
+    def body(number: int) -> dict[str, Any]:
+        asked = {
+            "model": "chat", "prompt": prompt(number), "max_tokens": ANSWER, "temperature": 0, "stream": True,
+            # All answers have the same length, because the end is never drawn.
+            "logit_bias": {str(END): -100, "0": -100}, "stream_options": {"include_usage": True},
+        }  # fmt: skip
+        return asked | ({"pace_ms": pace} if pace else {})
+
+    def tokens(event: dict[str, Any]) -> int:
+        # An event may have the text of several tokens, or none where a character is not whole; how many there were comes last.
+        return (event.get("usage") or {}).get("completion_tokens", 0)
+
+    return Peer(url, "/v1/completions", body, tokens)
 
 
-def many(url: str, number: int) -> dict[str, float]:
-    found: list[tuple[float, float, float, int]] = []
-    threads = [threading.Thread(target=lambda n=n: found.append(ask(url, n))) for n in range(number, number + CALLERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    asked, end = min(each[0] for each in found), max(each[2] for each in found)
-    # `decode` counts while all answers go on, `whole` with their prompts.
-    together = max(each[1] for each in found)
-    last = min(each[2] for each in found)
-    share = [each[3] * max(0.0, last - together) / (each[2] - each[1]) for each in found]
-    return {"decode": sum(share) / (last - together), "whole": sum(each[3] for each in found) / (end - asked)}
+@contextlib.contextmanager
+def running(command: list[str | Path], url: str, ready: str, scratch: Path, **variables: str) -> Iterator[str]:
+    log = scratch / "peer.log"
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | variables) as process:
+        try:
+            def answers() -> bool:
+                connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
+                connection.request("GET", ready)
+                return connection.getresponse().status == 200
+
+            wait(answers, process, log)
+            yield url
+        finally:
+            process.terminate()
 
 
-def memory(pid_of: str) -> int:
-    """Resident bytes of the processes of that name that this program started."""
+@contextlib.contextmanager
+def llama(scratch: Path) -> Iterator[Peer]:
+    make_gguf(ROOT / ".cache" / "chat" / "model.gguf", 8)
+    port = free_port()
+    command: list[str | Path] = [sys.executable, ROOT / "conformance" / "llama.py", "--bits", "8", "--port", str(port)]
+    with running(command, f"http://127.0.0.1:{port}", "/health", scratch) as url:
+        yield Peer(
+            url, "/completion",
+            lambda number: {"prompt": prompt(number), "n_predict": ANSWER, "temperature": 0, "stream": True, "ignore_eos": True,
+                            "cache_prompt": False, "return_tokens": True, "samplers": ["temperature"]},
+            lambda event: len(event.get("tokens", [])) or None,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def fastapi(scratch: Path) -> Iterator[Peer]:
+    """The folder for genai in `scratch` is made already."""
+    port = free_port()
+    command: list[str | Path] = [sys.executable, "-m", "uvicorn", "app:app", "--app-dir", ROOT / "bench" / "peers" / "genai"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--loop", "uvloop", "--http", "httptools"]
+    with running(command, f"http://127.0.0.1:{port}", "/health", scratch, BENCH_GENAI=str(scratch)) as url:
+        yield Peer(url, "/generate", lambda number: {"tokens": prompt(number), "max_tokens": ANSWER}, lambda _: 1)
+
+
+def resident(name: str, key: str = "VmRSS") -> int:
+    """Bytes of all processes of that name."""
     total = 0
     for entry in Path("/proc").glob("[0-9]*/status"):
-        try:
+        with contextlib.suppress(OSError):
             text = entry.read_text()
-        except OSError:
-            continue
-        if text.startswith(f"Name:\t{pid_of[:15]}\n"):
-            total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmRSS"))
+            if text.startswith(f"Name:\t{name[:15]}\n"):
+                total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(key))
     return total
+
+
+def speed(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Any]:
+    kinds: dict[str, list[dict[str, float]]] = {}
+    absent: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(served(folder, args.programs, scratch))
+        here = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        model = Genai(folder, here)
+        (here / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+        (here / "tokenizer_config.json").write_bytes((folder / "tokenizer_config.json").read_bytes())
+        ways: dict[str, Asked] = {"genai": lambda number: genai(model, number)}
+        ways |= {"one": ours(url).one, "many": ours(url).many}
+        ways |= {f"pace{pace}": ours(url, pace).one for pace in PACES}
+        for name, start in (("llama", llama), ("fastapi", fastapi)):
+            try:
+                peer = stack.enter_context(start(here))
+                ways |= {f"{name}_one": peer.one, f"{name}_many": peer.many}
+            except SystemExit as error:
+                absent[name] = str(error)
+        ways = {name: ask for name, ask in ways.items() if not args.only or name in args.only}
+        load = os.getloadavg()[0]
+        for number in range(args.rounds + 1):
+            for place, (name, ask) in enumerate(ways.items()):
+                found = ask(1000 * number + 20 * place)
+                # Round 0 is to warm up, and is not counted.
+                if number:
+                    kinds.setdefault(name, []).append(found)
+                print(f"round {number} {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()), flush=True)
+    return {"rounds": args.rounds, "load": load, "absent": absent, "ways": kinds, "machine": machine()}
+
+
+def machine() -> dict[str, Any]:
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    return {
+        "cpu": cpu, "cores": len(os.sched_getaffinity(0)), "linux": platform.release(), "onnxruntime": onnxruntime.__version__,
+        "genai": onnxruntime_genai.__version__, "xllamacpp": xllamacpp.__version__, "llama_build": str(xllamacpp.BUILD_INFO),
+    }  # fmt: skip
+
+
+def memory(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Any]:
+    """What the server and its box hold after so many short answers, and after some long ones."""
+    points = []
+    with served(folder, args.programs, scratch) as url:
+        peer = ours(url)
+        peer.body = lambda number: {"model": "chat", "prompt": prompt(number, 4), "max_tokens": 2, "stream": True}
+        done = 0
+        with ThreadPoolExecutor(CALLERS) as callers:
+            for target in sorted({10, *range(args.memory // 10, args.memory + 1, args.memory // 10)}):
+                list(callers.map(peer.ask, range(done, target)))
+                done = target
+                points.append({"answers": done, "bytes": held()})
+                print(points[-1], flush=True)
+        long = ours(url).many(7)
+        assert long["tokens"] == CALLERS * ANSWER
+        after = held()
+    return {"points": points, "after_eight_long": after, "model": (folder / "model.onnx").stat().st_size, "budget": 512 << 20}
+
+
+def held() -> int:
+    return resident("confonnx-server") + resident("exe")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
     parser.add_argument("--programs", type=Path, default=default, help="where confonnx-server and confonnx are")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--only", action="append", help="one of the ways, to try it; nothing is written then")
+    parser.add_argument("--memory", type=int, help="so many answers, and what is held; speed is not measured")
+    parser.add_argument("--out", type=Path, default=DATA)
     args = parser.parse_args()
     folder = ROOT / ".cache" / "chat"
-    kinds: dict[str, list[dict[str, float]]] = {"genai": [], "one": [], "many": []}
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as other, served(folder, args.programs, Path(scratch)) as url:
-        model = Genai(folder, Path(other))
-        ends = Bare(folder).ends
-        assert END in ends
-        for number in range(args.rounds + 1):
-            found = {"genai": genai(model, number), "one": one(url, 100 + number), "many": many(url, 1000 + 8 * number)}
-            # Round 0 is to warm up, and is not counted.
-            for kind, values in found.items() if number else ():
-                kinds[kind].append(values)
-        resident = memory("confonnx-server")
-    load = os.getloadavg()[0]
-
-    def rows(kind: str, key: str) -> list[float]:
-        return [values[key] for values in kinds[kind]]
-
-    def told(values: list[float], digits: int) -> str:
-        return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
-
-    def ratio(one: list[float], other: list[float]) -> str:
-        return told([x / y for x, y in zip(one, other)], 2)
-
-    base = rows("genai", "decode")
-    table = [
-        ("genai, in process, in the clear: decode, tokens/s", told(base, 1), ""),
-        ("one caller, sealed and streamed: decode, tokens/s", told(rows("one", "decode"), 1), ratio(rows("one", "decode"), base)),
-        ("eight callers: decode, tokens/s", told(rows("many", "decode"), 1), ratio(rows("many", "decode"), base)),
-        ("eight callers: with their prompts, tokens/s", told(rows("many", "whole"), 1), ratio(rows("many", "whole"), base)),
-        ("genai: 128 tokens to the first, ms", told([1000 * s for s in rows("genai", "first_s")], 0), ""),
-        ("one caller: the same, ms", told([1000 * s for s in rows("one", "first_s")], 0), ratio(rows("one", "first_s"), rows("genai", "first_s"))),
-    ]
-    print("| what | median (range) | to genai |\n|---|--:|--:|")
-    for row in table:
-        print("| " + " | ".join(row) + " |")
-    print(f"server and box: {resident / 1e6:.0f} MB resident; load {load:.1f}; {args.rounds} rounds")
-    data = {"rounds": args.rounds, "load": load, "resident": resident, **kinds}
-    (ROOT / "docs" / "measurements" / "data" / "generation.json").write_text(json.dumps(data, indent=1) + "\n")
+    assert END in Bare(folder).ends
+    found = json.loads(args.out.read_text()) if args.out.exists() else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.memory:
+            found["memory"] = memory(args, folder, Path(scratch))
+        else:
+            found |= speed(args, folder, Path(scratch))
+    if not args.only:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        generated.write(found)
 
 
 if __name__ == "__main__":

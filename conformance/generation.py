@@ -5,7 +5,8 @@
 
 Fifty chats are answered greedily through `confonnx proxy` by the unmodified `openai` client: one at a time, then eight at once.
 Each is compared with bare ONNX Runtime's own loop over the same file (tokens, and the logarithms of probabilities that
-it gives), with tokens and template by `tokenizers` and Jinja, and with onnxruntime-genai. Fails if anything differs.
+it gives), with tokens and template by `tokenizers` and Jinja, with onnxruntime-genai, and in 32 bits with llama.cpp, which has
+the same weights in a file of its own and shares no code with any of these. Fails if anything differs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import onnx
 import onnxruntime
 import onnxruntime_genai
 import openai
+from llama import Llama, make_gguf
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,11 +138,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(folder: Path, programs: Path, scratch: Path) -> Iterator[str]:
-    """Starts a server with the model and a proxy before it; yields the proxy's address."""
+def served(folder: Path, programs: Path, scratch: Path, repository: bool = False) -> Iterator[str]:
+    """Starts a server with the model of a folder, or all that are in it, and a proxy before it; yields the proxy's address."""
     port = free_port()
     log = scratch / "log"
-    command: list[str | Path] = [programs / "confonnx-server", "--model-path", folder / "model.onnx", "--model-name", "chat"]
+    one: list[str | Path] = ["--model-path", folder / "model.onnx", "--model-name", "chat"]
+    command: list[str | Path] = [programs / "confonnx-server", *(["--model-repository", folder] if repository else one)]
     command += ["--address", "127.0.0.1", "--http-port", str(port), "--admin-port", "0", "--debug"]
     if library := next((ROOT / ".cache" / "onnxruntime").glob("libonnxruntime.so.*"), None):
         command += ["--onnxruntime-library", library]
@@ -149,7 +152,7 @@ def served(folder: Path, programs: Path, scratch: Path) -> Iterator[str]:
             url = f"http://127.0.0.1:{port}"
             wait(lambda: urllib.request.urlopen(url, timeout=5).read() == b"Healthy", server, log)
             here = scratch / "proxy"
-            command = [programs / "confonnx", "proxy", "--url", url, "--enclave-allow-debug", "--listen", "127.0.0.1:0"]
+            command = [programs / "confonnx", "proxy", "--url", url, "--enclave-allow-debug", "--listen", "127.0.0.1:0", "--timeout", "600"]
             with here.open("wb") as told, subprocess.Popen(command, stderr=told) as proxy:
                 try:
                     where = re.compile(r"proxy on (http://[0-9.:]+)")
@@ -179,12 +182,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bits", type=int, choices=[8, 32], default=32)
     parser.add_argument("--prompts", type=int, default=len(CHATS))
+    parser.add_argument("--skip", type=int, default=0, help="prompts before those that are asked")
     parser.add_argument("--tokens", type=int, default=24)
     default = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
     parser.add_argument("--programs", type=Path, default=default, help="where confonnx-server and confonnx are")
     args = parser.parse_args()
     folder = ROOT / ".cache" / ("chat32" if args.bits == 32 else "chat")
-    chats = CHATS[: args.prompts]
+    chats = CHATS[args.skip :][: args.prompts]
     bare = Bare(folder)
     tokens = [bare.tokens(chat) for chat in chats]
     looped = [bare.answer(each, args.tokens) for each in tokens]
@@ -214,10 +218,15 @@ def main() -> None:
     same("tokens of the prompt: tokenizers and Jinja", [a[1] for a in alone], [len(each) for each in tokens])
     same("text: bare ONNX Runtime's own loop", [a[0] for a in alone], [bare.text(answer) for answer, _ in looped])
     same("tokens of the answer: the same", [a[2] for a in alone], [len(answer) for answer, _ in looped])
-    apart = max(abs(x - y) for a, (_, told) in zip(alone, looped) for ours, theirs in zip(a[3], told) for x, y in zip(ours, theirs))
-    print(f"{'logarithms of probabilities: largest difference to its loop':60} {apart:.2g}", flush=True)
-    if apart > 2e-6:
-        wrong.append("probabilities")
+
+    def near(whose: str, others: list[list[list[float]]], most: float) -> None:
+        each = zip((a[3] for a in alone), others)
+        apart = max(abs(x - y) for ours, theirs in each for one, other in zip(ours, theirs) for x, y in zip(one, other))
+        print(f"{f'logarithms of probabilities: largest difference to {whose}':60} {apart:.2g}", flush=True)
+        if apart > most:
+            wrong.append(f"probabilities: {whose}")
+
+    near("its loop", [told for _, told in looped], 2e-6)
     same("eight callers at once: the same text and probabilities", together, alone)
     with tempfile.TemporaryDirectory() as scratch:
         genai = Genai(folder, Path(scratch))
@@ -225,6 +234,11 @@ def main() -> None:
         cut = [[token for token in answer if token not in bare.ends] for answer, _ in looped]
         same("tokens: onnxruntime-genai", [[t for t in o if t not in bare.ends] for o in others], cut)
         del genai
+    if args.bits == 32:
+        llama = Llama(make_gguf(folder / "model.gguf", 32), exact=True)
+        answers = [llama.answer(each, args.tokens, TOLD) for each in tokens]
+        same("tokens: llama.cpp", [[t for t in o if t not in bare.ends] for o, _ in answers], cut)
+        near("llama.cpp", [told for _, told in answers], 5e-4)
     if wrong:
         sys.exit("\n".join(["generation: these differ:", *wrong]))
 

@@ -45,6 +45,8 @@ def main():
             print("The server runs without a TEE, for the demo: nothing here is confidential.", flush=True)
             chat = [args.programs / "confonnx", "chat", "--url", url, "--enclave-allow-debug"]
             chat += ["--enclave-model-hash", model_hash(args.programs)]
+            # A small model can say the same for ever.
+            chat += ["--max-tokens", "300"]
             chat += ["--message", args.message] if args.message else []
             sys.exit(subprocess.run(chat, check=False).returncode)
         finally:
