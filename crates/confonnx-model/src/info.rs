@@ -208,7 +208,7 @@ impl ModelInfo {
         let inputs = inputs.map(|input| value_info("input", input)).collect::<Result<Vec<_>, _>>()?;
         let outputs = graph.output.iter().map(output).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            state: state::of(&model.metadata_props, &inputs, &outputs)?,
+            state: state::of(&model.metadata_props, |name| dtype(&inputs, name), |name| dtype(&outputs, name))?,
             ir_version: model.ir_version,
             opsets: model
                 .opset_import
@@ -250,6 +250,10 @@ impl ModelInfo {
         }
         Ok(())
     }
+}
+
+fn dtype(values: &[ValueInfo], name: &str) -> Option<DataType> {
+    values.iter().find(|value| value.name == name).map(|value| value.dtype)
 }
 
 /// Other files that are often found in a model's place.

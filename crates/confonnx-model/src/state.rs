@@ -1,6 +1,8 @@
 //! What a model's owner states of its state, inside the file, so that the hash covers it.
 
-use crate::{info::ValueInfo, proto::StringStringEntryProto, rows::PropertyError};
+use confonnx_tensor::DataType;
+
+use crate::{proto::StringStringEntryProto, rows::PropertyError};
 
 /// An input that is kept from one request of a sequence to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,24 +13,25 @@ pub struct Kept {
     pub output: Option<String>,
 }
 
-/// What the metadata properties of a model with these inputs and outputs say.
+/// What the metadata properties of a model say, of whose inputs and outputs these are the types.
 pub(crate) fn of(
     properties: &[StringStringEntryProto],
-    inputs: &[ValueInfo],
-    outputs: &[ValueInfo],
+    input: impl Fn(&str) -> Option<DataType>,
+    output: impl Fn(&str) -> Option<DataType>,
 ) -> Result<Vec<Kept>, PropertyError> {
     let ours = properties.iter().filter_map(|property| Some((property, property.key.strip_prefix(STATE)?)));
     ours.map(|(property, name)| {
-        let wrong =
-            |expected| PropertyError { key: property.key.clone(), found: property.value.clone(), expected };
-        let input = inputs.iter().find(|input| input.name == name);
-        let input = input.ok_or_else(|| wrong("such a property for inputs of the model alone"))?;
-        let output = (!property.value.is_empty()).then(|| property.value.clone());
-        let is_it = |other: &ValueInfo| Some(&other.name) == output.as_ref() && other.dtype == input.dtype;
-        if output.is_some() && !outputs.iter().any(is_it) {
+        let wrong = |expected| PropertyError {
+            key: property.key.clone(),
+            found: property.value.clone(),
+            expected,
+        };
+        let dtype = input(name).ok_or_else(|| wrong("such a property for inputs of the model alone"))?;
+        let kept = (!property.value.is_empty()).then(|| property.value.clone());
+        if kept.as_deref().is_some_and(|kept| output(kept) != Some(dtype)) {
             return Err(wrong("the name of an output of the input's type, or nothing"));
         }
-        Ok(Kept { input: input.name.clone(), output })
+        Ok(Kept { input: name.to_owned(), output: kept })
     })
     .collect()
 }
