@@ -241,7 +241,7 @@ def main() -> None:
     default = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
     parser.add_argument("--programs", type=Path, default=default, help="where confonnx-server and confonnx are")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--only", action="append", help="one of the ways, to try it; nothing is written then")
+    parser.add_argument("--only", action="append", help="one of the ways, to try it; nothing is written then without --out")
     parser.add_argument("--memory", type=int, help="so many answers, and what is held; speed is not measured")
     parser.add_argument("--out", type=Path, default=DATA)
     args = parser.parse_args()
@@ -253,9 +253,10 @@ def main() -> None:
             found["memory"] = memory(args, folder, Path(scratch))
         else:
             found |= speed(args, folder, Path(scratch))
-    if not args.only:
+    if not args.only or args.out != DATA:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
-        generated.write(found)
+        if args.out == DATA:
+            generated.write(found)
 
 
 if __name__ == "__main__":
