@@ -208,7 +208,11 @@ impl ModelInfo {
         let inputs = inputs.map(|input| value_info("input", input)).collect::<Result<Vec<_>, _>>()?;
         let outputs = graph.output.iter().map(output).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            state: state::of(&model.metadata_props, |name| dtype(&inputs, name), |name| dtype(&outputs, name))?,
+            state: state::of(
+                &model.metadata_props,
+                |name| dtype(&inputs, name),
+                |name| dtype(&outputs, name),
+            )?,
             ir_version: model.ir_version,
             opsets: model
                 .opset_import

@@ -21,11 +21,8 @@ pub(crate) fn of(
 ) -> Result<Vec<Kept>, PropertyError> {
     let ours = properties.iter().filter_map(|property| Some((property, property.key.strip_prefix(STATE)?)));
     ours.map(|(property, name)| {
-        let wrong = |expected| PropertyError {
-            key: property.key.clone(),
-            found: property.value.clone(),
-            expected,
-        };
+        let wrong =
+            |expected| PropertyError { key: property.key.clone(), found: property.value.clone(), expected };
         let dtype = input(name).ok_or_else(|| wrong("such a property for inputs of the model alone"))?;
         let kept = (!property.value.is_empty()).then(|| property.value.clone());
         if kept.as_deref().is_some_and(|kept| output(kept) != Some(dtype)) {
