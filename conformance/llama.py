@@ -78,14 +78,16 @@ class Llama:
         self.url: str = self.server.listening_address
 
     def answer(self, tokens: list[int], most: int, told: int) -> tuple[list[int], list[list[float]]]:
-        """Tokens chosen greedily, and for each the logarithms of the most likely ones."""
+        """Tokens chosen greedily, and for each the logarithms of the most likely ones; none of them where it leaves any out, as
+        it does for tokens that end within a character."""
         body: dict[str, Any] = {"prompt": tokens, "n_predict": most, "temperature": 0, "n_probs": told, "cache_prompt": False,
                                 "return_tokens": True, "samplers": ["temperature"]}  # fmt: skip
         request = urllib.request.Request(f"{self.url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=600) as answer:
             found = json.load(answer)
-        each = found["completion_probabilities"]
-        return [one["id"] for one in each], [[top["logprob"] for top in one["top_logprobs"]] for one in each]
+        tokens, each = found["tokens"], found.get("completion_probabilities", [])
+        whole = [one["id"] for one in each] == tokens
+        return tokens, [[top["logprob"] for top in one["top_logprobs"]] for one in each] if whole else []
 
 
 def main() -> None:
