@@ -69,7 +69,7 @@ ci: lint ## What CI runs: cheap checks first, then every test
 	@scripts/fetch-onnxruntime
 	@# Those programs are built in the time that the other tests wait for something.
 	@mkdir -p $(TARGET); nice -n 19 $(MAKE) --no-print-directory beside >$(TARGET)/beside.log 2>&1 & beside=$$!; \
-	  $(MAKE) --no-print-directory tested test-platforms test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke \
+	  $(MAKE) --no-print-directory tested test-platforms test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke \
 	    check-features-fewer docs || { kill $$beside; exit 1; }; \
 	  wait $$beside || { cat $(TARGET)/beside.log >&2; exit 1; }
 	@$(MAKE) --no-print-directory $(BESIDE)
