@@ -97,7 +97,9 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=8)
     args = parser.parse_args()
     folder = ROOT / ".cache" / ("chat32" if args.bits == 32 else "chat")
-    print(Llama(make_gguf(folder / "model.gguf", args.bits), args.port, args.callers).url, flush=True)
+    # It serves as long as it is held.
+    llama = Llama(make_gguf(folder / "model.gguf", args.bits), args.port, args.callers)
+    print(llama.url, flush=True)
     threading.Event().wait()
 
 
