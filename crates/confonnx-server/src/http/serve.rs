@@ -304,8 +304,9 @@ impl Drop for Busy {
 
 /// The least rate of a reader while replies wait for it, in bytes a second.
 const LEAST_RATE: u64 = 4 << 10;
-/// Connections that wait to be accepted, as far as the system allows. One that finds no room tries again a second later.
-const BACKLOG: u32 = 4096;
+/// Connections that wait to be accepted: one that finds no room tries again a second later, and one behind many waits for
+/// all of them.
+const BACKLOG: u32 = 256;
 const MAX_HEADER: usize = 64 << 10;
 const MAX_REFUSALS: usize = 64;
 const REFUSAL_TIME: Duration = Duration::from_secs(1);

@@ -498,10 +498,10 @@ async fn one_address_leaves_connections_and_bytes_to_others() {
 }
 
 #[tokio::test]
-async fn who_connects_a_thousand_times_at_once_keeps_nobody_out() {
+async fn who_connects_many_times_at_once_keeps_nobody_out() {
     let server = start_with(config("count", |settings| settings.max_peer_percent = Some(50))).await;
     // The server accepts on this thread: they wait in the system, which has room for them, and then come all at once.
-    for _ in 0..1000 {
+    for _ in 0..200 {
         drop(std::net::TcpStream::connect(server.address).unwrap());
     }
     let mut other = connect_from(&server, [127, 0, 0, 2]).await;
