@@ -61,26 +61,10 @@ bench-generation: generation-ready ## A language model's speed and memory, seale
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release --memory 10000
 
-.PHONY: tested beside
-# Tests of programs that cargo makes into a folder of its own for them.
-BESIDE := test-images fuzz-smoke test-desks
-ci: lint ## What CI runs: cheap checks first, then every test
-	@scripts/system-parts test wasm foreign platforms image vm deploy desks
-	@scripts/fetch-onnxruntime
-	@# Those programs are built in the time that the other tests wait for something.
-	@mkdir -p $(TARGET); nice -n 19 $(MAKE) --no-print-directory beside >$(TARGET)/beside.log 2>&1 & beside=$$!; \
-	  $(MAKE) --no-print-directory tested test-platforms test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke \
-	    check-features-fewer docs || { kill $$beside; exit 1; }; \
-	  wait $$beside || { cat $(TARGET)/beside.log >&2; exit 1; }
-	@$(MAKE) --no-print-directory $(BESIDE)
+ci: lint tested test-platforms test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke \
+  check-features-fewer docs test-images fuzz-smoke ## What CI runs: cheap checks first, then every test
 
-# None of these installs anything into .venv, which the tests beside them do.
-beside:
-	$(MAKE) --no-print-directory reproduce VARIANT=quick
-	deploy/image/build-binary confonnx-init quick $(IMAGES)/vm/confonnx-init
-	BUILD_ONLY=1 $(MAKE) --no-print-directory fuzz-smoke
-	$(MAKE) --no-print-directory desks-quick
-
+.PHONY: tested
 # Targets that both `make test` and CI run.
 tested: test-rust test-python test-proxy test-proxy-node conformance-oip test-docs test-conformance
 	@scripts/system-parts --end test deploy
@@ -400,9 +384,9 @@ test-vm: vm ## Boot the virtual machine image in QEMU with a TPM in software, an
 	  $(VENV)/python -m pytest -p no:cacheprovider deploy/vm
 
 .PHONY: test-images
-# The image is built twice before (`beside`), and compared.
+# One build for all three, and a second one to compare.
 test-images:
-	$(MAKE) --no-print-directory test-image test-vm VARIANT=quick
+	$(MAKE) --no-print-directory reproduce test-image test-vm VARIANT=quick
 
 .PHONY: image test-image vm test-vm reproduce image-system
 image-system:
