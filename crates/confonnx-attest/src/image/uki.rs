@@ -68,11 +68,34 @@ impl<'a> Uki<'a> {
             events.push(D::digest(load_options(&options)));
         }
         if has(&self.linux, b"Linux initrd")
-            && let Some(initrd) = self.image.section(".initrd")?
+            && let Some(initrd) = self.initrd()?
         {
             events.push(D::digest(&initrd));
         }
         Ok(events)
+    }
+
+    /// The initial file system as systemd-stub hands it to the kernel: with archives of some of the image's sections, each at a
+    /// multiple of four bytes.
+    fn initrd(&self) -> Result<Option<Vec<u8>>, MeasureError> {
+        let Some(initrd) = self.image.section(".initrd")? else { return Ok(None) };
+        let mut whole = Vec::new();
+        if let Some(microcode) = self.image.section(".ucode")?
+            && self.stub >= 256
+        {
+            whole.extend_from_slice(&microcode);
+            align(&mut whole);
+        }
+        whole.extend_from_slice(&initrd);
+        for (name, file, since) in EXTRA {
+            if let Some(contents) = self.image.section(name)?
+                && self.stub >= since
+            {
+                align(&mut whole);
+                archive(&mut whole, file, &contents);
+            }
+        }
+        Ok(Some(whole))
     }
 
     /// Whether systemd-stub measures where there is no TPM (EFI_CC_MEASUREMENT_PROTOCOL).
@@ -101,6 +124,31 @@ fn load_options(section: &[u8]) -> Vec<u8> {
     text.trim_end().encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
+/// Adds an archive (cpio, newc) of the folder `.extra` with one file.
+fn archive(whole: &mut Vec<u8>, file: &str, contents: &[u8]) {
+    entry(whole, 1, 0o40_555, ".extra", &[]);
+    entry(whole, 2, 0o100_444, &format!(".extra/{file}"), contents);
+    whole.extend_from_slice(TRAILER);
+}
+
+fn entry(whole: &mut Vec<u8>, inode: usize, mode: usize, name: &str, contents: &[u8]) {
+    whole.extend_from_slice(b"070701");
+    // Owner and group, links, time, length, devices, length of the name with its zero, checksum.
+    let name_len = name.len().saturating_add(1);
+    for number in [inode, mode, 0, 0, 1, 0, contents.len(), 0, 0, 0, 0, name_len, 0] {
+        whole.extend_from_slice(format!("{number:08x}").as_bytes());
+    }
+    whole.extend_from_slice(name.as_bytes());
+    whole.push(0);
+    align(whole);
+    whole.extend_from_slice(contents);
+    align(whole);
+}
+
+fn align(whole: &mut Vec<u8>) {
+    whole.resize(whole.len().next_multiple_of(4), 0);
+}
+
 /// Whether code has the GUID of EFI_CC_MEASUREMENT_PROTOCOL, 96751a3d-72f4-41a6-a794-ed5d0e67ae6b, as two numbers of 8
 /// bytes, as compilers put it there.
 fn knows_cc(code: &[u8]) -> bool {
@@ -126,5 +174,14 @@ const MEASURED: [(&str, u32); 10] = [
     (".sbat", 254),
     (".pcrpkey", 252),
 ];
+/// Sections of which the stub makes files for the system, in that order, with the file's name and the first version that does.
+const EXTRA: [(&str, &str, u32); 3] = [
+    (".pcrsig", "tpm2-pcr-signature.json", 252),
+    (".pcrpkey", "tpm2-pcr-public-key.pem", 252),
+    (".osrel", "os-release", 257),
+];
+/// The end of an archive.
+const TRAILER: &[u8; 124] = b"07070100000000000000000000000000000000000000010000000000000000\
+    000000000000000000000000000000000000000B00000000TRAILER!!!\0\0\0\0";
 /// Sections among which the stub chooses by the machine or the menu.
 pub(crate) const VARYING: [&str; 4] = [".profile", ".dtbauto", ".hwids", ".efifw"];

@@ -152,6 +152,23 @@ fn pcr_9_has_what_the_kernel_in_the_image_measures() {
     assert_eq!(value(b"..LOADED_IMAGE::LoadOptions.Linux initrd.."), extended(&[options, files]));
 }
 
+/// The value is computed by Python's hashlib of an archive as a stub of version 257 made it in a boot.
+#[test]
+fn pcr_9_has_the_name_of_the_system_as_a_file_from_257_on() {
+    let value = |version: &str| {
+        let stub = format!("#### LoaderInfo: systemd-stub {version} ####");
+        let sections: [(&str, &[u8]); 4] = [
+            (".linux", b"Linux initrd"),
+            (".initrd", b"files"),
+            (".osrel", b"ID=confonnx\n"),
+            (".sdmagic", stub.as_bytes()),
+        ];
+        uki(&image(&sections)).unwrap().image[&9][0].value.to_string()
+    };
+    assert_eq!(value("257.13"), "b27e464b343aae5c03cae1aa112c33e2dcb1dbdae5fc7dcded25b4bbdfb1cc6f");
+    assert_ne!(value("254.26"), value("257.13"));
+}
+
 #[test]
 fn what_nothing_extends_is_zero() {
     let values = uki(&sample()).unwrap().image;
