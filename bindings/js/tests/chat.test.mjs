@@ -65,7 +65,8 @@ test("the padlock opens into the verdict, and a chat goes on", async () => {
   assert.equal(await padlock.getAttribute("aria-expanded"), "true");
   const before = sealed().length;
   assert.match(await say(page, "the secret word is xylophone"), /Answered|as long as it may be/);
-  assert.match(await say(page, "and again"), /sealed bytes left/);
+  // The model speaks at random: if its first answer was long, there is no room for a second, and the page has to say so.
+  assert.match(await say(page, "and again"), /sealed bytes left|expected 512 together at most/);
   assert.equal(await page.locator("#log > div").count(), 4);
   const answer = await page.locator("#log > div").nth(1).locator(".said").textContent();
   assert.ok(answer.length > 0);
