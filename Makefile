@@ -384,9 +384,9 @@ test-vm: vm ## Boot the virtual machine image in QEMU with a TPM in software, an
 	  $(VENV)/python -m pytest -p no:cacheprovider deploy/vm
 
 .PHONY: test-images
-# One build for all three, and a second one to compare.
+# One build for both, and a second one to compare. CI leaves test-vm out: with its build it takes eight minutes more.
 test-images:
-	$(MAKE) --no-print-directory reproduce test-image test-vm VARIANT=quick
+	$(MAKE) --no-print-directory reproduce test-image VARIANT=quick
 
 .PHONY: image test-image vm test-vm reproduce image-system
 image-system:
