@@ -71,8 +71,9 @@ impl Arrangement {
         self.sessions
     }
 
+    /// Where there is one session, no other run wants the cores meanwhile: its threads spin.
     pub(crate) fn each(self) -> Width {
-        Width { threads: self.threads, spins: false }
+        Width { threads: self.threads, spins: self.sessions == 1 }
     }
 
     pub(crate) fn alone(self) -> Option<Width> {
@@ -175,7 +176,7 @@ pub(crate) fn make(
         .map_err(setup)?
         .with_inter_threads(1)
         .map_err(setup)?
-        // Idle threads that spin take the cores that open, run and seal other requests.
+        // Idle threads that spin take the cores that run other requests.
         .with_intra_op_spinning(width.spins)
         .map_err(setup)?
         // Threads wait less than this from one operator to the next, unless the thread that they wait for was preempted.

@@ -5,13 +5,13 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use confonnx_tensor::{DataType, Erased, Shape, Tensor};
+use confonnx_tensor::{DataType, Shape, Tensor};
 use ort::session::Session;
 
 use super::{
     Decoder, Feed, LOGITS, Order,
     cache::Cache,
-    run::{self, Rows},
+    run::{self, Logits, Rows},
     trial::{self, Means},
 };
 use crate::{error::InferError, run::Answer};
@@ -72,13 +72,15 @@ impl Memories {
         for sequence in &order.close {
             state.forget(*sequence);
         }
-        let mut rows = Vec::new();
+        let wanted = order.feeds.iter().filter(|feed| feed.wanted).count();
+        let row = decoder.vocabulary().saturating_mul(size_of::<f32>());
+        let mut rows = Vec::with_capacity(wanted.saturating_mul(row));
         let mut count = 0_u64;
         for (feed, logits) in
             order.feeds.iter().zip(self.go_on(&mut state, decoder, session, &order.feeds)?)
         {
             if feed.wanted {
-                rows.extend(logits.iter().flat_map(|logit| logit.to_le_bytes()));
+                rows.extend_from_slice(&logits);
                 count = count.saturating_add(1);
             }
         }
@@ -98,7 +100,7 @@ impl Memories {
         decoder: &Decoder,
         session: &mut Session,
         feeds: &[Feed],
-    ) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
+    ) -> Result<Vec<Logits>, InferError> {
         let each_knows = |feed: &Feed| {
             let known = state.sequences.get(&feed.sequence).map_or(0, |sequence| sequence.tokens);
             !feed.tokens.is_empty() && (feed.past == 0 || feed.past == known)
@@ -139,7 +141,7 @@ impl Memories {
         decoder: &Decoder,
         session: &mut Session,
         feed: &Feed,
-    ) -> Result<Erased<Vec<f32>>, InferError> {
+    ) -> Result<Logits, InferError> {
         let all = feed.past.saturating_add(feed.tokens.len());
         let rows = Rows { tokens: &[&feed.tokens], past: &[feed.past] };
         let mut cache = if feed.past == 0 {
@@ -205,7 +207,7 @@ impl State {
         session: &mut Session,
         feeds: &[Feed],
         size: usize,
-    ) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
+    ) -> Result<Vec<Logits>, InferError> {
         self.seat(decoder, feeds, size)?;
         let joint = self.joint.as_mut().ok_or_else(unusable)?;
         let (mut tokens, mut past) = (vec![&[0_i64][..]; size], vec![0; size]);

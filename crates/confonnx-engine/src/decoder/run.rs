@@ -16,6 +16,9 @@ use crate::{
     stop,
 };
 
+/// The logits of one row, as they go to the key holder: little-endian.
+pub(super) type Logits = Erased<Vec<u8>>;
+
 /// The next tokens of each row, as many for all.
 pub(super) struct Rows<'r> {
     pub(super) tokens: &'r [&'r [i64]],
@@ -74,7 +77,7 @@ pub(super) fn in_place(
     session: &mut Session,
     rows: &Rows<'_>,
     cache: &mut Cache,
-) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
+) -> Result<Vec<Logits>, InferError> {
     let inputs = rows.inputs(decoder).map_err(failed)?;
     let mut binding = session.create_binding().map_err(failed)?;
     for (name, value) in &inputs {
@@ -99,7 +102,7 @@ pub(super) fn handed_on(
     session: &mut Session,
     rows: &Rows<'_>,
     cache: &mut Cache,
-) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
+) -> Result<Vec<Logits>, InferError> {
     let inputs = rows.inputs(decoder).map_err(failed)?;
     let mut all: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
         inputs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -126,16 +129,18 @@ fn options() -> Result<(Arc<RunOptions>, stop::Stoppable), InferError> {
     Ok((options, stop::stoppable(move || drop(stopped.terminate()))))
 }
 
-/// Of each row the logits after its last token; all other logits are erased.
-fn last(decoder: &Decoder, logits: &mut DynValue, rows: usize) -> Result<Vec<Erased<Vec<f32>>>, InferError> {
+/// Of each row the logits after its last token; where they were, all are erased.
+fn last(decoder: &Decoder, logits: &mut DynValue, rows: usize) -> Result<Vec<Logits>, InferError> {
     let (_, found) = logits.try_extract_tensor_mut::<f32>().map_err(failed)?;
     let each = found.len().checked_div(rows).filter(|each| *each >= decoder.vocabulary && *each > 0);
     let each = each.ok_or_else(|| missing(LOGITS))?;
     let of = |row: &[f32]| {
-        row.get(row.len().saturating_sub(decoder.vocabulary)..)
-            .map(<[f32]>::to_vec)
-            .unwrap_or_default()
-            .into()
+        let last = row.get(row.len().saturating_sub(decoder.vocabulary)..).unwrap_or_default();
+        let mut bytes = vec![0; size_of_val(last)];
+        for (bytes, logit) in bytes.chunks_exact_mut(size_of::<f32>()).zip(last) {
+            bytes.copy_from_slice(&logit.to_le_bytes());
+        }
+        bytes.into()
     };
     let last = found.chunks_exact(each).map(of).collect();
     found.zeroize();

@@ -5,7 +5,7 @@ use ort::session::Session;
 use super::{
     Decoder,
     cache::Cache,
-    run::{self, Rows},
+    run::{self, Logits, Rows},
 };
 use crate::error::InferError;
 
@@ -62,12 +62,8 @@ fn texts() -> impl Iterator<Item = Text> {
     })
 }
 
-/// The bits of the logits after each step.
-type Bits = Vec<Vec<u32>>;
-
-fn bits(logits: &[f32]) -> Vec<u32> {
-    logits.iter().map(|logit| logit.to_bits()).collect()
-}
+/// The logits after each step.
+type Bits = Vec<Logits>;
 
 fn handed_on(decoder: &Decoder, session: &mut Session, text: &Text) -> Result<Bits, InferError> {
     let mut cache = Cache::new(decoder, 1, 0)?;
@@ -76,7 +72,7 @@ fn handed_on(decoder: &Decoder, session: &mut Session, text: &Text) -> Result<Bi
     let mut all = Bits::new();
     for (at, token) in text.then.iter().enumerate() {
         let rows = Rows { tokens: &[&[*token]], past: &[text.read.len().saturating_add(at)] };
-        all.extend(run::handed_on(decoder, session, &rows, &mut cache)?.iter().map(|row| bits(row)));
+        all.extend(run::handed_on(decoder, session, &rows, &mut cache)?);
     }
     Ok(all)
 }
@@ -98,8 +94,8 @@ fn in_place(decoder: &Decoder, session: &mut Session, texts: &[&Text]) -> Result
             texts.iter().map(|text| text.then.get(at..=at).unwrap_or_default()).collect();
         let past: Vec<usize> = texts.iter().map(|text| text.read.len().saturating_add(at)).collect();
         let logits = run::in_place(decoder, session, &Rows { tokens: &tokens, past: &past }, &mut joint)?;
-        for (all, logits) in all.iter_mut().zip(&logits) {
-            all.push(bits(logits));
+        for (all, logits) in all.iter_mut().zip(logits) {
+            all.push(logits);
         }
     }
     Ok(all)

@@ -105,6 +105,23 @@ fn only_allowed_tokens_are_chosen() {
 }
 
 #[test]
+fn the_first_of_the_highest_is_best_wherever_it_is() {
+    for len in [1, 15, 16, 17, 40] {
+        for place in 0..len {
+            let mut logits = vec![-3.0_f32; len];
+            logits[len - 1 - place] = f32::NAN;
+            logits[place] = 2.5;
+            logits[len - 1] = logits[len - 1].max(2.5);
+            assert_eq!(candidates::best(&logits), Some(place as u32), "{place} of {len}");
+        }
+        assert_eq!(candidates::best(&vec![f32::NEG_INFINITY; len]), None);
+        assert_eq!(candidates::best(&vec![f32::NAN; len]), None);
+        assert_eq!(candidates::best(&vec![f32::INFINITY; len]), Some(0));
+    }
+    assert_eq!(candidates::best(&[]), None);
+}
+
+#[test]
 fn mass_is_found_among_many() {
     let mut random = Random::new(3);
     let many: Vec<f32> = (0..5000).map(|_| random.fraction() as f32 * 8.0).collect();
