@@ -23,7 +23,7 @@ import sbom
 ROOT = sbom.ROOT
 MANIFEST, SBOM, PROVENANCE, INFO = "SHA256SUMS", "sbom.cdx.json", "provenance.intoto.json", "enclave_info.json"
 # What cargo builds for each program, as deploy/image/build-binary does.
-PACKAGES = {"confonnx-server": ("confonnx-server", ["--no-default-features"]), "confonnx": ("confonnx-cli", [])}
+PACKAGES = {"confonnx-server": ("confonnx-server", ["--no-default-features"]), "confonnx": ("confonnx-cli", ["--no-default-features"])}
 BUILD_TYPE = "https://github.com/confonnx/confonnx/blob/main/deploy/dist/make_dist.py"
 
 
