@@ -4,6 +4,7 @@
 //! of a reply once they were written. What there is no room for is refused.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -30,6 +31,7 @@ pub struct Budget {
 pub struct PeerBudget {
     account: Arc<Account>,
     pace: Arc<Pace>,
+    network: Option<IpAddr>,
 }
 
 /// One connection's part.
@@ -38,6 +40,7 @@ pub struct Purse {
     accounts: Accounts,
     pace: Arc<Pace>,
     replies: Arc<Replies>,
+    network: Option<IpAddr>,
 }
 
 /// Bytes that somebody holds. Dropping gives them back.
@@ -199,14 +202,15 @@ impl Budget {
     /// The budget of a new peer.
     pub fn peer(&self) -> PeerBudget {
         let pace = Arc::new(Pace { paces: self.paces, ..Pace::default() });
-        PeerBudget { account: Arc::new(Account::new(self.peer)), pace }
+        PeerBudget { account: Arc::new(Account::new(self.peer)), pace, network: None }
     }
 
     /// The purse of a new connection of `peer`.
     pub fn purse(&self, peer: &PeerBudget) -> Purse {
         let own = Arc::new(Account::new(self.each));
         let accounts = [own, Arc::clone(&peer.account), Arc::clone(&self.all)];
-        Purse { accounts, pace: Arc::clone(&peer.pace), replies: Arc::default() }
+        let network = peer.network.filter(|_| self.paces);
+        Purse { accounts, pace: Arc::clone(&peer.pace), replies: Arc::default(), network }
     }
 
     /// Bytes held now.
@@ -221,6 +225,11 @@ impl Budget {
 }
 
 impl PeerBudget {
+    /// The same budget, of the peer of that network.
+    pub fn of(self, network: IpAddr) -> Self {
+        Self { network: Some(network), ..self }
+    }
+
     /// Whether one more connection of the peer, which may have `most` at once, is taken, and counted.
     pub fn connects(&self, now: Instant, most: usize) -> bool {
         self.pace.connects(now, most)
@@ -233,6 +242,11 @@ impl PeerBudget {
 }
 
 impl Purse {
+    /// The peer's network, if it is one peer: what many send under one address is nobody's.
+    pub fn network(&self) -> Option<IpAddr> {
+        self.network
+    }
+
     /// When the peer gets its next answer that is not sealed, if not now. The answer is counted.
     pub fn unsealed(&self, now: Instant) -> Option<Instant> {
         self.pace.unsealed(now)

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -14,10 +15,20 @@ use confonnx_model::ModelInfo;
 use confonnx_protocol::oip::{Sequence, SequenceId};
 use confonnx_tensor::{Erased, Shape, Tensor};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::pacer::{Paced, Pacer};
 
 type Tensors = Vec<(String, Tensor<'static>)>;
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sender<'r> {
+    /// The caller's name, if callers have names.
+    pub caller: Option<&'r str>,
+    /// The network that it came from, if that tells callers apart.
+    pub network: Option<IpAddr>,
+}
 
 /// The sequences of a model.
 pub struct Sequences {
@@ -63,6 +74,19 @@ pub enum SequenceError {
         /// The input.
         input: String,
     },
+    /// What the request before it was called.
+    #[error(
+        "the request before this one in its sequence has the same id, and the sequence has gone on with it; expected another id, \
+         or to begin again (sequence_start) if its answer was lost"
+    )]
+    Repeated,
+    /// Too many of one caller's.
+    #[error(
+        "{} sequences, or {} bytes of their state, are one caller's at most; end some (sequence_end), or try again later",
+        MOST / 2,
+        MEMORY / 2
+    )]
+    Share,
     /// Too many.
     #[error(
         "{MOST} sequences, or {MEMORY} bytes of their state, are kept already; end some, or try again later"
@@ -91,9 +115,27 @@ struct Key {
     id: SequenceId,
 }
 
-enum Entry {
+/// A sequence, and who has a place less by it: the last one that went on with it.
+struct Entry {
+    holder: Holder,
+    at: At,
+}
+
+/// The digest of a request's id, which can be as long as a request.
+type Id = [u8; 32];
+
+enum At {
     Running,
-    Waits { state: Erased<Tensors>, bytes: usize, since: Instant },
+    Waits { state: Erased<Tensors>, bytes: usize, since: Instant, request: Option<Id> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Holder {
+    Caller(String),
+    /// Callers have no names here.
+    Network(IpAddr),
+    /// Nothing tells callers apart.
+    Anybody,
 }
 
 /// A request that a sequence goes on with. Unless it [went on](Self::went_on), the sequence ends with it.
@@ -101,6 +143,8 @@ pub struct Going {
     kept: Arc<[Keeps]>,
     table: Arc<Table>,
     key: Key,
+    holder: Holder,
+    request: Option<Id>,
     ends: bool,
     /// Whether all outputs are wanted.
     all: bool,
@@ -139,40 +183,30 @@ impl Sequences {
         self.len() == 0
     }
 
-    /// Gives `inputs` what the sequence keeps, and has its outputs among `wanted`, where none is all.
+    /// Gives `inputs` what the sequence keeps, and has its outputs among `wanted`, where none is all. `request` is the id of the
+    /// request, if it has one.
     ///
     /// # Errors
     /// [`SequenceError`]
     pub fn go_on(
         &self,
-        caller: Option<&str>,
+        from: Sender<'_>,
         asked: &Sequence,
+        request: Option<&str>,
         inputs: &mut Vec<(String, Tensor<'_>)>,
         wanted: &mut Vec<String>,
     ) -> Result<Going, SequenceError> {
-        check(caller, &asked.id)?;
-        let key = Key { caller: caller.map(str::to_owned), id: asked.id.clone() };
-        let mut state = self.table.lock();
-        let full = state.all.len() >= MOST;
-        let mut kept = match state.all.get_mut(&key) {
-            Some(Entry::Running) => return Err(SequenceError::Busy),
-            // What there was is erased, if the sequence begins anew.
-            Some(_) if asked.start => None,
-            Some(entry) => match std::mem::replace(entry, Entry::Running) {
-                Entry::Waits { state, .. } => Some(state),
-                Entry::Running => None,
-            },
-            None if !asked.start => return Err(SequenceError::Unknown),
-            None if full => return Err(SequenceError::Full),
-            None => None,
-        };
-        state.all.insert(key.clone(), Entry::Running);
-        drop(state);
+        check(from.caller, &asked.id)?;
+        let key = Key { caller: from.caller.map(str::to_owned), id: asked.id.clone() };
+        let (holder, request) = (Holder::of(from), request.map(id));
+        let mut kept = self.table.lock().take(&key, &holder, asked.start, request)?;
         // From here on an error ends the sequence.
         let mut going = Going {
             kept: Arc::clone(&self.kept),
             table: Arc::clone(&self.table),
             key,
+            holder,
+            request,
             ends: asked.end,
             all: wanted.is_empty(),
             wanted: wanted.clone(),
@@ -221,7 +255,7 @@ impl Going {
     /// Keeps what of a run's outputs is state, and leaves the others.
     ///
     /// # Errors
-    /// [`SequenceError::Full`]: the sequence has ended.
+    /// [`SequenceError::Full`], [`SequenceError::Share`]: the sequence has ended.
     pub fn went_on(mut self, outputs: &mut Tensors) -> Result<(), SequenceError> {
         let mut state = Erased::new(std::mem::take(&mut *self.constant));
         for keeps in self.kept.iter() {
@@ -241,17 +275,10 @@ impl Going {
             return Ok(());
         }
         let bytes = state.iter().map(|(_, tensor)| tensor.data().len()).fold(0, usize::saturating_add);
-        let mut table = self.table.lock();
-        let others = table.all.values().map(|entry| match entry {
-            Entry::Running => 0,
-            Entry::Waits { bytes, .. } => *bytes,
-        });
-        if others.fold(bytes, usize::saturating_add) > MEMORY {
-            drop(table);
-            return Err(SequenceError::Full);
-        }
-        table.all.insert(self.key.clone(), Entry::Waits { state, bytes, since: Instant::now() });
-        drop(table);
+        let (key, holder) = (self.key.clone(), self.holder.clone());
+        let at = At::Waits { state, bytes, since: Instant::now(), request: self.request };
+        let kept = self.table.lock().keep(key, Entry { holder, at });
+        kept?;
         self.went_on = true;
         Ok(())
     }
@@ -272,15 +299,84 @@ impl Table {
 }
 
 impl State {
+    /// The state of a sequence that goes on, for as long as its request runs; none if it begins.
+    fn take(
+        &mut self,
+        key: &Key,
+        holder: &Holder,
+        start: bool,
+        request: Option<Id>,
+    ) -> Result<Option<Erased<Tensors>>, SequenceError> {
+        match self.all.get(key).map(|entry| &entry.at) {
+            Some(At::Running) => return Err(SequenceError::Busy),
+            // Whoever sends a request again because its answer was lost would have the state go on twice.
+            Some(At::Waits { request: last, .. }) if !start && request.is_some() && request == *last => {
+                return Err(SequenceError::Repeated);
+            }
+            None if !start => return Err(SequenceError::Unknown),
+            None if self.all.len() >= MOST => return Err(SequenceError::Full),
+            None if self.of(holder).count() >= MOST / 2 => return Err(SequenceError::Share),
+            Some(At::Waits { .. }) | None => {}
+        }
+        let running = Entry { holder: holder.clone(), at: At::Running };
+        Ok(match self.all.insert(key.clone(), running).map(|entry| entry.at) {
+            // What there was is erased, if the sequence begins anew.
+            Some(At::Waits { state, .. }) if !start => Some(state),
+            _ => None,
+        })
+    }
+
+    /// Keeps what a sequence goes on with, if there is room for it.
+    fn keep(&mut self, key: Key, entry: Entry) -> Result<(), SequenceError> {
+        if self.all.values().map(Entry::bytes).fold(entry.bytes(), usize::saturating_add) > MEMORY {
+            return Err(SequenceError::Full);
+        }
+        let own = if entry.holder == Holder::Anybody { 0 } else { entry.bytes() };
+        if self.of(&entry.holder).map(Entry::bytes).fold(own, usize::saturating_add) > MEMORY / 2 {
+            return Err(SequenceError::Share);
+        }
+        self.all.insert(key, entry);
+        Ok(())
+    }
+
+    /// Those of one holder, who leaves as many to others; what is anybody's is nobody's share.
+    fn of<'s>(&'s self, holder: &'s Holder) -> impl Iterator<Item = &'s Entry> {
+        let told_apart = *holder != Holder::Anybody;
+        self.all.values().filter(move |entry| told_apart && entry.holder == *holder)
+    }
+
     /// Erases those that nobody goes on with; whether any is left.
     fn sweep(&mut self, now: Instant) -> bool {
-        self.all.retain(|_, entry| match entry {
-            Entry::Running => true,
-            Entry::Waits { since, .. } => now.saturating_duration_since(*since) < IDLE,
+        self.all.retain(|_, entry| match &entry.at {
+            At::Running => true,
+            At::Waits { since, .. } => now.saturating_duration_since(*since) < IDLE,
         });
         self.swept = !self.all.is_empty();
         self.swept
     }
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        match self.at {
+            At::Running => 0,
+            At::Waits { bytes, .. } => bytes,
+        }
+    }
+}
+
+impl Holder {
+    fn of(from: Sender<'_>) -> Self {
+        match (from.caller, from.network) {
+            (Some(caller), _) => Self::Caller(caller.to_owned()),
+            (None, Some(network)) => Self::Network(network),
+            (None, None) => Self::Anybody,
+        }
+    }
+}
+
+fn id(request: &str) -> Id {
+    Sha256::digest(request).into()
 }
 
 struct Sweep(Weak<Table>);
@@ -312,9 +408,9 @@ fn zeros(input: &TensorInfo) -> Option<Tensor<'static>> {
     Tensor::new(input.dtype, shape, vec![0; len]).ok()
 }
 
-/// Sequences of a model.
+/// Sequences of a model; half of them can be one caller's.
 const MOST: usize = 1024;
-/// Bytes of their state.
+/// Bytes of their state, and the same of them.
 const MEMORY: usize = 64 << 20;
 /// How long one is kept that nobody goes on with.
 const IDLE: Duration = Duration::from_secs(60);
@@ -328,15 +424,69 @@ mod tests {
     use super::*;
 
     fn waits(since: Instant) -> Entry {
-        Entry::Waits { state: Erased::default(), bytes: 0, since }
+        held(Holder::Anybody, 0, since)
+    }
+
+    fn held(holder: Holder, bytes: usize, since: Instant) -> Entry {
+        Entry { holder, at: At::Waits { state: Erased::default(), bytes, since, request: None } }
+    }
+
+    fn key(number: u64) -> Key {
+        Key { caller: None, id: SequenceId::Number(number) }
+    }
+
+    #[test]
+    fn one_caller_leaves_half_of_the_places_and_of_the_bytes_to_others() {
+        let network = |last| Sender { caller: None, network: Some(IpAddr::from([192, 0, 2, last])) };
+        let named = |caller| Sender { caller: Some(caller), network: network(1).network };
+        for (one, other) in
+            [(network(1), network(2)), (named("alice"), named("bob")), (named("alice"), network(1))]
+        {
+            let (one, other, now) = (Holder::of(one), Holder::of(other), Instant::now());
+            let mut state = State::default();
+            for number in 0..(MOST / 2) as u64 {
+                state.take(&key(number), &one, true, None).unwrap();
+            }
+            assert_eq!(state.take(&key(9999), &one, true, None).err(), Some(SequenceError::Share));
+            assert_eq!(
+                state.take(&key(0), &one, true, None).err(),
+                Some(SequenceError::Busy),
+                "it has that one"
+            );
+            for number in 0..(MOST / 2) as u64 {
+                state.take(&key(10_000 + number), &other, true, None).unwrap();
+            }
+            assert_eq!(state.take(&key(9999), &other, true, None).err(), Some(SequenceError::Full));
+            state.all.remove(&key(0));
+            state.take(&key(9999), &one, true, None).unwrap();
+
+            let (mut state, third) = (State::default(), MEMORY / 3);
+            state.keep(key(1), held(one.clone(), third, now)).unwrap();
+            assert_eq!(state.keep(key(2), held(one.clone(), third, now)), Err(SequenceError::Share));
+            state.keep(key(3), held(other.clone(), third, now)).unwrap();
+            // A sequence is its holder's who went on with it last.
+            state.take(&key(3), &one, false, None).unwrap();
+            assert_eq!(state.keep(key(3), held(one, third, now)), Err(SequenceError::Share));
+        }
+    }
+
+    #[test]
+    fn who_cannot_be_told_apart_has_no_share() {
+        let (mut state, anybody) = (State::default(), Holder::of(Sender::default()));
+        for number in 0..MOST as u64 {
+            state.take(&key(number), &anybody, true, None).unwrap();
+        }
+        assert_eq!(state.take(&key(9999), &anybody, true, None).err(), Some(SequenceError::Full));
+        let mut state = State::default();
+        state.keep(key(1), held(anybody.clone(), MEMORY, Instant::now())).unwrap();
+        assert_eq!(state.keep(key(2), held(anybody, 1, Instant::now())), Err(SequenceError::Full));
     }
 
     #[test]
     fn who_does_not_go_on_is_forgotten() {
         let now = Instant::now();
-        let key = |number| Key { caller: None, id: SequenceId::Number(number) };
-        let all =
-            HashMap::from([(key(1), waits(now)), (key(2), waits(now + SWEEP)), (key(3), Entry::Running)]);
+        let running = Entry { holder: Holder::Anybody, at: At::Running };
+        let all = HashMap::from([(key(1), waits(now)), (key(2), waits(now + SWEEP)), (key(3), running)]);
         let mut state = State { all, swept: true };
         assert!(state.sweep(now + IDLE));
         assert!(!state.all.contains_key(&key(1)) && state.all.contains_key(&key(2)));

@@ -70,12 +70,19 @@ impl<'a> Call<'a> {
         Self { streamed: true, ..self }
     }
 
-    /// Whether running the call twice changes nothing: it reads, or infers, which gives the same answer each time.
+    /// Whether running the call twice changes nothing: it reads, or infers, which gives the same answer each time unless the
+    /// model keeps a state from one request to the next.
     pub(crate) fn is_repeatable(&self) -> bool {
         match &*self.method {
             "GET" | "HEAD" => true,
-            _ => self.path.ends_with("/infer"),
+            _ => self.path.ends_with("/infer") && !self.is_of_a_sequence(),
         }
+    }
+
+    /// Whether the parameter that names a sequence may be there. Looked for in bytes: a caller may have written the JSON.
+    fn is_of_a_sequence(&self) -> bool {
+        let json = self.body.first().map_or(&[][..], |json| &**json);
+        json.windows(SEQUENCE.len()).any(|bytes| bytes == SEQUENCE)
     }
 
     /// The binary HTTP message, padded, with `room` for a seal; whether it offers a resumption. Erased on drop.
@@ -230,6 +237,8 @@ pub(crate) fn percent_encode(segment: &str) -> String {
 fn text<'f>(fields: &'f Fields, name: &str) -> Option<&'f str> {
     fields.get(name).and_then(|value| std::str::from_utf8(value).ok())
 }
+
+const SEQUENCE: &[u8] = b"\"sequence_id\"";
 
 #[cfg(test)]
 mod tests {

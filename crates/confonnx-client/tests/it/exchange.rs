@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use confonnx_client::{Aead, ClientError, Options};
+use confonnx_client::{Aead, ClientError, Options, Request, Sequence, SequenceId};
 
 use crate::fake::{Fake, Fault, begin_epoch};
 use crate::{client, client_with, echo, input};
@@ -239,6 +239,37 @@ async fn what_breaks_on_its_way_is_asked_again_as_often_as_told() {
     let before = server.received();
     echo(&client_with(&server, Options::new().retries(2))).await.unwrap();
     assert_eq!(server.received() - before, 3);
+}
+
+#[tokio::test]
+async fn a_request_of_a_sequence_is_not_sent_twice_unasked() {
+    let server = Fake::start().await;
+    let client = client_with(&server, Options::new().retries(2));
+    let id = SequenceId::Text("5f1d0c77b2a9e0d1".into());
+    let ask = async || {
+        let sequence = Sequence { id: id.clone(), start: false, end: false };
+        client.request(Request::infer_in(sequence, Some("echo"), input(), &[]).unwrap()).await
+    };
+    // The server may have run it, and then the model's state has gone on.
+    for lost in [Fault::HalfBody, Fault::Answer(502, "text/html", "<h1>Bad Gateway</h1>")] {
+        server.state().faults.push_back(lost);
+        let before = server.received();
+        let err = ask().await.unwrap_err();
+        assert!(
+            matches!(err, ClientError::Transport { sent: true, .. } | ClientError::Unsealed { .. }),
+            "{err:?}"
+        );
+        assert_eq!(server.received() - before, 1);
+    }
+    // What was refused unopened was not run.
+    server.state().faults.push_back(Fault::Answer(
+        429,
+        "application/problem+json",
+        r#"{"code": "queue-full"}"#,
+    ));
+    let before = server.received();
+    ask().await.unwrap();
+    assert_eq!(server.received() - before, 2);
 }
 
 #[test]

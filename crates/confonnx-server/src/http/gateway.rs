@@ -1,6 +1,6 @@
 //! Sealed messages in, sealed messages out.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{mem, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use confonnx_protocol::{Code, Incoming};
@@ -95,6 +95,8 @@ struct Waiting {
     received: Received,
     place: Place,
     share: Share,
+    /// Where it came from.
+    network: Option<IpAddr>,
 }
 
 impl Waiting {
@@ -114,8 +116,8 @@ impl Waiting {
 
     /// Has it answered, or its model run.
     fn answer(self, app: &App, mut at: service::Place, id: &HeaderValue) -> ((Step, Place), (Spent, Share)) {
-        let Self { received, mut place, share } = self;
-        at.alone = app.scheduling.has_one();
+        let Self { received, mut place, share, network } = self;
+        (at.alone, at.network) = (app.scheduling.has_one(), network);
         place.runs();
         let (step, spent) = app.service.answer(received, text(id), at);
         ((step, place), (spent, share))
@@ -166,12 +168,13 @@ async fn begin<B>(
 ) -> Result<Begun, Code> {
     let share = mem::replace(&mut arriving.share, purse.share());
     let (app_there, id, home) = (Arc::clone(app), id.clone(), Handle::current());
+    let network = purse.network();
     let work = move || {
         // The model's answer is waited for on the thread on which the request arrived.
         let _home = home.enter();
         match open(&app_there) {
             Ok(received) => {
-                let (begun, rest) = Waiting { received, place, share }.begin(&app_there, &id);
+                let (begun, rest) = Waiting { received, place, share, network }.begin(&app_there, &id);
                 (Ok(begun), rest)
             }
             Err(code) => (Err(code), None),

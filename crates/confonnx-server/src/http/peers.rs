@@ -58,7 +58,7 @@ impl Peers {
         let Known { peers, gone } = &mut *known;
         let connected = peers.entry(network).or_insert_with(|| {
             *gone = gone.saturating_add(1);
-            Connected { connections: 0, budget: budget.peer() }
+            Connected { connections: 0, budget: budget.peer().of(network) }
         });
         // A peer that was just made has no connection and may have at least one: it does not stay behind.
         if !connected.budget.connects(Instant::now(), most) {
@@ -158,6 +158,10 @@ mod tests {
         assert!(budget.purse(third.budget()).reply(1).is_err());
         // Nobody has connected so lately that it has to be remembered.
         std::thread::sleep(Duration::from_millis(100));
+        // What the peer leaves with the server is known to be its own.
+        let network = |peer: &Peer, budget: &Budget| budget.purse(peer.budget()).network();
+        assert_eq!(network(&third, &budget), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(network(&other, &budget.clone().unpaced()), None, "behind a proxy everybody is one");
         drop((held, second, third, other));
         assert!(peers.0.lock().unwrap().peers.is_empty(), "nobody is remembered");
     }

@@ -498,6 +498,32 @@ async fn one_address_leaves_connections_and_bytes_to_others() {
 }
 
 #[tokio::test]
+async fn who_comes_and_goes_all_the_time_is_cut_off_unheard_and_others_are_not() {
+    let server = start_with(config("count", |settings| settings.max_peer_percent = Some(50))).await;
+    let ask = async |address| {
+        let mut stream = connect_from(&server, address).await;
+        // The server may have closed the connection before this is sent.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        rest(&mut stream).await
+    };
+    let mut heard = 0;
+    loop {
+        for _ in 0..200 {
+            drop(connect_from(&server, [127, 0, 0, 2]).await);
+        }
+        let answer = ask([127, 0, 0, 2]).await;
+        if answer.is_empty() {
+            break;
+        }
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        heard += 1;
+        assert!(heard < 50, "ten thousand connections, and each was taken");
+    }
+    assert!(heard > 0, "it had as many as anybody needs");
+    assert!(ask([127, 0, 0, 3]).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
 async fn who_connects_many_times_at_once_keeps_nobody_out() {
     let server = start_with(config("count", |settings| settings.max_peer_percent = Some(50))).await;
     // The server accepts on this thread: they wait in the system, which has room for them, and then come all at once.

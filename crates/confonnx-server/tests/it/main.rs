@@ -33,3 +33,4 @@ mod sequences;
 mod service;
 mod tpm;
 mod trustee;
+mod trustee_policy;

@@ -1,8 +1,12 @@
 //! Models with a state, asked in sequences of requests.
 
+use bytes::Bytes;
 use confonnx_attest::Digest;
 use confonnx_client::{Client, ClientError, DataType, Options, Request, Sequence, SequenceId, Shape, Tensor};
 use confonnx_model::{Kept, ModelInfo, with_state};
+use confonnx_protocol::{Kem, client::SealingKey};
+use confonnx_server::config::Settings;
+use http_body_util::{BodyExt, Full};
 use sha2::{Digest as _, Sha256};
 
 use super::harness::*;
@@ -120,6 +124,73 @@ async fn a_sequence_is_its_callers() {
     assert_eq!(code(bobs.next([1.0, 1.0], None, false).await), (404, "sequence-unknown".into()));
     assert_eq!(bobs.next([5.0, 5.0], Some(1.0), false).await.unwrap(), [5.0, 5.0]);
     assert_eq!(alices.next([1.0, 1.0], None, false).await.unwrap(), [2.0, 2.0]);
+}
+
+const INFER: &str = "/v2/models/running_sum/infer";
+
+/// The body of a request that adds 1 and 2.
+fn add(id: &str, parameters: &str) -> String {
+    let x = r#"{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}"#;
+    // The first request says how much all of them count.
+    let scale = r#", {"name": "scale", "shape": [1], "datatype": "FP32", "data": [1]}"#;
+    let scale = if parameters.contains("sequence_start") { scale } else { "" };
+    format!(r#"{{"id": "{id}", "parameters": {{{parameters}}}, "inputs": [{x}{scale}]}}"#)
+}
+
+/// A request that goes on with the running sum, sealed and asked as from that address.
+async fn ask_from(server: &Running, key: &SealingKey, from: [u8; 4], parameters: &str) -> Answer {
+    let body = add("", parameters);
+    let (sealed, opener) = seal(key, &head("POST", INFER), body.as_bytes());
+    let budget = server.app.budget();
+    let request = http::Request::post(GATEWAY).header("content-type", SEALED);
+    let request = request.extension(budget.purse(&budget.peer().of(from.into())));
+    let response = server.app.answer(request.body(Full::new(Bytes::from(sealed))).unwrap()).await;
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer::open(http::Response::from_parts(head, body), opener)
+}
+
+#[tokio::test]
+async fn one_address_leaves_sequences_to_others() {
+    let share = |settings: &mut Settings| settings.max_peer_percent = Some(50);
+    let server = start_with(config("running_sum", share)).await;
+    let key = server.key(Kem::X25519).await;
+    let begin = |number: u64| format!(r#""sequence_id": {}, "sequence_start": true"#, (1_u64 << 50) + number);
+    for number in 0..512 {
+        let begun = ask_from(&server, &key, [192, 0, 2, 1], &begin(number)).await;
+        assert_eq!(begun.head.status, 200, "{}", begun.json());
+    }
+    let refused = ask_from(&server, &key, [192, 0, 2, 1], &begin(512)).await;
+    assert_eq!((refused.head.status, &refused.json()["code"]), (429, &"sequences-share".into()));
+    assert!(refused.head.fields.get("retry-after").is_some());
+    assert_eq!(ask_from(&server, &key, [192, 0, 2, 2], &begin(512)).await.head.status, 200);
+    let ended = ask_from(&server, &key, [192, 0, 2, 1], &(begin(0) + r#", "sequence_end": true"#)).await;
+    assert_eq!(ended.head.status, 200);
+    assert_eq!(ask_from(&server, &key, [192, 0, 2, 1], &begin(513)).await.head.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_again_does_not_go_on_twice() {
+    let server = start("running_sum").await;
+    let key = server.key(Kem::X25519).await;
+    let ask = async |more: &str, id: &str| {
+        let body = add(id, &format!(r#""sequence_id": "5f1d0c77b2a9e0d1"{more}"#));
+        let (sealed, opener) = seal(&key, &head("POST", INFER), body.as_bytes());
+        Answer::open(server.post(SEALED, sealed).await, opener)
+    };
+    let sum = |answer: &Answer| answer.json()["outputs"][0]["data"].clone();
+    ask(r#", "sequence_start": true"#, "1").await;
+    ask("", "2").await;
+    // The answer was lost, and the request is sealed anew.
+    let again = ask("", "2").await;
+    assert_eq!((again.head.status, &again.json()["code"]), (409, &"sequence-repeated".into()));
+    assert_eq!(sum(&ask("", "3").await), serde_json::json!([3.0, 6.0]));
+    // Without an id nobody knows; a first request begins anew.
+    ask("", "").await;
+    assert_eq!(sum(&ask("", "").await), serde_json::json!([5.0, 10.0]));
+    for _ in 0..2 {
+        assert_eq!(sum(&ask(r#", "sequence_start": true"#, "1").await), serde_json::json!([1.0, 2.0]));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Answer, Call, Content, LetsIn, Notes, Place, Row, Runs, Subject, encode};
 use crate::{
     auth::Action,
-    sequences::{Going, SequenceError},
+    sequences::{Going, Sender, SequenceError},
     service::error::{InnerError, WireError},
 };
 
@@ -110,13 +110,15 @@ impl WireError for NoInference {
             Self::Infer(error) => error.wire(),
             Self::Sequence(SequenceError::Unknown) => (404, "sequence-unknown"),
             Self::Sequence(SequenceError::Busy) => (409, "sequence-busy"),
+            Self::Sequence(SequenceError::Repeated) => (409, "sequence-repeated"),
+            Self::Sequence(SequenceError::Share) => (429, "sequences-share"),
             Self::Sequence(SequenceError::Full) => (429, "sequences-full"),
             Self::Sequence(_) => (400, "sequence-invalid"),
         }
     }
 
     fn retry_after(&self) -> Option<u64> {
-        matches!(self, Self::Sequence(SequenceError::Full)).then_some(1)
+        matches!(self, Self::Sequence(SequenceError::Full | SequenceError::Share)).then_some(1)
     }
 }
 
@@ -147,15 +149,22 @@ fn infer(call: &Call<'_>) -> Result<Answer, InnerError> {
     let mut request = InferRequest::decode(call.body, json_len).map_err(NoInference::Request)?;
     let mut inputs = Erased::new(std::mem::take(&mut request.inputs));
     let mut wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
+    let Place { reserved, alone, network } = call.place.take();
     let going = match (&request.sequence, &served.sequences) {
         (None, _) => None,
         (Some(_), None) => return Err(NoInference::from(SequenceError::Stateless).into()),
         (Some(asked), Some(sequences)) => {
-            let going = sequences.go_on(call.caller.name(), asked, &mut inputs, &mut wanted);
+            let sender = Sender { caller: call.caller.name(), network };
+            let going = sequences.go_on(
+                sender,
+                asked,
+                request.id.as_deref().filter(|id| !id.is_empty()),
+                &mut inputs,
+                &mut wanted,
+            );
             Some(going.map_err(NoInference::from)?)
         }
     };
-    let Place { reserved, alone } = call.place.take();
     let ran = match reserved.transpose()? {
         Some(reserved) => Err(reserved.run(&inputs, &wanted, alone)?),
         None if alone => Ok(served.model.run_alone(&inputs, &wanted)?),

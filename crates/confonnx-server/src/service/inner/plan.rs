@@ -1,6 +1,6 @@
 //! What a request asks: decoded, routed, and its model looked up once, for whoever receives, schedules and runs it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use confonnx_engine::{InferError, Reserved};
 use confonnx_protocol::bhttp::{self, BhttpError, Body, RequestHead};
@@ -84,15 +84,17 @@ impl Plan {
             Some(served) => served.model.reserve().await.transpose(),
             None => None,
         };
-        Place { reserved, alone: false }
+        Place { reserved, ..Place::default() }
     }
 }
 
-/// Where a request's model runs.
+/// Where a request's model runs, and where the request came from.
 #[derive(Default)]
 pub struct Place {
     /// In its own process: there, or nowhere. None is in this process.
     pub(in crate::service) reserved: Option<Result<Reserved, InferError>>,
     /// Whether on all cores, as there is no other request.
     pub alone: bool,
+    /// The network that the request came from, if that tells callers apart.
+    pub network: Option<IpAddr>,
 }
