@@ -108,7 +108,7 @@ def memory(found: dict[str, Any]) -> str:
         f"Server and box: {first['bytes'] / mb:.0f} MB after {first['answers']} answers, {last['bytes'] / mb:.0f} MB after {last['answers']:,} "
         f"({grown:+.1f} MB since the {it['points'][1]['answers']:,}th), {it['after_eight_long'] / mb:.0f} MB after eight at once of 256 tokens. "
         f"The goal, model ({it['model'] / mb:.0f} MB) and memory for keys and values ({it['budget'] / mb:.0f} MB) and 60 MB, is "
-        f"{limit:.0f} MB: {'met' if most <= limit else 'missed'}."
+        f"{limit:.0f} MB: {'met' if most / mb <= limit else 'missed'}."
     )
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
