@@ -61,13 +61,21 @@ bench-generation: generation-ready ## A language model's speed and memory, seale
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release --memory 10000
 
-ci: lint tested test-platforms test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke \
-  check-features-fewer docs test-images fuzz-smoke ## What CI runs: cheap checks first, then every test
+CI_PARTS := test wasm foreign platforms image deploy
 
-.PHONY: tested
+ci: ci-system lint tested test-platforms test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke \
+  check-features-fewer docs test-images fuzz-smoke ## What CI runs: cheap checks first, then every test
+	@scripts/system-parts --end $(CI_PARTS)
+
+.PHONY: ci-system tested
+# All at once, so that no check runs before what it needs is there.
+ci-system:
+	@scripts/system-parts $(CI_PARTS)
+
+
 # Targets that both `make test` and CI run.
 tested: test-rust test-python test-proxy test-proxy-node conformance-oip test-docs test-conformance
-	@scripts/system-parts --end test deploy
+	@scripts/system-parts --end test
 
 # CI leaves conformance-embeddings out, since it fetches 80 MB of weights. What a small encoder can show is in test-rust and
 # test-proxy.
