@@ -189,30 +189,42 @@ test-platforms: platforms-ready ## The clients for browsers, Node and C, each wi
 DESKS := $(TARGET)/desks
 LINUX := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-musl
 # What is built on Linux; programs for macOS are linked on macOS.
+BUILT := $(LINUX) x86_64-pc-windows-gnu
+MACOS := aarch64-apple-darwin x86_64-apple-darwin
+# `quick` makes all of it in less time, to see that it can be made.
+DESK_PROFILE ?= release
+desks: export WASM_PROFILE ?= $(if $(filter quick,$(DESK_PROFILE)),wasm-quick,wasm)
 desks: need-cargo ## The clients of a release, into target/desks: command and wheel for each system, C library, npm package, /demo
 	@scripts/system-parts wasm platforms
-	for target in $(LINUX) x86_64-pc-windows-gnu; do scripts/build-desk $$target $(DESKS) release || exit 1; done
-	for target in x86_64 aarch64; do scripts/build-desk $$target-unknown-linux-gnu $(DESKS) release library || exit 1; done
+	for target in $(BUILT); do scripts/build-desk $$target $(DESKS) $(DESK_PROFILE) || exit 1; done
+	for target in x86_64 aarch64; do scripts/build-desk $$target-unknown-linux-gnu $(DESKS) $(DESK_PROFILE) library || exit 1; done
 	scripts/make-clients $(DESKS)
 
-COMMANDS ?= x86_64-pc-windows-gnu
-WHEELS ?=
-# Of the systems beside this one, the one whose programs differ most; others: COMMANDS="…" WHEELS="…".
-test-desks: need-cargo desks-quick ## The command for Windows under wine (or that of other COMMANDS, and WHEELS), against a real server
-	@scripts/system-parts desks
+# What is soonest built and needs nothing of the system; each system more takes minutes of compiling, and wine 690 MB. CI runs none.
+COMMANDS ?= x86_64-unknown-linux-musl
+WHEELS ?= x86_64-unknown-linux-gnu
+for_desk = $(if $(findstring $(1),$(COMMANDS) $(WHEELS)),$(2))
+test-desks: need-cargo desks-quick ## A command without a system and a wheel (COMMANDS="TARGET…" WHEELS="TARGET…" names others), against a real server
+	@scripts/system-parts desks $(call for_desk,windows,wine) $(call for_desk,aarch64,arm64)
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime
-	@scripts/arm64-root .cache/arm64
+	@$(call for_desk,aarch64-unknown-linux-gnu,scripts/arm64-root .cache/arm64)
 	scripts/build-python debug confonnx-server confonnx-cli
 	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_DESKS=$(abspath $(DESKS))-quick \
 	  CONFONNX_COMMANDS="$(COMMANDS)" CONFONNX_WHEELS="$(WHEELS)" \
 	  $(VENV)/python -m pytest -p no:cacheprovider bindings/desks/test_desks.py
 
-.PHONY: desks-quick
+.PHONY: desks-quick test-every-desk check-macos
 desks-quick:
 	rm -rf $(DESKS)-quick
 	for target in $(COMMANDS); do scripts/build-desk $$target $(DESKS)-quick quick command || exit 1; done
 	for target in $(WHEELS); do scripts/build-desk $$target $(DESKS)-quick quick wheel || exit 1; done
+
+test-every-desk: check-macos ## Command and wheel of every system, under wine, under qemu, in an empty folder; what macOS would run is looked at
+	$(MAKE) --no-print-directory test-desks COMMANDS="$(BUILT)" WHEELS="$(BUILT)"
+
+check-macos: need-cargo ## Clippy looks at the clients as macOS would run them; C is compiled, nothing is linked
+	for target in $(MACOS); do scripts/build-desk $$target $(DESKS)-macos quick || exit 1; done
 
 test-docs: need-cargo system ## Run every command and snippet of README and docs/, and compare what they show
 	@scripts/venv runtime
@@ -303,11 +315,11 @@ bench-replicas: need-cargo ## Kill, pause and cut off three replicas behind ngin
 
 .PHONY: bench-bindings
 # Everything as it is released: wheel, command and libraries linked by zig, the WebAssembly with all optimizations.
-bench-bindings: platforms-ready ## Measure the client of each language beside the native one; writes docs/measurements/bindings.md
+bench-bindings: platforms-ready ## Measure the client of each language beside the native one; writes docs/measurements/bindings.md (BENCH=FLAGS)
 	scripts/build-desk x86_64-unknown-linux-gnu $(DESKS)-bench release command wheel library examples
 	scripts/make-js package
 	$(CARGO) build --locked --release -p confonnx-server
-	$(VENV)/python bench/bindings.py --server $(TARGET)/release/confonnx-server --desks $(DESKS)-bench --package bindings/js
+	$(VENV)/python bench/bindings.py --server $(TARGET)/release/confonnx-server --desks $(DESKS)-bench --package bindings/js $(BENCH)
 
 bench-crypto: need-cargo ## Measure seal and open beside raw AES-GCM
 	$(CARGO) bench --locked -p confonnx-protocol

@@ -1,9 +1,11 @@
 """Sizes, start times and throughput of the client in each language, beside the native one.
 
-    bindings.py --server FILE --desks FOLDER --package FOLDER [--rounds 7]
+    bindings.py --server FILE --desks FOLDER --package FOLDER [--rounds 7] [--out FOLDER]
+    bindings.py --page                                # the page anew, of what was measured before
 
-Each FOLDER has what scripts/build-desk made (command, wheel, library, examples), and the npm package. All were built as for a release. Each round asks every client once, in an order of its own, and a ratio is one of figures of a round. Writes
-docs/measurements/data/bindings.json and the page made of it."""
+The first FOLDER has what scripts/build-desk made (command, wheel, library, examples), the second is the npm package, all built as for a
+release. Each round asks every client once, in an order of its own, and a ratio is one of figures of a round. Writes
+docs/measurements/data/bindings.json and docs/measurements/bindings.md, or both into the FOLDER of --out, to try it."""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 import zipfile
@@ -27,7 +30,7 @@ from typing import Any, Callable
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent / "bindings"
 EXAMPLES = ROOT / "examples" / "languages"
-DATA, PAGE = ROOT / "docs/measurements/data/bindings.json", ROOT / "docs/measurements/bindings.md"
+DOCS = ROOT / "docs" / "measurements"
 NAMES = {"rust": "Rust, native", "c": "C", "python": "Python", "node": "JavaScript, Node", "page": "JavaScript, Chromium"}
 
 
@@ -54,6 +57,11 @@ def timed(*command: object, environment: dict[str, str] | None = None) -> float:
 def machine() -> str:
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "unknown")
     return f"{model}, {os.cpu_count()} threads, {platform.system()} {platform.release().split('-')[0]}"
+
+
+def versions() -> dict[str, str]:
+    chromium = run(os.environ.get("CHROMIUM", "/usr/bin/chromium"), "--version").split()[1]
+    return {"CPython": platform.python_version(), "Node": run("node", "--version").strip().removeprefix("v"), "Chromium": chromium}
 
 
 def size(file: Path) -> dict[str, int]:
@@ -85,6 +93,7 @@ def sizes(given: argparse.Namespace) -> dict[str, dict[str, int]]:
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
+    load = round(os.getloadavg()[0], 2)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         [wheel] = given.desks.glob("confonnx-*manylinux*_x86_64.whl")
@@ -134,7 +143,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         finally:
             server.terminate()
             server.wait(30)
-    return {"machine": machine(), "seconds": seconds, "rounds": rounds, "sizes": sizes(given)}
+    about = {"machine": machine(), "versions": versions(), "load_before": load, "seconds": seconds}
+    return {**about, "rounds": rounds, "sizes": sizes(given)}
 
 
 def shown(values: list[float], digits: int) -> str:
@@ -152,13 +162,18 @@ def page(found: dict[str, Any]) -> str:
     def table(what: str, unit: str, scale: float, digits: int) -> list[str]:
         return [f"| client | {unit} | beside the native client |", "|---|--:|--:|", *(row(name, what, scale, digits) for name in NAMES), ""]
 
+    using = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    about = (
+        f"On {found['machine']}, with {using}; client and server on one machine, the server with examples/digits and without a TEE. "
+        f"The load average was {found['load_before']:g} before the run. {len(rounds)} rounds, in each every client once, in an order "
+        f"drawn anew; a ratio is one of figures of the same round. Medians, with minimum and maximum; {found['seconds']:g} s for each "
+        "figure of throughput."
+    )
     lines = [
         "# The clients of each language", "",
         "Sizes, start times and throughput of the client in each language, beside the native one: `make bench-bindings` measured",
         "them and wrote this page.", "",
-        f"On {found['machine']}; client and server on one machine, the server with examples/digits and without a TEE. "
-        f"{len(rounds)} rounds, in each every",
-        "client once, in an order drawn anew; a ratio is one of figures of the same round. Medians, with minimum and maximum.", "",
+        textwrap.fill(about, 118, break_on_hyphens=False), "",
         "## From start to first answer", "",
         "The program of [the guide](../guides/languages.md), from the start of its process to its end: the runtime is loaded, the",
         "server verified, a request sealed, the answer opened. In Chromium from the first line of script of a page that is open.", "",
@@ -182,11 +197,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.6, help="for each figure")
+    parser.add_argument("--out", type=Path, help="where results and page go, docs/measurements by default")
     parser.add_argument("--page", action="store_true", help="write the page of what was measured before")
     given = parser.parse_args()
+    data, written = (given.out / "bindings.json", given.out / "bindings.md") if given.out else (DOCS / "data/bindings.json", DOCS / "bindings.md")
     if not given.page:
-        DATA.write_text(json.dumps(measure(given), indent=1) + "\n")
-    PAGE.write_text(page(json.loads(DATA.read_text())))
+        data.write_text(json.dumps(measure(given), indent=1) + "\n")
+    written.write_text(page(json.loads(data.read_text())))
 
 
 if __name__ == "__main__":

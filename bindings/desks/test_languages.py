@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from desk import ROOT
 
 EXAMPLES = ROOT / "examples" / "languages"
 PROGRAMS = Path(os.environ.get("CONFONNX_PROGRAMS", ROOT / "target" / "debug"))

@@ -33,6 +33,12 @@ def flags(prefix: Path, *, static: bool = False) -> list[str]:
     return [*found, f"-Wl,-rpath,{prefix}/lib"]
 
 
+@pytest.fixture(scope="session")
+def prefix() -> Path:
+    """The prefix into which scripts/make-c installed the library."""
+    return Path(os.environ["CONFONNX_C_PREFIX"])
+
+
 @pytest.fixture
 def silent() -> object:
     """The URL of a server that accepts connections and never answers."""

@@ -1,4 +1,4 @@
-"""A real server with the digits model, and the library as it is installed."""
+"""A real server with the digits model, for the tests of every binding that has no settings of pytest of its own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from typing import Iterator
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="session")
-def prefix() -> Path:
-    """The prefix into which scripts/make-c installed the library."""
-    return Path(os.environ["CONFONNX_C_PREFIX"])
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
