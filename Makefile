@@ -61,25 +61,22 @@ bench-generation: generation-ready ## A language model's speed and memory, seale
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release --memory 10000
 
-CI_PARTS := test wasm foreign platforms image deploy
+# What `make test` runs, and CI with it; then what CI runs besides.
+TESTED := test-rust test-python test-proxy test-proxy-node conformance-oip test-docs test-conformance
+CHECKED := test-platforms test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke check-features-fewer \
+  docs test-images fuzz-smoke
+PARTS_OF_CI := test wasm foreign platforms image vm deploy
 
-ci: ci-system lint tested test-platforms test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke \
-  check-features-fewer docs test-images fuzz-smoke ## What CI runs: cheap checks first, then every test
-	@scripts/system-parts --end $(CI_PARTS)
-
-.PHONY: ci-system tested
-# All at once, so that no check runs before what it needs is there.
-ci-system:
-	@scripts/system-parts $(CI_PARTS)
-
-
-# Targets that both `make test` and CI run.
-tested: test-rust test-python test-proxy test-proxy-node conformance-oip test-docs test-conformance
-	@scripts/system-parts --end test
+ci: ## What CI runs: cheap checks first, then every test; says how long each took
+	@# All parts of the system at once, so that no check runs before what it needs is there.
+	@scripts/system-parts $(PARTS_OF_CI)
+	@scripts/each lint $(TESTED) $(CHECKED)
+	@scripts/system-parts --end $(PARTS_OF_CI)
 
 # CI leaves conformance-embeddings out, since it fetches 80 MB of weights. What a small encoder can show is in test-rust and
 # test-proxy.
-test: tested conformance-embeddings ## Every test: Rust, Python, end to end, the documents' commands
+test: $(TESTED) conformance-embeddings ## Every test: Rust, Python, end to end, the documents' commands
+	@scripts/system-parts --end test
 
 .PHONY: system
 system:
@@ -232,10 +229,13 @@ test-docs: need-cargo system ## Run every command and snippet of README and docs
 	scripts/build-python debug confonnx-server confonnx-cli
 	$(VENV)/python scripts/test-docs --bin $(abspath $(TARGET))/debug
 
+# One way, so that the site has what lint made.
+RUSTDOC := RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
 lint: need-cargo ## Formatting, clippy, rustdoc, licences, the tree's own rules
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	$(RUSTDOC)
 	scripts/cargo-deny
 	scripts/check-repo
 	@scripts/venv lint
@@ -341,7 +341,10 @@ test-conformance: need-cargo
 	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server $(VENV)/python conformance/published.py --every 10
 
 .PHONY: fuzz-models-smoke
-fuzz-models-smoke: test-conformance
+fuzz-models-smoke: need-cargo
+	@scripts/venv runtime conformance
+	@scripts/fetch-onnxruntime
+	scripts/build-python debug confonnx-server confonnx-cli
 	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server $(VENV)/python conformance/fuzz.py --seconds 60
 
 conformance: conformance-ready ## Compare ONNX's published cases with bare ONNX Runtime, bit for bit (EVERY=1)
@@ -404,9 +407,9 @@ test-vm: vm ## Boot the virtual machine image in QEMU with a TPM in software, an
 	  $(VENV)/python -m pytest -p no:cacheprovider deploy/vm
 
 .PHONY: test-images
-# One build for both, and a second one to compare. CI leaves test-vm out: with its build it takes five minutes more.
+# One build for all three, and a second one to compare.
 test-images:
-	$(MAKE) --no-print-directory reproduce test-image VARIANT=quick
+	$(MAKE) --no-print-directory reproduce test-image test-vm VARIANT=quick
 
 .PHONY: image test-image vm test-vm reproduce image-system
 image-system:
@@ -447,7 +450,7 @@ test-notebooks: need-cargo ## The notebooks of examples/notebooks, from first to
 .PHONY: docs
 docs: ## The documents as a site that is searched offline, every link checked: target/docs/index.html
 	@scripts/venv docs
-	$(CARGO) doc --locked --workspace --no-deps
+	$(RUSTDOC)
 	$(VENV)/python scripts/build-docs $(TARGET)/docs $(TARGET)/doc
 
 # On Linux it is linked by zig against symbols of glibc 2.17, so that it runs on older systems than this one.
