@@ -26,6 +26,8 @@ const source = (text) => `'sha256-${hash("sha256", text, "base64")}'`;
 const inside = (text) => text.replaceAll("</", "<\\/").replaceAll("<!--", "<\\!--");
 
 const style = await read("demo.css");
+/** What both pages have, in the place of a comment of that name. */
+const parts = { server: await read("server.html"), wire: await read("wire.html") };
 const wasm = await readFile(path.join(HERE, "../wasm/confonnx_bg.wasm"));
 
 /** What the page may do: `scripts` and `styles` are where these come from. Whom to ask is for the reader to say. */
@@ -42,7 +44,8 @@ async function made(template, name, other) {
     legalComments: "none", logLevel: "warning",
   });
   const script = bundled.outputFiles[0].text;
-  const text = await read(template);
+  let text = await read(template);
+  for (const [part, content] of Object.entries(parts)) text = text.replace(`<!-- ${part} -->\n`, () => content);
   const page = (link, head, scripts) =>
     text.replace("<!-- other -->", () => link).replace("<!-- head -->", () => head).replace("<!-- scripts -->", () => scripts);
   const inline = inside(script);

@@ -1,8 +1,8 @@
 // The page of a chat: verifies a server, seals what is written to it, and shows the answer as it comes.
 
 import { Client } from "../lib/browser.js";
-import { $, count, kept, loaded, served, settings, wire, words } from "./common.js";
-import { bytes, checks, element, say } from "./show.js";
+import { $, busy, count, kept, loaded, onExpectations, served, settings, shownWire, wire, words } from "./common.js";
+import { checks, element, say } from "./show.js";
 
 let client, model, stop;
 /** What was said so far and is whole. */
@@ -68,9 +68,6 @@ function refused(error) {
   lock("failed", "Refused: nothing is sent", true);
 }
 
-/** How many sealed bytes left. */
-const left = (seen) => seen.total ?? seen.left.length;
-
 /** A message in the log, and where its text goes. */
 function said(who, text) {
   const content = element("p", { className: "said", textContent: text });
@@ -89,7 +86,7 @@ async function answer(text, place) {
     if (done) return value.finishReason;
     place.textContent += value;
     $("log").scrollTop = $("log").scrollHeight;
-    shown();
+    shownWire();
   }
 }
 
@@ -111,7 +108,7 @@ async function send() {
     const finish = await answer(text, content);
     messages.push({ role: "user", content: text }, { role: "assistant", content: content.textContent });
     const whole = finish === "length" ? "The answer is as long as it may be" : "Answered";
-    say($("sent"), "passed", `${whole}: ${count(left(wire.seen))} sealed bytes left, ${count(wire.seen.length)} came back.`);
+    say($("sent"), "passed", `${whole}: ${count(wire.seen.sent)} sealed bytes left, ${count(wire.seen.length)} came back.`);
     proven(client.proof);
   } catch (error) {
     const stopped = stop?.signal.aborted;
@@ -121,19 +118,9 @@ async function send() {
   } finally {
     $("stop").hidden = true;
     stop = undefined;
-    shown();
+    shownWire();
     $("message").focus();
   }
-}
-
-/** What others saw of the last message and its answer. */
-function shown() {
-  const { seen } = wire;
-  if (!seen) return;
-  $("left-about").textContent = `What left this page: ${count(left(seen))} bytes of ${seen.type} to ${seen.url}`;
-  bytes($("left"), seen.left, left(seen));
-  $("came-about").textContent = `What came back: ${count(seen.length)} bytes`;
-  bytes($("came"), seen.came, seen.length);
 }
 
 served("what you write");
@@ -141,11 +128,11 @@ $("url").value = kept ? "" : location.origin;
 $("padlock").addEventListener("click", () => unfold($("padlock").getAttribute("aria-expanded") !== "true"));
 $("server").addEventListener("submit", (event) => {
   event.preventDefault();
-  busy(verify);
+  busy($("ask"), verify);
 });
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  busy(send);
+  busy($("ask"), send);
 });
 $("stop").addEventListener("click", () => stop?.abort());
 $("message").addEventListener("keydown", (event) => {
@@ -153,25 +140,4 @@ $("message").addEventListener("keydown", (event) => {
   event.preventDefault();
   $("ask").requestSubmit();
 });
-for (const id of ["url", "hash", "model-hash", "debug"]) {
-  $(id).addEventListener("input", () => {
-    unverified();
-    say($("verdict"), "", "");
-    checks($("checks"), []);
-  });
-}
-
-let working = false;
-
-/** One thing at a time. */
-async function busy(work) {
-  if (working) return;
-  working = true;
-  $("ask").setAttribute("aria-busy", "true");
-  try {
-    await work();
-  } finally {
-    working = false;
-    $("ask").removeAttribute("aria-busy");
-  }
-}
+onExpectations(unverified);

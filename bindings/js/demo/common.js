@@ -2,7 +2,7 @@
 
 import { ConfonnxError, load } from "../lib/browser.js";
 import { byFetch } from "../lib/transport.js";
-import { SHOWN, element } from "./show.js";
+import { SHOWN, bytes, checks, element, say } from "./show.js";
 
 export const $ = (id) => document.getElementById(id);
 export const count = (number) => number.toLocaleString("en");
@@ -17,13 +17,12 @@ export const wire = { seen: undefined };
 async function watched(request) {
   const { url, pieces } = request;
   if (!pieces) return byFetch(request);
-  wire.seen = {
-    url, type: request.headers.get("content-type"), total: request.total, left: new Uint8Array(), came: new Uint8Array(), length: 0,
-  };
+  wire.seen = { url, type: request.headers.get("content-type"), left: new Uint8Array(), sent: 0, came: new Uint8Array(), length: 0 };
   const mine = wire.seen;
   function* noted() {
     for (const piece of pieces) {
       mine.left = joined(mine.left, piece);
+      mine.sent += piece.length;
       yield piece;
     }
   }
@@ -45,6 +44,41 @@ function joined(first, more) {
   all.set(first);
   all.set(more.subarray(0, all.length - first.length), first.length);
   return all;
+}
+
+/** What others saw of the last request and its answer. */
+export function shownWire() {
+  const { seen } = wire;
+  $("left-about").textContent = `What left this page: ${seen ? `${count(seen.sent)} bytes of ${seen.type} to ${seen.url}` : "nothing."}`;
+  $("came-about").textContent = `What came back: ${seen ? `${count(seen.length)} bytes` : "nothing."}`;
+  bytes($("left"), seen?.left ?? [], seen?.sent ?? 0);
+  bytes($("came"), seen?.came ?? [], seen?.length ?? 0);
+}
+
+/** Runs `forget` when the reader expects something else of a server: what was found of it is no verdict any more. */
+export function onExpectations(forget) {
+  for (const id of ["url", "hash", "model-hash", "debug"]) {
+    $(id).addEventListener("input", () => {
+      forget();
+      say($("verdict"), "", "");
+      checks($("checks"), []);
+    });
+  }
+}
+
+let working = false;
+
+/** One thing at a time, which `place` tells. Buttons stay as they are: one that is disabled loses the keyboard's focus. */
+export async function busy(place, work) {
+  if (working) return;
+  working = true;
+  place.setAttribute("aria-busy", "true");
+  try {
+    await work();
+  } finally {
+    working = false;
+    place.removeAttribute("aria-busy");
+  }
 }
 
 /** What a client of a page is to demand. */

@@ -1,11 +1,12 @@
 // The page: verifies a server, seals a drawing to it, and shows what others get to see of that.
 
 import { Client, Tensor } from "../lib/browser.js";
-import { $, count, kept, loaded, served, settings, wire, words } from "./common.js";
+import { $, busy, count, kept, loaded, onExpectations, served, settings, shownWire, wire, words } from "./common.js";
 import { Drawing, SIDE, paint } from "./drawing.js";
-import { bars, bytes, checks, say } from "./show.js";
+import { bars, checks, say } from "./show.js";
 
 const drawing = new Drawing($("drawing"), (words) => ($("pen").textContent = words));
+const MAIN = document.querySelector("main");
 let client;
 
 async function verify() {
@@ -61,7 +62,7 @@ async function send() {
     const digit = bars($("bars"), scores.data.subarray(0, 10));
     $("answer").textContent = `It is a ${digit}, with ${(scores.data[digit] * 100).toFixed(1)} %.`;
     const again = client.keyInvalidCount > renewed ? " The server's keys were new, so it was verified again before." : "";
-    say($("sent"), "passed", `Answered: ${count(wire.seen.total)} sealed bytes left, ${count(wire.seen.length)} came back.${again}`);
+    say($("sent"), "passed", `Answered: ${count(wire.seen.sent)} sealed bytes left, ${count(wire.seen.length)} came back.${again}`);
     proven(client.proof);
   } catch (error) {
     say($("sent"), "failed", `No answer. ${words(error)}`);
@@ -79,47 +80,16 @@ function shown(image, copies) {
   const times = copies > 1 ? `, ${count(copies)} times` : "";
   $("hidden").setAttribute("aria-label", `The drawing${times}`);
   $("numbers").textContent = Array.from(image.subarray(10 * SIDE, 12 * SIDE), (point) => point.toFixed(2)).join(" ");
-  const { seen } = wire;
-  if (!seen) {
-    $("left-about").textContent = "What left this page: nothing.";
-    $("came-about").textContent = "What came back: nothing.";
-    $("left").textContent = $("came").textContent = "";
-    return;
-  }
-  $("left-about").textContent = `What left this page: ${count(seen.total)} bytes of ${seen.type} to ${seen.url}`;
-  bytes($("left"), seen.left, seen.total);
-  $("came-about").textContent = `What came back: ${count(seen.length)} bytes`;
-  bytes($("came"), seen.came, seen.length);
+  shownWire();
 }
 
 served("your drawing");
 $("url").value = kept ? "" : location.origin;
 $("server").addEventListener("submit", (event) => {
   event.preventDefault();
-  busy(verify);
+  busy(MAIN, verify);
 });
 $("clear").addEventListener("click", () => drawing.clear());
 $("example").addEventListener("click", () => drawing.example());
-$("send").addEventListener("click", () => busy(send));
-for (const id of ["url", "hash", "model-hash", "debug"]) {
-  $(id).addEventListener("input", () => {
-    client = undefined;
-    say($("verdict"), "", "");
-    checks($("checks"), []);
-  });
-}
-
-let working = false;
-
-/** One thing at a time. Buttons stay as they are: one that is disabled loses the keyboard's focus. */
-async function busy(work) {
-  if (working) return;
-  working = true;
-  document.querySelector("main").setAttribute("aria-busy", "true");
-  try {
-    await work();
-  } finally {
-    working = false;
-    document.querySelector("main").removeAttribute("aria-busy");
-  }
-}
+$("send").addEventListener("click", () => busy(MAIN, send));
+onExpectations(() => (client = undefined));

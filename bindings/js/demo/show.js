@@ -52,7 +52,7 @@ function table(title, all) {
 
 /** The first bytes, in hexadecimal. */
 export function bytes(place, some, total) {
-  const shown = Array.from(some.subarray(0, SHOWN), (byte) => byte.toString(16).padStart(2, "0"));
+  const shown = Array.from(some.slice(0, SHOWN), (byte) => byte.toString(16).padStart(2, "0"));
   const more = total > shown.length ? ` … and ${(total - shown.length).toLocaleString("en")} more` : "";
   place.textContent = shown.join(" ") + more;
 }

@@ -4,8 +4,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { after, before, test } from "node:test";
 
-import { chromium } from "playwright-core";
-
+import { launch } from "./page.mjs";
 import { startFiles, startServer } from "./server.mjs";
 
 const csp = () => `default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self' ${server?.url}`;
@@ -29,7 +28,7 @@ before(async () => {
     "/worker.js": WORKER,
   });
   server = await startServer("--cors-origin", files.url);
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  browser = await launch();
   context = await browser.newContext();
 });
 after(async () => {

@@ -1,56 +1,31 @@
 // The page of a chat in Chromium, with a language model of a few thousand random weights.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
 
-import { chromium } from "playwright-core";
-
+import { GATEWAY, OTHER, demo, launch, lookedAt, open as opened, send, verify } from "./page.mjs";
 import { ROOT, startServer } from "./server.mjs";
 
-const DEMO = process.env.CONFONNX_DEMO;
-const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const GATEWAY = "/.well-known/ohttp-gateway";
+const DEMO = demo();
 const DECODER = `${ROOT}/crates/confonnx-engine/tests/data/decoder.onnx`;
 
 let browser, server;
 before(async () => {
-  if (!DEMO) throw new Error("CONFONNX_DEMO is not set: run `make test-platforms`");
   server = await startServer("--model-path", DECODER, "--demo", DEMO, "--cors-origin", "*");
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  browser = await launch();
 });
 after(async () => {
   await browser?.close();
   await server?.stop();
 });
 
-async function open(url = `${server.url}/demo/chat.html`, options = {}) {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
-  const [asked, troubles] = [[], []];
-  page.on("request", (request) => asked.push(request.url()));
-  page.on("console", (message) => message.type() === "error" && troubles.push(message.text()));
-  page.on("pageerror", (error) => troubles.push(String(error)));
-  await options.prepare?.(page);
-  await page.goto(url);
-  return { page, asked, troubles, sealed: () => asked.filter((url) => new URL(url).pathname === GATEWAY) };
-}
-
-async function verify(page, { hash, debug = true } = {}) {
-  if (hash) await page.getByLabel("Enclave hash").fill(hash);
-  await page.getByLabel("Accept development").setChecked(debug);
-  await page.getByRole("button", { name: "Verify" }).click();
-  await page.waitForFunction(() => !/^(|Verifying.*)$/.test(document.getElementById("verdict").textContent));
-}
+const open = (url = `${server.url}/demo/chat.html`, options = {}) => opened(browser, url, options);
 
 async function say(page, text) {
   await page.getByLabel("Your message").fill(text);
-  await page.getByRole("button", { name: "Seal and send" }).click();
-  await page.waitForFunction(() => !/^(|The answer comes.*)$/.test(document.getElementById("sent").textContent), undefined, { timeout: 120_000 });
-  return page.locator("#sent").textContent();
+  return send(page);
 }
 
 test("the padlock opens into the verdict, and a chat goes on", async () => {
@@ -79,7 +54,7 @@ test("the padlock opens into the verdict, and a chat goes on", async () => {
 
 test("to a server that is not the one expected nothing is sent", async () => {
   const { page, sealed } = await open();
-  await verify(page, { hash: "ab".repeat(32) });
+  await verify(page, { hash: OTHER });
   assert.match(await page.locator("#padlock").textContent(), /Refused: nothing is sent/);
   assert.ok((await page.locator('#checks tr[data-outcome="failed"]').count()) >= 1);
   assert.match(await say(page, "hello"), /Not sent/);
@@ -127,20 +102,7 @@ for (const [name, options] of Object.entries({
 })) {
   test(`axe finds nothing, and nothing is cut off: ${name}`, async () => {
     const { page } = await open(undefined, options);
-    for (const step of ["open", "refused", "answered"]) {
-      if (step === "refused") await verify(page, { hash: "ab".repeat(32) });
-      if (step === "answered") {
-        await page.getByLabel("Enclave hash").fill("");
-        await verify(page);
-        await say(page, "hello");
-      }
-      await page.evaluate(AXE);
-      const { violations } = await page.evaluate(() => globalThis.axe.run());
-      assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), [], step);
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.ok(wide <= 0, `${step}: ${wide} pixels too wide`);
-      if (process.env.PICTURES) await page.screenshot({ path: `${process.env.PICTURES}/chat-${name}-${step}.png`, fullPage: true });
-    }
+    await lookedAt(page, `chat-${name}`, () => say(page, "hello"));
   });
 }
 

@@ -1,52 +1,27 @@
 // The demonstration page in Chromium, served by a real server, and kept on a disk.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
 
-import { chromium } from "playwright-core";
-
+import { GATEWAY, OTHER, demo, launch, lookedAt, open as opened, send, verify } from "./page.mjs";
 import { freePort, startServer, startServerAt } from "./server.mjs";
 
-const DEMO = process.env.CONFONNX_DEMO;
-const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const GATEWAY = "/.well-known/ohttp-gateway";
+const DEMO = demo();
 const DAY = 86_400_000;
 
 let browser, server;
 before(async () => {
-  if (!DEMO) throw new Error("CONFONNX_DEMO is not set: run `make test-platforms`");
   server = await startServer("--demo", DEMO);
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  browser = await launch();
 });
 after(async () => {
   await browser?.close();
   await server?.stop();
 });
 
-/** The page, with what it asked for and what its policy forbade. */
-async function open(url = `${server.url}/demo`, options = {}) {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
-  const [asked, troubles] = [[], []];
-  page.on("request", (request) => asked.push({ method: request.method(), url: request.url() }));
-  page.on("console", (message) => message.type() === "error" && troubles.push(message.text()));
-  page.on("pageerror", (error) => troubles.push(String(error)));
-  await options.prepare?.(page, context);
-  await page.goto(url);
-  return { page, context, asked, troubles, sealed: () => asked.filter(({ url }) => new URL(url).pathname === GATEWAY) };
-}
-
-async function verify(page, { hash, debug = true } = {}) {
-  if (hash) await page.getByLabel("Enclave hash").fill(hash);
-  await page.getByLabel("Accept development").setChecked(debug);
-  await page.getByRole("button", { name: "Verify" }).click();
-  await page.waitForFunction(() => !/^(|Verifying.*)$/.test(document.getElementById("verdict").textContent));
-  return page.locator("#verdict").textContent();
-}
+const open = (url = `${server.url}/demo`, options = {}) => opened(browser, url, options);
 
 /** A vertical stroke, by mouse. */
 async function draw(page) {
@@ -57,12 +32,6 @@ async function draw(page) {
   await page.mouse.down();
   await page.mouse.move(x + 140, y + 220, { steps: 8 });
   await page.mouse.up();
-}
-
-async function send(page) {
-  await page.getByRole("button", { name: "Seal and send" }).click();
-  await page.waitForFunction(() => !/^(|Sealing.*)$/.test(document.getElementById("sent").textContent), undefined, { timeout: 120_000 });
-  return page.locator("#sent").textContent();
 }
 
 const row = (page, name) => page.locator("tbody tr", { has: page.locator(`th:text-is("${name}")`) });
@@ -93,7 +62,7 @@ test("a drawing is sealed to a verified server, and answered", async () => {
   const hex = body.subarray(0, 256).toString("hex").replace(/(..)(?!$)/g, "$1 ");
   assert.ok(shown.startsWith(hex) && shown.includes("more"), shown);
   assert.match(await page.locator("#left-about").textContent(), new RegExp(`${body.length.toLocaleString("en")} bytes of message/ohttp-req`));
-  assert.ok(asked.every(({ url }) => url.startsWith(server.url)), "nothing of elsewhere");
+  assert.ok(asked.every((url) => url.startsWith(server.url)), "nothing of elsewhere");
   assert.deepEqual(troubles, []);
 });
 
@@ -130,21 +99,10 @@ for (const [name, options] of Object.entries({
 })) {
   test(`axe finds nothing, and nothing is cut off: ${name}`, async () => {
     const { page } = await open(undefined, options);
-    for (const step of ["open", "refused", "answered"]) {
-      if (step === "refused") await verify(page, { hash: "ab".repeat(32) });
-      if (step === "answered") {
-        await page.getByLabel("Enclave hash").fill("");
-        await verify(page);
-        await page.getByRole("button", { name: "Draw an example" }).click();
-        await send(page);
-      }
-      await page.evaluate(AXE);
-      const { violations } = await page.evaluate(() => globalThis.axe.run());
-      assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), [], step);
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(wide <= 0, `${step}: ${wide} pixels too wide`);
-      if (process.env.DEMO_PICTURES) await page.screenshot({ path: path.join(process.env.DEMO_PICTURES, `${name}-${step}.png`), fullPage: true });
-    }
+    await lookedAt(page, `digits-${name}`, async () => {
+      await page.getByRole("button", { name: "Draw an example" }).click();
+      await send(page);
+    });
   });
 }
 
@@ -173,7 +131,7 @@ test("a tampered key is seen, and nothing is sealed to it", async () => {
 
 test("a wrong hash turns red, with what was expected and found", async () => {
   const { page, sealed } = await open();
-  assert.match(await verify(page, { hash: "ab".repeat(32) }), /^Nothing is sent to this server\./);
+  assert.match(await verify(page, { hash: OTHER }), /^Nothing is sent to this server\./);
   const check = row(page, "enclave hash");
   assert.equal(await check.getAttribute("data-outcome"), "failed");
   assert.match(await check.locator('[data-label="expected"]').textContent(), /abab/);
@@ -254,7 +212,7 @@ test("a page that was kept asks nobody but the server", async () => {
     await draw(page);
     assert.match(await send(page), /^Answered/);
     assert.match(await page.locator("#answer").textContent(), /^It is a 1/);
-    assert.ok(asked.slice(1).every(({ url }) => url.startsWith(elsewhere.url)), JSON.stringify(asked));
+    assert.ok(asked.slice(1).every((url) => url.startsWith(elsewhere.url)), JSON.stringify(asked));
     assert.deepEqual(troubles, []);
   } finally {
     await elsewhere.stop();

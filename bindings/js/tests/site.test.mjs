@@ -5,11 +5,11 @@ import path from "node:path";
 import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
 
-import { chromium } from "playwright-core";
+import { launch } from "./page.mjs";
 
 let browser, context;
 before(async () => {
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  browser = await launch();
   context = await browser.newContext({ offline: true });
 });
 after(() => browser?.close());
