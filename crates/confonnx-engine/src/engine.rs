@@ -185,17 +185,26 @@ impl LoadedModel {
     }
 
     /// Forgets the sequences `close`, and goes on with those of `feeds`: for each, the logits of its next token, if they
-    /// are wanted. Blocks until it has.
+    /// are wanted. Does `meanwhile` while the model is at work, if it has a process of its own, and else before. Blocks until
+    /// both are done.
     ///
     /// # Errors
     /// [`InferError`] when there is no such sequence, the model fails, or its process does: then no sequence of `feeds` is
     /// remembered any more, and after the end of the process no other one either.
-    pub fn step(&self, close: &[u64], feeds: &[Feed]) -> Result<Vec<Option<Erased<Vec<f32>>>>, InferError> {
+    pub fn step(
+        &self,
+        close: &[u64],
+        feeds: &[Feed],
+        meanwhile: impl FnOnce() + Send,
+    ) -> Result<Vec<Option<Erased<Vec<f32>>>>, InferError> {
         let order = Order { close: close.to_vec(), feeds: feeds.to_vec() };
-        let inputs = Erased::new(order.tensors().ok_or(InferError::Crashed)?);
+        let inputs = Erased::new(order.tensors().unwrap_or_default());
         let mut outputs = match self {
-            Self::InProcess(model) => model.step(&inputs)?,
-            Self::Isolated(model) => model.step(&inputs)?,
+            Self::InProcess(model) => {
+                meanwhile();
+                model.step(&inputs)?
+            }
+            Self::Isolated(model) => model.step(&inputs, meanwhile)?,
         };
         let logits = outputs.pop().map(|(_, tensor)| tensor.into_data().into_owned()).unwrap_or_default();
         let logits = Erased::new(logits);
@@ -243,8 +252,16 @@ impl BoxedModel {
         wait(async { self.reserve().await?.run(inputs, outputs, alone)?.answered().await.read() })
     }
 
-    fn step(&self, inputs: &[(String, Tensor<'_>)]) -> Result<Answer, InferError> {
-        wait(async { self.reserve().await?.step(inputs)?.answered().await.read() })
+    fn step(
+        &self,
+        inputs: &[(String, Tensor<'_>)],
+        meanwhile: impl FnOnce() + Send,
+    ) -> Result<Answer, InferError> {
+        wait(async {
+            let running = self.reserve().await.and_then(|reserved| reserved.step(inputs));
+            meanwhile();
+            running?.answered().await.read()
+        })
     }
 }
 

@@ -218,14 +218,16 @@ impl State {
         }
     }
 
+    /// Has the model forget, at its next step, whose answers ended.
+    fn end(&mut self, events: &[Event]) {
+        self.ended.extend(events.iter().filter(|event| event.end.is_some()).map(|event| event.id));
+    }
+
     /// Hands events out; who is gone is not asked again, and an answer that took as long as any may ends.
     fn tell(&mut self, events: Vec<Event>) {
         for event in events {
             let id = event.id;
             let ended = event.end.is_some();
-            if ended {
-                self.ended.push(id);
-            }
             let Some(answer) = self.answers.get_mut(&id) else { continue };
             let Some(sink) = &mut answer.sink else {
                 answer.events.push(event);
@@ -254,27 +256,28 @@ impl Shared {
     }
 
     fn run(&self, name: &str, model: &LoadedModel) {
-        loop {
-            let mut state = self.lock();
-            let (step, ended) = loop {
-                if state.closed {
-                    return;
+        let mut state = self.lock();
+        // What became of answers is told while the model is at work on their next step: until then it would have nothing to do.
+        let mut events = Vec::new();
+        while !state.closed {
+            let step = state.scheduler.step();
+            let close: Vec<u64> = state.ended.drain(..).map(|id| id.0).collect();
+            if step.is_none() && close.is_empty() {
+                if events.is_empty() {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                } else {
+                    state.tell(std::mem::take(&mut events));
                 }
-                let step = state.scheduler.step();
-                let ended = std::mem::take(&mut state.ended);
-                if step.is_some() || !ended.is_empty() {
-                    break (step, ended);
-                }
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            };
+                continue;
+            }
             state.stepping = true;
             drop(state);
             self.due.notify_one();
-            let close: Vec<u64> = ended.iter().map(|id| id.0).collect();
             let step = step.unwrap_or(Step { feeds: Vec::new() });
-            let answer = model.step(&close, &feeds(&step));
-            let mut state = self.lock();
-            let events = match answer {
+            let before = std::mem::take(&mut events);
+            let answer = model.step(&close, &feeds(&step), || self.lock().tell(before));
+            state = self.lock();
+            events = match answer {
                 Ok(logits) => state.scheduler.done(&step, logits),
                 Err(error) => {
                     warn!("{name}: the model failed on a step: {error}");
@@ -288,7 +291,7 @@ impl Shared {
                 }
             };
             state.stepping = false;
-            state.tell(events);
+            state.end(&events);
             self.due.notify_one();
         }
     }
@@ -307,7 +310,8 @@ impl Shared {
             drop(state);
             let worked = work.run();
             state = self.lock();
-            let events = state.scheduler.worked(worked).into_iter().collect();
+            let events: Vec<Event> = state.scheduler.worked(worked).into_iter().collect();
+            state.end(&events);
             state.tell(events);
             self.changed.notify_one();
         }

@@ -4,6 +4,7 @@ use confonnx_tensor::DataType;
 use half::f16;
 use ort::{
     memory::Allocator,
+    session::IoBinding,
     value::{DynValue, Tensor as OrtTensor},
 };
 use zeroize::Zeroize;
@@ -18,6 +19,9 @@ pub(super) struct Cache {
     /// Tokens that there is room for in each row; what the model has given back has no more than it needs.
     pub(super) room: usize,
     pub(super) values: Vec<DynValue>,
+    /// The values bound as what the model reads and writes, once it did: for each of its steps anew they would be looked up by
+    /// name, some hundred of them.
+    pub(super) bound: Option<IoBinding>,
 }
 
 impl Cache {
@@ -32,7 +36,7 @@ impl Cache {
         };
         let made = decoder.layers.iter().map(empty).collect::<ort::Result<_>>();
         let values = made.map_err(|error| InferError::Runtime(Category::from(&error)))?;
-        Ok(Self { rows, room, values })
+        Ok(Self { rows, room, values, bound: None })
     }
 
     /// Copies the first `tokens` of `row` from another one into row `to`.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use confonnx_tensor::Erased;
 use ort::{
     memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
-    session::{RunOptions, Session, SessionInputValue},
+    session::{IoBinding, RunOptions, Session, SessionInputValue},
     value::{DynValue, Tensor as OrtTensor},
 };
 use zeroize::Zeroize;
@@ -79,21 +79,30 @@ pub(super) fn in_place(
     cache: &mut Cache,
 ) -> Result<Vec<Logits>, InferError> {
     let inputs = rows.inputs(decoder).map_err(failed)?;
-    let mut binding = session.create_binding().map_err(failed)?;
+    let Cache { values, bound: kept, .. } = cache;
+    let binding = match kept {
+        Some(binding) => binding,
+        None => kept.insert(bound(decoder, session, values).map_err(failed)?),
+    };
     for (name, value) in &inputs {
         binding.bind_input(*name, value).map_err(failed)?;
-    }
-    for (layer, value) in decoder.layers.iter().zip(&mut cache.values) {
-        binding.bind_input(layer.past.as_str(), &*value).map_err(failed)?;
-        binding.bind_output(layer.present.as_str(), value).map_err(failed)?;
     }
     let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
         .map_err(failed)?;
     binding.bind_output_to_device(LOGITS, &memory).map_err(failed)?;
     let (options, _stoppable) = options()?;
-    let mut outputs = session.run_binding_with_options(&binding, &options).map_err(failed)?;
+    let mut outputs = session.run_binding_with_options(binding, &options).map_err(failed)?;
     let mut logits = outputs.remove(LOGITS).ok_or_else(|| missing(LOGITS))?;
     last(decoder, &mut logits, rows.tokens.len())
+}
+
+fn bound(decoder: &Decoder, session: &Session, values: &mut [DynValue]) -> ort::Result<IoBinding> {
+    let mut binding = session.create_binding()?;
+    for (layer, value) in decoder.layers.iter().zip(values) {
+        binding.bind_input(layer.past.as_str(), &*value)?;
+        binding.bind_output(layer.present.as_str(), value)?;
+    }
+    Ok(binding)
 }
 
 /// Goes on with one row where the model gives back all that it remembers, and it is handed on.
@@ -117,7 +126,7 @@ pub(super) fn handed_on(
     }
     let mut logits = outputs.remove(LOGITS).ok_or_else(|| missing(LOGITS))?;
     // The memory of before is erased.
-    *cache = Cache { rows: 1, room: rows.total(), values };
+    *cache = Cache { rows: 1, room: rows.total(), values, bound: None };
     last(decoder, &mut logits, 1)
 }
 

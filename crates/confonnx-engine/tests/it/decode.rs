@@ -85,7 +85,7 @@ fn steps_say_what_a_bare_loop_says_to_the_bit() {
         let mut past = 0;
         let mut found = Vec::new();
         for tokens in steps {
-            let logits = model.step(&[], &[feed(1, past, tokens)]).unwrap().remove(0).unwrap();
+            let logits = model.step(&[], &[feed(1, past, tokens)], || ()).unwrap().remove(0).unwrap();
             assert_eq!(logits.len(), 304);
             found.push(bits(&logits));
             past += tokens.len();
@@ -98,9 +98,9 @@ fn steps_say_what_a_bare_loop_says_to_the_bit() {
 fn sequences_do_not_know_of_each_other() {
     let model = decoder("decoder");
     let alone = |tokens: &[i64]| bare(&model, &[tokens, &[5]]).pop().unwrap();
-    model.step(&[], &[feed(1, 0, &[1, 2, 3])]).unwrap();
-    model.step(&[], &[feed(2, 0, &[4, 5, 6, 7])]).unwrap();
-    let both = model.step(&[], &[feed(2, 4, &[5]), feed(1, 3, &[5])]).unwrap();
+    model.step(&[], &[feed(1, 0, &[1, 2, 3])], || ()).unwrap();
+    model.step(&[], &[feed(2, 0, &[4, 5, 6, 7])], || ()).unwrap();
+    let both = model.step(&[], &[feed(2, 4, &[5]), feed(1, 3, &[5])], || ()).unwrap();
     assert_eq!(bits(both[0].as_ref().unwrap()), alone(&[4, 5, 6, 7]));
     assert_eq!(bits(both[1].as_ref().unwrap()), alone(&[1, 2, 3]));
 }
@@ -113,7 +113,7 @@ fn what_the_model_answers_is_what_it_always_answered() {
         let model = decoder(name);
         let (mut tokens, mut past, mut said) = (b"hello".map(i64::from).to_vec(), 0, Vec::new());
         for _ in 0..expected.len() {
-            let next = best(model.step(&[], &[feed(1, past, &tokens)]).unwrap()[0].as_ref().unwrap());
+            let next = best(model.step(&[], &[feed(1, past, &tokens)], || ()).unwrap()[0].as_ref().unwrap());
             past += tokens.len();
             tokens = vec![next];
             said.push(next);
@@ -125,21 +125,21 @@ fn what_the_model_answers_is_what_it_always_answered() {
 #[test]
 fn what_is_closed_or_was_never_there_is_not_remembered() {
     let model = decoder("decoder");
-    model.step(&[], &[feed(1, 0, &[1, 2])]).unwrap();
-    assert!(model.step(&[], &[feed(2, 2, &[3])]).is_err(), "another");
-    assert!(model.step(&[], &[feed(1, 1, &[3])]).is_err(), "of another length");
-    model.step(&[], &[feed(1, 0, &[1, 2])]).unwrap();
-    model.step(&[1], &[]).unwrap();
-    assert!(model.step(&[], &[feed(1, 2, &[3])]).is_err(), "closed");
-    assert!(model.step(&[], &[feed(1, 0, &[])]).is_err(), "nothing to read");
-    assert!(model.step(&[], &[feed(1, 0, &[400])]).is_err(), "no token");
-    let silent = model.step(&[], &[Feed { wanted: false, ..feed(3, 0, &[1]) }]).unwrap();
+    model.step(&[], &[feed(1, 0, &[1, 2])], || ()).unwrap();
+    assert!(model.step(&[], &[feed(2, 2, &[3])], || ()).is_err(), "another");
+    assert!(model.step(&[], &[feed(1, 1, &[3])], || ()).is_err(), "of another length");
+    model.step(&[], &[feed(1, 0, &[1, 2])], || ()).unwrap();
+    model.step(&[1], &[], || ()).unwrap();
+    assert!(model.step(&[], &[feed(1, 2, &[3])], || ()).is_err(), "closed");
+    assert!(model.step(&[], &[feed(1, 0, &[])], || ()).is_err(), "nothing to read");
+    assert!(model.step(&[], &[feed(1, 0, &[400])], || ()).is_err(), "no token");
+    let silent = model.step(&[], &[Feed { wanted: false, ..feed(3, 0, &[1]) }], || ()).unwrap();
     assert_eq!(silent, [None]);
     assert!(decoder("decoder").decoder().is_some());
     let other = Engine::InProcess(runtime().clone())
         .load("mlp", &onnx("mlp.onnx"), &options(), Duration::from_secs(9))
         .unwrap();
-    assert!(other.decoder().is_none() && other.step(&[], &[feed(1, 0, &[1])]).is_err());
+    assert!(other.decoder().is_none() && other.step(&[], &[feed(1, 0, &[1])], || ()).is_err());
 }
 
 #[test]
@@ -155,11 +155,11 @@ fn those_who_go_on_together_hear_what_each_hears_alone_to_the_bit() {
         let mut together = 0;
         for turn in 0..30 {
             for (number, ..) in texts.iter().filter(|text| text.2 == turn) {
-                model.step(&[*number], &[]).unwrap();
+                model.step(&[*number], &[], || ()).unwrap();
             }
             for (number, _, _, read) in texts.iter().filter(|text| text.1 == turn) {
                 let tokens: Vec<i64> = (0..*read).map(|at| token(*number, at)).collect();
-                model.step(&[], &[feed(*number, 0, &tokens)]).unwrap();
+                model.step(&[], &[feed(*number, 0, &tokens)], || ()).unwrap();
             }
             let there = texts.iter().filter(|text| text.1 <= turn && turn < text.2);
             // Text 3 waits at every fifth turn.
@@ -172,17 +172,21 @@ fn those_who_go_on_together_hear_what_each_hears_alone_to_the_bit() {
                 })
                 .collect();
             together = together.max(feeds.len());
-            for (feed, logits) in feeds.iter().zip(model.step(&[], &feeds).unwrap()) {
+            for (feed, logits) in feeds.iter().zip(model.step(&[], &feeds, || ()).unwrap()) {
                 heard.entry(feed.sequence).or_default().push(bits(&logits.unwrap()));
             }
         }
         assert!(together >= 4);
         for (number, _, _, read) in texts {
             alone
-                .step(&[], &[feed(number, 0, &(0..read).map(|at| token(number, at)).collect::<Vec<_>>())])
+                .step(
+                    &[],
+                    &[feed(number, 0, &(0..read).map(|at| token(number, at)).collect::<Vec<_>>())],
+                    || (),
+                )
                 .unwrap();
             for (past, said) in (read..).zip(&heard[&number]) {
-                let logits = alone.step(&[], &[feed(number, past, &[token(number, past)])]).unwrap();
+                let logits = alone.step(&[], &[feed(number, past, &[token(number, past)])], || ()).unwrap();
                 assert_eq!(&bits(logits[0].as_ref().unwrap()), said, "{name}: {number} after {past}");
             }
         }
@@ -193,10 +197,10 @@ fn those_who_go_on_together_hear_what_each_hears_alone_to_the_bit() {
 fn a_model_that_copies_what_it_remembers_goes_on_with_each_alone() {
     let model = batched("decoder_plain");
     assert!(model.largest_batch().is_err());
-    model.step(&[], &[feed(1, 0, &[1, 2, 3])]).unwrap();
-    model.step(&[], &[feed(2, 0, &[4, 5])]).unwrap();
-    let both = model.step(&[], &[feed(1, 3, &[5]), feed(2, 2, &[6])]).unwrap();
+    model.step(&[], &[feed(1, 0, &[1, 2, 3])], || ()).unwrap();
+    model.step(&[], &[feed(2, 0, &[4, 5])], || ()).unwrap();
+    let both = model.step(&[], &[feed(1, 3, &[5]), feed(2, 2, &[6])], || ()).unwrap();
     let alone = bare(&model, &[&[4, 5], &[6]]).pop().unwrap();
     assert_eq!(bits(both[1].as_ref().unwrap()), alone);
-    assert!(model.step(&[], &[feed(1, 4, &[5]), feed(1, 4, &[5])]).is_err(), "the same twice");
+    assert!(model.step(&[], &[feed(1, 4, &[5]), feed(1, 4, &[5])], || ()).is_err(), "the same twice");
 }

@@ -484,7 +484,7 @@ fn nobody_answers_who_is_gone() {
     assert_eq!(*seen.lock().unwrap(), 5);
     // The model keeps nothing of the first answer, whose sequence is 0.
     let again = confonnx_engine::Feed { sequence: 0, past: 6, tokens: vec![1].into(), wanted: true };
-    assert!(loaded.step(&[], &[again]).is_err());
+    assert!(loaded.step(&[], &[again], || ()).is_err());
     let all = Arc::new(Mutex::new(0));
     generator.begin(vec![order()]).unwrap().give(|_| Box::new(Goes(1000, Arc::clone(&all))));
     while !generator.is_idle() {
