@@ -202,10 +202,10 @@ COMMANDS ?= x86_64-unknown-linux-musl
 WHEELS ?= x86_64-unknown-linux-gnu
 for_desk = $(if $(findstring $(1),$(COMMANDS) $(WHEELS)),$(2))
 test-desks: need-cargo desks-quick ## A command without a system and a wheel (COMMANDS="TARGET…" WHEELS="TARGET…" names others), against a real server
-	@scripts/system-parts desks $(call for_desk,windows,wine) $(call for_desk,aarch64,arm64)
+	@scripts/system-parts desks $(call for_desk,windows,wine) $(call for_desk,aarch64,arm64) $(call for_desk,musl,musl)
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime
-	@$(call for_desk,aarch64-unknown-linux-gnu,scripts/arm64-root .cache/arm64)
+	@$(call for_desk,aarch64,scripts/arm64-root .cache/arm64)
 	scripts/build-python debug confonnx-server confonnx-cli
 	CONFONNX_SERVER=$(abspath $(TARGET))/debug/confonnx-server CONFONNX_DESKS=$(abspath $(DESKS))-quick \
 	  CONFONNX_COMMANDS="$(COMMANDS)" CONFONNX_WHEELS="$(WHEELS)" \

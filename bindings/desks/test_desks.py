@@ -96,8 +96,12 @@ def test_the_proxy_serves_programs_of_that_system(desk: Desk, url: str) -> None:
 
 
 def test_a_wheel_keeps_to_the_oldest_python_and_system(wheel: Path) -> None:
+    # musl's library, which is found by its name alone: this system's file of that name is a text for linkers.
+    musl = os.pathsep.join(["/lib/x86_64-linux-musl", str(ARM64 / "lib/aarch64-linux-musl")])
+    environment = os.environ | ({"AUDITWHEEL_LD_LIBRARY_PATH": musl} if "musl" in wheel.name else {})
+
     def clean(*command: object) -> str:
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
