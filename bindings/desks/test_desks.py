@@ -95,22 +95,39 @@ def test_the_proxy_serves_programs_of_that_system(desk: Desk, url: str) -> None:
         proxy.communicate(timeout=60)
 
 
-def test_a_wheel_keeps_to_the_oldest_python_and_system(wheel: Path) -> None:
-    # musl's library, which is found by its name alone: this system's file of that name is a text for linkers.
-    musl = os.pathsep.join(["/lib/x86_64-linux-musl", str(ARM64 / "lib/aarch64-linux-musl")])
-    environment = os.environ | ({"AUDITWHEEL_LD_LIBRARY_PATH": musl} if "musl" in wheel.name else {})
+def symbols(table: str) -> dict[str, set[str]]:
+    """Of what readelf says: the symbols that a file defines, and those that it cannot do without."""
+    found: dict[str, set[str]] = {"defined": set(), "UND": set()}
+    for line in table.splitlines():
+        match line.split():
+            case [_, _, _, _, binding, _, section, name] if section != "UND" or binding == "GLOBAL":
+                found["UND" if section == "UND" else "defined"].add(name.split("@")[0])
+    return found
 
+
+def test_a_wheel_keeps_to_the_oldest_python_and_system(wheel: Path, tmp_path: Path) -> None:
     def clean(*command: object) -> str:
-        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     clean(TOOLS / "abi3audit", "--strict", wheel)
     assert "PASSED" in clean(TOOLS / "twine", "check", "--strict", wheel)
-    if "linux" in wheel.name:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = (name for name in archive.namelist() if "/_confonnx." in name and not name.endswith(".pyi"))
+        module = Path(archive.extract(name, tmp_path))
+    if "musllinux" in wheel.name:
+        # auditwheel knows musl's versions where it runs on musl alone. The module needs that library and the symbols of 1.2.3.
+        assert re.findall(r"NEEDED.*\[(.*)\]", clean("readelf", "--wide", "--dynamic", module)) == ["libc.so"]
+        library = ARM64 / "lib/aarch64-linux-musl/libc.so" if "aarch64" in wheel.name else "/lib/x86_64-linux-musl/libc.so"
+        has, needed = (symbols(clean("readelf", "--wide", "--dyn-syms", of)) for of in (library, module))
+        assert needed["UND"] and {name for name in needed["UND"] if not re.match("_?Py", name)} <= has["defined"]
+    elif "manylinux" in wheel.name:
         # The name has the tag of PEP 600 beside its older alias, and auditwheel tells the former.
         [tag] = (tag for tag in wheel.stem.split("-")[-1].split(".") if "linux_" in tag)
         assert f'"{tag}"' in clean(TOOLS / "auditwheel", "show", wheel).replace("\n", " ")
+    elif "win" in wheel.name:
+        assert re.search(r"\bPyInit__confonnx$", clean("objdump", "-p", module), re.MULTILINE), "Python finds no module in it"
     names = zipfile.ZipFile(wheel).namelist()
     assert {"confonnx/__init__.py", "confonnx/py.typed", "confonnx/_confonnx.pyi"} <= set(names), names
     assert sum("licenses/LICENSE" in name for name in names) == 2, names
