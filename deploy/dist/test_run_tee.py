@@ -51,6 +51,23 @@ def test_tdx_gets_quotes_from_the_host(tmp_path: Path) -> None:
     assert any("confidential-guest-support=tee" in word for word in qemu) and guest["id"] == "tee"
 
 
+def test_tdx_is_predicted_whole_with_the_tables_of_a_guest(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    done, qemu, confonnx = run(tmp_path, "tdx", ACPI="tables", MEMORY="3G")
+    assert done.returncode == 0 and "RTMR0 to 3" in done.stdout and "read it off" not in done.stdout
+    predicted = dict(zip(confonnx[2::2], confonnx[3::2]))
+    assert predicted["--acpi"] == "tables" and predicted["--memory"] == qemu[qemu.index("-m") + 1] == "3G"
+
+
+def test_the_guest_is_started_for_its_tables_when_there_are_none(tmp_path: Path) -> None:
+    # The stand-in for QEMU ends before any firmware speaks.
+    done, qemu, confonnx = run(tmp_path, "tdx", ACPI="tables")
+    assert done.returncode == 1 and "expected the firmware to write to the serial port" in done.stderr
+    assert "-qtest" in qemu and any("tdx-guest" in word for word in qemu) and not confonnx
+    done, _, confonnx = run(tmp_path, "tdx", ACPI="tables", LIBVIRT="1")
+    assert done.returncode == 1 and "copy the files in one" in done.stderr and not confonnx
+
+
 @pytest.mark.parametrize("tee", ["snp", "tdx"])
 def test_libvirt_gets_the_same_machine_as_a_domain(tmp_path: Path, tee: str) -> None:
     done, qemu, confonnx = run(tmp_path, tee, LIBVIRT="1", VCPUS="4", MEMORY="3G")

@@ -5,7 +5,7 @@ that no image decides: PCR 0, which is the firmware's, and the TPM's key, which 
 docs/guides/deploy.md wherever it has some. Machines boot beside each other, as many as there are processors: a boot takes half a
 minute of one.
 
-CONFONNX_VM is a folder in which make-vm has made an image, with fetched/trixie besides, a second systemd-stub; CONFONNX_CLI the
+CONFONNX_VM is a folder in which make-vm has made an image, with fetched/trixie besides, other stub and firmware; CONFONNX_CLI the
 `confonnx` command. The server may be of any profile.
 """
 
@@ -40,6 +40,9 @@ ROOT = HERE.parent.parent
 BUILT = Path(os.environ["CONFONNX_VM"])
 CONFONNX = os.environ["CONFONNX_CLI"]
 FIRMWARE = BUILT / "fetched/root/usr/share/OVMF"
+# Firmware of 2025, in one file. Its first 528 KiB are its variables.
+WHOLE_FIRMWARE = BUILT / "fetched/trixie/root/usr/share/ovmf/OVMF.fd"
+VARIABLES = 0x84000
 STUB = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 MODEL = ROOT / "examples/digits/digits.onnx"
 SAMPLE = ROOT / "examples/digits/samples/digit_7.json"
@@ -186,11 +189,29 @@ def events(log: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
+def log_of(proof: Path) -> list[tuple[int, bytes]]:
+    report = decoded(json.loads(proof.read_text())["document"]["evidence"]["report"])
+    return events(decoded(json.loads(report)["event_log"]))
+
+
 def extended(digests: Iterable[bytes]) -> str:
     value = bytes(48)
     for digest in digests:
         value = hashlib.sha384(value + digest).digest()
     return value.hex()
+
+
+def memory_list(size: int) -> bytes:
+    """The list of memory that QEMU gives the firmware of a TDX guest (Debian 13's) with less than 2.75 GiB of it, without its end."""
+    own = [(0x800000, 0x806000), (0x809000, 0x80B000), (0x80B000, 0x80D000), (0x811000, 0x820000)]
+    edges = sorted({0, size, *(edge for section in own for edge in section)})
+    ranges = list(zip(edges, edges[1:]))
+    end = 0x809000 + 56 + 48 * len(ranges) + 8
+    listed = [struct.pack("<HHIII5Q", 1, 56, 0, 9, 0, 0, 0, 0, 0, end)]
+    for start, stop in ranges:
+        kind = 0 if (start, stop) in own else 7
+        listed.append(struct.pack("<HHI16xIIQQ", 3, 48, 0, kind, 7, start, stop - start))
+    return b"".join(listed)
 
 
 CALLS = """
@@ -271,7 +292,7 @@ class Machines:
         self.good: Future[Good] = self.pool.submit(self.boot_good)
         self.booted: dict[str, Future[Any]] = {}
         boots: dict[str, Callable[[], Any]] = {name: partial(self.boot_changed, name) for name in CHANGES}
-        boots |= {"volume": self.boot_volume, "damaged": self.boot_damaged, "untrusted": self.boot_untrusted}
+        boots |= {"volume": self.boot_volume, "direct": self.boot_direct, "damaged": self.boot_damaged, "untrusted": self.boot_untrusted}
         for name, boot in boots.items():
             self.booted[name] = self.pool.submit(boot)
 
@@ -342,9 +363,22 @@ class Machines:
             model_hash = hashlib.sha256(MODEL.read_bytes()).hexdigest()
             answer = client("predict", *ask, "--enclave-model-hash", model_hash, "--json-in", SAMPLE)
             assert answer.returncode == 0, answer.stderr
-        report = decoded(json.loads(proof.read_text())["document"]["evidence"]["report"])
-        log = events(decoded(json.loads(report)["event_log"]))
-        return Volume(image, digit_of(answer.stdout), log, console(folder / "state"))
+        return Volume(image, digit_of(answer.stdout), log_of(proof), console(folder / "state"))
+
+    def boot_direct(self) -> tuple[list[tuple[int, bytes]], dict[str, list[str]]]:
+        """The log of a machine that is like a TDX guest but for TDX, and the registers that are predicted of such a guest."""
+        state, files, image = self.folder / "direct", self.folder / "acpi", BUILT / "image.efi"
+        direct = {"DIRECT": str(WHOLE_FIRMWARE)}
+        command: list[str | Path] = [HERE / "run", image, FIRMWARE, self.folder / "shape", "0"]
+        subprocess.run(command, env=os.environ | direct | {"ACPI": str(files)}, check=True, timeout=PATIENCE)
+        like = ("--memory", "1536M", "--acpi", files)
+        measured = client("measure", "tdx", "--firmware", WHOLE_FIRMWARE, "--kernel", image, *like)
+        assert measured.returncode == 0, measured.stderr
+        proof, port = self.folder / "direct.json", free_port()
+        self.set_up(shutil.copytree(self.tpm, state / "tpm"), "sha256,sha384", "--reconfigure")
+        with booted([HERE / "run", image, FIRMWARE, state, str(port)], state, port, **direct) as machine:
+            client("verify", "--url", machine.url, "--policy", self.policy_of(image), "--save", proof)
+        return log_of(proof), tomllib.loads(measured.stdout)["tdx"]
 
     def boot_damaged(self) -> str:
         """The console of a machine on whose disk one byte of the model is another."""
@@ -475,6 +509,16 @@ def test_registers_of_tdx_have_the_events_that_the_firmware_measured(machines: M
     stub = [digest for pcr, digest in log if pcr == 11]
     both = [digest for pcr, digest in log if pcr in (9, 11)]
     assert policy["rtmr2"] in ([extended(stub)], [extended(both)])
+
+
+def test_rtmr0_of_tdx_has_what_the_firmware_measured_of_keys_tables_and_boot_entries(machines: Machines) -> None:
+    log, policy = machines.result("direct")
+    # What a TPM does not see: QEMU's list of memory, and the firmware's volume of variables.
+    unseen = [memory_list(1536 << 20), WHOLE_FIRMWARE.read_bytes()[:VARIABLES]]
+    keys, configuration = ([digest for pcr, digest in log if pcr == index] for index in (7, 1))
+    # The script for the tables, three files, two variables; the separator of PCR 1 comes last, and RTMR0 has that of PCR 7 alone.
+    assert len(keys) == 6 and len(configuration) == 7 and configuration.pop() == keys[-1]
+    assert extended([hashlib.sha384(part).digest() for part in unseen] + keys + configuration) in policy["rtmr0"]
 
 
 def test_a_changed_disk_is_a_read_error_and_no_answer(machines: Machines) -> None:

@@ -13,4 +13,6 @@ fuzz_target!(|firmware: &[u8]| {
         let _ = snp::launch_digest(&launch);
     }
     let _ = tdx::mrtd(firmware, tdx::PageOrder::PageByPage);
+    let _ = tdx::rtmr0(firmware, 2 << 30, &[firmware]);
+    let _ = tdx::acpi_files(firmware);
 });

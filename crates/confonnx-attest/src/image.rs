@@ -1,5 +1,6 @@
 //! Files of programs, from which measurements are predicted.
 
+pub(crate) mod firmware;
 pub(crate) mod ovmf;
 pub(crate) mod pe;
 pub(crate) mod uki;

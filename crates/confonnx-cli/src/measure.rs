@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -89,9 +89,10 @@ struct Snp {
     append: Option<String>,
 }
 
-/// A TDX guest: MRTD, and, of a unified kernel image, RTMR1 to RTMR3; the enclave hash when all RTMRs are given
+/// A TDX guest: MRTD, and, of a unified kernel image, RTMR0 to RTMR3; the enclave hash when all RTMRs are given
 ///
-/// RTMR0 has the VMM's ACPI tables and the memory's size: read it off a boot that is known to be good.
+/// RTMR0 has the memory's size and what QEMU makes ACPI tables of, which --memory and --acpi say. It is predicted of OVMF up to
+/// edk2-stable202502 and QEMU's machine q35 with -kernel; of others, read it off a boot that is known to be good.
 #[derive(Args)]
 struct Tdx {
     /// The OVMF image
@@ -106,6 +107,12 @@ struct Tdx {
     /// A unified kernel image that the firmware starts: prints a section of a policy
     #[arg(long, value_name = "FILE", conflicts_with = "rtmrs")]
     kernel: Option<PathBuf>,
+    /// The guest's memory, such as 2G or 2048M: predicts RTMR0
+    #[arg(long, value_name = "SIZE", value_parser = memory, requires = "acpi")]
+    memory: Option<u64>,
+    /// A copy of /sys/firmware/qemu_fw_cfg/by_name of a guest with the same QEMU, firmware, processors, memory and devices
+    #[arg(long, value_name = "FOLDER", requires_all = ["memory", "kernel"])]
+    acpi: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -210,9 +217,13 @@ impl Tdx {
             Order::Page => tdx::PageOrder::PageByPage,
             Order::Section => tdx::PageOrder::SectionBySection,
         };
-        let mrtd = tdx::mrtd(&bytes(&self.firmware)?, order).with_context(|| unusable(&self.firmware))?;
+        let firmware = bytes(&self.firmware)?;
+        let mrtd = tdx::mrtd(&firmware, order).with_context(|| unusable(&self.firmware))?;
         if let Some(kernel) = &self.kernel {
-            return Ok(tdx_section(mrtd, &tdx::rtmrs(&bytes(kernel)?).with_context(|| unusable(kernel))?));
+            let rtmrs = tdx::rtmrs(&bytes(kernel)?).with_context(|| unusable(kernel))?;
+            let machine = self.memory.zip(self.acpi.as_deref());
+            let rtmr0 = machine.map(|(memory, folder)| self.rtmr0(&firmware, memory, folder)).transpose()?;
+            return Ok(tdx_section(mrtd, rtmr0.as_deref(), &rtmrs));
         }
         let Ok(rtmrs) = <[Hex<48>; 4]>::try_from(self.rtmrs.clone()) else {
             return Ok(serde_json::to_string_pretty(&json!({ "tee": Tee::Tdx, "mrtd": Hex(mrtd) }))? + "\n");
@@ -222,6 +233,23 @@ impl Tdx {
         let info =
             EnclaveInfo { tee: Some(Tee::Tdx), enclave_hash, mrenclave: None, details: members(details) };
         Ok(info.to_json())
+    }
+}
+
+impl Tdx {
+    fn rtmr0(&self, firmware: &[u8], memory: u64, folder: &Path) -> Result<Vec<tdx::PredictedRtmr>> {
+        let file = |name: &str| {
+            let copy =
+                || format!("expected a copy of /sys/firmware/qemu_fw_cfg/by_name in {}", folder.display());
+            bytes(&folder.join(name).join("raw")).with_context(copy)
+        };
+        let script = file("etc/table-loader")?;
+        let names = tdx::acpi_files(&script).with_context(|| unusable(folder))?;
+        let mut acpi = vec![script];
+        for name in names {
+            acpi.push(file(&name)?);
+        }
+        tdx::rtmr0(firmware, memory, &acpi).with_context(|| unusable(&self.firmware))
     }
 }
 
@@ -238,10 +266,13 @@ fn tpm_section(measured: &UkiMeasurement, plain_machine: bool) -> String {
     text
 }
 
-fn tdx_section(mrtd: [u8; 48], rtmrs: &tdx::Rtmrs) -> String {
-    let mut text = String::from(TDX_SECTION);
+fn tdx_section(mrtd: [u8; 48], rtmr0: Option<&[tdx::PredictedRtmr]>, rtmrs: &tdx::Rtmrs) -> String {
+    let mut text = String::from(if rtmr0.is_some() { ALL_REGISTERS } else { WITHOUT_RTMR0 });
+    text.push_str("[tdx]\n");
     list(&mut text, "mr_td", [("firmware", Hex(mrtd))]);
-    for (name, values) in [("rtmr1", &rtmrs.rtmr1), ("rtmr2", &rtmrs.rtmr2), ("rtmr3", &rtmrs.rtmr3)] {
+    let of_image = [("rtmr1", &rtmrs.rtmr1), ("rtmr2", &rtmrs.rtmr2), ("rtmr3", &rtmrs.rtmr3)];
+    let registers = rtmr0.map(|values| ("rtmr0", values)).into_iter();
+    for (name, values) in registers.chain(of_image.map(|(name, values)| (name, values.as_slice()))) {
         list(&mut text, name, values.iter().map(|tdx::PredictedRtmr { when, value }| (*when, value)));
     }
     text
@@ -267,7 +298,7 @@ fn members(object: Value) -> Map<String, Value> {
     }
 }
 
-fn unusable(path: &std::path::Path) -> String {
+fn unusable(path: &Path) -> String {
     format!("cannot use {}", path.display())
 }
 
@@ -278,8 +309,8 @@ fn cpu_model(name: &str) -> Result<u32, String> {
 
 const IMAGE_ALONE: &str = "# Any of each; [azure.pcrs] takes them too. A policy needs PCRs 0 and 2 of the machine's firmware besides.\n";
 const PLAIN_MACHINE: &str = "# Any of each. A policy needs PCR 0 of the machine's firmware besides.\n";
-const TDX_SECTION: &str =
-    "# Any of each. A policy needs rtmr0 besides: the VMM's ACPI tables and the memory's size.\n[tdx]\n";
+const ALL_REGISTERS: &str = "# Any of each.\n";
+const WITHOUT_RTMR0: &str = "# Any of each. A policy needs rtmr0 besides, which --memory and --acpi predict: the memory's size and QEMU's ACPI tables.\n";
 const FIRMWARE_ONLY: &str = "WARNING: without --kernel this measurement covers the firmware alone. Whoever runs the machine \
     boots any kernel, disk and program under it.";
 
@@ -290,4 +321,13 @@ fn number(text: &str) -> Result<u64, String> {
         None => text.parse(),
     };
     parsed.map_err(|_| "expected a number, in hex with 0x".into())
+}
+
+/// A size in bytes, of a number and a unit as QEMU's `-m` has them.
+fn memory(text: &str) -> Result<u64, String> {
+    let units = [('M', 1 << 20), ('G', 1 << 30), ('T', 1 << 40)];
+    let size = units.into_iter().find_map(|(unit, bytes)| {
+        text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(bytes).filter(|size| *size > 0)
+    });
+    size.ok_or_else(|| "expected a number and a unit (M, G or T), such as 2G".into())
 }

@@ -1,12 +1,14 @@
 //! MRTD of TDX guests, from the metadata of their firmware (TDVF).
 //!
 //! Sources: Intel's TDX Virtual Firmware Design Guide, section 11 (metadata); TDX Module Base Architecture Specification,
-//! section on measurement (MRTD). RTMRs are extended while the guest boots ([`rtmrs`]).
+//! section on measurement (MRTD). RTMRs are extended while the guest boots ([`rtmr0`], [`rtmrs`]).
 
 use sha2::{Digest as _, Sha384};
 
+mod configuration;
 mod registers;
 
+pub use configuration::{acpi_files, rtmr0};
 pub use registers::{PredictedRtmr, Rtmrs, rtmrs};
 
 use crate::cursor::{Cursor, Truncated};
@@ -61,6 +63,7 @@ struct Section<'a> {
     address: u64,
     /// The section's size in bytes.
     size: u64,
+    kind: u32,
     attributes: u32,
 }
 
@@ -150,7 +153,7 @@ fn section<'a>(firmware: &Firmware<'a>, entry: &[u8]) -> Result<Section<'a>, Mea
     let length = cursor.u32("data length").map_err(truncated)?;
     let address = cursor.array("address").map(u64::from_le_bytes).map_err(truncated)?;
     let size = cursor.array("size").map(u64::from_le_bytes).map_err(truncated)?;
-    let _kind = cursor.u32("type").map_err(truncated)?;
+    let kind = cursor.u32("type").map_err(truncated)?;
     let attributes = cursor.u32("attributes").map_err(truncated)?;
 
     let page = PAGE as u64;
@@ -167,7 +170,7 @@ fn section<'a>(firmware: &Firmware<'a>, entry: &[u8]) -> Result<Section<'a>, Mea
             format!("{length:#x} bytes at {offset:#x}"),
         )
     })?;
-    Ok(Section { data, address, size, attributes })
+    Ok(Section { data, address, size, kind, attributes })
 }
 
 /// e47a6535-984a-4798-865e-4685a7bf8ec2

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Hex;
 use crate::image::MeasureError;
+use crate::image::firmware::{ATTEMPT, LEFT, SEPARATOR, no_secure_boot};
 use crate::image::uki::{Events, Uki, extended};
 
 /// What a TPM will say of a unified kernel image, by the index of the PCR. All values of one PCR are of the same image, so a
@@ -75,8 +76,6 @@ fn pcr11(uki: &Uki<'_>) -> Result<Vec<Predicted>, MeasureError> {
 
 fn plain_machine() -> BTreeMap<u8, Vec<Predicted>> {
     let separator = || Sha256::digest(SEPARATOR);
-    let left = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
-    let variables = VARIABLES.map(|(guid, name, value)| Sha256::digest(variable(&guid, name, value)));
     BTreeMap::from([
         (2, vec![predicted("no drivers of cards", vec![separator()])]),
         (3, vec![predicted("no settings of them", vec![separator()])]),
@@ -84,45 +83,19 @@ fn plain_machine() -> BTreeMap<u8, Vec<Predicted>> {
             5,
             vec![predicted(
                 "no partition table",
-                [separator()].into_iter().chain(left.map(Sha256::digest)).collect(),
+                [separator()].into_iter().chain(LEFT.map(Sha256::digest)).collect(),
             )],
         ),
         (6, vec![predicted("nothing of the maker's", vec![separator()])]),
-        (
-            7,
-            vec![predicted("Secure Boot off, no keys", variables.into_iter().chain([separator()]).collect())],
-        ),
+        (7, no_secure_boot::<Sha256>().map(|(when, events)| predicted(when, events)).into()),
     ])
-}
-
-/// A variable as the firmware measures it (UEFI_VARIABLE_DATA): GUID, lengths of name and value, name in UTF-16, value.
-fn variable(guid: &[u8; 16], name: &str, value: &[u8]) -> Vec<u8> {
-    let units: Vec<u16> = name.encode_utf16().collect();
-    let length = |length: usize| u64::try_from(length).unwrap_or(u64::MAX).to_le_bytes();
-    let name: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
-    [guid.as_slice(), &length(units.len()), &length(value.len()), &name, value].concat()
 }
 
 fn predicted(when: &'static str, events: Events<Sha256>) -> Predicted {
     Predicted { when, value: Hex(extended::<Sha256>(events).into()) }
 }
 
-const ATTEMPT: &str = "Calling EFI Application from Boot Option";
-const SEPARATOR: [u8; 4] = [0; 4];
 /// The phases of the boot, by `systemd-pcrphase.service` and its companions.
 const PHASES: [&str; 4] = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
-/// 8be4df61-93ca-11d2-aa0d-00e098032b8c, of EFI's own variables.
-const GLOBAL: [u8; 16] = *b"\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c";
-/// d719b2cb-3d3a-4596-a3bc-dad00e67656f, of the lists of keys and images.
-const SECURITY: [u8; 16] = *b"\xcb\xb2\x19\xd7\x3a\x3d\x96\x45\xa3\xbc\xda\xd0\x0e\x67\x65\x6f";
-/// What decides whom the firmware trusts, in the order in which it is measured.
-const VARIABLES: [([u8; 16], &str, &[u8]); 5] = [
-    (GLOBAL, "SecureBoot", &[0]),
-    (GLOBAL, "PK", &[]),
-    (GLOBAL, "KEK", &[]),
-    (SECURITY, "db", &[]),
-    (SECURITY, "dbx", &[]),
-];
-
 #[cfg(test)]
 mod tests;

@@ -77,12 +77,16 @@ fn what_cannot_be_measured_says_why() {
     assert_eq!(failed(&["measure", "tdx", "--firmware", path, "--rtmrs", "00"]).0, Some(2));
 }
 
-/// The smallest OVMF image that has SEV metadata: a table of GUIDs at its end.
+/// The smallest OVMF image that has SEV metadata.
 fn firmware() -> Vec<u8> {
+    firmware_with("dc886566984a4798a75e5585a7bf67cc", b"ASEV\0\0\0\0\x01")
+}
+
+/// The smallest OVMF image that has those metadata: a table of GUIDs at its end.
+fn firmware_with(name: &str, metadata: &[u8]) -> Vec<u8> {
     let mut image = vec![0; 8192];
     let metadata_at = 4096;
-    image[metadata_at..metadata_at + 4].copy_from_slice(b"ASEV");
-    image[metadata_at + 8] = 1;
+    image[metadata_at..metadata_at + metadata.len()].copy_from_slice(metadata);
     let end = image.len() - 32;
     let guid = |text: &str| -> Vec<u8> {
         let bytes: Vec<u8> =
@@ -90,10 +94,9 @@ fn firmware() -> Vec<u8> {
         let swap = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
         swap.iter().map(|&i| bytes[i]).collect()
     };
-    // From the end: the footer, then the entry for SEV metadata before it.
+    // From the end: the footer, then the entry for the metadata before it.
     let offset = u32::try_from(image.len() - metadata_at).unwrap();
-    let entry = [&offset.to_le_bytes()[..], &22_u16.to_le_bytes(), &guid("dc886566984a4798a75e5585a7bf67cc")]
-        .concat();
+    let entry = [&offset.to_le_bytes()[..], &22_u16.to_le_bytes(), &guid(name)].concat();
     let total = u16::try_from(entry.len() + 18).unwrap();
     let footer = [&total.to_le_bytes()[..], &guid("96b582de1fb245f7baeaa366c55a082d")].concat();
     image[end - footer.len()..end].copy_from_slice(&footer);
@@ -167,4 +170,51 @@ fn a_kernel_image_gives_sections_of_policies() {
     assert_eq!(pcrs(&[]), "4 8 9 11 12 13 14");
     assert_eq!(pcrs(&["--plain-machine"]), "2 3 4 5 6 7 8 9 11 12 13 14");
     assert_eq!(confonnx(&["measure", "tdx", "--firmware", image, "--kernel", image]).status.code(), Some(1));
+}
+
+#[test]
+fn rtmr0_of_a_tdx_guest_follows_from_memory_and_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    // Metadata of a volume of variables and a list of memory, each by data offset and length, address, size, kind, attributes.
+    let numbers =
+        [136, 1, 2, 0, 0x1000, 0xffff_e000, 0, 0x1000, 0, 1, 0, 0, 0, 0x80_9000, 0, 0x2000, 0, 2, 0];
+    let metadata = [b"TDVF".to_vec(), numbers.iter().flat_map(|number: &u32| number.to_le_bytes()).collect()];
+    let mut firmware = firmware_with("e47a6535984a4798865e4685a7bf8ec2", &metadata.concat());
+    firmware[0x64..0x66].fill(0xff);
+    fs::write(path("OVMF.fd"), firmware).unwrap();
+    let stub = (".sdmagic", b"#### LoaderInfo: systemd-stub 257.13 ####".as_slice());
+    fs::write(path("image.efi"), program(&[(".linux", b"kernel"), stub])).unwrap();
+    let mut script = b"\x01\0\0\0etc/acpi/tables".to_vec();
+    script.resize(128, 0);
+    for (name, contents) in [("etc/table-loader", script.as_slice()), ("etc/acpi/tables", b"tables")] {
+        fs::create_dir_all(folder.path().join("acpi").join(name)).unwrap();
+        fs::write(folder.path().join("acpi").join(name).join("raw"), contents).unwrap();
+    }
+    let (ovmf, image, acpi) = (path("OVMF.fd"), path("image.efi"), path("acpi"));
+    let run = |args: &[&str]| {
+        let output = confonnx(&[&["measure", "tdx", "--firmware", &ovmf, "--kernel", &image], args].concat());
+        (output.status.code(), stdout(&output), stderr(&output))
+    };
+    let registers = |text: &str| {
+        let names: Vec<_> = text.lines().filter_map(|line| line.strip_suffix(" = [")).collect();
+        (names.join(" "), text.contains("needs rtmr0 besides"))
+    };
+    let (_, without, _) = run(&[]);
+    assert_eq!(registers(&without), ("mr_td rtmr1 rtmr2 rtmr3".to_owned(), true));
+    let (code, policy, error) = run(&["--memory", "2G", "--acpi", &acpi]);
+    assert_eq!((code, error), (Some(0), String::new()));
+    assert_eq!(registers(&policy), ("mr_td rtmr0 rtmr1 rtmr2 rtmr3".to_owned(), false));
+    assert_eq!(run(&["--memory", "2048M", "--acpi", &acpi]).1, policy);
+    assert_ne!(run(&["--memory", "4G", "--acpi", &acpi]).1, policy);
+    for size in ["2", "G", "0G", "-1G", "2GiB", "99999999T"] {
+        let (code, _, error) = run(&[&format!("--memory={size}"), "--acpi", &acpi]);
+        assert!(code == Some(2) && error.contains("such as 2G"), "{size}: {error}");
+    }
+    assert_eq!((run(&["--memory", "2G"]).0, run(&["--acpi", &acpi]).0), (Some(2), Some(2)));
+    fs::remove_file(path("acpi/etc/acpi/tables/raw")).unwrap();
+    let (code, _, error) = run(&["--memory", "2G", "--acpi", &acpi]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("expected a copy of /sys/firmware/qemu_fw_cfg/by_name in"), "{error}");
+    assert!(error.contains("etc/acpi/tables/raw"), "{error}");
 }

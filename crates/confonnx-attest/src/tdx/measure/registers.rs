@@ -1,5 +1,4 @@
-//! RTMR1 to RTMR3 of a guest that boots a unified kernel image. RTMR0 is of the firmware's configuration: the ACPI tables
-//! and the list of memory are the VMM's, so no file says them.
+//! RTMR1 to RTMR3 of a guest that boots a unified kernel image.
 //!
 //! Registers are those to which UEFI 2.10 (38.4.1, Intel TDX) maps PCRs: 2 to 6 go to RTMR1, 8 to 15 to RTMR2, in the order
 //! of all their events.
@@ -8,6 +7,7 @@ use sha2::{Digest as _, Sha384};
 
 use crate::Hex;
 use crate::image::MeasureError;
+use crate::image::firmware::{ATTEMPT, LEFT, SEPARATOR};
 use crate::image::uki::{Events, Uki, extended};
 
 /// What a quote will say of a unified kernel image. All values of one register are of the same image.
@@ -68,15 +68,12 @@ fn programs(direct: bool, program: Digest, kernel: Option<Digest>) -> Events<Sha
     events
 }
 
-fn predicted(when: &'static str, events: Events<Sha384>) -> PredictedRtmr {
+pub(super) fn predicted(when: &'static str, events: Events<Sha384>) -> PredictedRtmr {
     PredictedRtmr { when, value: Hex(extended::<Sha384>(events).into()) }
 }
 
 type Digest = sha2::digest::Output<Sha384>;
 
-const ATTEMPT: &str = "Calling EFI Application from Boot Option";
-const SEPARATOR: [u8; 4] = [0; 4];
-const LEFT: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
 const DIRECT: [&str; 2] = ["started by QEMU's -kernel", "the same, and the kernel in it loaded"];
 const FROM_DISK: [&str; 2] =
     ["started from a disk without partition table", "the same, and the kernel in it loaded"];

@@ -6,7 +6,7 @@ use crate::image::ovmf::tests::image;
 const OFFSET: u32 = 0x800;
 
 /// A section: data offset and length, address, size, type, attributes.
-type Entry = (u32, u32, u64, u64, u32, u32);
+pub(super) type Entry = (u32, u32, u64, u64, u32, u32);
 
 /// As IntelTdx builds have them: code, variables, hand-off block, temporary memory, memory added later.
 const SECTIONS: [Entry; 5] = [
@@ -18,6 +18,10 @@ const SECTIONS: [Entry; 5] = [
 ];
 
 fn firmware(sections: &[Entry]) -> Vec<u8> {
+    firmware_of(16_384, sections)
+}
+
+pub(super) fn firmware_of(len: usize, sections: &[Entry]) -> Vec<u8> {
     let mut bytes = b"TDVF".to_vec();
     for number in
         [16 + 32 * u32::try_from(sections.len()).unwrap(), 1, u32::try_from(sections.len()).unwrap()]
@@ -32,7 +36,7 @@ fn firmware(sections: &[Entry]) -> Vec<u8> {
         bytes.extend_from_slice(&kind.to_le_bytes());
         bytes.extend_from_slice(&attributes.to_le_bytes());
     }
-    let mut image = image(16_384, &[(METADATA, &OFFSET.to_le_bytes())]);
+    let mut image = image(len, &[(METADATA, &OFFSET.to_le_bytes())]);
     let start = image.len() - 0x800;
     image[start..start + bytes.len()].copy_from_slice(&bytes);
     image
