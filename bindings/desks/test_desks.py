@@ -20,16 +20,11 @@ TOOLS = ROOT / ".cache" / "desk" / "bin"
 EXAMPLE = ROOT / "examples" / "languages"
 COMMANDS, WHEELS = (os.environ[name].split() for name in ("CONFONNX_COMMANDS", "CONFONNX_WHEELS"))
 OTHER = "4a" * 32
-# What the name of each target's wheel ends with.
-TAGS = {
-    "x86_64-unknown-linux-gnu": "manylinux2014_x86_64.manylinux_2_17_x86_64",
-    "aarch64-unknown-linux-gnu": "manylinux2014_aarch64.manylinux_2_17_aarch64",
-    "x86_64-unknown-linux-musl": "musllinux_1_2_x86_64",
-    "aarch64-unknown-linux-musl": "musllinux_1_2_aarch64",
-    "x86_64-pc-windows-gnu": "win_amd64",
-    "aarch64-apple-darwin": "macosx_11_0_arm64",
-    "x86_64-apple-darwin": "macosx_11_0_x86_64",
-}
+# What the name of each target's wheel ends with, as a release expects it.
+sys.path.insert(0, str(ROOT / "deploy" / "dist"))
+from sbom import WHEELS as NAMES  # noqa: E402
+
+TAGS = {target: tag for tag, target in NAMES.items()}
 # What `file` would say: the first bytes, and where the machine is named.
 FORMS = {"x86_64-unknown": (b"\x7fELF", b"\x3e\x00"), "aarch64-unknown": (b"\x7fELF", b"\xb7\x00"), "x86_64-pc": (b"MZ", None)}
 

@@ -103,10 +103,13 @@ def main() -> None:
     parser.add_argument("--key", type=Path)
     parser.add_argument("--builder", default="urn:confonnx:by-hand")
     given = parser.parse_args()
-    folder: Path = given.folder
-    if folder.exists() and any(folder.iterdir()):
-        raise SystemExit(f"make_dist: {folder} is not empty: expected a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    whole: Path = given.folder
+    if whole.exists() and any(whole.iterdir()):
+        raise SystemExit(f"make_dist: {whole} is not empty: expected a new folder")
+    # It gets its name once it is whole.
+    folder = whole.with_name(f".{whole.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
     programs = dict(given.program)
     if unknown := set(programs) - set(PACKAGES):
@@ -139,7 +142,9 @@ def main() -> None:
     (folder / MANIFEST).write_text(manifest)
     if key:
         written(folder / f"{MANIFEST}.sigstore.json", bundle.sign_file(key, manifest.encode()))
-    print(f"{folder}: {len(digests)} files, {'signed' if key else 'NOT SIGNED: give --key'}")
+    # An empty folder gives way.
+    folder.rename(whole)
+    print(f"{whole}: {len(digests)} files, {'signed' if key else 'NOT SIGNED: give --key'}")
 
 
 if __name__ == "__main__":

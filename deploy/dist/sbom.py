@@ -33,8 +33,8 @@ def lock() -> dict[tuple[str, str], tuple[str | None, list[str]]]:
 # Files of clients, by their names: the package, cargo's flags for features, the target, and whether it is a program. A wheel's name
 # ends with what Python calls its system.
 WHEELS = {
-    "manylinux_2_17_x86_64.manylinux2014_x86_64": HERE,
-    "manylinux_2_17_aarch64.manylinux2014_aarch64": "aarch64-unknown-linux-gnu",
+    "manylinux2014_x86_64.manylinux_2_17_x86_64": HERE,
+    "manylinux2014_aarch64.manylinux_2_17_aarch64": "aarch64-unknown-linux-gnu",
     "musllinux_1_2_x86_64": "x86_64-unknown-linux-musl",
     "musllinux_1_2_aarch64": "aarch64-unknown-linux-musl",
     "win_amd64": "x86_64-pc-windows-gnu",

@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", sbom.ROOT / "target")) / "debug"
 # A client of each kind.
 CLIENTS = (
-    "confonnx-0.1.0-cp310-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "confonnx-0.1.0-cp310-abi3-macosx_11_0_arm64.whl",
+    "confonnx-0.1.0-cp310-abi3-manylinux2014_x86_64.manylinux_2_17_x86_64.whl", "confonnx-0.1.0-cp310-abi3-macosx_11_0_arm64.whl",
     "confonnx-x86_64-pc-windows-gnu.exe", "confonnx-aarch64-unknown-linux-musl", "confonnx-client-0.1.0.tgz", "confonnx-demo.html",
     "confonnx-demo.tar.gz", "libconfonnx-0.1.0-x86_64-unknown-linux-gnu.tar.gz",
 )
