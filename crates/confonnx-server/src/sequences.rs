@@ -307,7 +307,8 @@ impl State {
         start: bool,
         request: Option<Id>,
     ) -> Result<Option<Erased<Tensors>>, SequenceError> {
-        match self.all.get(key).map(|entry| &entry.at) {
+        let known = self.all.get(key);
+        match known.map(|entry| &entry.at) {
             Some(At::Running) => return Err(SequenceError::Busy),
             // Whoever sends a request again because its answer was lost would have the state go on twice.
             Some(At::Waits { request: last, .. }) if !start && request.is_some() && request == *last => {
@@ -315,8 +316,12 @@ impl State {
             }
             None if !start => return Err(SequenceError::Unknown),
             None if self.all.len() >= MOST => return Err(SequenceError::Full),
-            None if self.of(holder).count() >= MOST / 2 => return Err(SequenceError::Share),
             Some(At::Waits { .. }) | None => {}
+        }
+        // Another's place becomes this holder's, who needs as much room in its share for it as for a new one.
+        let is_own = known.is_some_and(|entry| entry.holder == *holder);
+        if !is_own && self.of(holder).count() >= MOST / 2 {
+            return Err(SequenceError::Share);
         }
         let running = Entry { holder: holder.clone(), at: At::Running };
         Ok(match self.all.insert(key.clone(), running).map(|entry| entry.at) {
@@ -459,6 +464,13 @@ mod tests {
             assert_eq!(state.take(&key(9999), &other, true, None).err(), Some(SequenceError::Full));
             state.all.remove(&key(0));
             state.take(&key(9999), &one, true, None).unwrap();
+            // Nor does it get another's place by the name of that one's sequence.
+            state.all.insert(key(10_000), held(other.clone(), 0, now));
+            for start in [true, false] {
+                let taken = state.take(&key(10_000), &one, start, None);
+                assert_eq!(taken.err(), Some(SequenceError::Share), "begins: {start}");
+            }
+            assert!(state.take(&key(10_000), &other, false, None).unwrap().is_some(), "it is there still");
 
             let (mut state, third) = (State::default(), MEMORY / 3);
             state.keep(key(1), held(one.clone(), third, now)).unwrap();

@@ -8,6 +8,7 @@ use confonnx_protocol::bhttp::{self, Body, Fields, RequestHead, ResponseHead};
 use confonnx_protocol::oip::{self, ErrorBody};
 use confonnx_protocol::resumption::{RESUMPTION_FIELD, RESUMPTION_OFFER};
 use confonnx_protocol::{Draft, Plaintext};
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{ClientError, ModelRef, Options, Secret};
 
@@ -38,6 +39,17 @@ impl<'a> From<ModelRef<'a>> for Asked<'a> {
     fn from(model: ModelRef<'a>) -> Self {
         Self { name: model.name.map(Into::into), version: model.version.map(Into::into), in_body: false }
     }
+}
+
+/// Of an inference's JSON, as the server reads it, what says whether it is one of a sequence.
+#[derive(Deserialize)]
+struct Infer {
+    parameters: Option<Parameters>,
+}
+
+#[derive(Deserialize)]
+struct Parameters {
+    sequence_id: Option<IgnoredAny>,
 }
 
 /// An opened reply. Erased on drop.
@@ -79,10 +91,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether the parameter that names a sequence may be there. Looked for in bytes: a caller may have written the JSON.
+    /// Whether the request names a sequence. A caller may have written its JSON: what cannot be read may name one.
     fn is_of_a_sequence(&self) -> bool {
         let json = self.body.first().map_or(&[][..], |json| &**json);
-        json.windows(SEQUENCE.len()).any(|bytes| bytes == SEQUENCE)
+        // Tensors may follow the JSON in one piece.
+        Infer::deserialize(&mut serde_json::Deserializer::from_slice(json))
+            .map_or(true, |infer| infer.parameters.is_some_and(|parameters| parameters.sequence_id.is_some()))
     }
 
     /// The binary HTTP message, padded, with `room` for a seal; whether it offers a resumption. Erased on drop.
@@ -238,13 +252,43 @@ fn text<'f>(fields: &'f Fields, name: &str) -> Option<&'f str> {
     fields.get(name).and_then(|value| std::str::from_utf8(value).ok())
 }
 
-const SEQUENCE: &[u8] = b"\"sequence_id\"";
-
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+
+    #[test]
+    fn what_names_a_sequence_is_not_repeated_however_it_is_written() {
+        let is_repeatable = |body: &[u8]| {
+            let body = vec![body.into()];
+            Call { body, ..Call::new("POST", "/v2/models/m/infer") }.is_repeatable()
+        };
+        for json in [
+            r#"{"parameters": {"sequence_id": 7}, "inputs": []}"#,
+            r#"{"inputs": [], "parameters" : { "sequence\u005fid" : "5f1d0c77b2a9e0d1" }}"#,
+            r#"{"\u0070arameters": {"\u0073equence_id": 7}}"#,
+            // Who reads the first of two and who reads the last one differ.
+            r#"{"parameters": {}, "parameters": {"sequence_id": 7}}"#,
+            "",
+            "no JSON",
+            r#"{"parameters": {"sequence_id": 7}, "inputs": ["#,
+        ] {
+            assert!(!is_repeatable(json.as_bytes()), "{json}");
+        }
+        for json in [
+            "{}",
+            r#"{"parameters": null}"#,
+            r#"{"parameters": {"sequence_id": null}}"#,
+            r#"{"id": "\"sequence_id\"", "inputs": [{"name": "sequence_id", "parameters": {"sequence_id": 7}}]}"#,
+        ] {
+            assert!(is_repeatable(json.as_bytes()), "{json}");
+            let with_tensors = [json.as_bytes(), &[0xff; 8]].concat();
+            assert!(is_repeatable(&with_tensors), "{json}, and tensors after it");
+        }
+        assert!(!Call::new("POST", "/v1/chat/completions").is_repeatable());
+        assert!(Call::get("/v2").is_repeatable());
+    }
 
     #[test]
     fn tensors_start_at_a_multiple_of_eight_bytes() {

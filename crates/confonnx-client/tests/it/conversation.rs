@@ -284,7 +284,7 @@ fn what_was_not_run_is_tried_again_as_the_sealed_answer_says() {
 fn a_connection_that_breaks_costs_no_inference() {
     let (mut world, conversation) = (World::new(), conversation(Options::default()));
     let infer = |world: &mut World, path: &str| {
-        let request = Request::post(path).body("hello");
+        let request = Request::post(path).body("{}");
         let mut exchange = Exchange::new(Arc::clone(&conversation), Want::Call(request.into()), None);
         world.run(&mut exchange, usize::MAX)
     };
