@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::group::PeerPolicy;
 
 fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
     Config::load(std::iter::once("confonnx-server").chain(arguments.iter().copied()))
@@ -128,6 +129,9 @@ fn variables_of_kubernetes_are_named_as_such() {
     for part in ["CONFONNX_HTTP_PORT is tcp://10.0.0.7:8888", "Kubernetes", "enableServiceLinks: false"] {
         assert!(error.contains(part), "no {part} in {error}");
     }
+    for value in ["udp://10.0.0.7:53", "sctp://10.0.0.7:53"] {
+        assert!(injected([variable("CONFONNX_HTTP_PORT", value)]).is_some(), "{value}");
+    }
     assert!(injected([variable("CONFONNX_HTTP_PORT", "8888")]).is_none());
     // Kubernetes sets such variables: no setting has these names, and nobody misspelled them.
     let links = [
@@ -152,7 +156,11 @@ fn errors_about_a_file_do_not_show_its_lines() {
         assert!(error.contains("line ") && !error.contains("SECRET-KEY"), "{error}");
         let error = crate::auth::parse(&text).unwrap_err().to_string();
         assert!(error.contains("line ") && !error.contains("SECRET-KEY"), "{error}");
+        let error = PeerPolicy::from_file(file.path()).err().unwrap().to_string();
+        assert!(error.contains("line ") && !error.contains("SECRET-KEY"), "{error}");
     }
+    let error = <toml::de::Error as serde::de::Error>::custom(format!("it is wrong\n{secret}"));
+    assert_eq!(TomlError::of("", &error).to_string(), "line 1, column 1: it is wrong");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use confonnx_attest::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::config::TomlError;
+
 /// A policy that every member of the group has.
 pub struct PeerPolicy {
     policy: Policy,
@@ -37,6 +39,14 @@ pub enum PeerPolicyError {
         path: PathBuf,
         /// What is wrong with the file.
         source: PolicyFileError,
+    },
+    /// The file is not TOML, or has keys or values that a policy has not.
+    #[error("the peer policy {}: {source}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: TomlError,
     },
     /// The policy would accept anybody.
     #[error("the peer policy: {0}")]
@@ -72,8 +82,12 @@ impl PeerPolicy {
             hashed(&text);
             Ok(text)
         });
-        let mut expected =
-            expected.map_err(|source| PeerPolicyError::File { path: path.to_owned(), source })?;
+        let mut expected = expected.map_err(|source| match source {
+            PolicyFileError::Toml(error) => {
+                PeerPolicyError::Toml { path: path.to_owned(), source: TomlError::of(&text, &error) }
+            }
+            source => PeerPolicyError::File { path: path.to_owned(), source },
+        })?;
         let sha256 = Digest(hash.finalize().into());
         expected.peer_policies = vec![sha256];
         Ok(Self { policy: Policy::new(expected)?, sha256, same_program: false })
