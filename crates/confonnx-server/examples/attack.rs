@@ -1,8 +1,9 @@
 //! `make attack`: hostile callers beside honest ones, over loopback, against a live server; then models whose processes lie
 //! with each answer, as ones that have taken over their native library do; a second server with another library than the
 //! clients know; last, a host that sets the clock.
-//! Prints what the honest ones noticed: p99 beside the quiet one, bytes held against the budget, by how much this process
-//! grew (callers and attackers are in it, too), and what was lost. Fails when something was lost, answered wrongly, or held
+//! Prints what the honest ones noticed: p99 beside the quiet one and, where the attackers' own work is a part of that, beside
+//! a control in which they do the same to somebody else; bytes held against the budget, by how much this process grew
+//! (callers and attackers are in it, too), and what was lost. Fails when something was lost, answered wrongly, or held
 //! beyond the budget; when a lie was not told, or was believed; when a client accepts another library. Times are for whoever
 //! reads them. Attackers have another address than honest callers. After the seconds, names of attacks: those alone.
 
@@ -44,7 +45,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attack {
     Quiet,
     SlowSenders,
@@ -60,6 +61,13 @@ enum Attack {
     LyingLibrary,
     WrongLibrary,
     ClockJumps,
+}
+
+impl Attack {
+    /// The same work of the attackers, who share the server's cores, without the server.
+    fn control(self) -> Option<Self> {
+        matches!(self, Self::Churn).then_some(Self::ChurnElsewhere)
+    }
 }
 
 const ATTACKS: [Attack; 14] = [
@@ -185,10 +193,10 @@ fn main() -> ExitCode {
             drop(elsewhere.accept().await);
         }
     });
-    let (mut quiet, mut bad) = (None, false);
+    let (mut before, mut bad) = (Vec::new(), false);
     println!(
-        "{:<18} {:>7} {:>9} {:>6} {:>22} {:>9} {:>5}",
-        "attack", "calls", "p99", "ratio", "held of budget", "grown", "lost"
+        "{:<18} {:>7} {:>9} {:>8} {:>10} {:>22} {:>9} {:>5}",
+        "attack", "calls", "p99", "of quiet", "of control", "held of budget", "grown", "lost"
     );
     let begun = resident();
     let only: Vec<String> = std::env::args().skip(2).collect();
@@ -199,11 +207,18 @@ fn main() -> ExitCode {
         let mut took = noticed.took;
         took.sort_unstable();
         let p99 = took.get(took.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default();
-        let quiet = quiet.get_or_insert(p99);
-        let (ratio, limit) = (p99.as_secs_f64() / quiet.as_secs_f64().max(1e-9), server.app.budget().limit());
+        before.push((attack, p99));
+        let ratio = |to: Option<Attack>| {
+            let found = before.iter().find(|(before, _)| Some(*before) == to);
+            found.map_or("-".into(), |(_, than)| {
+                format!("{:.2}", p99.as_secs_f64() / than.as_secs_f64().max(1e-9))
+            })
+        };
+        let (of_quiet, of_control) = (ratio(Some(Attack::Quiet)), ratio(attack.control()));
+        let limit = server.app.budget().limit();
         bad |= noticed.lost > 0 || took.is_empty() || held > limit;
         println!(
-            "{:<18} {:>7} {:>6.2} ms {ratio:>6.2} {held:>11} {limit:>10} {:>5} MiB {:>5}",
+            "{:<18} {:>7} {:>6.2} ms {of_quiet:>8} {of_control:>10} {held:>11} {limit:>10} {:>5} MiB {:>5}",
             format!("{attack:?}"),
             took.len(),
             p99.as_secs_f64() * 1e3,
