@@ -474,6 +474,7 @@ mod tests {
         assert_eq!(more.grow(1), Err(Exhausted), "the peer's bound, over both connections");
         assert_eq!(budget.held(), 6, "a share that was refused takes nothing");
         let reply = budget.purse(&stranger).reply(4).unwrap();
+        assert_eq!(budget.purse(&budget.peer()).reply(1).unwrap_err(), Exhausted, "everybody's bound");
         drop((held, reply));
         more.grow(2).unwrap();
         assert_eq!(budget.held(), 4);

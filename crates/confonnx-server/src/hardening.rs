@@ -122,7 +122,17 @@ pub fn silence_panics() {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::dumpable_behavior;
+
     use super::*;
+
+    #[test]
+    fn dumps_are_forbidden_of_every_kind() {
+        forbid_dumps().unwrap();
+        let Rlimit { current, maximum } = getrlimit(Resource::Core);
+        assert_eq!((current, maximum), (Some(0), Some(0)));
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    }
 
     #[test]
     fn a_heading_alone_is_no_swap() {

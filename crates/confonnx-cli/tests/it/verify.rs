@@ -57,7 +57,7 @@ fn exit_codes_tell_the_outcomes_apart() {
 
     // Of a damaged document nothing is told, neither a table nor checks.
     let cut = &document()[..500];
-    for damaged in [&b"<html>"[..], b"", cut] {
+    for damaged in [&b"<html>"[..], b"", b"{}", cut] {
         let (code, table, error) = verify(damaged, &["--nonce", &nonce, "--enclave-allow-debug"]);
         assert_eq!((code, &*table), (Some(5), ""), "{error}");
         let (code, json, _) = verify(damaged, &["--nonce", &nonce, "--enclave-allow-debug", "--json"]);
@@ -270,6 +270,20 @@ fn evidence_of_hardware_is_judged_by_itself() {
     let judged: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &judged["outcome"]), (Some(4), &"not-accepted".into()));
     assert!(judged["decided_until"].as_u64().is_some(), "{json}");
+    let outcome = |name: &str| {
+        let check = judged["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
+        check.unwrap()["outcome"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((outcome("signature"), outcome("enclave hash")), ("passed".into(), "failed".into()), "{json}");
+    // One digit of the measurement is another: nobody signed that.
+    let mut digits = std::fs::read_to_string(&report).unwrap();
+    let other = if digits[0x120..].starts_with('0') { "1" } else { "0" };
+    digits.replace_range(0x120..0x121, other);
+    let changed = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(changed.path(), digits).unwrap();
+    let changed = changed.path().to_str().unwrap();
+    let (code, _, error) = run(&["--raw", "snp", changed, &vcek, &chain]);
+    assert_eq!((code, &*error), (Some(3), "confonnx: not genuine: signature\n"));
     let (code, _, error) = run(&["--raw", "snp", &vcek]);
     assert_eq!((code, error.contains("vcek_milan.der")), (Some(5), true), "{error}");
     let (code, _, error) = run(&["--raw", "snp", &report, &report]);

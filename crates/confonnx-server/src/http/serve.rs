@@ -312,3 +312,31 @@ const MAX_REFUSALS: usize = 64;
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    #[test]
+    fn who_reads_below_the_least_rate_does_not_go_on() {
+        let budget = Budget::new(100, 100, 100);
+        let (purse, written) = (budget.purse(&budget.peer()), AtomicU64::new(0));
+        let mut reading = Reading::new(&purse, &written);
+        let time = Duration::from_secs(2);
+        let mut goes_on_after = |bytes| {
+            written.fetch_add(bytes, Ordering::Relaxed);
+            reading.goes_on(time)
+        };
+        assert!(goes_on_after(0), "nothing is there to read");
+        let reply = purse.reply(10).unwrap();
+        assert!(goes_on_after(0), "it came since the last look");
+        assert!(goes_on_after(2 * LEAST_RATE));
+        assert!(!goes_on_after(2 * LEAST_RATE - 1));
+        let next = purse.reply(10).unwrap();
+        drop(reply);
+        assert!(goes_on_after(1), "one was written to its end");
+        assert!(!goes_on_after(1));
+        drop(next);
+    }
+}

@@ -257,7 +257,10 @@ mod tests {
             (Step::Resource, "TokenVerifierError", "who signed the token"),
             (Step::Resource, "TokenNotFound: no", "lost the session"),
             (Step::Attest, "AttestationError: verify failed", "verifier does not take this evidence"),
-            (Step::Auth, "RcarAuthFailed", "0.4.0"),
+            (Step::Attest, "RcarAttestFailed: no", "verifier does not take this evidence"),
+            (Step::Auth, "RcarAuthFailed", "know this kind of machine"),
+            (Step::Auth, "InvalidRequestPath: /kbs/v0/auth", "URL that of a key broker service"),
+            (Step::Resource, "PluginNotFound: resource", "URL that of a key broker service"),
             (Step::Attest, "", "without a reason"),
             (Step::Resource, "Novelty: something", "without a reason"),
         ] {

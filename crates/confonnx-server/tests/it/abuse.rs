@@ -2,9 +2,11 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use confonnx_protocol::Kem;
+use bytes::Bytes;
+use confonnx_protocol::{Aead, Kem, bhttp::RequestHead, client::SealingKey};
 use confonnx_server::{budget::Purse, config::Config};
-use http_body_util::Empty;
+use http_body::Body as _;
+use http_body_util::{Empty, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
@@ -34,6 +36,19 @@ fn request_head(len: usize) -> String {
     format!("POST {GATEWAY} HTTP/1.1\r\nhost: x\r\ncontent-type: {SEALED}\r\ncontent-length: {len}\r\n\r\n")
 }
 
+/// A sealed request, whole or in chunks.
+fn sealed_as(kind: &str, key: &SealingKey, head: &RequestHead, body: &[u8]) -> Vec<u8> {
+    if kind == SEALED {
+        return seal(key, head, body).0;
+    }
+    let mut chunked = Vec::new();
+    let (sealer, _) = key.seal_chunked(Aead::Aes256Gcm, 1 << 20, &mut rng(), &mut chunked).unwrap();
+    sealer.finish(&message(head, body), &mut chunked).unwrap();
+    chunked
+}
+
+const CHUNKED: &str = "message/ohttp-chunked-req";
+
 async fn connect(server: &Running) -> TcpStream {
     TcpStream::connect(server.address).await.unwrap()
 }
@@ -46,7 +61,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-async fn infer(server: &Running, n: i64) -> http::Response<bytes::Bytes> {
+async fn infer(server: &Running, n: i64) -> http::Response<Bytes> {
     let key = server.key(Kem::X25519).await;
     let sealed = seal(&key, &head("POST", "/v2/models/count/infer"), count_to(n).as_bytes()).0;
     server.post(SEALED, sealed).await
@@ -162,6 +177,8 @@ async fn a_full_queue_refuses_before_it_opens() {
     }
     let metrics = server.app.metrics();
     until(|| metrics.load.in_flight.load(Relaxed) + metrics.load.queued.load(Relaxed) == 2).await;
+    // One of them waits for the model, and is held meanwhile.
+    assert!(server.app.budget().held() >= 512);
     // Both places are taken: even a body that could not be opened is not looked at.
     assert_eq!(code(&server.post(SEALED, b"not sealed at all".to_vec()).await), "queue-full");
     let (sealed, opener) = request(3);
@@ -245,28 +262,67 @@ async fn too_many_connections_are_told_so() {
 
 #[tokio::test]
 async fn slow_senders_take_no_place_in_the_queue() {
+    for kind in [SEALED, CHUNKED] {
+        let mut config = impatient();
+        (config.limits.request_timeout, config.limits.idle_timeout) = (PATIENCE, PATIENCE);
+        let server = start_with(config).await;
+        let key = server.key(Kem::X25519).await;
+        let mut slow = Vec::new();
+        for _ in 0..5 {
+            let (head, body) = (head("POST", "/v2/models/count/infer"), count_to(3));
+            let sealed = sealed_as(kind, &key, &head, body.as_bytes());
+            let mut stream = connect(&server).await;
+            stream.write_all(request_head(sealed.len()).replace(SEALED, kind).as_bytes()).await.unwrap();
+            stream.write_all(&sealed[..sealed.len() / 2]).await.unwrap();
+            slow.push((stream, sealed));
+        }
+        until(|| server.app.budget().held() >= 5 * (slow[0].1.len() / 2)).await;
+        assert_eq!(infer(&server, 3).await.status(), 200);
+        // The slow requests are served when they are complete.
+        for (mut stream, sealed) in slow {
+            stream.write_all(&sealed[sealed.len() / 2..]).await.unwrap();
+            let mut first = [0; 12];
+            timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
+            assert_eq!(&first, b"HTTP/1.1 200");
+        }
+        until(|| server.app.budget().held() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn who_sends_below_the_least_rate_is_given_up_whatever_a_request_may_take() {
     let mut config = impatient();
-    (config.limits.request_timeout, config.limits.idle_timeout) = (PATIENCE, PATIENCE);
+    (config.limits.request_timeout, config.limits.idle_timeout) = (10 * PATIENCE, 10 * PATIENCE);
     let server = start_with(config).await;
-    let key = server.key(Kem::X25519).await;
-    let mut slow = Vec::new();
-    for _ in 0..5 {
-        let sealed = seal(&key, &head("POST", "/v2/models/count/infer"), count_to(3).as_bytes()).0;
-        let mut stream = connect(&server).await;
-        stream.write_all(request_head(sealed.len()).as_bytes()).await.unwrap();
-        stream.write_all(&sealed[..sealed.len() / 2]).await.unwrap();
-        slow.push((stream, sealed));
-    }
-    until(|| server.app.budget().held() >= 5 * (slow[0].1.len() / 2)).await;
-    assert_eq!(infer(&server, 3).await.status(), 200);
-    // The slow requests are served when they are complete.
-    for (mut stream, sealed) in slow {
-        stream.write_all(&sealed[sealed.len() / 2..]).await.unwrap();
-        let mut first = [0; 12];
-        timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
-        assert_eq!(&first, b"HTTP/1.1 200");
-    }
+    let mut stream = connect(&server).await;
+    stream.write_all(request_head(1000).as_bytes()).await.unwrap();
+    stream.write_all(b"short").await.unwrap();
+    let mut first = [0; 12];
+    timeout(PATIENCE, stream.read_exact(&mut first)).await.expect("the server still waits").unwrap();
+    assert_eq!(&first, b"HTTP/1.1 408");
     until(|| server.app.budget().held() == 0).await;
+}
+
+#[tokio::test]
+async fn sealed_answers_are_held_until_they_are_written() {
+    let server = start_with(impatient()).await;
+    let (key, budget) = (server.key(Kem::X25519).await, server.app.budget());
+    let purse = budget.purse(&budget.peer());
+    let ask = async |kind| {
+        let sealed = sealed_as(kind, &key, &head("GET", "/v2"), b"");
+        let request = http::Request::post(GATEWAY).header("content-type", kind).extension(purse.clone());
+        server.app.answer(request.body(Full::new(Bytes::from(sealed))).unwrap()).await
+    };
+    for kind in [SEALED, CHUNKED] {
+        let answer = ask(kind).await;
+        assert_eq!(answer.status(), 200, "{kind}");
+        let bytes = answer.body().size_hint().exact().unwrap();
+        // The request is erased a moment later.
+        until(|| budget.held() as u64 == bytes).await;
+        assert_eq!(purse.unsent(), 1, "{kind}");
+        drop(answer);
+        assert_eq!((budget.held(), purse.unsent()), (0, 0), "{kind}");
+    }
 }
 
 #[tokio::test]
@@ -306,7 +362,7 @@ async fn what_nobody_can_open_is_not_received_to_its_end() {
     unknown[0] = (0..=255).find(|id| !ids.contains(id)).unwrap();
     for (kind, begin, code) in [
         (SEALED, &unknown, "key-unknown"),
-        ("message/ohttp-chunked-req", &unknown, "key-unknown"),
+        (CHUNKED, &unknown, "key-unknown"),
         // The key identifier is known, the resumption is not.
         ("message/confonnx-session-req", &known, "session-unknown"),
     ] {
@@ -325,7 +381,7 @@ async fn what_nobody_can_open_is_not_received_to_its_end() {
 #[tokio::test]
 async fn who_sent_garbage_has_its_long_requests_read_one_after_the_other() {
     const LONGEST: usize = 8 << 20;
-    for kind in [SEALED, "message/ohttp-chunked-req"] {
+    for kind in [SEALED, CHUNKED] {
         let mut config = config("count", |settings| {
             settings.max_request_bytes = Some(LONGEST);
             settings.max_peer_percent = Some(50);
@@ -384,7 +440,7 @@ async fn what_just_anybody_gets_waits_for_its_turn_and_sealed_answers_do_not() {
     }
     let ask = async |purse: &Purse, method: &str, path: &str, body: Vec<u8>| {
         let request = http::Request::builder().method(method).uri(path).header("content-type", SEALED);
-        let request = request.extension(purse.clone()).body(http_body_util::Full::new(body.into())).unwrap();
+        let request = request.extension(purse.clone()).body(Full::new(body.into())).unwrap();
         server.app.answer(request).await.status()
     };
     let quotes = || server.app.metrics().quotes.load(Relaxed);
@@ -429,7 +485,7 @@ async fn documents_that_nobody_reads_have_a_share_of_what_is_held() {
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let (sender, connection) = builder.initial_stream_window_size(1).handshake(io).await.unwrap();
     tokio::spawn(connection);
-    let ask = |mut sender: SendRequest<Empty<bytes::Bytes>>| {
+    let ask = |mut sender: SendRequest<Empty<Bytes>>| {
         let request =
             http::Request::get(format!("{}{ATTESTATION}", server.url())).body(Empty::new()).unwrap();
         async move { sender.send_request(request).await.unwrap() }

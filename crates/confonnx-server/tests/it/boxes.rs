@@ -196,20 +196,23 @@ fn without_debug_another_library_or_a_loaders_variable_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("libonnxruntime.so");
     fs::write(&other, b"\x7fELF\0VERS_1.31.1\0").unwrap();
-    let start = |variable: &str, library: &Path| {
+    let start = |variable: &str, flags: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_confonnx-server"))
             .env_clear()
             .env(variable, "1")
             .arg("--onnxruntime-library")
-            .arg(library)
+            .arg(library())
             .args(["--model-path", model("mlp").to_str().unwrap()])
+            .args(flags)
             .output()
             .unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for variable in ["LD_BIND_NOW", "ORT_SOMETHING"] {
-        let (started, log) = start(variable, &library());
-        assert!(!started && log.contains(&format!("{variable} is set")), "{log}");
+        for flags in [&[][..], &["--check"]] {
+            let (started, log) = start(variable, flags);
+            assert!(!started && log.contains(&format!("{variable} is set")), "{flags:?}: {log}");
+        }
     }
     let config = config("mlp", |settings| {
         settings.debug = Some(false);

@@ -180,5 +180,8 @@ async fn counters_tell_what_is_inside_the_seal_only_if_the_claims_say_so() {
         assert_eq!(answer.error(), (404, "model-not-found".to_owned()));
         let page = server.app.metrics_page();
         assert_eq!(page.contains("outcome=\"model-not-found\""), told, "{page}");
+        assert_eq!(server.ask(&head("POST", "/v2/models/mlp/infer"), b"no tensors").await.head.status, 400);
+        let page = server.app.metrics_page();
+        assert_eq!(page.contains("model_requests_total{model=\"mlp\",version=\"1\"}"), told, "{page}");
     }
 }

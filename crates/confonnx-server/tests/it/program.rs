@@ -179,6 +179,10 @@ fn wrong_settings_have_their_own_status() {
         assert_eq!(output.status.code(), Some(2), "{log}");
         assert!(log.contains(expected), "{log}");
     }
+    let output = command().env("CONFONNX_HTTP_PORT", "tcp://10.0.0.7:8888").output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    assert!(log.contains("Kubernetes") && log.contains("enableServiceLinks"), "{log}");
     let help = command().arg("--help").output().unwrap();
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("CONFONNX_MODEL_PATH"));
 }

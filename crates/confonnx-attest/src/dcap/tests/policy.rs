@@ -234,6 +234,7 @@ fn a_signer_alone_names_no_program() {
     let named = |section: &str| toml::from_str::<sgx::Policy>(section).unwrap().names_program();
     let signer = format!("mr_signer = [\"{}\"]", "00".repeat(32));
     assert!(!named("") && !named(&signer) && !named(&format!("{signer}\nisv_prod_id = [1]")));
+    assert!(!named(&format!("{signer}\nminimum_isv_svn = 3")));
     assert!(named(&format!("{signer}\nisv_prod_id = [1]\nminimum_isv_svn = 3")));
     assert!(named(&format!("mr_enclave = [\"{}\"]", "00".repeat(32))));
 }

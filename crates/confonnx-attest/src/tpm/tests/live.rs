@@ -63,7 +63,7 @@ fn event_log(events: &[(u8, u32, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn an_event_log_counts_when_the_tpm_measured_the_same() {
-    let Some(emulator) = Emulator::start() else { return };
+    let Some(mut emulator) = Emulator::start() else { return };
     let variable = |value| {
         let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let guid =
@@ -71,17 +71,18 @@ fn an_event_log_counts_when_the_tpm_measured_the_same() {
         [&guid[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[value]].concat()
     };
     let (on, off) = (variable(1), variable(0));
-    let mut tpm = Tpm::open(&emulator.device()).unwrap();
-    tpm.pcr_extend(7, &Sha256::digest(&on).into()).unwrap();
-    tpm.pcr_extend(4, &Sha256::digest("a loader").into()).unwrap();
-    drop(tpm);
     let folder = emulator.file("sys/kernel/security/tpm0");
     std::fs::create_dir_all(&folder).unwrap();
-    let device = Device::find(emulator.root()).unwrap().unwrap();
     let mut outcomes = Vec::new();
-    for state in [&on, &off] {
-        let log = event_log(&[(7, 0x8000_0001, state), (4, 0x8000_0003, b"a loader")]);
+    for (booted, told) in [(&on, &on), (&on, &off), (&off, &off)] {
+        emulator.restart();
+        let mut tpm = Tpm::open(&emulator.device()).unwrap();
+        tpm.pcr_extend(7, &Sha256::digest(booted).into()).unwrap();
+        tpm.pcr_extend(4, &Sha256::digest("a loader").into()).unwrap();
+        drop(tpm);
+        let log = event_log(&[(7, 0x8000_0001, told), (4, 0x8000_0003, b"a loader")]);
         std::fs::write(folder.join("binary_bios_measurements"), log).unwrap();
+        let device = Device::find(emulator.root()).unwrap().unwrap();
         let evidence = device.evidence(&REPORT_DATA).unwrap();
         assert_eq!(evidence, Evidence::parse(&evidence.report(), &evidence.endorsements()).unwrap());
         let (measured, verdict) = verified(&evidence, &REPORT_DATA);
@@ -89,7 +90,11 @@ fn an_event_log_counts_when_the_tpm_measured_the_same() {
         let policy = policy(&format!("secure_boot = true\naks = [\"{}\"]", Hex(evidence.ak.name().unwrap())));
         outcomes.push((failed, policy.failures(&measured.unwrap())));
     }
-    let expected = [(vec![], vec![]), (vec!["event log"], vec!["? secure boot".to_owned()])];
+    let expected = [
+        (vec![], vec![]),
+        (vec!["event log"], vec!["? secure boot".to_owned()]),
+        (vec![], vec!["✗ secure boot".to_owned()]),
+    ];
     assert_eq!(outcomes, expected);
 }
 

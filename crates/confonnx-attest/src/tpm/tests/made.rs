@@ -254,8 +254,18 @@ fn policies_name_programs_by_measurement_or_by_enough_pcrs() {
     };
     assert!(policy(&format!("measurements = [\"{value}\"]")).names_program());
     assert!(named(&[0, 2, 4, 11]) && named(&[0, 2, 4, 8, 9]));
-    let not_enough: [&[u8]; 9] =
-        [&[], &[7], &[4], &[11], &[4, 11], &[0, 2, 11], &[0, 2, 4, 8], &[0, 2, 4, 9], &[2, 4, 11]];
+    let not_enough: [&[u8]; 10] = [
+        &[],
+        &[7],
+        &[4],
+        &[11],
+        &[4, 11],
+        &[0, 2, 11],
+        &[0, 2, 4, 8],
+        &[0, 2, 4, 9],
+        &[2, 4, 11],
+        &[0, 4, 11],
+    ];
     for indices in not_enough {
         assert!(!named(indices), "{indices:?}");
     }
