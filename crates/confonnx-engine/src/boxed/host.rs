@@ -40,14 +40,18 @@ pub struct Boxes {
 /// A model to be kept, and who waits until it is loaded.
 type Kept = (Keeper, mpsc::Sender<Result<Facts, EngineError>>);
 
-/// A model in a box of its own, which ends when this is dropped.
+/// A model in a box of its own, which ends when this is dropped and no request is left in it.
 pub struct BoxedModel {
     facts: Arc<Facts>,
     decoder: Option<Decoder>,
     shared: Arc<Shared>,
+    alive: Arc<Alive>,
     timeout: Duration,
     limits: BoxLimits,
 }
+
+/// While there is one, the box goes on: the model has one, and each of its requests.
+struct Alive(Arc<Shared>);
 
 /// A place in a box for one request.
 pub struct Reserved {
@@ -82,6 +86,7 @@ struct Terms {
 /// A lane of a box, which nobody else has until this is dropped.
 struct Held {
     shared: Arc<Shared>,
+    alive: Arc<Alive>,
     process: Arc<Process>,
     lane: Option<Lane>,
     purpose: Use,
@@ -169,7 +174,8 @@ impl Boxes {
         let facts = Arc::new(result.recv().map_err(|_| lost())??);
         let decoder = Decoder::of(&facts.inputs, &facts.outputs);
         let limits = self.setup.limits;
-        Ok(BoxedModel { facts, decoder, shared, timeout, limits })
+        let alive = Arc::new(Alive(Arc::clone(&shared)));
+        Ok(BoxedModel { facts, decoder, shared, alive, timeout, limits })
     }
 }
 
@@ -247,7 +253,8 @@ impl BoxedModel {
             Absent::Restarting => InferError::Restarting,
         })?;
         let (shared, lane) = (Arc::clone(&self.shared), Some(lane));
-        let held = Held { shared, process, lane, purpose: Use::Idle, terms, home };
+        let alive = Arc::clone(&self.alive);
+        let held = Held { shared, alive, process, lane, purpose: Use::Idle, terms, home };
         Ok(Reserved { held, facts: Arc::clone(&self.facts) })
     }
 }
@@ -428,6 +435,7 @@ impl Drop for Held {
             Use::Asked => {
                 let held = Self {
                     shared: Arc::clone(&self.shared),
+                    alive: Arc::clone(&self.alive),
                     process: Arc::clone(&self.process),
                     lane: Some(lane),
                     purpose: Use::Unwanted,
@@ -448,14 +456,15 @@ impl fmt::Debug for BoxedModel {
     }
 }
 
-impl Drop for BoxedModel {
+impl Drop for Alive {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
+        let Self(shared) = self;
+        let mut state = shared.lock();
         state.closed = true;
         let process = state.process.take();
         drop(state);
-        self.shared.changed.notify_waiters();
-        self.shared.closing.notify_all();
+        shared.changed.notify_waiters();
+        shared.closing.notify_all();
         if let Some(process) = process {
             process.end();
         }

@@ -12,7 +12,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    runtime::Builder,
     sync::mpsc,
     task::JoinSet,
     time::{Instant, timeout},
@@ -198,43 +197,6 @@ async fn a_full_queue_refuses_before_it_opens() {
     // The request was refused unopened, so sending it again is no replay.
     let response = server.post(SEALED, sealed).await;
     assert_eq!(Answer::open(response, opener).json()["outputs"][0]["data"], serde_json::json!([3.0]));
-}
-
-/// After brief requests the next one runs on an HTTP thread; when it turns out to be long, the other thread serves.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_request_after_brief_ones_leaves_a_thread_to_serve() {
-    let mut config = config("count", |_| {});
-    config.sessions = 2;
-    // The server has threads of its own, so that this client's tasks do not wait behind the server's.
-    let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let server = serving.spawn(start_with(config)).await.unwrap();
-    let key = server.key(Kem::X25519).await;
-    let request = |n| seal(&key, &head("POST", "/v2/models/count/infer"), count_to(n).as_bytes());
-    for _ in 0..20 {
-        let (sealed, opener) = request(3);
-        Answer::open(server.post(SEALED, sealed).await, opener);
-    }
-    let (sealed, opener) = request(LONG);
-    let long = server.post(SEALED, sealed);
-    tokio::pin!(long);
-    let metrics = server.app.metrics();
-    tokio::select! {
-        _ = &mut long => panic!("answered too soon to see anything"),
-        () = until(|| metrics.load.in_flight.load(Relaxed) == 1) => {}
-    }
-    assert_eq!(server.get("/").await.0, 200);
-    server.attest().await;
-    let (sealed, brief) = request(4);
-    assert_eq!(
-        Answer::open(server.post(SEALED, sealed).await, brief).json()["outputs"][0]["data"],
-        serde_json::json!([4.0])
-    );
-    assert_eq!(metrics.load.in_flight.load(Relaxed), 1, "the long one still runs");
-    assert_eq!(
-        Answer::open(long.await, opener).json()["outputs"][0]["data"],
-        serde_json::json!([LONG as f64])
-    );
-    serving.shutdown_background();
 }
 
 #[tokio::test]

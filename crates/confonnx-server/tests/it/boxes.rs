@@ -1,13 +1,21 @@
-//! The processes that models run in: what they have, what they cannot do, and what becomes of their requests when they
-//! end.
+//! Where models run: what their processes have and cannot do, and what becomes of their requests when they end; and who
+//! else is served meanwhile.
 
-use std::{fs, path::Path, process::Command, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use confonnx_attest::{Digest, Expectations, Policy};
+use confonnx_attest::{Digest, Expectations, Policy, produce::Attester};
 use confonnx_client::{Client, Options};
+use confonnx_engine::{Engine, ModelOptions, Runtime};
+use confonnx_protocol::Kem;
 use confonnx_tensor::{DataType, Shape, Tensor};
 use sha2::{Digest as _, Sha256};
-use tokio::task::JoinSet;
+use tokio::{runtime::Builder, task::JoinSet};
 
 use super::{
     harness::*,
@@ -46,6 +54,25 @@ async fn a_run_without_end_is_ended_and_the_next_is_answered() {
     assert_eq!(count(&running, 3).await.head.status, 200);
 }
 
+/// A version that is no longer served answers whom it let in.
+#[tokio::test]
+async fn a_model_that_is_dropped_answers_what_it_was_asked() {
+    let options = ModelOptions {
+        sessions: 1,
+        threads_per_session: Some(1),
+        external_data: Vec::new(),
+        batch: None,
+        free_width: false,
+    };
+    let onnx = fs::read(model("count")).unwrap();
+    let load = move || engine().load("count", &onnx, &options, Duration::from_secs(60)).unwrap();
+    let loaded = tokio::task::spawn_blocking(load).await.unwrap();
+    let n = Tensor::new(DataType::Int64, Shape::new([]).unwrap(), (LONG / 5).to_le_bytes().to_vec()).unwrap();
+    let running = loaded.reserve().await.unwrap().unwrap().run(&[("n".into(), n)], &[], false).unwrap();
+    drop(loaded);
+    assert!(running.answered().await.read().is_ok());
+}
+
 /// A process whose run stops when it is told to serves on, also if the request names the outputs that it wants.
 #[tokio::test]
 async fn a_run_that_stops_when_it_is_told_costs_no_process() {
@@ -75,7 +102,7 @@ async fn what_nobody_waits_for_is_ended() {
         }
         let asked = count(&running, i64::MAX / 2);
         // The only session would be busy for ever if nobody ended this run.
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(500), asked).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(500), asked).await.is_err());
         assert_eq!(count(&running, 3).await.head.status, 200);
     }
 }
@@ -220,4 +247,54 @@ fn without_debug_another_library_or_a_loaders_variable_is_refused() {
     });
     let error = confonnx_server::models::open_engine(&config, Path::new("/nowhere")).unwrap_err().to_string();
     assert!(error.contains("expected fc44112f") || error.contains("expected 8aa3b76b"), "{error}");
+}
+
+/// After brief requests a long one takes no thread from the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_request_after_brief_ones_leaves_a_thread_to_serve() {
+    leaves_a_thread_to_serve(engine()).await;
+}
+
+/// What runs in this process runs on a worker, so that one HTTP thread is enough for all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_request_of_a_model_in_this_process_leaves_the_only_http_thread_to_serve() {
+    static HERE: OnceLock<Engine> = OnceLock::new();
+    leaves_a_thread_to_serve(HERE.get_or_init(|| Engine::InProcess(Runtime::load(&library()).unwrap())))
+        .await;
+}
+
+async fn leaves_a_thread_to_serve(engine: &'static Engine) {
+    let mut config = config("count", |settings| settings.num_http_threads = Some(1));
+    config.sessions = 2;
+    // The server has threads of its own, so that this client's tasks do not wait behind the server's.
+    let serving = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let source = Attester::insecure(Digest([7; 32]));
+    let server = serving.spawn(start_by(config, source, engine)).await.unwrap();
+    let key = server.key(Kem::X25519).await;
+    let request = |n| seal(&key, &head("POST", "/v2/models/count/infer"), count_to(n).as_bytes());
+    for _ in 0..20 {
+        let (sealed, opener) = request(3);
+        Answer::open(server.post(SEALED, sealed).await, opener);
+    }
+    let (sealed, opener) = request(LONG);
+    let long = server.post(SEALED, sealed);
+    tokio::pin!(long);
+    let metrics = server.app.metrics();
+    tokio::select! {
+        _ = &mut long => panic!("answered too soon to see anything"),
+        () = until(|| metrics.load.in_flight.load(Relaxed) == 1) => {}
+    }
+    assert_eq!(server.get("/").await.0, 200);
+    server.attest().await;
+    let (sealed, brief) = request(4);
+    assert_eq!(
+        Answer::open(server.post(SEALED, sealed).await, brief).json()["outputs"][0]["data"],
+        serde_json::json!([4.0])
+    );
+    assert_eq!(metrics.load.in_flight.load(Relaxed), 1, "the long one still runs");
+    assert_eq!(
+        Answer::open(long.await, opener).json()["outputs"][0]["data"],
+        serde_json::json!([LONG as f64])
+    );
+    serving.shutdown_background();
 }
