@@ -21,7 +21,7 @@ pub(super) struct Cache {
     pub(super) values: Vec<DynValue>,
     /// The values bound as what the model reads and writes, once it did: for each of its steps anew they would be looked up by
     /// name, some hundred of them.
-    pub(super) bound: Option<IoBinding>,
+    pub(super) bound: Option<Box<IoBinding>>,
 }
 
 impl Cache {

@@ -82,7 +82,7 @@ pub(super) fn in_place(
     let Cache { values, bound: kept, .. } = cache;
     let binding = match kept {
         Some(binding) => binding,
-        None => kept.insert(bound(decoder, session, values).map_err(failed)?),
+        None => kept.insert(Box::new(bound(decoder, session, values).map_err(failed)?)),
     };
     for (name, value) in &inputs {
         binding.bind_input(*name, value).map_err(failed)?;

@@ -5,13 +5,13 @@ use std::{
     fs,
     path::Path,
     process::Command,
-    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use confonnx_attest::{Digest, Expectations, Policy, produce::Attester};
 use confonnx_client::{Client, Options};
-use confonnx_engine::{Engine, ModelOptions, Runtime};
+use confonnx_engine::{Engine, ModelOptions};
 use confonnx_protocol::Kem;
 use confonnx_tensor::{DataType, Shape, Tensor};
 use sha2::{Digest as _, Sha256};
@@ -258,9 +258,7 @@ async fn a_long_request_after_brief_ones_leaves_a_thread_to_serve() {
 /// What runs in this process runs on a worker, so that one HTTP thread is enough for all others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_request_of_a_model_in_this_process_leaves_the_only_http_thread_to_serve() {
-    static HERE: OnceLock<Engine> = OnceLock::new();
-    leaves_a_thread_to_serve(HERE.get_or_init(|| Engine::InProcess(Runtime::load(&library()).unwrap())))
-        .await;
+    leaves_a_thread_to_serve(engine_in_process()).await;
 }
 
 async fn leaves_a_thread_to_serve(engine: &'static Engine) {

@@ -3,7 +3,6 @@
 use base64ct::{Base64, Encoding};
 use confonnx_attest::{Digest, produce::Attester};
 use confonnx_client::{Client, Options, Request};
-use confonnx_engine::{Engine, Runtime};
 use serde_json::{Value, json};
 
 use super::harness::*;
@@ -123,9 +122,8 @@ async fn what_cannot_be_answered_is_said_in_that_apis_words() {
 #[tokio::test]
 async fn a_model_without_its_own_process_makes_the_same_vectors() {
     let isolated = start("encoder").await;
-    let here = Engine::InProcess(Runtime::load(&library()).unwrap());
     let source = Attester::insecure(Digest([7; 32]));
-    let open = start_by(config("encoder", |_| {}), source, &here).await;
+    let open = start_by(config("encoder", |_| {}), source, engine_in_process()).await;
     let asked = json!({ "input": ["a b", "c d e f"] });
     let one = vectors(&isolated.client(Options::default()), asked.clone()).await;
     let other = vectors(&open.client(Options::default()), asked).await;

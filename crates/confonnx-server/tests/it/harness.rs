@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{Digest, Document, Expectations, Nonce, Policy, Trusted, UnixTime, produce::Attester};
-use confonnx_engine::{BoxLimits, Boxes, Engine, Library};
+use confonnx_engine::{BoxLimits, Boxes, Engine, Library, Runtime};
 use confonnx_protocol::{
     Aead, EpochSecret, Kem, KeyConfig, Plaintext,
     bhttp::{self, RequestHead, ResponseHead},
@@ -73,6 +73,12 @@ pub(crate) fn engine() -> &'static Engine {
     let limits = BoxLimits { memory: 0, answer: 1 << 30 };
     let boxes = || Boxes::new(program(), Library::read(&library()).unwrap(), limits).unwrap();
     ENGINE.get_or_init(|| Engine::Isolated(boxes()))
+}
+
+/// The engine that runs models in this process, which can load the library once.
+pub(crate) fn engine_in_process() -> &'static Engine {
+    static HERE: OnceLock<Engine> = OnceLock::new();
+    HERE.get_or_init(|| Engine::InProcess(Runtime::load(&library()).unwrap()))
 }
 
 /// Settings for the model `name`, further changed by `change`.
