@@ -11,7 +11,7 @@ use std::{
 
 use confonnx_attest::{Digest, Expectations, Policy, produce::Attester};
 use confonnx_client::{Client, Options};
-use confonnx_engine::{Engine, ModelOptions};
+use confonnx_engine::Engine;
 use confonnx_protocol::Kem;
 use confonnx_tensor::{DataType, Shape, Tensor};
 use sha2::{Digest as _, Sha256};
@@ -57,15 +57,8 @@ async fn a_run_without_end_is_ended_and_the_next_is_answered() {
 /// A version that is no longer served answers whom it let in.
 #[tokio::test]
 async fn a_model_that_is_dropped_answers_what_it_was_asked() {
-    let options = ModelOptions {
-        sessions: 1,
-        threads_per_session: Some(1),
-        external_data: Vec::new(),
-        batch: None,
-        free_width: false,
-    };
     let onnx = fs::read(model("count")).unwrap();
-    let load = move || engine().load("count", &onnx, &options, Duration::from_secs(60)).unwrap();
+    let load = move || engine().load("count", &onnx, &one_session(), Duration::from_secs(60)).unwrap();
     let loaded = tokio::task::spawn_blocking(load).await.unwrap();
     let n = Tensor::new(DataType::Int64, Shape::new([]).unwrap(), (LONG / 5).to_le_bytes().to_vec()).unwrap();
     let running = loaded.reserve().await.unwrap().unwrap().run(&[("n".into(), n)], &[], false).unwrap();

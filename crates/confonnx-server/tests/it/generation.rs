@@ -8,7 +8,7 @@ use std::{
 
 use confonnx_attest::Digest;
 use confonnx_client::{Chat, Client, ClientError, Options, Request};
-use confonnx_engine::{LoadedModel, ModelOptions};
+use confonnx_engine::LoadedModel;
 use confonnx_generate::{
     decode::{Event, Finish, Order},
     sample::Choices,
@@ -445,15 +445,8 @@ impl Sink for Goes {
 /// The tests' decoder and what answers with it, and an order of 400 tokens.
 fn alone() -> (Arc<LoadedModel>, Generator) {
     let onnx = std::fs::read(model("decoder")).unwrap();
-    let options = ModelOptions {
-        sessions: 1,
-        threads_per_session: Some(1),
-        external_data: Vec::new(),
-        batch: None,
-        free_width: false,
-    };
     let loaded: Arc<LoadedModel> =
-        Arc::new(engine().load("decoder", &onnx, &options, Duration::from_secs(60)).unwrap());
+        Arc::new(engine().load("decoder", &onnx, &one_session(), Duration::from_secs(60)).unwrap());
     let generator = Generator::of("decoder", &loaded, &ModelInfo::parse(&onnx).unwrap()).unwrap().unwrap();
     (loaded, generator)
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use confonnx_attest::{Digest, Document, Expectations, Nonce, Policy, Trusted, UnixTime, produce::Attester};
-use confonnx_engine::{BoxLimits, Boxes, Engine, Library, Runtime};
+use confonnx_engine::{BoxLimits, Boxes, Engine, Library, ModelOptions, Runtime};
 use confonnx_protocol::{
     Aead, EpochSecret, Kem, KeyConfig, Plaintext,
     bhttp::{self, RequestHead, ResponseHead},
@@ -79,6 +79,17 @@ pub(crate) fn engine() -> &'static Engine {
 pub(crate) fn engine_in_process() -> &'static Engine {
     static HERE: OnceLock<Engine> = OnceLock::new();
     HERE.get_or_init(|| Engine::InProcess(Runtime::load(&library()).unwrap()))
+}
+
+/// Of a model that is loaded without a server: one session of one thread.
+pub(crate) fn one_session() -> ModelOptions {
+    ModelOptions {
+        sessions: 1,
+        threads_per_session: Some(1),
+        external_data: Vec::new(),
+        batch: None,
+        free_width: false,
+    }
 }
 
 /// Settings for the model `name`, further changed by `change`.
