@@ -57,7 +57,8 @@ conformance-stateful: need-cargo ## Published models with a state (speech, an en
 	scripts/build-python debug confonnx-server confonnx-cli
 	$(GENERATION)/bin/python conformance/stateful.py --programs $(TARGET)/debug
 
-bench-generation: generation-ready ## A language model's speed and memory, sealed and streamed, beside onnxruntime-genai, llama.cpp and FastAPI
+bench-generation: generation-ready ## A language model's speed and memory, sealed and streamed, beside onnxruntime-genai, llama.cpp, FastAPI and Triton
+	@bench/peers/install triton
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release
 	$(GENERATION)/bin/python bench/generation.py --programs $(TARGET)/release --memory 10000
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "measurements" / "generation.md"
-NAMES = {
-    "genai": "onnxruntime-genai, in process, in the clear",
-    "one": "**confonnx**, sealed and streamed through the proxy",
-    "llama_one": "llama.cpp's server, in the clear",
-    "fastapi_one": "FastAPI around onnxruntime-genai, in the clear",
-    "many": "**confonnx**, sealed and streamed through the proxy",
-    "llama_many": "llama.cpp's server, in the clear",
-    "fastapi_many": "FastAPI around onnxruntime-genai, in the clear",
+# By the names that bench/generation.py has for them.
+PEERS = {
+    "llama": "llama.cpp's server",
+    "fastapi": "FastAPI around onnxruntime-genai",
+    "triton": "Triton's Python backend around onnxruntime-genai",
 }
+OURS = "**confonnx**, sealed and streamed through the proxy"
+
+
+def ways(count: str) -> dict[str, str]:
+    """How `count` callers were answered, and what the tables call it."""
+    return {count: OURS} | {f"{peer}_{count}": f"{name}, in the clear" for peer, name in PEERS.items()}
 
 
 def blocks(found: dict[str, Any]) -> dict[str, str]:
@@ -43,26 +46,28 @@ def machine(found: dict[str, Any]) -> str:
         f"{it['onnxruntime']}, onnxruntime-genai {it['genai']}, llama.cpp of xllamacpp {it['xllamacpp']} (a wheel for any x86-64, without "
         f"AVX-512). {found['rounds']} rounds in turns; medians, with the least and the most."
     )
+    for peer, reason in found["absent"].items():
+        text += f" Absent: {PEERS[peer]} ({reason.splitlines()[0].rstrip(':')})."
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def one(found: dict[str, Any]) -> str:
     lines = ["| one caller | tokens/s | of genai | 128 tokens to the first, ms | of genai |", "| --- | --: | --: | --: | --: |"]
-    for way in ("genai", "one", "llama_one", "fastapi_one"):
+    for way, name in ({"genai": "onnxruntime-genai, in process, in the clear"} | ways("one")).items():
         if not values(found, way, "decode"):
             continue
         part = [spread(beside(found, way, key), ".2f") if way != "genai" else "–" for key in ("decode", "first_s")]
         first = spread([1000 * seconds for seconds in values(found, way, "first_s")], ".0f")
-        lines.append(f"| {NAMES[way]} | {spread(values(found, way, 'decode'), '.0f')} | {part[0]} | {first} | {part[1]} |")
+        lines.append(f"| {name} | {spread(values(found, way, 'decode'), '.0f')} | {part[0]} | {first} | {part[1]} |")
     return "\n".join(lines)
 
 
 def many(found: dict[str, Any]) -> str:
     lines = ["| eight callers | tokens/s | of genai alone | with their prompts, tokens/s |", "| --- | --: | --: | --: |"]
-    for way in ("many", "llama_many", "fastapi_many"):
+    for way, name in ways("many").items():
         if values(found, way, "decode"):
             part, whole = spread(beside(found, way, "decode"), ".2f"), spread(values(found, way, "whole"), ".0f")
-            lines.append(f"| {NAMES[way]} | {spread(values(found, way, 'decode'), '.0f')} | {part} | {whole} |")
+            lines.append(f"| {name} | {spread(values(found, way, 'decode'), '.0f')} | {part} | {whole} |")
     return "\n".join(lines)
 
 
@@ -77,7 +82,7 @@ def goals(found: dict[str, Any]) -> str:
         row("eight callers', of genai's alone", "≥", 2, median(beside(found, "many", "decode"))),
         row("time to the first token, of genai's", "≤", 1.1, median(beside(found, "one", "first_s"))),
     ]
-    for way, who in (("llama", "llama.cpp's server"), ("fastapi", "FastAPI around genai")):
+    for way, who in PEERS.items():
         for mine, count in (("one", "one caller"), ("many", "eight callers")):
             others = values(found, f"{way}_{mine}", "decode")
             if others:

@@ -24,7 +24,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "conformance"))
@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT / "conformance"))
 import onnxruntime  # noqa: E402
 import onnxruntime_genai  # noqa: E402
 import xllamacpp  # noqa: E402
-from generation import Genai, free_port, served, wait  # noqa: E402
+from generation import THREADS, Genai, free_port, served, wait  # noqa: E402
 from llama import make_gguf  # noqa: E402
 
 import generated  # noqa: E402
@@ -126,7 +126,7 @@ def ours(url: str, pace: int | None = None) -> Peer:
 
 @contextlib.contextmanager
 def running(command: list[str | Path], url: str, ready: str, scratch: Path, **variables: str) -> Iterator[str]:
-    log = scratch / "peer.log"
+    log = scratch / f"{url.rpartition(':')[2]}.log"
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | variables) as process:
         try:
             def answers() -> bool:
@@ -141,7 +141,7 @@ def running(command: list[str | Path], url: str, ready: str, scratch: Path, **va
 
 
 @contextlib.contextmanager
-def llama(scratch: Path) -> Iterator[Peer]:
+def llama(scratch: Path, _: argparse.Namespace) -> Iterator[Peer]:
     make_gguf(ROOT / ".cache" / "chat" / "model.gguf", 8)
     port = free_port()
     command: list[str | Path] = [sys.executable, ROOT / "conformance" / "llama.py", "--bits", "8", "--port", str(port)]
@@ -155,13 +155,34 @@ def llama(scratch: Path) -> Iterator[Peer]:
 
 
 @contextlib.contextmanager
-def fastapi(scratch: Path) -> Iterator[Peer]:
+def fastapi(scratch: Path, _: argparse.Namespace) -> Iterator[Peer]:
     """The folder for genai in `scratch` is made already."""
     port = free_port()
     command: list[str | Path] = [sys.executable, "-m", "uvicorn", "app:app", "--app-dir", ROOT / "bench" / "peers" / "genai"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--loop", "uvloop", "--http", "httptools"]
     with running(command, f"http://127.0.0.1:{port}", "/health", scratch, BENCH_GENAI=str(scratch)) as url:
         yield Peer(url, "/generate", lambda number: {"tokens": prompt(number), "max_tokens": ANSWER}, lambda _: 1)
+
+
+@contextlib.contextmanager
+def triton(scratch: Path, args: argparse.Namespace) -> Iterator[Peer]:
+    """The folder for genai in `scratch` is made already, and what bench/peers/install says of Triton is there."""
+    home = ROOT / ".cache" / "bench" / "peers" / "triton"
+    if (home / "absent").exists():
+        sys.exit((home / "absent").read_text())
+    port = free_port()
+    command: list[str | Path] = [ROOT / "bench" / "peers" / "triton" / "serve", home / "venv", scratch, str(port)]
+    command += [str(args.triton_instances), str(THREADS)]
+    with running(command, f"http://127.0.0.1:{port}", "/v2/health/ready", scratch) as url:
+        yield Peer(
+            url, "/v2/models/model/generate_stream",
+            lambda number: {"tokens": prompt(number), "max_tokens": ANSWER},
+            # An event that tells of an error has no token, and is an error here, too.
+            lambda event: len([event["token"]]),
+        )  # fmt: skip
+
+
+PEERS = {"llama": llama, "fastapi": fastapi, "triton": triton}
 
 
 def resident(name: str, key: str = "VmRSS") -> int:
@@ -178,23 +199,30 @@ def resident(name: str, key: str = "VmRSS") -> int:
 def speed(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Any]:
     kinds: dict[str, list[dict[str, float]]] = {}
     absent: dict[str, str] = {}
+
+    def wanted(names: Iterable[str]) -> bool:
+        return not args.only or not set(args.only).isdisjoint(names)
+
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(served(folder, args.programs, scratch))
         here = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model = Genai(folder, here)
         (here / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
         (here / "tokenizer_config.json").write_bytes((folder / "tokenizer_config.json").read_bytes())
         ways: dict[str, Asked] = {"genai": lambda number: genai(model, number)}
-        ways |= {"one": ours(url).one, "many": ours(url).many}
-        ways |= {f"pace{pace}": ours(url, pace).one for pace in PACES}
-        for name, start in (("llama", llama), ("fastapi", fastapi)):
+        if wanted(["one", "many", *(f"pace{pace}" for pace in PACES)]):
+            url = stack.enter_context(served(folder, args.programs, scratch))
+            ways |= {"one": ours(url).one, "many": ours(url).many}
+            ways |= {f"pace{pace}": ours(url, pace).one for pace in PACES}
+        for name, start in PEERS.items():
+            if not wanted([f"{name}_one", f"{name}_many"]):
+                continue
             try:
-                peer = stack.enter_context(start(here))
+                peer = stack.enter_context(start(here, args))
                 ways |= {f"{name}_one": peer.one, f"{name}_many": peer.many}
             except SystemExit as error:
                 absent[name] = str(error)
                 print(f"{name} is absent: {error}", flush=True)
-        ways = {name: ask for name, ask in ways.items() if not args.only or name in args.only}
+        ways = {name: ask for name, ask in ways.items() if wanted([name])}
         load = os.getloadavg()[0]
         for number in range(args.rounds + 1):
             for place, (name, ask) in enumerate(ways.items()):
@@ -243,6 +271,7 @@ def main() -> None:
     parser.add_argument("--programs", type=Path, default=default, help="where confonnx-server and confonnx are")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--only", action="append", help="one of the ways, to try it; nothing is written then without --out")
+    parser.add_argument("--triton-instances", type=int, default=1, help="processes of Triton's Python backend")
     parser.add_argument("--memory", type=int, help="so many answers, and what is held; speed is not measured")
     parser.add_argument("--out", type=Path, default=DATA)
     args = parser.parse_args()

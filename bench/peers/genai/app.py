@@ -6,13 +6,12 @@
 import json
 import os
 
-import onnxruntime_genai
+from answer import Answers
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-model = onnxruntime_genai.Model(os.environ["BENCH_GENAI"])
-tokenizer = onnxruntime_genai.Tokenizer(model) if os.path.exists(f"{os.environ['BENCH_GENAI']}/tokenizer.json") else None
+answers = Answers(os.environ["BENCH_GENAI"])
 app = FastAPI()
 
 
@@ -28,17 +27,6 @@ def health() -> dict[str, bool]:
 
 @app.post("/generate")
 def generate(asked: Asked) -> StreamingResponse:
-    def events():
-        params = onnxruntime_genai.GeneratorParams(model)
-        params.set_search_options(do_sample=False, max_length=len(asked.tokens) + asked.max_tokens, min_length=len(asked.tokens) + asked.max_tokens)
-        generator = onnxruntime_genai.Generator(model, params)
-        generator.append_tokens(asked.tokens)
-        text = tokenizer.create_stream() if tokenizer else None
-        for _ in range(asked.max_tokens):
-            if generator.is_done():
-                break
-            generator.generate_next_token()
-            token = int(generator.get_next_tokens()[0])
-            yield f"data: {json.dumps({'token': token, 'text': text.decode(token) if text else ''})}\n\n"
-
-    return StreamingResponse(events(), media_type="text/event-stream")
+    found = answers.to(asked.tokens, asked.max_tokens)
+    events = (f"data: {json.dumps({'token': token, 'text': text})}\n\n" for token, text in found)
+    return StreamingResponse(events, media_type="text/event-stream")

@@ -1,4 +1,4 @@
-"""Print Triton's configuration of a model: config.py MODEL INSTANCES."""
+"""Print Triton's configuration of a model: config.py MODEL. `serve` adds how many instances there are."""
 
 import sys
 
@@ -18,4 +18,3 @@ def ports(kind: str, tensors: list) -> str:
 session = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 print('name: "model"\nbackend: "python"\nmax_batch_size: 0')
 print(ports("input", session.get_inputs()) + ports("output", session.get_outputs()), end="")
-print(f"instance_group [{{ kind: KIND_CPU, count: {sys.argv[2]} }}]")
