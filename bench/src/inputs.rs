@@ -43,6 +43,12 @@ impl Bare {
         Ok(time)
     }
 
+    /// Whether many requests have a thread each, and not all cores: the model's answers are known to be the same then.
+    pub(crate) fn shares_cores(&self) -> bool {
+        let arrangement = self.model.arrangement();
+        arrangement.contains("alone") || arrangement.ends_with(" 1 thread")
+    }
+
     /// What the model answers to other inputs.
     pub(crate) fn run(&self, inputs: &[(String, Tensor<'_>)]) -> anyhow::Result<Tensors> {
         Ok(self.model.run(inputs, &[])?)

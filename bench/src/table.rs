@@ -181,12 +181,17 @@ impl Bench {
         let logs = self.places.installed.join("confonnx.log");
         std::fs::create_dir_all(&self.places.installed)?;
         let server = Server::start(&self.executable, path, &[], &logs)?;
+        // Where each session has all cores by default, a thread each costs less when there are many: as the peers have it.
+        let each = ["--threads-per-session", "1"];
+        let start = || Server::start(&self.executable, path, &each, &logs.with_extension("each.log"));
+        let narrow = (!bare.shares_cores()).then(start).transpose()?;
+        let servers = (&server, narrow.as_ref());
         let peers = self.start_peers(path, name, &bare, run);
         let probes = Probes::new(&config, &server.url, &bare)?;
 
         let mut rows = Vec::new();
         for &clients in &self.clients {
-            let mut contenders = self.contenders(name, &bare, &server, &peers, clients)?;
+            let mut contenders = self.contenders(name, &bare, servers, &peers, clients)?;
             self.rounds(name, &bare, &mut contenders, clients, Arrivals::Closed, run)?;
             if clients == 1 && name == "tiny" {
                 let costs =
@@ -203,7 +208,7 @@ impl Bench {
         let sealed = rows.iter().filter(|row| row.mode == SEALED).max_by_key(|row| row.clients);
         if let Some(half) = sealed.map(|row| row.requests_per_s / 2.0) {
             let arrivals = Arrivals::Open(half);
-            let mut contenders = self.contenders(name, &bare, &server, &peers, OPEN_CLIENTS)?;
+            let mut contenders = self.contenders(name, &bare, servers, &peers, OPEN_CLIENTS)?;
             self.rounds(name, &bare, &mut contenders, OPEN_CLIENTS, arrivals, run)?;
             let found: Vec<_> = contenders.into_iter().map(|one| (one.label, one.found)).collect();
             rows.extend(report::rows(name, OPEN_CLIENTS, arrivals, &found));
@@ -234,11 +239,11 @@ impl Bench {
         &self,
         model: &str,
         bare: &Bare,
-        server: &'a Server,
+        servers: (&'a Server, Option<&'a Server>),
         peers: &'a [(Peer, Running)],
         clients: usize,
     ) -> anyhow::Result<Vec<Contender<'a>>> {
-        let mut list = contenders(model, bare, server, peers, clients)?;
+        let mut list = contenders(model, bare, servers, peers, clients)?;
         let wanted = |one: &Contender<'_>| one.label.server == BARE || self.modes.contains(&one.label.mode);
         list.retain(|one| self.modes.is_empty() || wanted(one));
         Ok(list)
@@ -301,7 +306,7 @@ impl Bench {
 fn contenders<'a>(
     model: &str,
     bare: &Bare,
-    server: &'a Server,
+    (server, narrow): (&'a Server, Option<&'a Server>),
     peers: &'a [(Peer, Running)],
     clients: usize,
 ) -> anyhow::Result<Vec<Contender<'a>>> {
@@ -315,6 +320,17 @@ fn contenders<'a>(
     ];
     if clients == 1 {
         list.push((OURS, "sealed, X25519", false, sealed(sealer(Kem::X25519)?), Some(&server.group)));
+    }
+    if let Some(narrow) = narrow.filter(|_| clients > 1) {
+        let address = sealed::address(&narrow.url)?;
+        let sealer = Box::new(Sealer::new(&narrow.url, model, Kem::XWing)?.resuming());
+        list.push((
+            OURS,
+            "sealed, resumed, a thread each",
+            false,
+            Target::Sealed { address, sealer },
+            Some(&narrow.group),
+        ));
     }
     let library = Target::Library { url: server.url.clone(), model: model.into() };
     list.push((OURS, "sealed, library", false, library, Some(&server.group)));
