@@ -64,14 +64,13 @@ bench-generation: generation-ready ## A language model's speed and memory, seale
 
 # What `make test` runs, and CI with it; then what CI runs besides.
 TESTED := test-rust test-python test-proxy test-proxy-node conformance-oip test-docs test-conformance
-CHECKED := test-platforms test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke check-features-fewer \
+CHECKED := test-platforms test-desks test-demo-chat test-dist test-notebooks test-deploy fuzz-models-smoke attack-smoke check-features-fewer \
   docs test-images fuzz-smoke
-PARTS_OF_CI := test wasm foreign platforms image vm deploy
+PARTS_OF_CI := test wasm foreign platforms desks image vm deploy
 
 ci: ## What CI runs: cheap checks first, then every test; says how long each took
-	@# All parts of the system at once, so that no check runs before what it needs is there.
-	@scripts/system-parts $(PARTS_OF_CI)
-	@scripts/each lint $(TESTED) $(CHECKED)
+	@# All parts of the system at once, so that no check runs before what it needs is there; lint, which takes a compiler's time, needs none.
+	@scripts/system-parts $(PARTS_OF_CI) & scripts/each lint && wait $$! && scripts/each $(TESTED) $(CHECKED)
 	@scripts/system-parts --end $(PARTS_OF_CI)
 
 # CI leaves conformance-embeddings out, since it fetches 80 MB of weights. What a small encoder can show is in test-rust and
@@ -198,12 +197,12 @@ desks: need-cargo ## The clients of a release, into target/desks: command and wh
 	for target in x86_64 aarch64; do scripts/build-desk $$target-unknown-linux-gnu $(DESKS) $(DESK_PROFILE) library || exit 1; done
 	scripts/make-clients $(DESKS)
 
-# What is soonest built and needs nothing of the system; each system more takes minutes of compiling, and wine 690 MB. CI runs none.
+# What is soonest built and needs nothing of the system, for CI; each system more takes minutes of compiling, and wine 690 MB.
 COMMANDS ?= x86_64-unknown-linux-musl
 WHEELS ?= x86_64-unknown-linux-gnu
 for_desk = $(if $(findstring $(1),$(COMMANDS) $(WHEELS)),$(2))
 test-desks: need-cargo desks-quick ## A command without a system and a wheel (COMMANDS="TARGET…" WHEELS="TARGET…" names others), against a real server
-	@scripts/system-parts desks $(call for_desk,windows,wine) $(call for_desk,aarch64,arm64) $(call for_desk,musl,musl)
+	@scripts/system-parts desks $(call for_desk,windows,wine) $(call for_desk,aarch64,arm64) $(if $(findstring musl,$(WHEELS)),musl)
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime
 	@$(call for_desk,aarch64,scripts/arm64-root .cache/arm64)

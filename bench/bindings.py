@@ -194,7 +194,8 @@ def page(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("server", "desks", "package"):
-        parser.add_argument(f"--{name}", type=Path)
+        # Absolute, since Node takes a path without a beginning for a package's name.
+        parser.add_argument(f"--{name}", type=lambda path: Path(path).resolve())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.6, help="for each figure")
     parser.add_argument("--out", type=Path, help="where results and page go, docs/measurements by default")
