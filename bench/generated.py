@@ -45,7 +45,7 @@ def machine(found: dict[str, Any]) -> str:
     text = (
         f"{it['cpu']}, {it['cores']} cores, Linux {it['linux']}, load average {found['load']:.2f} before the run. ONNX Runtime "
         f"{it['onnxruntime']}, onnxruntime-genai {it['genai']}, llama.cpp of xllamacpp {it['xllamacpp']} (a wheel for any x86-64, without "
-        f"AVX-512). {found['rounds']} rounds in turns; medians, with the least and the most."
+        f"AVX-512). {found['rounds']} rounds in turns, for each of which all were started anew; medians, with the least and the most."
     )
     for peer, reason in found["absent"].items():
         text += f" Absent: {PEERS[peer]} ({reason.splitlines()[0].rstrip(':')})."
