@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
@@ -33,7 +34,7 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 import onnxruntime_genai  # noqa: E402
 import xllamacpp  # noqa: E402
-from generation import THREADS, Genai, free_port, served, wait  # noqa: E402
+from generation import THREADS, Genai, free_port, genai_files, served, wait  # noqa: E402
 from llama import make_gguf  # noqa: E402
 
 import generated  # noqa: E402
@@ -51,22 +52,27 @@ def prompt(number: int, length: int = PROMPT) -> list[int]:
     return [1000 + (number * 7919 + at * 104729) % 40000 for at in range(length)]
 
 
-def genai(model: Genai, number: int) -> dict[str, float]:
-    start = time.perf_counter()
-    generator = model.generator(PROMPT + ANSWER)
-    generator.append_tokens(prompt(number))
-    generator.generate_next_token()
-    first = time.perf_counter()
-    count = 1
-    while count < ANSWER and not generator.is_done():
+def genai(folder: Path) -> Asked:
+    model = Genai(folder)
+
+    def asked(number: int) -> dict[str, float]:
+        start = time.perf_counter()
+        generator = model.generator(PROMPT + ANSWER)
+        generator.append_tokens(prompt(number))
         generator.generate_next_token()
-        generator.get_next_tokens()
-        count += 1
-    return {"first_s": first - start, "decode": (count - 1) / (time.perf_counter() - first), "tokens": count}
+        first = time.perf_counter()
+        count = 1
+        while count < ANSWER and not generator.is_done():
+            generator.generate_next_token()
+            generator.get_next_tokens()
+            count += 1
+        return {"first_s": first - start, "decode": (count - 1) / (time.perf_counter() - first), "tokens": count}
+
+    return asked
 
 
 def loop(folder: Path) -> Asked:
-    """ONNX Runtime's own loop with a row for each of the callers, in this process: no words, no requests, nothing to seal. Nobody who
+    """ONNX Runtime's own loop with a row for each of the callers: no words, no requests, nothing to seal. Nobody who
     batches callers by this library is faster."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
@@ -99,6 +105,25 @@ def loop(folder: Path) -> Asked:
         return {"decode": CALLERS * (ANSWER - 1) / (end - first), "whole": CALLERS * ANSWER / (end - start), "tokens": CALLERS * ANSWER}
 
     return asked
+
+
+asked_apart: Asked
+
+
+def begin(make: Callable[[Path], Asked], folder: Path) -> None:
+    global asked_apart
+    asked_apart = make(folder)
+
+
+def ask_apart(number: int) -> dict[str, float]:
+    return asked_apart(number)
+
+
+@contextlib.contextmanager
+def apart(make: Callable[[Path], Asked], folder: Path) -> Iterator[Asked]:
+    """What `make` makes, in a process that has nothing else: beside another model in this one, a model is slower."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin, (make, folder)) as pool:
+        yield lambda number: pool.submit(ask_apart, number).result()
 
 
 class Peer:
@@ -242,13 +267,13 @@ def started(args: argparse.Namespace, folder: Path, scratch: Path, absent: dict[
 
     with contextlib.ExitStack() as stack:
         here = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        model = Genai(folder, here)
+        genai_files(folder, here)
         (here / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
         (here / "tokenizer_config.json").write_bytes((folder / "tokenizer_config.json").read_bytes())
-        ways: dict[str, Asked] = {"genai": lambda number: genai(model, number)}
+        ways: dict[str, Asked] = {"genai": stack.enter_context(apart(genai, here))}
         first = ["genai"]
         if wanted(["loop"]):
-            ways["loop"] = loop(folder)
+            ways["loop"] = stack.enter_context(apart(loop, folder))
             first.append("loop")
         if wanted(["one", "many", *(f"pace{pace}" for pace in PACES)]):
             url = stack.enter_context(served(folder, args.programs, scratch))

@@ -87,33 +87,38 @@ class Bare:
         return self.tokenizer.decode([token for token in tokens if token not in self.ends])
 
 
-class Genai:
-    """onnxruntime-genai in this process, with the same file but for the one input that it does not know."""
+def genai_files(folder: Path, scratch: Path, longest: int = 2048) -> None:
+    """What onnxruntime-genai needs, into `scratch`: the same file but for the one input that it does not know."""
+    model = onnx.load(folder / "model.onnx")
+    kept = [i for i in model.graph.input if i.name != "num_logits_to_keep"]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int64), "num_logits_to_keep"))
+    onnx.save(model, scratch / "model.onnx")
+    config = json.loads((folder / "config.json").read_text())
+    ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    session = {"log_id": "genai", "provider_options": [], "intra_op_num_threads": THREADS}
+    decoder = {
+        "session_options": session, "filename": "model.onnx", "head_size": config["head_dim"],
+        "hidden_size": config["hidden_size"], "num_attention_heads": config["num_attention_heads"],
+        "num_hidden_layers": config["num_hidden_layers"], "num_key_value_heads": config["num_key_value_heads"],
+        "inputs": {"input_ids": "input_ids", "attention_mask": "attention_mask",
+                   "past_key_names": "past_key_values.%d.key", "past_value_names": "past_key_values.%d.value"},
+        "outputs": {"logits": "logits", "present_key_names": "present.%d.key", "present_value_names": "present.%d.value"},
+    }  # fmt: skip
+    common = {"type": "llama", "context_length": config["max_position_embeddings"], "vocab_size": config["vocab_size"],
+              "bos_token_id": 1, "eos_token_id": ends, "pad_token_id": ends[-1], "decoder": decoder}  # fmt: skip
+    search = {"do_sample": False, "max_length": longest, "past_present_share_buffer": True, "top_k": 1}
+    (scratch / "genai_config.json").write_text(json.dumps({"model": common, "search": search}))
 
-    def __init__(self, folder: Path, scratch: Path, longest: int = 2048) -> None:
-        model = onnx.load(folder / "model.onnx")
-        kept = [i for i in model.graph.input if i.name != "num_logits_to_keep"]
-        del model.graph.input[:]
-        model.graph.input.extend(kept)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int64), "num_logits_to_keep"))
-        onnx.save(model, scratch / "model.onnx")
-        config = json.loads((folder / "config.json").read_text())
-        ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
-        session = {"log_id": "genai", "provider_options": [], "intra_op_num_threads": THREADS}
-        decoder = {
-            "session_options": session, "filename": "model.onnx", "head_size": config["head_dim"],
-            "hidden_size": config["hidden_size"], "num_attention_heads": config["num_attention_heads"],
-            "num_hidden_layers": config["num_hidden_layers"], "num_key_value_heads": config["num_key_value_heads"],
-            "inputs": {"input_ids": "input_ids", "attention_mask": "attention_mask",
-                       "past_key_names": "past_key_values.%d.key", "past_value_names": "past_key_values.%d.value"},
-            "outputs": {"logits": "logits", "present_key_names": "present.%d.key", "present_value_names": "present.%d.value"},
-        }  # fmt: skip
-        common = {"type": "llama", "context_length": config["max_position_embeddings"], "vocab_size": config["vocab_size"],
-                  "bos_token_id": 1, "eos_token_id": ends, "pad_token_id": ends[-1], "decoder": decoder}  # fmt: skip
-        search = {"do_sample": False, "max_length": longest, "past_present_share_buffer": True, "top_k": 1}
-        (scratch / "genai_config.json").write_text(json.dumps({"model": common, "search": search}))
-        self.model = onnxruntime_genai.Model(str(scratch))
-        self.longest, self.ends = longest, ends
+
+class Genai:
+    """onnxruntime-genai in this process, of a folder that `genai_files` made."""
+
+    def __init__(self, folder: Path) -> None:
+        config = json.loads((folder / "genai_config.json").read_text())
+        self.model = onnxruntime_genai.Model(str(folder))
+        self.longest, self.ends = config["search"]["max_length"], config["model"]["eos_token_id"]
 
     def generator(self, most: int) -> onnxruntime_genai.Generator:
         params = onnxruntime_genai.GeneratorParams(self.model)
@@ -229,7 +234,8 @@ def main() -> None:
     near("its loop", [told for _, told in looped], 2e-6)
     same("eight callers at once: the same text and probabilities", together, alone)
     with tempfile.TemporaryDirectory() as scratch:
-        genai = Genai(folder, Path(scratch))
+        genai_files(folder, Path(scratch))
+        genai = Genai(Path(scratch))
         others = [genai.answer(each, args.tokens) for each in tokens]
         cut = [[token for token in answer if token not in bare.ends] for answer, _ in looped]
         same("tokens: onnxruntime-genai", [[t for t in o if t not in bare.ends] for o in others], cut)
