@@ -3,13 +3,17 @@
 
 mod form;
 mod sequence;
+mod turns;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use confonnx_tensor::Erased;
 
 pub use self::form::{Work, Worked};
-use self::sequence::Sequence;
+use self::{
+    sequence::Sequence,
+    turns::{Holder, Turns},
+};
 use crate::{
     constrain::Constraint,
     sample::{Choices, Logprobs},
@@ -40,6 +44,8 @@ pub struct Limits {
 /// An answer that is asked for.
 #[derive(Debug)]
 pub struct Order {
+    /// Who asks, where callers are told apart: each has the same turns, and leaves others half of what there is room for.
+    pub holder: Option<Arc<str>>,
     /// The prompt before the answer.
     pub prompt: Erased<Vec<u32>>,
     /// The most tokens of it; none is as many as there is room for.
@@ -77,6 +83,15 @@ pub enum Refused {
     #[error("{waiting} answers wait for room already; try again later")]
     Busy {
         /// How many answers wait.
+        waiting: usize,
+    },
+    /// Too many of one caller's wait.
+    #[error(
+        "{waiting} answers of this caller wait for room already, which is all that one caller may have; try again when some of \
+         them have ended"
+    )]
+    Share {
+        /// How many of the caller's answers wait.
         waiting: usize,
     },
 }
@@ -146,8 +161,10 @@ pub struct Scheduler {
     running: VecDeque<Sequence>,
     /// Tokens that there is room for, and that those which run may come to.
     reserved: usize,
-    /// Whether the last step was of a prompt.
-    prefilled: bool,
+    /// Whose answers go on next.
+    turns: Turns,
+    /// For whom it is worked out next what comes of its form.
+    forms: Turns,
 }
 
 impl Scheduler {
@@ -160,7 +177,8 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: VecDeque::new(),
             reserved: 0,
-            prefilled: false,
+            turns: Turns::default(),
+            forms: Turns::default(),
         }
     }
 
@@ -182,6 +200,12 @@ impl Scheduler {
         if self.waiting.len() >= self.limits.waiting {
             return Err(Refused::Busy { waiting: self.waiting.len() });
         }
+        let own = self.waiting.iter().filter(|sequence| *sequence.holder() == order.holder).count();
+        if order.holder.is_some() && own >= half(self.limits.waiting) {
+            return Err(Refused::Share { waiting: own });
+        }
+        self.turns.come(&order.holder);
+        self.forms.come(&order.holder);
         let id = Id(self.next);
         self.next = self.next.wrapping_add(1);
         self.waiting.push_back(Sequence::new(id, order, wanted, Arc::clone(&self.text)));
@@ -190,10 +214,12 @@ impl Scheduler {
 
     /// Ends an answer that nobody wants any more; whether there was one.
     pub fn cancel(&mut self, id: Id) -> bool {
-        let before = self.len();
-        self.waiting.retain(|sequence| sequence.id() != id);
-        self.remove(id);
-        self.len() < before
+        if let Some(at) = self.waiting.iter().position(|sequence| sequence.id() == id) {
+            let sequence = self.waiting.remove(at);
+            self.left(sequence.map(|sequence| sequence.holder().clone()));
+            return true;
+        }
+        self.remove(id)
     }
 
     /// Ends an answer with what there is of it, as if it might be no longer; none if it is not being made.
@@ -215,43 +241,53 @@ impl Scheduler {
 
     /// The next step, if there is anything to do. What the model says of it is for [`done`](Self::done).
     pub fn step(&mut self) -> Option<Step> {
-        while let Some(first) = self.waiting.front() {
-            let all = self.reserved.saturating_add(first.reserved());
-            if all > self.limits.budget {
-                break;
-            }
-            self.reserved = all;
-            self.running.extend(self.waiting.pop_front());
+        self.admit();
+        let goes_on = self.running.iter().filter(|sequence| !sequence.is_held());
+        let (decoding, prompts): (Vec<&Sequence>, Vec<&Sequence>) = goes_on.partition(|s| s.is_decoding());
+        let of = |all: &[&Sequence], holder: &Holder| all.iter().any(|sequence| sequence.holder() == holder);
+        let (holder, prefilled) = self.turns.first(|holder| of(&decoding, holder) || of(&prompts, holder))?;
+        // Prompts and answers of a caller take turns: neither waits for the other's end.
+        let prompt = prompts.iter().find(|sequence| *sequence.holder() == holder);
+        if let Some(prompt) = prompt
+            && (!prefilled || !of(&decoding, &holder))
+        {
+            let most = if decoding.is_empty() { self.limits.prefill } else { self.limits.prefill_beside };
+            let feed = prompt.feed(most.max(1));
+            self.turns.went(&holder, true);
+            return Some(Step { feeds: vec![feed] });
         }
-        let goes_on = |sequence: &&Sequence| !sequence.is_held();
-        let decoding = self.running.iter().filter(goes_on).any(Sequence::is_decoding);
-        let prompt = self.running.iter().filter(goes_on).find(|sequence| !sequence.is_decoding());
-        // Prompts and answers take turns: neither waits for the other's end.
-        let feeds = match prompt {
-            Some(sequence) if !decoding || !self.prefilled => {
-                self.prefilled = true;
-                let most = if decoding { self.limits.prefill_beside } else { self.limits.prefill };
-                vec![sequence.feed(most.max(1))]
-            }
-            _ => {
-                self.prefilled = false;
-                let batch = self.limits.batch.max(1);
-                let decoding = self.running.iter().filter(goes_on).filter(|s| s.is_decoding());
-                let feeds: Vec<Feed> = decoding.take(batch).map(|s| s.feed(1)).collect();
-                // Answers that went on are the last to go on again.
-                for feed in &feeds {
-                    if let Some(at) = self.running.iter().position(|sequence| sequence.id() == feed.id) {
-                        let sequence = self.running.remove(at);
-                        self.running.extend(sequence);
-                    }
-                }
-                feeds
-            }
-        };
-        if feeds.is_empty() {
-            return None;
+        let able: Vec<(Holder, Id)> = decoding.iter().map(|s| (s.holder().clone(), s.id())).collect();
+        let mut feeds = Vec::new();
+        for id in self.turns.together(&able, self.limits.batch.max(1)) {
+            // Answers that went on are the last to go on again.
+            let Some(at) = self.running.iter().position(|sequence| sequence.id() == id) else { continue };
+            let Some(sequence) = self.running.remove(at) else { continue };
+            feeds.push(sequence.feed(1));
+            self.running.push_back(sequence);
         }
         Some(Step { feeds })
+    }
+
+    /// Has those run for whom there is room, in the order in which they came; only who has a share already waits for it to be
+    /// free, and keeps nobody else waiting by that.
+    fn admit(&mut self) {
+        let mut at = 0;
+        while let Some(sequence) = self.waiting.get(at) {
+            let (holder, wants) = (sequence.holder(), sequence.reserved());
+            let own = self.running.iter().filter(|other| other.holder() == holder);
+            let own = own.map(Sequence::reserved).fold(0, usize::saturating_add);
+            // One answer may need more than a share.
+            if holder.is_some() && own > 0 && own.saturating_add(wants) > half(self.limits.budget) {
+                at = at.saturating_add(1);
+                continue;
+            }
+            let all = self.reserved.saturating_add(wants);
+            if all > self.limits.budget {
+                return;
+            }
+            self.reserved = all;
+            self.running.extend(self.waiting.remove(at));
+        }
     }
 
     /// Takes what the model answered to `step`: for each feed that wanted them, the logits of the next token.
@@ -269,9 +305,12 @@ impl Scheduler {
         events
     }
 
-    /// What has to be worked out before an answer that keeps to a form can go on: of whoever waits longest.
+    /// What has to be worked out before an answer that keeps to a form can go on: of the caller who waits longest.
     pub fn work(&mut self) -> Option<Work> {
-        self.running.iter_mut().find_map(Sequence::work)
+        let due = self.running.iter().filter(|sequence| sequence.is_due());
+        let due: Vec<(Holder, Id)> = due.map(|sequence| (sequence.holder().clone(), sequence.id())).collect();
+        let id = *self.forms.together(&due, 1).first()?;
+        self.running.iter_mut().find(|sequence| sequence.id() == id)?.work()
     }
 
     /// Takes what was worked out, and tells what became of its answer by that.
@@ -293,8 +332,9 @@ impl Scheduler {
     /// Ends all answers: what the model remembered is lost.
     pub fn lost(&mut self) -> Vec<Event> {
         let events: Vec<Event> = self.running.iter().chain(&self.waiting).map(Sequence::failed).collect();
-        self.end(&events);
-        self.waiting.clear();
+        for id in events.iter().map(|event| event.id) {
+            self.cancel(id);
+        }
         events
     }
 
@@ -304,13 +344,28 @@ impl Scheduler {
         }
     }
 
-    fn remove(&mut self, id: Id) {
-        if let Some(at) = self.running.iter().position(|sequence| sequence.id() == id)
-            && let Some(sequence) = self.running.remove(at)
-        {
-            self.reserved = self.reserved.saturating_sub(sequence.reserved());
+    /// Whether it ran.
+    fn remove(&mut self, id: Id) -> bool {
+        let place = self.running.iter().position(|sequence| sequence.id() == id);
+        let Some(sequence) = place.and_then(|place| self.running.remove(place)) else { return false };
+        self.reserved = self.reserved.saturating_sub(sequence.reserved());
+        self.left(Some(sequence.holder().clone()));
+        true
+    }
+
+    /// One of the holder's answers is no more.
+    fn left(&mut self, holder: Option<Holder>) {
+        let Some(holder) = holder else { return };
+        if !self.running.iter().chain(&self.waiting).any(|sequence| *sequence.holder() == holder) {
+            self.turns.leave(&holder);
+            self.forms.leave(&holder);
         }
     }
+}
+
+/// What one caller may have, who is told apart from others.
+fn half(all: usize) -> usize {
+    all.div_ceil(2)
 }
 
 #[cfg(test)]

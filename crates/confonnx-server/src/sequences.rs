@@ -30,6 +30,17 @@ pub struct Sender<'r> {
     pub network: Option<IpAddr>,
 }
 
+impl Sender<'_> {
+    /// A text that is another for each who is told apart; none if nothing tells callers apart.
+    pub fn told_apart(&self) -> Option<Arc<str>> {
+        match Holder::of(*self) {
+            Holder::Caller(name) => Some(format!("caller {name}").into()),
+            Holder::Network(network) => Some(format!("network {network}").into()),
+            Holder::Anybody => None,
+        }
+    }
+}
+
 /// The sequences of a model.
 pub struct Sequences {
     kept: Arc<[Keeps]>,

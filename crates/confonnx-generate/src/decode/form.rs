@@ -31,6 +31,10 @@ impl Form {
         matches!(self, Self::Free | Self::Known(..))
     }
 
+    pub(super) fn is_due(&self) -> bool {
+        matches!(self, Self::Due(..))
+    }
+
     pub(super) fn work(&mut self, id: Id) -> Option<Work> {
         match mem::replace(self, Self::Away) {
             Self::Due(constraint, token) => Some(Work { id, constraint, token }),

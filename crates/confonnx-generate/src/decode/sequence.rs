@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use confonnx_tensor::Erased;
 
-use super::{End, Event, Feed, Finish, Id, Order, Work, form::Form};
+use super::{End, Event, Feed, Finish, Id, Order, Work, form::Form, turns::Holder};
 use crate::{
     constrain::{Allowed, Constraint},
     sample::{Chosen, Sampler},
@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Sequence {
     id: Id,
+    holder: Holder,
     /// Prompt, then answer.
     tokens: Erased<Vec<u32>>,
     prompt: usize,
@@ -33,9 +34,10 @@ pub(super) struct Sequence {
 
 impl Sequence {
     pub(super) fn new(id: Id, order: Order, most: usize, text: Arc<Text>) -> Self {
-        let Order { prompt: tokens, choices, seed, stop, constraint, .. } = order;
+        let Order { holder, prompt: tokens, choices, seed, stop, constraint, .. } = order;
         Self {
             id,
+            holder,
             prompt: tokens.len(),
             sampler: Sampler::new(choices, seed, &tokens),
             tokens,
@@ -51,6 +53,11 @@ impl Sequence {
 
     pub(super) fn id(&self) -> Id {
         self.id
+    }
+
+    /// Whose it is.
+    pub(super) fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     /// Tokens that it may come to.
@@ -87,6 +94,11 @@ impl Sequence {
     /// Whether it cannot go on until it is known which tokens may come.
     pub(super) fn is_held(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// Whether something is to be worked out for it.
+    pub(super) fn is_due(&self) -> bool {
+        self.form.is_due()
     }
 
     /// What is to be worked out for it.

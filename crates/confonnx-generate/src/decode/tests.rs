@@ -38,6 +38,7 @@ fn limits() -> Limits {
 fn order(prompt: &str, max_tokens: Option<usize>) -> Order {
     let choices = Choices { temperature: 0.0, ..Choices::default() };
     Order {
+        holder: None,
         prompt: prompt.bytes().map(u32::from).collect::<Vec<_>>().into(),
         max_tokens,
         choices,
@@ -168,6 +169,113 @@ fn several_go_on_in_turns_and_a_prompt_holds_nobody_up() {
         steps.iter().any(|step| step.len() == 2) && steps.iter().all(|step| step.len() <= 2),
         "{steps:?}"
     );
+}
+
+/// As [`order`], of the caller with that name.
+fn order_of(name: &str, prompt: &str, max_tokens: usize) -> Order {
+    Order { holder: Some(name.into()), ..order(prompt, Some(max_tokens)) }
+}
+
+#[test]
+fn a_caller_has_the_turns_of_one_however_many_answers_it_has() {
+    for (batch, each) in [(1, 1), (8, 2)] {
+        let limits = Limits { budget: 1000, waiting: 100, batch, ..limits() };
+        let (mut scheduler, mut model) = (Scheduler::new(text(), limits), Alphabet::default());
+        for _ in 0..20 {
+            scheduler.add(order_of("hostile", "a", 20)).unwrap();
+        }
+        while scheduler.running.iter().filter(|sequence| sequence.is_decoding()).count() < 20 {
+            let step = scheduler.step().unwrap();
+            let logits = model.answer(&step);
+            scheduler.done(&step, logits);
+        }
+        let honest = scheduler.add(order_of("honest", "a", 10)).unwrap();
+        model.steps.clear();
+        let ends = run(&mut scheduler, &mut model);
+        assert_eq!(ends[&honest].0, "bcdefghijk");
+        let steps = &model.steps;
+        let own: Vec<usize> =
+            (0..steps.len()).filter(|at| steps[*at].iter().any(|(id, _)| *id == honest.0)).collect();
+        assert_eq!(own.len(), 10);
+        assert!(own.windows(2).all(|pair| pair[1] - pair[0] <= 2), "{batch}: {own:?}");
+        let beside = own[1..].iter().all(|at| steps[*at].len() == each);
+        assert!(beside, "of both as many go on together: {steps:?}");
+        let after = &steps[own[9] + 1];
+        assert!(after.len() == batch.min(20), "alone it has all that there is: {after:?}");
+    }
+}
+
+#[test]
+fn who_comes_and_goes_gains_no_turns_by_that() {
+    let limits = Limits { budget: 1000, batch: 1, ..limits() };
+    let (mut scheduler, mut model) = (Scheduler::new(text(), limits), Alphabet::default());
+    let honest = scheduler.add(order_of("honest", "a", 10)).unwrap();
+    scheduler.add(order_of("hostile", "a", 1)).unwrap();
+    let (mut steps, mut own) = (0, 0);
+    while own < 10 {
+        let step = scheduler.step().unwrap();
+        (steps, own) = (steps + 1, own + usize::from(step.feeds[0].id == honest));
+        let logits = model.answer(&step);
+        for event in scheduler.done(&step, logits) {
+            if event.id != honest && event.end.is_some() {
+                scheduler.add(order_of("hostile", "a", 1)).unwrap();
+            }
+        }
+    }
+    assert!(steps <= 20, "{steps}");
+}
+
+#[test]
+fn long_prompts_of_one_caller_come_between_the_tokens_of_others_in_its_turn_only() {
+    let limits = Limits { budget: 1000, waiting: 100, batch: 1, ..limits() };
+    let (mut scheduler, mut model) = (Scheduler::new(text(), limits), Alphabet::default());
+    let honest: Vec<u64> =
+        ["one", "two", "three"].map(|name| scheduler.add(order_of(name, "a", 12)).unwrap().0).into();
+    for _ in 0..10 {
+        scheduler.add(order_of("hostile", &"a".repeat(60), 1)).unwrap();
+    }
+    run(&mut scheduler, &mut model);
+    let of: Vec<bool> = model.steps[..36].iter().map(|step| honest.contains(&step[0].0)).collect();
+    assert!(of.chunks(4).all(|four| four.iter().filter(|own| **own).count() == 3), "{of:?}");
+}
+
+#[test]
+fn one_caller_leaves_others_half_of_what_there_is_room_for() {
+    let limits = Limits { waiting: 8, ..limits() };
+    let mut scheduler = Scheduler::new(text(), limits);
+    // Of 100 tokens a caller has 50; one answer alone may have more.
+    scheduler.add(order_of("hostile", "a", 59)).unwrap();
+    for _ in 0..4 {
+        scheduler.step();
+        scheduler.add(order_of("hostile", "a", 19)).unwrap();
+    }
+    assert_eq!(scheduler.add(order_of("hostile", "a", 19)), Err(Refused::Share { waiting: 4 }));
+    assert_eq!((scheduler.running.len(), scheduler.waiting.len()), (1, 4));
+    let honest = scheduler.add(order_of("honest", "a", 19)).unwrap();
+    assert!(scheduler.step().is_some() && scheduler.running.iter().any(|sequence| sequence.id() == honest));
+    let ends = run(&mut scheduler, &mut Alphabet::default());
+    assert_eq!(ends.len(), 6, "who waits for its own share has its turn, too");
+}
+
+#[test]
+fn forms_of_one_caller_are_worked_out_in_turns_with_those_of_others() {
+    let limits = Limits { budget: 1000, waiting: 100, batch: 1, ..limits() };
+    let (mut scheduler, mut model) = (Scheduler::new(text(), limits), Alphabet::default());
+    let of = |name: &str| {
+        let form = order_of_json("a", serde_json::json!({ "enum": ["bcdefgh"] }));
+        Order { holder: Some(name.into()), ..form }
+    };
+    for _ in 0..10 {
+        scheduler.add(of("hostile")).unwrap();
+    }
+    let honest = scheduler.add(of("honest")).unwrap();
+    scheduler.step();
+    let first = [scheduler.work().unwrap().run(), scheduler.work().unwrap().run()];
+    assert_eq!(first.iter().filter(|worked| worked.id == honest).count(), 1);
+    for worked in first {
+        scheduler.worked(worked);
+    }
+    assert_eq!(run(&mut scheduler, &mut model).len(), 11);
 }
 
 #[test]

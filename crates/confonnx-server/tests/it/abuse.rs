@@ -467,7 +467,7 @@ async fn documents_that_nobody_reads_have_a_share_of_what_is_held() {
 }
 
 /// A connection from another address, as of another machine: all of 127.0.0.0/8 is this one.
-async fn connect_from(server: &Running, address: [u8; 4]) -> TcpStream {
+pub(crate) async fn connect_from(server: &Running, address: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((address, 0).into()).unwrap();
     socket.connect(server.address).await.unwrap()

@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,8 +22,9 @@ use confonnx_server::generation::{Generator, Sink};
 use getrandom::rand_core::{TryCryptoRng, TryRng};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::harness::*;
+use super::{abuse::connect_from, harness::*};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
@@ -229,6 +233,48 @@ async fn callers_who_go_on_in_one_run_are_answered_as_if_each_were_alone() {
         assert!(answer["choices"][0]["message"]["content"].is_string(), "{answer}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_of_two_addresses_have_the_same_turns() {
+    let server = start_with(config("decoder", |settings| settings.max_peer_percent = Some(50))).await;
+    let key = server.key(Kem::X25519).await;
+    let mut head = head("POST", CHAT);
+    head.fields.push("content-type", "application/json");
+    let endless = |n: u64, tokens: u64| {
+        let mut asked = json!({ "n": n, "max_tokens": tokens, "seed": 1, "logit_bias": { "301": -100 } });
+        (asked["stream"], asked["stream_options"]) = (true.into(), json!({ "include_usage": true }));
+        hello(asked)
+    };
+    let mut sealed = Vec::new();
+    let (sealer, _) = key.seal_chunked(Aead::Aes256Gcm, 1 << 20, &mut rng(), &mut sealed).unwrap();
+    sealer.finish(&message(&head, endless(8, 400).to_string().as_bytes()), &mut sealed).unwrap();
+    let mut hostile = connect_from(&server, [127, 0, 0, 2]).await;
+    let media = "message/ohttp-chunked-req";
+    let post = format!(
+        "POST {GATEWAY} HTTP/1.1\r\nhost: x\r\ncontent-type: {media}\r\ncontent-length: {}\r\n\r\n",
+        sealed.len()
+    );
+    hostile.write_all(&[post.as_bytes(), &sealed].concat()).await.unwrap();
+    let come = Arc::new(AtomicUsize::new(0));
+    let coming = Arc::clone(&come);
+    tokio::spawn(async move {
+        let mut bytes = vec![0; 1 << 16];
+        while let Ok(1..) = hostile.read(&mut bytes).await.inspect(|some| {
+            coming.fetch_add(*some, Relaxed);
+        }) {}
+    });
+    until(|| come.load(Relaxed) > 20 * PIECE).await;
+    let before = come.load(Relaxed);
+    let client = server.client(Options::default());
+    let events = events(&pieces(&client, endless(1, 100)).await.unwrap());
+    assert_eq!(events.last().unwrap()["usage"]["completion_tokens"], 100);
+    let beside = (come.load(Relaxed) - before) / PIECE;
+    // Eight answers beside one: by answers it would have been 800.
+    assert!((50..250).contains(&beside), "{beside} tokens beside 100");
+}
+
+/// Of a token's piece that is sent, about so many bytes.
+const PIECE: usize = 550;
 
 async fn at_once(client: &Arc<Client>, bodies: Vec<Value>) -> Vec<Value> {
     let tasks: Vec<_> = bodies
@@ -453,6 +499,7 @@ fn alone() -> (Arc<LoadedModel>, Generator) {
 
 fn order() -> Order {
     Order {
+        holder: None,
         prompt: vec![104, 101].into(),
         max_tokens: Some(400),
         choices: Choices { logit_bias: vec![(301, -100.0)], ..Choices::default() },

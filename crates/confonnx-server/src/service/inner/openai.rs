@@ -21,6 +21,7 @@ use crate::{
     generation::Sink,
     models::Served,
     random,
+    sequences::Sender,
     service::error::{InnerError, WireError},
 };
 
@@ -112,7 +113,7 @@ impl WireError for GenerateError {
             Self::Form(_) => (400, "response-format-invalid"),
             Self::Text(_) => (400, "prompt-invalid"),
             Self::Refused(Refused::TooLong { .. }) => (400, "prompt-too-long"),
-            Self::Refused(Refused::Busy { .. }) => (429, "generation-busy"),
+            Self::Refused(Refused::Busy { .. } | Refused::Share { .. }) => (429, "generation-busy"),
             Self::NotAllowed(refused) => refused.wire(),
             Self::NotGenerative { .. } => (400, "model-not-generative"),
         }
@@ -121,7 +122,7 @@ impl WireError for GenerateError {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::NotAllowed(refused) => refused.retry_after(),
-            Self::Refused(Refused::Busy { .. }) => Some(1),
+            Self::Refused(Refused::Busy { .. } | Refused::Share { .. }) => Some(1),
             _ => None,
         }
     }
@@ -178,7 +179,8 @@ fn answer(call: &Call<'_>, served: &Served, kind: Kind, request: Request) -> Res
     };
     let now = call.received.0;
     let prompts = prompts(generator.text(), &request, now)?;
-    let mut orders = orders(generator.text(), &request, prompts);
+    let sender = Sender { caller: call.caller.name(), network: call.place.take().network };
+    let mut orders = orders(generator.text(), &request, prompts, sender.told_apart().as_ref());
     let allowance = Arc::new(allowance(call, &orders)?);
     // Only now: a form can take much to prepare.
     keep(&mut orders, generator.text(), &request.format)?;
@@ -265,8 +267,13 @@ fn keep(orders: &mut [Order], text: &Text, format: &Format) -> Result<(), Constr
     Ok(())
 }
 
-/// What the model is to answer to each of `prompts`.
-fn orders(text: &Text, request: &Request, prompts: Vec<Erased<Vec<u32>>>) -> Vec<Order> {
+/// What the model is to answer `holder` to each of `prompts`.
+fn orders(
+    text: &Text,
+    request: &Request,
+    prompts: Vec<Erased<Vec<u32>>>,
+    holder: Option<&Arc<str>>,
+) -> Vec<Order> {
     let choices = request.overrides.over(&text.facts().defaults);
     let seed = request.seed.unwrap_or_else(|| u64::from_le_bytes(random::bytes()));
     let room = |prompt: usize| match text.facts().context {
@@ -274,6 +281,7 @@ fn orders(text: &Text, request: &Request, prompts: Vec<Erased<Vec<u32>>>) -> Vec
         None => MAX_TOKENS,
     };
     let order = |prompt: &Erased<Vec<u32>>, answer: u64| Order {
+        holder: holder.cloned(),
         prompt: prompt.clone(),
         max_tokens: Some(request.max_tokens.unwrap_or_else(|| room(prompt.len()))),
         choices: choices.clone(),

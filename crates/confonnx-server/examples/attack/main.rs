@@ -1,6 +1,6 @@
 //! `make attack`: hostile callers beside honest ones, over loopback, against a live server; then models whose processes lie
 //! with each answer, as ones that have taken over their native library do; a second server with another library than the
-//! clients know; last, a host that sets the clock.
+//! clients know; a host that sets the clock; last, hostile callers of a language model (`tokens`).
 //! Prints what the honest ones noticed: p99 beside the quiet one and, where the attackers' own work is a part of that, beside
 //! a control in which they do the same to somebody else; bytes held against the budget, by how much this process grew
 //! (callers and attackers are in it, too), and what was lost. Fails when something was lost, answered wrongly, or held
@@ -10,12 +10,14 @@
 #![allow(clippy::restriction, reason = "a tool for this repository, which may panic")]
 #![expect(clippy::print_stdout, reason = "a program for people, who read what it prints")]
 
-#[path = "../tests/it/harness.rs"]
+#[path = "../../tests/it/harness.rs"]
 #[expect(dead_code, reason = "made for the tests, which need more of it")]
 mod harness;
 
-#[path = "../../confonnx-engine/tests/it/liar/box_side.rs"]
+#[path = "../../../confonnx-engine/tests/it/liar/box_side.rs"]
 mod liar;
+
+mod tokens;
 
 use std::{
     fs,
@@ -227,6 +229,8 @@ fn main() -> ExitCode {
         );
         bad |= !seen.as_it_should(attack);
     }
+    let length = Duration::from_secs(seconds).div_f64(4.0);
+    bad |= tokens::attack((&serving, &calling, &attacking), &engine, length, &only);
     impostor.stop.send_replace(true);
     server.stop.send_replace(true);
     serving.shutdown_background();
