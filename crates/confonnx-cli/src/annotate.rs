@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use confonnx_model::{AnnotateError, IndependentRows, Kept, TEXT_FILES, annotate, with_state, with_text};
+use confonnx_model::{
+    AnnotateError, IndependentRows, Kept, ModelInfo, TEXT_FILES, annotate, with_encoder, with_state,
+    with_text,
+};
 
 use crate::args::bytes;
 use crate::{model, print};
@@ -33,6 +36,10 @@ pub(crate) struct Annotate {
     /// 1_Pooling/config.json, sentence_bert_config.json and config_sentence_transformers.json. States nothing of rows
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["batch_axis", "remove"])]
     text: Option<PathBuf>,
+    /// The encoder that reads what this decoder answers to, as encoder_model.onnx beside decoder_model_merged.onnx: the file of
+    /// that name is then to lie beside the one written, and the model hash covers both. States nothing of rows
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["batch_axis", "remove", "state"])]
+    encoder: Option<PathBuf>,
     /// An input that is kept from one request of a sequence to the next: INPUT=OUTPUT is what that output was, INPUT alone what
     /// it was at first. States nothing of rows
     #[arg(long, value_name = "INPUT=OUTPUT", value_parser = kept, conflicts_with_all = ["batch_axis", "remove", "text"])]
@@ -51,13 +58,29 @@ impl Annotate {
         let onnx = bytes(&self.model)?;
         let annotated = match &self.text {
             Some(folder) => with_text(&onnx, &text_files(folder)?).map_err(AnnotateError::from),
+            None if self.encoder.is_some() => Ok(onnx),
             None if !self.state.is_empty() => with_state(&onnx, &self.state).map_err(AnnotateError::from),
             None => annotate(&onnx, (!self.remove).then_some(&rows)),
         };
         let annotated = annotated.with_context(|| format!("cannot annotate {}", self.model.display()))?;
+        let annotated = match &self.encoder {
+            Some(encoder) => with(&annotated, encoder)?,
+            None => annotated,
+        };
         fs::write(&self.out, annotated).with_context(|| format!("cannot write {}", self.out.display()))?;
         Ok(print(&format!("model  {}\nhash   {}", self.out.display(), model::hash(&self.out)?))?)
     }
+}
+
+/// The decoder with the statement that the file `encoder` is its encoder.
+fn with(decoder: &[u8], encoder: &Path) -> Result<Vec<u8>> {
+    let location = encoder.file_name().and_then(|name| name.to_str());
+    let location = location.with_context(|| format!("expected a file, found {}", encoder.display()))?;
+    let info = model::read(encoder)?;
+    ModelInfo::parse(decoder)?
+        .check_encoder(&info)
+        .with_context(|| format!("cannot go on with what {} reads", encoder.display()))?;
+    Ok(with_encoder(decoder, location)?)
 }
 
 /// The files of a folder that say how text is made.

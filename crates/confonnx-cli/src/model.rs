@@ -59,6 +59,9 @@ impl ModelInfo {
         if !info.external_data.is_empty() {
             writeln!(text, "files   {}", info.external_data.join(", "))?;
         }
+        if let Some(encoder) = &info.encoder {
+            writeln!(text, "encoder {encoder}")?;
+        }
         if let Some(rows) = &info.rows {
             let others = rows.other_axes.iter().map(|(name, axis)| format!(", {axis} of {name}"));
             writeln!(text, "rows    independent, along axis {}{}", rows.axis, others.collect::<String>())?;

@@ -85,6 +85,20 @@ pub enum EngineError {
     /// The model parsed but ONNX Runtime refused it.
     #[error("ONNX Runtime refused the model: {0}; check it with `onnx.checker.check_model`")]
     Refused(Category),
+    /// What is wrong is in the encoder's file.
+    #[error("the encoder: {0}")]
+    OfEncoder(Box<EngineError>),
+    /// An encoder is named for a model that does not go on with what one reads.
+    #[error(
+        "the model has an encoder, but is not the decoder of one: expected the inputs input_ids, encoder_hidden_states, \
+         past_key_values.N.decoder.key and .value, past_key_values.N.encoder.key and .value, use_cache_branch, and the outputs \
+         logits and present.… (decoder_model_merged.onnx of Hugging Face optimum and transformers.js), with numbers of heads and \
+         their sizes in the graph"
+    )]
+    NotADecoder,
+    /// The decoder fails on what the encoder says.
+    #[error("the model fails on what its encoder reads: {0}; take both from one export")]
+    Encoder(InferError),
     /// An input or output is not a dense tensor of a type the protocol names.
     #[error(
         "model {direction} `{name}` is {found}; expected a tensor of BOOL, UINT8-64, INT8-64, FP16, BF16, FP32, FP64 or BYTES"

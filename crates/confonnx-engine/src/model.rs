@@ -10,7 +10,7 @@ use confonnx_tensor::Tensor;
 use crate::{
     batch::{Batcher, Batching, NotBatched},
     check,
-    decoder::{Decoder, Memories, Order},
+    decoder::{Decoder, Encoder, Memories, Order},
     error::{EngineError, InferError},
     port::{Ports, TensorInfo},
     recent::Recent,
@@ -29,6 +29,8 @@ pub struct ModelOptions {
     pub threads_per_session: Option<usize>,
     /// The model's external data: location as written in the model, and content. Nothing else is ever read.
     pub external_data: Vec<(String, Arc<[u8]>)>,
+    /// The content of the encoder's file, if one reads what the model answers to.
+    pub encoder: Option<Arc<[u8]>>,
     /// Whether requests may be batched, and how: for models whose owner states that rows do not know of one another.
     pub batch: Option<Batching>,
     /// Whether a request that is alone may have more threads than others, if a trial sees no difference:
@@ -72,7 +74,23 @@ impl Model {
         }
         let sessions = Sessions::new(plan, each, alone);
         let runs = Runs { ports, sessions, recent: Recent::default(), gave_back: AtomicBool::default() };
-        let decoder = Decoder::of(&runs.ports.inputs, &runs.ports.outputs);
+        let decoder = Decoder::of(&runs.ports.inputs, &runs.ports.outputs, options.encoder.is_some());
+        if let Some(encoder) = &options.encoder {
+            let decoder = decoder.ok_or(EngineError::NotADecoder)?;
+            let session = sessions::make(runtime, encoder, &[], plan.each())
+                .map_err(|error| EngineError::OfEncoder(Box::new(error)))?;
+            let encoder = Encoder::new(session);
+            let memories = Memories::with_encoder(&decoder, &mut runs.sessions.take().session, encoder)
+                .map_err(EngineError::Encoder)?;
+            let not_batched = options.batch.is_some().then_some(NotBatched::Encoder);
+            return Ok(Self {
+                runs,
+                batcher: None,
+                not_batched,
+                decoder: Some(decoder),
+                memories: Some(memories),
+            });
+        }
         let batch = options.batch.clone();
         if let Some(decoder) = decoder {
             let most = batch.map(|batch| batch.max_batch_size);

@@ -29,6 +29,9 @@ pub struct Id(pub u64);
 pub struct Limits {
     /// The most tokens of one prompt and its answer.
     pub context: usize,
+    /// The most tokens of a prompt where an encoder reads it: the model's own are then those of the answer alone. None where the
+    /// model goes on with the prompt.
+    pub encoder: Option<usize>,
     /// Tokens that may be remembered at once, prompts and what is still to be answered: memory for them is there.
     pub budget: usize,
     /// Answers that may wait for room.
@@ -79,6 +82,16 @@ pub enum Refused {
         /// Tokens allowed.
         most: usize,
     },
+    /// The prompt is too long for the encoder.
+    #[error(
+        "the prompt has {prompt} tokens; expected {most} at most, which is as many as the model's encoder reads: send less"
+    )]
+    LongPrompt {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens allowed.
+        most: usize,
+    },
     /// Too many wait.
     #[error("{waiting} answers wait for room already; try again later")]
     Busy {
@@ -110,6 +123,8 @@ pub struct Feed {
     pub id: Id,
     /// The tokens.
     pub tokens: Erased<Vec<u32>>,
+    /// What an encoder is to read before them.
+    pub source: Erased<Vec<u32>>,
     /// How many tokens of the sequence came before these.
     pub past: usize,
     /// Whether the next token is to be chosen by what the model answers.
@@ -191,7 +206,16 @@ impl Scheduler {
         if prompt == 0 {
             return Err(Refused::Empty);
         }
-        let most = self.limits.context.min(self.limits.budget);
+        let Limits { context, encoder, budget, .. } = self.limits;
+        let most = match encoder {
+            Some(most) if prompt > most => return Err(Refused::LongPrompt { prompt, most }),
+            // What the encoder reads does not count among the model's own tokens, of which there are some before the answer.
+            Some(_) => {
+                let start = self.text.facts().start.len();
+                context.saturating_sub(start).saturating_add(prompt).min(budget)
+            }
+            None => context.min(budget),
+        };
         let wanted = order.max_tokens.unwrap_or_else(|| most.saturating_sub(prompt)).max(1);
         let all = prompt.saturating_add(wanted);
         if all > most {
@@ -208,7 +232,8 @@ impl Scheduler {
         self.forms.come(&order.holder);
         let id = Id(self.next);
         self.next = self.next.wrapping_add(1);
-        self.waiting.push_back(Sequence::new(id, order, wanted, Arc::clone(&self.text)));
+        let reads = encoder.is_some();
+        self.waiting.push_back(Sequence::new(id, order, wanted, Arc::clone(&self.text), reads));
         Ok(id)
     }
 

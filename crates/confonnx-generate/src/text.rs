@@ -42,6 +42,8 @@ pub struct Text {
     controls: BTreeSet<u32>,
     /// The token before a text that is no chat.
     bos: Option<u32>,
+    /// The tokens around a text that an encoder reads.
+    around: (Vec<u32>, Vec<u32>),
     facts: Facts,
     /// The bytes of each token, if that is known.
     words: Option<Vec<Vec<u8>>>,
@@ -54,7 +56,11 @@ pub struct Text {
 pub struct Facts {
     /// Tokens that end a text.
     pub ends: BTreeSet<u32>,
-    /// The most tokens, prompt and answer together; none if it is not said.
+    /// Tokens that an answer begins with where an encoder reads the prompt; none if no file says so.
+    pub start: Vec<u32>,
+    /// Tokens that are never said.
+    pub never: BTreeSet<u32>,
+    /// The most tokens, prompt and answer together, or each of both where an encoder reads the prompt; none if it is not said.
     pub context: Option<usize>,
     /// Choices for who makes none.
     pub defaults: Defaults,
@@ -117,6 +123,12 @@ pub enum FilesError {
         "no file says which token ends a text; expected \"eos_token_id\" in generation_config.json or config.json"
     )]
     NoEnd,
+    /// An answer that begins with nothing.
+    #[error(
+        "the model has an encoder, and no file says which token an answer begins with; expected \"decoder_start_token_id\" in \
+         generation_config.json or config.json"
+    )]
+    NoStart,
 }
 
 /// Why a text has no tokens.
@@ -193,10 +205,27 @@ impl Text {
             !ends.contains(id)
                 || named("bos_token").and_then(|name| tokenizer.token_to_id(&name)) == Some(*id)
         });
-        let facts = Facts { ends, context: context(&config), defaults: defaults(&generation)? };
+        let around = around(&tokenizer);
+        let facts = Facts {
+            ends,
+            start: start(&generation, &config)?,
+            never: never(&generation, &config),
+            context: context(&config),
+            defaults: defaults(&generation)?,
+        };
         let bytes = serde_json::from_str(files.tokenizer).ok().as_ref().and_then(Forms::words);
         let guard = Guard::new(words);
-        Ok(Self { tokenizer, template, guard, controls, bos, facts, words: bytes, forms: OnceLock::new() })
+        Ok(Self {
+            tokenizer,
+            template,
+            guard,
+            controls,
+            bos,
+            around,
+            facts,
+            words: bytes,
+            forms: OnceLock::new(),
+        })
     }
 
     /// What the model's owner says of generation.
@@ -236,12 +265,27 @@ impl Text {
     /// # Errors
     /// [`TextError`]
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let mut tokens: Vec<u32> = self.bos.into_iter().collect();
+        tokens.extend(self.plain(text)?);
+        Ok(tokens)
+    }
+
+    /// The tokens of a text that an encoder is to read, with those that it expects around it. None of the text becomes a control
+    /// token.
+    ///
+    /// # Errors
+    /// [`TextError`]
+    pub fn source(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let (before, after) = &self.around;
+        let tokens = self.plain(text)?;
+        Ok([before.as_slice(), &tokens, after].concat())
+    }
+
+    fn plain(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let mark = guard::mark([text].into_iter())?;
         let guarded = self.guard.apart(text, mark)?;
         self.check(&guarded, mark)?;
-        let mut tokens: Vec<u32> = self.bos.into_iter().collect();
-        tokens.extend(self.encode(&guarded, mark)?);
-        Ok(tokens)
+        self.encode(&guarded, mark)
     }
 
     /// The constraint that keeps an answer to JSON of `schema`.
@@ -320,6 +364,42 @@ fn ids(config: &Value, file: &'static str, key: &'static str) -> Result<BTreeSet
         Some(Value::Array(all)) => all.iter().map(id).collect(),
         Some(one) => Ok([id(one)?].into()),
     }
+}
+
+/// The tokens that the tokenizer puts before and after a text.
+fn around(tokenizer: &Tokenizer) -> (Vec<u32>, Vec<u32>) {
+    let Ok(added) = tokenizer.encode("a", true) else { return Default::default() };
+    let (tokens, mask) = (added.get_ids(), added.get_special_tokens_mask());
+    let first = mask.iter().position(|special| *special == 0).unwrap_or(0);
+    let last = mask.iter().rposition(|special| *special == 0).map_or(0, |last| last.saturating_add(1));
+    let part = |range: Option<&[u32]>| range.unwrap_or_default().to_vec();
+    (part(tokens.get(..first)), part(tokens.get(last..)))
+}
+
+/// The tokens that an answer begins with where an encoder reads the prompt.
+fn start(generation: &Value, config: &Value) -> Result<Vec<u32>, FilesError> {
+    let mut start = Vec::new();
+    for key in ["decoder_start_token_id", "forced_bos_token_id"] {
+        let mut found = ids(generation, GENERATION_CONFIG, key)?;
+        if found.is_empty() {
+            found = ids(config, CONFIG, key)?;
+        }
+        if found.len() > 1 {
+            return Err(FilesError::Value { file: GENERATION_CONFIG, key, expected: "one token number" });
+        }
+        start.extend(found);
+    }
+    Ok(start)
+}
+
+/// Tokens that the owner forbids: of `bad_words_ids` those that stand by themselves.
+fn never(generation: &Value, config: &Value) -> BTreeSet<u32> {
+    let said = [generation, config].into_iter().find_map(|file| file.get("bad_words_ids")?.as_array());
+    let alone = said.into_iter().flatten().filter_map(|word| match word.as_array()?.as_slice() {
+        [token] => u32::try_from(token.as_u64()?).ok(),
+        _ => None,
+    });
+    alone.collect()
 }
 
 fn context(config: &Value) -> Option<usize> {

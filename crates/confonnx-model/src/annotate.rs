@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    encoder::ENCODER,
     info::{Dim, ModelError, ModelInfo, ValueInfo},
     rows::{AXIS, AXIS_OF, IndependentRows, ROWS},
     state::{Kept, STATE},
@@ -108,6 +109,17 @@ pub fn with_text(onnx: &[u8], files: &BTreeMap<&str, String>) -> Result<Vec<u8>,
 pub fn with_state(onnx: &[u8], state: &[Kept]) -> Result<Vec<u8>, ModelError> {
     let each = state.iter().map(|kept| (kept.input.as_str(), kept.output.as_deref().unwrap_or_default()));
     let stated = instead(onnx, STATE, each)?;
+    ModelInfo::parse(&stated)?;
+    Ok(stated)
+}
+
+/// The model `onnx` with the statement that the file at `location`, relative to it, is its encoder, instead of the one it had.
+/// All else stays as it is, byte for byte.
+///
+/// # Errors
+/// [`ModelError`] when it is no model, or the location is not below it.
+pub fn with_encoder(onnx: &[u8], location: &str) -> Result<Vec<u8>, ModelError> {
+    let stated = instead(onnx, ENCODER, std::iter::once(("", location)))?;
     ModelInfo::parse(&stated)?;
     Ok(stated)
 }

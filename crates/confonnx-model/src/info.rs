@@ -8,7 +8,7 @@ use prost::Message;
 
 use crate::{
     elem_type::{dtype_from_elem_type, elem_type_name},
-    indices,
+    encoder, indices,
     proto::{DimensionValue, ModelProto, TypeProto, ValueInfoProto},
     rows::{IndependentRows, PropertyError},
     state::{self, Kept},
@@ -35,9 +35,10 @@ pub struct ModelInfo {
     pub optional_inputs: Vec<ValueInfo>,
     /// Outputs, in the model's order.
     pub outputs: Vec<ValueInfo>,
-    /// Files with tensors of the model, relative to it: sorted, each once, `./w.bin` as `w.bin`.
+    /// Other files of the model, relative to it: those with its tensors, and its encoder. Sorted, each once, `./w.bin` as
+    /// `w.bin`.
     pub external_data: Vec<String>,
-    /// Each spelling of such a file in the model, and the file that it names.
+    /// Each spelling of a file with tensors in the model, and the file that it names.
     pub spellings: BTreeMap<String, String>,
     /// Operators, each as `Conv` or `com.microsoft:Gelu`.
     pub operators: BTreeSet<String>,
@@ -45,6 +46,8 @@ pub struct ModelInfo {
     pub rows: Option<IndependentRows>,
     /// Inputs that are kept from one request of a sequence to the next.
     pub state: Vec<Kept>,
+    /// The one of the other files that reads what the model answers to, if its owner names one.
+    pub encoder: Option<String>,
     /// The files that say how a model's text is made, by name: of [`TEXT_FILES`](crate::TEXT_FILES).
     pub text: BTreeMap<String, String>,
     /// What the columns of an output stand for that ends in a `ZipMap`.
@@ -189,7 +192,8 @@ impl ModelInfo {
                 plain(&location).ok_or_else(|| ModelError::Location { location: location.clone() })?;
             spellings.insert(location, plain);
         }
-        let external_data: BTreeSet<String> = spellings.values().cloned().collect();
+        let encoder = encoder::of(&model.metadata_props, plain)?;
+        let external_data: BTreeSet<String> = spellings.values().chain(&encoder).cloned().collect();
         let operators = model.operators();
         let graph = model.graph.ok_or(ModelError::NoGraph)?;
         let class_labels = zipmap::at_the_end(&graph);
@@ -227,6 +231,7 @@ impl ModelInfo {
             outputs,
             indices: indices::tables(&graph),
             rows: IndependentRows::of(&model.metadata_props)?,
+            encoder,
             text: text::of(&model.metadata_props),
             graph_name: graph.name,
             external_data: external_data.into_iter().collect(),

@@ -21,11 +21,13 @@
 pub mod age;
 mod annotate;
 mod elem_type;
+mod encoder;
 #[cfg(feature = "age")]
 pub mod encrypted;
 mod hash;
 mod indices;
 mod info;
+mod pair;
 mod proto;
 mod rows;
 mod runnable;
@@ -36,10 +38,11 @@ pub mod triton;
 mod wire;
 mod zipmap;
 
-pub use annotate::{AnnotateError, annotate, with_state, with_text};
+pub use annotate::{AnnotateError, annotate, with_encoder, with_state, with_text};
 pub use elem_type::{dtype_from_elem_type, elem_type};
 pub use hash::{HashError, data_files, hash_bytes, hash_files, model_hash};
 pub use info::{Dim, ModelError, ModelInfo, Opset, ValueInfo};
+pub use pair::EncoderError;
 pub use rows::{IndependentRows, PropertyError};
 pub use runnable::runnable;
 pub use state::Kept;

@@ -10,7 +10,7 @@ use std::{
 use confonnx_engine::{Feed, InferError, LoadedModel};
 use confonnx_generate::{
     decode::{self, Event, Id, Limits, Order, Refused, Scheduler, Step},
-    text::{Files, FilesError, Text},
+    text::{Files, FilesError, Text, TextError},
 };
 use confonnx_model::ModelInfo;
 use tracing::warn;
@@ -23,6 +23,7 @@ pub struct Generator {
     shared: Arc<Shared>,
     pacer: Arc<Pacer>,
     longest: Duration,
+    limits: Limits,
 }
 
 /// Takes what becomes of an answer. It is called by the model's thread, and must not wait.
@@ -79,9 +80,15 @@ impl Generator {
             generation_config: file("generation_config.json"),
             config: file("config.json"),
         })?);
+        let encoder =
+            decoder.has_encoder().then(|| text.facts().context.unwrap_or(SOURCE).min(LONGEST_SOURCE));
+        if encoder.is_some() && text.facts().start.is_empty() {
+            return Err(FilesError::NoStart);
+        }
         let budget = MEMORY.checked_div(decoder.bytes_per_token()).unwrap_or(0);
         let limits = Limits {
             context: text.facts().context.unwrap_or(budget),
+            encoder,
             budget,
             waiting: WAITING,
             prefill: PREFILL,
@@ -110,7 +117,7 @@ impl Generator {
             warn!("a language model answers nothing: {error}");
             return Ok(None);
         }
-        Ok(Some(Self { text, shared, pacer: Arc::default(), longest: LONGEST }))
+        Ok(Some(Self { text, shared, pacer: Arc::default(), longest: LONGEST, limits }))
     }
 
     /// What sends at fixed instants what comes of it.
@@ -126,6 +133,21 @@ impl Generator {
     /// How the model's text is made.
     pub fn text(&self) -> &Arc<Text> {
         &self.text
+    }
+
+    /// The tokens of a text that is to be answered.
+    ///
+    /// # Errors
+    /// [`TextError`]
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        if self.limits.encoder.is_some() { self.text.source(text) } else { self.text.prompt(text) }
+    }
+
+    /// The most tokens of an answer to a prompt of so many, if that is said.
+    pub fn room(&self, prompt: usize) -> Option<usize> {
+        let facts = self.text.facts();
+        let before = if self.limits.encoder.is_some() { facts.start.len() } else { prompt };
+        Some(facts.context?.saturating_sub(before))
     }
 
     /// Whether no answer is being made, and nothing remembered that is of no use.
@@ -319,10 +341,12 @@ impl Shared {
 }
 
 fn feeds(step: &Step) -> Vec<Feed> {
+    let numbers = |tokens: &[u32]| tokens.iter().map(|token| i64::from(*token)).collect::<Vec<_>>().into();
     let feed = |feed: &decode::Feed| Feed {
         sequence: feed.id.0,
         past: feed.past,
-        tokens: feed.tokens.iter().map(|token| i64::from(*token)).collect::<Vec<_>>().into(),
+        tokens: numbers(&feed.tokens),
+        source: numbers(&feed.source),
         wanted: feed.wanted,
     };
     step.feeds.iter().map(feed).collect()
@@ -336,5 +360,10 @@ const WAITING: usize = 64;
 const PREFILL: usize = 256;
 /// Tokens of a prompt that are fed at once while others are answered, who wait no longer than that.
 const PREFILL_BESIDE: usize = 32;
+/// Tokens of a prompt that an encoder reads, where no file says how many.
+const SOURCE: usize = 1024;
+/// Tokens of a prompt that an encoder reads at most, whatever a file says: it reads them in one run, whose memory grows with the
+/// square of their number.
+const LONGEST_SOURCE: usize = 4096;
 /// How long an answer may take.
 const LONGEST: Duration = Duration::from_secs(600);

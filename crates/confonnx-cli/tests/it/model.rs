@@ -76,3 +76,43 @@ fn unusable_models_are_refused_with_their_path() {
     let output = confonnx(&["create-test-inputs", digits.to_str().unwrap(), "--dim", "nobody=3"]);
     assert!(stderr(&output).contains("no input has a dimension named `nobody`"), "{}", stderr(&output));
 }
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../confonnx-engine/tests/data").join(name)
+}
+
+#[test]
+fn a_decoder_names_the_encoder_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (encoder, out) = (folder.path().join("encoder_model.onnx"), folder.path().join("model.onnx"));
+    fs::copy(fixture("translator_encoder.onnx"), &encoder).unwrap();
+    let annotate = |model: &str, encoder: &Path| {
+        let (model, out) = (fixture(model), out.to_str().unwrap());
+        confonnx(&["annotate", model.to_str().unwrap(), "--encoder", encoder.to_str().unwrap(), "--out", out])
+    };
+    let told = stdout(&annotate("translator.onnx", &encoder));
+    let info = stdout(&confonnx(&["model-info", out.to_str().unwrap()]));
+    assert!(info.lines().any(|line| line == "encoder encoder_model.onnx"), "{info}");
+    let hash = stdout(&confonnx(&["hash-model", out.to_str().unwrap()]));
+    assert!(told.contains(hash.trim()) && info.contains(hash.trim()), "{told}{info}{hash}");
+    // The text inside stays, and the hash is of both files.
+    let model = confonnx_model::ModelInfo::parse(&fs::read(&out).unwrap()).unwrap();
+    assert!(model.text.contains_key("tokenizer.json") && model.external_data == ["encoder_model.onnx"]);
+    fs::write(&encoder, b"another").unwrap();
+    assert_ne!(stdout(&confonnx(&["hash-model", out.to_str().unwrap()])), hash);
+    for (model, encoder, expected) in [
+        (
+            "translator.onnx",
+            "encoder.onnx",
+            "last_hidden_state FP32 [rows, tokens, 8], but the decoder takes",
+        ),
+        ("translator.onnx", "mlp.onnx", "is not an encoder of text"),
+        ("decoder.onnx", "translator_encoder.onnx", "is not the decoder of an encoder"),
+        ("translator.onnx", "absent.onnx", "absent.onnx"),
+    ] {
+        fs::write(&out, b"as it was").unwrap();
+        let output = annotate(model, &fixture(encoder));
+        assert!(output.status.code() == Some(1) && stderr(&output).contains(expected), "{}", stderr(&output));
+        assert_eq!(fs::read(&out).unwrap(), b"as it was");
+    }
+}

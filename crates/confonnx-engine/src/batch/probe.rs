@@ -39,6 +39,9 @@ pub enum NotBatched {
         /// Bytes of one input that are tried at most.
         limit: usize,
     },
+    /// An encoder reads what the model answers to.
+    #[error("an encoder reads for it, and each goes on with what was read for it alone")]
+    Encoder,
     /// A batch's answers differ from those to its rows alone.
     #[error("in a batch of any size its answers differ, if only in their last bits")]
     Differs,

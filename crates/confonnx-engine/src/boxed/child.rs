@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     io, mem,
+    ops::Range,
     os::fd::{AsFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     process::{self, ExitCode},
@@ -124,14 +125,16 @@ fn load(runtime: &Runtime, files: Files, lens: [u64; 3]) -> Result<Model, String
     let bytes = |mapping: &Option<Mapping>| mapping.as_ref().map(Mapping::bytes).unwrap_or_default().to_vec();
     let order = Order::decode(&bytes(&order)).map_err(|error| error.to_string())?;
     let data = data.as_ref().map(Mapping::bytes).unwrap_or_default();
-    let external = order.external.into_iter().map(|(location, range)| {
-        let content = slice(data, &range).ok_or(Garbled).map_err(|error| error.to_string())?;
-        Ok((location, Arc::from(content)))
-    });
+    let content = |range: &Range<u64>| {
+        let content = slice(data, range).ok_or(Garbled).map_err(|error| error.to_string())?;
+        Ok::<_, String>(Arc::from(content))
+    };
+    let external = order.external.into_iter().map(|(location, range)| Ok((location, content(&range)?)));
     let options = ModelOptions {
         sessions: order.sessions,
         threads_per_session: order.threads_per_session,
         external_data: external.collect::<Result<_, String>>()?,
+        encoder: order.encoder.as_ref().map(content).transpose()?,
         batch: order.batch,
         free_width: order.free_width,
     };

@@ -172,7 +172,7 @@ impl Boxes {
             keeping(move || keeper.keep(&loaded, None))?;
         }
         let facts = Arc::new(result.recv().map_err(|_| lost())??);
-        let decoder = Decoder::of(&facts.inputs, &facts.outputs);
+        let decoder = Decoder::of(&facts.inputs, &facts.outputs, options.encoder.is_some());
         let limits = self.setup.limits;
         let alive = Arc::new(Alive(Arc::clone(&shared)));
         Ok(BoxedModel { facts, decoder, shared, alive, timeout, limits })

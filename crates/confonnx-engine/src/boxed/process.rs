@@ -73,19 +73,23 @@ pub(super) struct Process {
 impl Cargo {
     pub(super) fn new(onnx: &[u8], options: &ModelOptions) -> io::Result<Self> {
         let mut end = 0_u64;
-        let external = options.external_data.iter().map(|(location, bytes)| {
+        let mut place = |bytes: &[u8]| {
             let start = end;
             end = end.saturating_add(bytes.len() as u64);
-            (location.clone(), start..end)
-        });
+            start..end
+        };
+        let external: Vec<_> =
+            options.external_data.iter().map(|(location, bytes)| (location.clone(), place(bytes))).collect();
         let order = Order {
             sessions: options.sessions,
             threads_per_session: options.threads_per_session,
             batch: options.batch.clone(),
             free_width: options.free_width,
-            external: external.collect(),
+            external,
+            encoder: options.encoder.as_deref().map(place),
         };
-        let data: Vec<&[u8]> = options.external_data.iter().map(|(_, bytes)| &**bytes).collect();
+        let external = options.external_data.iter().map(|(_, bytes)| &**bytes);
+        let data: Vec<&[u8]> = external.chain(options.encoder.as_deref()).collect();
         Ok(Self {
             order: memory::sealed("order", &[&order.encode()])?,
             model: memory::sealed("model", &[onnx])?,

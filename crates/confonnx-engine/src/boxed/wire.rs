@@ -14,7 +14,7 @@ use crate::{batch::Batching, port::TensorInfo};
 #[error("it does not say what was asked")]
 pub struct Garbled;
 
-/// How a model is to be run, and where in the data that comes with it its external data is.
+/// How a model is to be run, and where in the data that comes with it its external data and its encoder are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Order {
     pub(super) sessions: usize,
@@ -22,6 +22,7 @@ pub(super) struct Order {
     pub(super) batch: Option<Batching>,
     pub(super) free_width: bool,
     pub(super) external: Vec<(String, Range<u64>)>,
+    pub(super) encoder: Option<Range<u64>>,
 }
 
 /// What a box says of its model.
@@ -94,6 +95,7 @@ impl Order {
             out.text(name);
             out.range(range);
         });
+        out.option(self.encoder.as_ref(), Writer::range);
         out.0
     }
 
@@ -113,6 +115,7 @@ impl Order {
             })?,
             free_width: reader.byte()? == 1,
             external: reader.list(MOST, |reader| Ok((reader.text()?, reader.range()?)))?,
+            encoder: reader.option(Reader::range)?,
         };
         reader.end(order)
     }
@@ -450,6 +453,7 @@ mod tests {
             batch: Some(batch),
             free_width: true,
             external: vec![("w.bin".into(), 0..7)],
+            encoder: Some(7..9),
         };
         assert_eq!(Order::decode(&order.encode()), Ok(order));
         let facts = Facts {

@@ -11,6 +11,7 @@ use ort::session::Session;
 use super::{
     Decoder, Feed, LOGITS, Order,
     cache::Cache,
+    encoder::Encoder,
     run::{self, Logits, Rows},
     trial::{self, Means},
 };
@@ -27,6 +28,8 @@ pub(crate) struct Memories {
 struct State {
     sequences: HashMap<u64, Sequence>,
     joint: Option<Joint>,
+    /// What reads for the model before it says anything, if it is such a one.
+    encoder: Option<Encoder>,
 }
 
 /// One sequence: what is remembered of it is its own, or a seat of those who go on together.
@@ -54,6 +57,20 @@ impl Memories {
     /// may go on together.
     pub(crate) fn new(decoder: &Decoder, session: &mut Session, batches: Option<usize>) -> Self {
         Self { state: Mutex::default(), means: trial::means(decoder, session, batches) }
+    }
+
+    /// The memories of a model for which `encoder` reads. Each sequence goes on alone, and what is remembered is handed on.
+    ///
+    /// # Errors
+    /// What goes wrong when made-up tokens are read and the model goes on with them.
+    pub(crate) fn with_encoder(
+        decoder: &Decoder,
+        session: &mut Session,
+        mut encoder: Encoder,
+    ) -> Result<Self, InferError> {
+        trial::go_together(decoder, session, &mut encoder)?;
+        let state = State { encoder: Some(encoder), ..State::default() };
+        Ok(Self { state: Mutex::new(state), means: Means::default() })
     }
 
     /// How many sequences go on in one run at most.
@@ -103,7 +120,9 @@ impl Memories {
     ) -> Result<Vec<Logits>, InferError> {
         let each_knows = |feed: &Feed| {
             let known = state.sequences.get(&feed.sequence).map_or(0, |sequence| sequence.tokens);
-            !feed.tokens.is_empty() && (feed.past == 0 || feed.past == known)
+            let reads = decoder.has_encoder() && feed.past == 0;
+            let source = feed.source.is_empty() != reads;
+            source && !feed.tokens.is_empty() && (feed.past == 0 || feed.past == known)
         };
         let known = feeds.iter().all(each_knows);
         let once = feeds.iter().enumerate().all(|(at, feed)| {
@@ -146,7 +165,11 @@ impl Memories {
         let rows = Rows { tokens: &[&feed.tokens], past: &[feed.past] };
         let mut cache = if feed.past == 0 {
             state.forget(feed.sequence);
-            Cache::new(decoder, 1, if self.means.in_place { room(all) } else { 0 })?
+            let mut cache = Cache::new(decoder, 1, if self.means.in_place { room(all) } else { 0 })?;
+            if let Some((source, encoder)) = decoder.source.as_ref().zip(state.encoder.as_mut()) {
+                cache.read = Some(encoder.read(source, &feed.source)?);
+            }
+            cache
         } else {
             state.take(decoder, feed.sequence, if self.means.in_place { room(all) } else { 0 })?
         };

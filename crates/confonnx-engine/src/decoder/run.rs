@@ -1,20 +1,21 @@
 //! One run of a model that goes on with sequences.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use confonnx_tensor::Erased;
 use ort::{
     memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
-    session::{IoBinding, RunOptions, Session, SessionInputValue},
+    session::{IoBinding, Session, SessionInputValue},
     value::{DynValue, Tensor as OrtTensor},
 };
 use zeroize::Zeroize;
 
-use super::{Decoder, LOGITS, cache::Cache};
-use crate::{
-    error::{Category, InferError},
-    stop,
+use super::{
+    Decoder, LOGITS, Remembered,
+    cache::Cache,
+    values::{Values, failed, missing, options},
 };
+use crate::error::InferError;
 
 /// The logits of one row, as they go to the key holder: little-endian.
 pub(super) type Logits = Erased<Vec<u8>>;
@@ -82,7 +83,7 @@ pub(super) fn in_place(
     let Cache { values, bound: kept, .. } = cache;
     let binding = match kept {
         Some(binding) => binding,
-        None => kept.insert(Box::new(bound(decoder, session, values).map_err(failed)?)),
+        None => kept.insert(Box::new(bound(decoder, session, &mut values.0).map_err(failed)?)),
     };
     for (name, value) in &inputs {
         binding.bind_input(*name, value).map_err(failed)?;
@@ -90,7 +91,7 @@ pub(super) fn in_place(
     let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
         .map_err(failed)?;
     binding.bind_output_to_device(LOGITS, &memory).map_err(failed)?;
-    let (options, _stoppable) = options()?;
+    let (options, _stoppable) = options(false)?;
     let mut outputs = session.run_binding_with_options(binding, &options).map_err(failed)?;
     let mut logits = outputs.remove(LOGITS).ok_or_else(|| missing(LOGITS))?;
     last(decoder, &mut logits, rows.tokens.len())
@@ -115,27 +116,27 @@ pub(super) fn handed_on(
     let inputs = rows.inputs(decoder).map_err(failed)?;
     let mut all: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
         inputs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    for (layer, value) in decoder.layers.iter().zip(&cache.values) {
+    for (layer, value) in decoder.layers.iter().zip(&cache.values.0) {
         all.push((layer.past.as_str().into(), value.view().into()));
     }
-    let (options, _stoppable) = options()?;
+    if let Some((source, read)) = decoder.source.as_ref().zip(cache.read.as_ref()) {
+        all.extend(read.inputs(source).into_iter().map(|(name, value)| (name.into(), value)));
+    }
+    let (options, _stoppable) = options(false)?;
     let mut outputs = session.run_with_options(all, &*options).map_err(failed)?;
-    let mut values = Vec::with_capacity(decoder.layers.len());
-    for layer in &decoder.layers {
-        values.push(outputs.remove(&layer.present).ok_or_else(|| missing(&layer.present))?);
+    let mut found = |layers: &[Remembered]| {
+        let one = |layer: &Remembered| outputs.remove(&layer.present).ok_or_else(|| missing(&layer.present));
+        layers.iter().map(one).collect::<Result<_, _>>().map(Values)
+    };
+    let values = found(&decoder.layers)?;
+    if let Some((source, read)) = decoder.source.as_ref().zip(cache.read.as_mut()) {
+        let first = rows.past.iter().all(|past| *past == 0);
+        read.take(source, found(&source.layers)?, first)?;
     }
     let mut logits = outputs.remove(LOGITS).ok_or_else(|| missing(LOGITS))?;
     // The memory of before is erased.
-    *cache = Cache { rows: 1, room: rows.total(), values, bound: None };
+    *cache = Cache { rows: 1, room: rows.total(), values, bound: None, read: cache.read.take() };
     last(decoder, &mut logits, 1)
-}
-
-/// Options of a run that ends when its caller is told to stop.
-fn options() -> Result<(Arc<RunOptions>, stop::Stoppable), InferError> {
-    let options = Arc::new(RunOptions::new().map_err(failed)?);
-    let stopped = Arc::clone(&options);
-    // To terminate only sets a flag.
-    Ok((options, stop::stoppable(move || drop(stopped.terminate()))))
 }
 
 /// Of each row the logits after its last token; where they were, all are erased.
@@ -154,12 +155,4 @@ fn last(decoder: &Decoder, logits: &mut DynValue, rows: usize) -> Result<Vec<Log
     let last = found.chunks_exact(each).map(of).collect();
     found.zeroize();
     Ok(last)
-}
-
-fn missing(name: &str) -> InferError {
-    InferError::OutputType { name: name.to_owned() }
-}
-
-fn failed<R>(error: ort::Error<R>) -> InferError {
-    InferError::Runtime(Category::from(&error))
 }

@@ -1,6 +1,6 @@
 //! A step as tensors, as it crosses to the process that runs the model.
 
-use confonnx_tensor::{DataType, Shape, Tensor};
+use confonnx_tensor::{DataType, Erased, Shape, Tensor};
 
 use super::Feed;
 
@@ -23,14 +23,18 @@ impl Order {
             .ok()
         };
         let of = |what: &dyn Fn(&Feed) -> u64| numbers(self.feeds.iter().map(what).collect());
-        let tokens = self.feeds.iter().flat_map(|feed| feed.tokens.iter().map(|token| token.cast_unsigned()));
+        let tokens = |of: fn(&Feed) -> &Vec<i64>| {
+            numbers(self.feeds.iter().flat_map(of).map(|token| token.cast_unsigned()).collect())
+        };
         let all = [
             numbers(self.close.clone()),
             of(&|feed| feed.sequence),
             of(&|feed| feed.past as u64),
             of(&|feed| feed.tokens.len() as u64),
             of(&|feed| u64::from(feed.wanted)),
-            numbers(tokens.collect()),
+            tokens(|feed| &feed.tokens),
+            of(&|feed| feed.source.len() as u64),
+            tokens(|feed| &feed.source),
         ];
         NAMES.iter().zip(all).map(|(name, tensor)| Some(((*name).to_owned(), tensor?))).collect()
     }
@@ -45,14 +49,25 @@ impl Order {
         let mut next = || all.next()?;
         let (close, sequences, pasts, lengths, wanted, tokens) =
             (next()?, next()?, next()?, next()?, next()?, next()?);
-        let mut tokens = tokens.into_iter().map(u64::cast_signed);
+        let (sources, source) = (next()?, next()?);
+        let each = |lengths: Vec<u64>, tokens: Vec<u64>| {
+            let mut tokens = tokens.into_iter().map(u64::cast_signed);
+            let one = move |length: u64| {
+                let length = usize::try_from(length).ok()?;
+                Some(Erased::new(tokens.by_ref().take(length).collect::<Vec<_>>()))
+            };
+            lengths.into_iter().map(one)
+        };
+        let texts = each(lengths, tokens).zip(each(sources, source));
         let mut feeds = Vec::with_capacity(sequences.len());
-        for (((sequence, past), length), wanted) in sequences.into_iter().zip(pasts).zip(lengths).zip(wanted)
+        for (((sequence, past), (tokens, source)), wanted) in
+            sequences.into_iter().zip(pasts).zip(texts).zip(wanted)
         {
             feeds.push(Feed {
                 sequence,
                 past: usize::try_from(past).ok()?,
-                tokens: tokens.by_ref().take(usize::try_from(length).ok()?).collect::<Vec<_>>().into(),
+                tokens: tokens?,
+                source: source?,
                 wanted: wanted != 0,
             });
         }
@@ -60,7 +75,8 @@ impl Order {
     }
 }
 
-const NAMES: [&str; 6] = ["close", "sequence", "past", "length", "wanted", "tokens"];
+const NAMES: [&str; 8] =
+    ["close", "sequence", "past", "length", "wanted", "tokens", "source_length", "source"];
 
 #[cfg(test)]
 mod tests {
@@ -68,14 +84,16 @@ mod tests {
 
     #[test]
     fn a_step_crosses_as_tensors() {
-        let feed = |sequence, tokens: &[i64], wanted| Feed {
+        let feed = |sequence, tokens: &[i64], source: &[i64], wanted| Feed {
             sequence,
             past: 3,
             tokens: tokens.to_vec().into(),
+            source: source.to_vec().into(),
             wanted,
         };
-        let order =
-            Order { close: vec![7, u64::MAX], feeds: vec![feed(1, &[5, 6], false), feed(2, &[-1], true)] };
+        let feeds =
+            vec![feed(1, &[5, 6], &[], false), feed(2, &[-1], &[8, 9, 7], true), feed(3, &[2], &[4], true)];
+        let order = Order { close: vec![7, u64::MAX], feeds };
         assert_eq!(Order::read(&order.tensors().unwrap()), Some(order));
         assert_eq!(Order::read(&Order::default().tensors().unwrap()), Some(Order::default()));
         assert_eq!(Order::read(&[]), None);

@@ -5,7 +5,9 @@ use ort::session::Session;
 use super::{
     Decoder,
     cache::Cache,
+    encoder::Encoder,
     run::{self, Logits, Rows},
+    values::missing,
 };
 use crate::error::InferError;
 
@@ -42,6 +44,23 @@ pub(super) fn means(decoder: &Decoder, session: &mut Session, batches: Option<us
         sizes.push(size);
     }
     Means { in_place, sizes }
+}
+
+/// Tries whether the model goes on with what `encoder` reads.
+pub(super) fn go_together(
+    decoder: &Decoder,
+    session: &mut Session,
+    encoder: &mut Encoder,
+) -> Result<(), InferError> {
+    let source = decoder.source.as_ref().ok_or_else(|| missing(super::LOGITS))?;
+    for text in texts().take(2) {
+        let mut cache = Cache::new(decoder, 1, 0)?;
+        cache.read = Some(encoder.read(source, &text.read)?);
+        for (past, token) in text.then.iter().enumerate() {
+            run::handed_on(decoder, session, &Rows { tokens: &[&[*token]], past: &[past] }, &mut cache)?;
+        }
+    }
+    Ok(())
 }
 
 /// Made-up tokens: what is read first, and what comes then, one by one.

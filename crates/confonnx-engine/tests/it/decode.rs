@@ -26,7 +26,7 @@ fn batched(name: &str) -> LoadedModel {
 }
 
 fn feed(sequence: u64, past: usize, tokens: &[i64]) -> Feed {
-    Feed { sequence, past, tokens: tokens.to_vec().into(), wanted: true }
+    Feed { sequence, past, tokens: tokens.to_vec().into(), wanted: true, ..Feed::default() }
 }
 
 fn ints(dims: &[u64], values: &[i64]) -> Tensor<'static> {

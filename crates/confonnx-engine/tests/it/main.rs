@@ -15,6 +15,7 @@ mod decode;
 mod liar;
 mod reject;
 mod run;
+mod translate;
 
 fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -46,6 +47,7 @@ fn options() -> ModelOptions {
         sessions: 1,
         threads_per_session: Some(1),
         external_data: Vec::new(),
+        encoder: None,
         batch: None,
         free_width: true,
     }

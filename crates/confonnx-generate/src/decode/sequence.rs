@@ -16,9 +16,14 @@ use crate::{
 pub(super) struct Sequence {
     id: Id,
     holder: Holder,
-    /// Prompt, then answer.
+    /// Prompt, then answer; where an encoder reads the prompt, what every answer begins with and the answer.
     tokens: Erased<Vec<u32>>,
+    /// How many of the tokens come before the answer.
+    before: usize,
+    /// Tokens of the prompt.
     prompt: usize,
+    /// The prompt, until an encoder has read it.
+    source: Erased<Vec<u32>>,
     /// How many of the tokens the model remembers.
     fed: usize,
     /// Tokens of the answer at most.
@@ -33,12 +38,20 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(id: Id, order: Order, most: usize, text: Arc<Text>) -> Self {
-        let Order { holder, prompt: tokens, choices, seed, stop, constraint, .. } = order;
+    /// An answer of `most` tokens at most, to a prompt that an encoder `reads` or that the model goes on with.
+    pub(super) fn new(id: Id, order: Order, most: usize, text: Arc<Text>, reads: bool) -> Self {
+        let Order { holder, prompt, choices, seed, stop, constraint, .. } = order;
+        let length = prompt.len();
+        let (source, tokens) = match reads {
+            true => (prompt, text.facts().start.clone().into()),
+            false => (Erased::default(), prompt),
+        };
         Self {
             id,
             holder,
-            prompt: tokens.len(),
+            before: tokens.len(),
+            prompt: length,
+            source,
             sampler: Sampler::new(choices, seed, &tokens),
             tokens,
             fed: 0,
@@ -67,19 +80,26 @@ impl Sequence {
 
     /// Whether its prompt is remembered.
     pub(super) fn is_decoding(&self) -> bool {
-        self.tokens.len() > self.prompt
+        self.tokens.len() > self.before
     }
 
     /// The next tokens for the model, `most` at most.
     pub(super) fn feed(&self, most: usize) -> Feed {
         let end = self.fed.saturating_add(most).min(self.tokens.len());
         let tokens = self.tokens.get(self.fed..end).unwrap_or_default().to_vec().into();
-        Feed { id: self.id, tokens, past: self.fed, wanted: end == self.tokens.len() }
+        Feed {
+            id: self.id,
+            tokens,
+            source: self.source.clone(),
+            past: self.fed,
+            wanted: end == self.tokens.len(),
+        }
     }
 
     /// The model remembers `feed`, and says the logits of the next token if they were wanted.
     pub(super) fn fed(&mut self, feed: &Feed, logits: Option<Erased<Vec<f32>>>) -> Option<Event> {
         self.fed = feed.past.saturating_add(feed.tokens.len());
+        self.source = Erased::default();
         if !feed.wanted {
             return None;
         }
@@ -176,7 +196,7 @@ impl Sequence {
     }
 
     fn answered(&self) -> usize {
-        self.tokens.len().saturating_sub(self.prompt)
+        self.tokens.len().saturating_sub(self.before)
     }
 
     fn end(&self, finish: Finish) -> End {

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::text::tests::text;
+use crate::text::tests::{text, text_of_encoder};
 
 /// A model that says the letters after the one before, and that remembers what it is fed.
 #[derive(Default)]
 struct Alphabet {
     remembers: BTreeMap<Id, Vec<u32>>,
+    /// What an encoder read for each.
+    sources: BTreeMap<Id, Vec<u32>>,
     steps: Vec<Vec<(u64, usize)>>,
 }
 
@@ -17,6 +19,9 @@ impl Alphabet {
         let feeds = step.feeds.iter().map(|feed| {
             let remembers = self.remembers.entry(feed.id).or_default();
             assert_eq!(remembers.len(), feed.past, "nothing is fed twice or left out");
+            if !feed.source.is_empty() {
+                assert!(self.sources.insert(feed.id, feed.source.to_vec()).is_none(), "it is read once");
+            }
             remembers.extend(&*feed.tokens);
             feed.wanted.then(|| {
                 let mut logits = vec![0.0; 304];
@@ -32,7 +37,7 @@ impl Alphabet {
 }
 
 fn limits() -> Limits {
-    Limits { context: 64, budget: 100, waiting: 4, prefill: 8, prefill_beside: 4, batch: 2 }
+    Limits { context: 64, encoder: None, budget: 100, waiting: 4, prefill: 8, prefill_beside: 4, batch: 2 }
 }
 
 fn order(prompt: &str, max_tokens: Option<usize>) -> Order {
@@ -372,4 +377,26 @@ fn answers_do_not_depend_on_company() {
         run(&mut scheduler, &mut model)[&id].clone()
     };
     assert_eq!(texts(0), texts(3));
+}
+
+#[test]
+fn where_an_encoder_reads_the_prompt_the_answer_begins_by_itself() {
+    let limits = Limits { encoder: Some(9), budget: 200, ..limits() };
+    let (mut scheduler, mut model) = (Scheduler::new(text_of_encoder(), limits), Alphabet::default());
+    let ids =
+        [order("hello", Some(3)), order("a longer", Some(62))].map(|order| scheduler.add(order).unwrap());
+    let ends = run(&mut scheduler, &mut model);
+    assert_eq!(ends[&ids[0]], ("abc".into(), End { finish: Finish::Length, prompt: 5, answer: 3 }));
+    assert_eq!(ends[&ids[1]].1, End { finish: Finish::Stop, prompt: 8, answer: 27 });
+    assert_eq!(model.sources[&ids[0]], b"hello".map(u32::from));
+    assert_eq!(model.remembers[&ids[0]], [300, 96, 97, 98], "what every answer begins with, and the answer");
+    // The encoder reads so many tokens, whatever is answered, and the model says so many, whatever was read.
+    assert_eq!(scheduler.add(order("0123456789", Some(1))), Err(Refused::LongPrompt { prompt: 10, most: 9 }));
+    assert_eq!(
+        scheduler.add(order("01", Some(63))),
+        Err(Refused::TooLong { prompt: 2, wanted: 63, most: 64 })
+    );
+    scheduler.add(order("012345678", None)).unwrap();
+    assert_eq!(scheduler.step().unwrap().feeds[0].source.len(), 9);
+    assert_eq!(scheduler.reserved, 9 + 62);
 }

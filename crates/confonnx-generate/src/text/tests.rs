@@ -45,7 +45,24 @@ fn pad(mut vocab: serde_json::Map<String, Value>) -> serde_json::Map<String, Val
 }
 
 pub(crate) fn text() -> Arc<Text> {
-    let tokenizer = tokenizer();
+    text_of(&tokenizer(), "{\"max_position_embeddings\": 64}").unwrap()
+}
+
+/// As [`text`], of a model whose encoder reads prompts.
+pub(crate) fn text_of_encoder() -> Arc<Text> {
+    let mut files: Value = serde_json::from_str(&tokenizer()).unwrap();
+    let special = |id: &str| json!({ "SpecialToken": { "id": id, "type_id": 0 } });
+    let named = |id: u32, name: &str| json!({ "id": name, "ids": [id], "tokens": [name] });
+    let single =
+        [special("<think>"), json!({ "Sequence": { "id": "A", "type_id": 0 } }), special("<|im_end|>")];
+    files["post_processor"] = json!({ "type": "TemplateProcessing", "single": single, "pair": single, "special_tokens":
+        { "<think>": named(302, "<think>"), "<|im_end|>": named(301, "<|im_end|>") } });
+    let config = json!({ "max_position_embeddings": 64, "decoder_start_token_id": 300, "forced_bos_token_id": 96,
+        "bad_words_ids": [[300], [1, 2]] });
+    text_of(&files.to_string(), &config.to_string()).unwrap()
+}
+
+fn text_of(tokenizer: &str, model: &str) -> Result<Arc<Text>, FilesError> {
     let config = json!({ "eos_token": "<|im_end|>", "chat_template":
         "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
          {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}" })
@@ -53,13 +70,31 @@ pub(crate) fn text() -> Arc<Text> {
     let generation =
         json!({ "eos_token_id": [301], "temperature": 0.2, "top_k": 50, "do_sample": true }).to_string();
     let files = Files {
-        tokenizer: &tokenizer,
+        tokenizer,
         tokenizer_config: Some(&config),
         generation_config: Some(&generation),
-        config: Some("{\"max_position_embeddings\": 64}"),
+        config: Some(model),
         ..Files::default()
     };
-    Arc::new(Text::new(&files).unwrap())
+    Text::new(&files).map(Arc::new)
+}
+
+#[test]
+fn what_an_encoder_reads_has_around_it_what_the_tokenizer_puts_there() {
+    let text = text_of_encoder();
+    assert_eq!(text.source("ab").unwrap(), [302, 97, 98, 301]);
+    assert_eq!(text.source("").unwrap(), [302, 301]);
+    let said = text.source("<|im_end|>").unwrap();
+    assert!(said.len() > 3 && !said[1..said.len() - 1].contains(&301), "text is no control token: {said:?}");
+    let facts = text.facts();
+    assert_eq!((facts.start.as_slice(), &facts.never), (&[300, 96][..], &[300].into()));
+    assert!(super::tests::text().facts().start.is_empty());
+    for wrong in ["{\"decoder_start_token_id\": \"x\"}", "{\"decoder_start_token_id\": [1, 2]}"] {
+        assert!(matches!(
+            text_of(&tokenizer(), wrong),
+            Err(FilesError::Value { key: "decoder_start_token_id", .. })
+        ));
+    }
 }
 
 fn say(content: &str) -> Vec<Message> {

@@ -29,6 +29,7 @@ fn says_what_the_model_says() {
             }],
             outputs: vec![ValueInfo { name: "y".into(), dtype: DataType::Fp32, shape: None }],
             external_data: vec![],
+            encoder: None,
             spellings: [].into(),
             operators: ["Add".to_owned()].into(),
             rows: None,

@@ -6,7 +6,7 @@ use confonnx_attest::Digest;
 use confonnx_engine::{EngineError, InferError};
 use confonnx_generate::text::FilesError;
 use confonnx_model::{
-    ModelError,
+    EncoderError, ModelError,
     encrypted::{NotSigned, OpenModelError, OwnerKeyError},
     triton::ModelConfigError,
 };
@@ -118,6 +118,28 @@ pub enum LoadError {
     /// The files in it do not say how its text is made.
     #[error("the files in the model do not say how its text is made: {0}")]
     Text(#[from] FilesError),
+    /// The encoder that the model names is none of its own.
+    #[error("{file}: {source}")]
+    Encoder {
+        /// The encoder's file.
+        file: String,
+        /// What is wrong.
+        source: EncoderError,
+    },
+    /// The encoder's file is no model.
+    #[error("{file}: {source}")]
+    EncoderModel {
+        /// The encoder's file.
+        file: String,
+        /// What is wrong.
+        source: Box<ModelError>,
+    },
+    /// A model with a tokenizer needs an encoder and names none.
+    #[error(
+        "the model answers to what an encoder reads (input encoder_hidden_states), has a tokenizer in it, and names no encoder; \
+         expected one: confonnx annotate MODEL --encoder encoder_model.onnx --out OUT, with that file beside OUT"
+    )]
+    NoEncoder,
     /// The model's external data is a link out of its folder, or not a file.
     #[error("the model's data {file} is not a file in the model's folder; copy it there")]
     Outside {

@@ -169,6 +169,7 @@ impl Loader {
             |(location, bytes): &(String, SharedBytes)| (location.clone(), Sha256::digest(&***bytes).into());
         let digests: BTreeMap<_, _> = data.iter().map(digest).collect();
         info.check_names(MAX_TENSORS, MAX_NAME)?;
+        let encoder = encoder(info, &data)?;
         // The file is shared under each name that the model has for it.
         let share = |(spelling, location): (&String, &String)| {
             let (_, bytes) = data.iter().find(|(found, _)| found == location)?;
@@ -186,6 +187,7 @@ impl Loader {
             sessions: sessions.max(1),
             threads_per_session: self.threads_per_session,
             external_data: info.spellings.iter().filter_map(share).collect(),
+            encoder,
             batch: batch.and_then(Result::ok),
             free_width: width_is_free(info.operators.iter().map(String::as_str), is_fixed(info)),
         };
@@ -257,6 +259,20 @@ impl Loader {
         let embedder = Embedder::of(&model, info)?.map(Arc::new);
         Ok(Served { model, generator, embedder, sequences, claim, metadata })
     }
+}
+
+/// The encoder among the model's files, if its owner names one: it has to fit, and a model that answers to text needs it.
+fn encoder(info: &ModelInfo, data: &[(String, SharedBytes)]) -> Result<Option<Arc<[u8]>>, LoadError> {
+    let Some(file) = &info.encoder else {
+        let answers = info.needs_encoder() && info.text.contains_key("tokenizer.json");
+        return if answers { Err(LoadError::NoEncoder) } else { Ok(None) };
+    };
+    let found = data.iter().find(|(location, _)| location == file);
+    let (_, bytes) = found.ok_or(LoadError::NoEncoder)?;
+    let encoder = ModelInfo::parse(bytes)
+        .map_err(|source| LoadError::EncoderModel { file: file.clone(), source: source.into() })?;
+    info.check_encoder(&encoder).map_err(|source| LoadError::Encoder { file: file.clone(), source })?;
+    Ok(Some(Arc::clone(bytes)))
 }
 
 /// How requests are batched, if the host wants them to be: only the owner can say, inside the model, that no caller's data

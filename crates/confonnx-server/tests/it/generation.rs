@@ -11,7 +11,7 @@ use std::{
 
 use confonnx_attest::Digest;
 use confonnx_client::{Chat, Client, ClientError, Options, Request};
-use confonnx_engine::LoadedModel;
+use confonnx_engine::{Feed, LoadedModel};
 use confonnx_generate::{
     decode::{Event, Finish, Order},
     sample::Choices,
@@ -512,7 +512,7 @@ fn order() -> Order {
 #[test]
 fn what_is_done_beside_a_step_is_done_though_the_step_fails() {
     let (loaded, _) = alone();
-    let feed = |past| confonnx_engine::Feed { sequence: 1, past, tokens: vec![104].into(), wanted: true };
+    let feed = |past| Feed { sequence: 1, past, tokens: vec![104].into(), wanted: true, ..Feed::default() };
     let mut done = 0;
     loaded.step(&[], &[feed(0)], || done += 1).unwrap();
     loaded.step(&[], &[feed(5)], || done += 1).unwrap_err();
@@ -534,7 +534,7 @@ fn nobody_answers_who_is_gone() {
     assert_eq!(*seen.lock().unwrap(), 5);
     // The model keeps nothing of the first answer, whose sequence is 0: its prompt, four tokens, and the one that it was at work
     // on when nobody wanted the fifth any more.
-    let again = confonnx_engine::Feed { sequence: 0, past: 7, tokens: vec![1].into(), wanted: true };
+    let again = Feed { sequence: 0, past: 7, tokens: vec![1].into(), wanted: true, ..Feed::default() };
     assert!(loaded.step(&[], &[again], || ()).is_err());
     let all = Arc::new(Mutex::new(0));
     generator.begin(vec![order()]).unwrap().give(|_| Box::new(Goes(1000, Arc::clone(&all))));

@@ -87,6 +87,7 @@ pub(crate) fn one_session() -> ModelOptions {
         sessions: 1,
         threads_per_session: Some(1),
         external_data: Vec::new(),
+        encoder: None,
         batch: None,
         free_width: false,
     }

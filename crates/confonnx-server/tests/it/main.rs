@@ -32,5 +32,6 @@ mod resumption;
 mod sequences;
 mod service;
 mod tpm;
+mod translation;
 mod trustee;
 mod trustee_policy;

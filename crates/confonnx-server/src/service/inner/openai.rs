@@ -18,7 +18,7 @@ use self::sink::{Streamed, Whole};
 use super::{Answer, Call, LetsIn, Row, Runs, Subject};
 use crate::{
     auth::{self, Action, Allowance},
-    generation::Sink,
+    generation::{Generator, Sink},
     models::Served,
     random,
     sequences::Sender,
@@ -112,7 +112,7 @@ impl WireError for GenerateError {
             }
             Self::Form(_) => (400, "response-format-invalid"),
             Self::Text(_) => (400, "prompt-invalid"),
-            Self::Refused(Refused::TooLong { .. }) => (400, "prompt-too-long"),
+            Self::Refused(Refused::TooLong { .. } | Refused::LongPrompt { .. }) => (400, "prompt-too-long"),
             Self::Refused(Refused::Busy { .. } | Refused::Share { .. }) => (429, "generation-busy"),
             Self::NotAllowed(refused) => refused.wire(),
             Self::NotGenerative { .. } => (400, "model-not-generative"),
@@ -131,7 +131,8 @@ impl WireError for GenerateError {
         let request = match self {
             Self::Request(request) => request.clone(),
             Self::Form(_) => RequestError::of("response_format", "invalid_value", self.to_string()),
-            Self::Refused(Refused::TooLong { .. }) | Self::NotAllowed(auth::Refused::Budget { .. }) => {
+            Self::Refused(Refused::TooLong { .. } | Refused::LongPrompt { .. })
+            | Self::NotAllowed(auth::Refused::Budget { .. }) => {
                 RequestError::new("context_length_exceeded", self.to_string())
             }
             other => RequestError::new(other.wire().1, other.to_string()),
@@ -178,9 +179,9 @@ fn answer(call: &Call<'_>, served: &Served, kind: Kind, request: Request) -> Res
         return Err(GenerateError::NotGenerative { model: claim.name.clone() });
     };
     let now = call.received.0;
-    let prompts = prompts(generator.text(), &request, now)?;
+    let prompts = prompts(generator, &request, now)?;
     let sender = Sender { caller: call.caller.name(), network: call.place.take().network };
-    let mut orders = orders(generator.text(), &request, prompts, sender.told_apart().as_ref());
+    let mut orders = orders(generator, &request, prompts, sender.told_apart().as_ref());
     let allowance = Arc::new(allowance(call, &orders)?);
     // Only now: a form can take much to prepare.
     keep(&mut orders, generator.text(), &request.format)?;
@@ -213,11 +214,16 @@ fn answer(call: &Call<'_>, served: &Served, kind: Kind, request: Request) -> Res
 }
 
 /// The tokens of each prompt.
-fn prompts(text: &Text, request: &Request, now: u64) -> Result<Vec<Erased<Vec<u32>>>, GenerateError> {
+fn prompts(
+    generator: &Generator,
+    request: &Request,
+    now: u64,
+) -> Result<Vec<Erased<Vec<u32>>>, GenerateError> {
+    let text = generator.text();
     let prompts = match &request.prompt {
         Prompt::Chat(messages) => vec![text.chat(messages, now)?.into()],
         Prompt::Texts(texts) => {
-            texts.iter().map(|prompt| text.prompt(prompt).map(Erased::new)).collect::<Result<_, _>>()?
+            texts.iter().map(|prompt| generator.prompt(prompt).map(Erased::new)).collect::<Result<_, _>>()?
         }
         Prompt::Tokens(prompts) => prompts.iter().cloned().map(Erased::new).collect(),
     };
@@ -269,17 +275,17 @@ fn keep(orders: &mut [Order], text: &Text, format: &Format) -> Result<(), Constr
 
 /// What the model is to answer `holder` to each of `prompts`.
 fn orders(
-    text: &Text,
+    generator: &Generator,
     request: &Request,
     prompts: Vec<Erased<Vec<u32>>>,
     holder: Option<&Arc<str>>,
 ) -> Vec<Order> {
-    let choices = request.overrides.over(&text.facts().defaults);
+    let facts = generator.text().facts();
+    let mut choices = request.overrides.over(&facts.defaults);
+    // The owner's word stands above the caller's.
+    choices.logit_bias.extend(facts.never.iter().map(|token| (*token, f32::NEG_INFINITY)));
     let seed = request.seed.unwrap_or_else(|| u64::from_le_bytes(random::bytes()));
-    let room = |prompt: usize| match text.facts().context {
-        Some(context) => context.saturating_sub(prompt).clamp(1, MAX_TOKENS),
-        None => MAX_TOKENS,
-    };
+    let room = |prompt: usize| generator.room(prompt).map_or(MAX_TOKENS, |room| room.clamp(1, MAX_TOKENS));
     let order = |prompt: &Erased<Vec<u32>>, answer: u64| Order {
         holder: holder.cloned(),
         prompt: prompt.clone(),
