@@ -197,11 +197,11 @@ desks: need-cargo ## The clients of a release, into target/desks: command and wh
 	for target in x86_64 aarch64; do scripts/build-desk $$target-unknown-linux-gnu $(DESKS) $(DESK_PROFILE) library || exit 1; done
 	scripts/make-clients $(DESKS)
 
-# What is soonest built and needs nothing of the system, for CI; each system more takes minutes of compiling, and wine 690 MB.
-COMMANDS ?= x86_64-unknown-linux-musl
+# What CI builds, once for both, with the compiler's own target; each system more takes minutes of compiling, and wine 690 MB.
+COMMANDS ?= x86_64-unknown-linux-gnu
 WHEELS ?= x86_64-unknown-linux-gnu
 for_desk = $(if $(findstring $(1),$(COMMANDS) $(WHEELS)),$(2))
-test-desks: need-cargo desks-quick ## A command without a system and a wheel (COMMANDS="TARGET…" WHEELS="TARGET…" names others), against a real server
+test-desks: need-cargo desks-quick ## A command and a wheel for older systems (COMMANDS="TARGET…" WHEELS="TARGET…" names others), against a real server
 	@scripts/system-parts desks $(call for_desk,windows,wine) $(call for_desk,aarch64,arm64) $(if $(findstring musl,$(WHEELS)),musl)
 	@scripts/venv runtime test
 	@scripts/fetch-onnxruntime
