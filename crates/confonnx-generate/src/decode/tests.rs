@@ -220,6 +220,7 @@ fn who_comes_and_goes_gains_no_turns_by_that() {
     while own < 10 {
         let step = scheduler.step().unwrap();
         (steps, own) = (steps + 1, own + usize::from(step.feeds[0].id == honest));
+        assert!(steps <= 20, "{own} turns of {steps}");
         let logits = model.answer(&step);
         for event in scheduler.done(&step, logits) {
             if event.id != honest && event.end.is_some() {
@@ -227,7 +228,6 @@ fn who_comes_and_goes_gains_no_turns_by_that() {
             }
         }
     }
-    assert!(steps <= 20, "{steps}");
 }
 
 #[test]
