@@ -75,42 +75,30 @@ impl Model {
         let sessions = Sessions::new(plan, each, alone);
         let runs = Runs { ports, sessions, recent: Recent::default(), gave_back: AtomicBool::default() };
         let decoder = Decoder::of(&runs.ports.inputs, &runs.ports.outputs, options.encoder.is_some());
-        if let Some(encoder) = &options.encoder {
-            let decoder = decoder.ok_or(EngineError::NotADecoder)?;
-            let session = sessions::make(runtime, encoder, &[], plan.each())
-                .map_err(|error| EngineError::OfEncoder(Box::new(error)))?;
-            let encoder = Encoder::new(session);
-            let memories = Memories::with_encoder(&decoder, &mut runs.sessions.take().session, encoder)
-                .map_err(EngineError::Encoder)?;
-            let not_batched = options.batch.is_some().then_some(NotBatched::Encoder);
-            return Ok(Self {
-                runs,
-                batcher: None,
-                not_batched,
-                decoder: Some(decoder),
-                memories: Some(memories),
-            });
-        }
         let batch = options.batch.clone();
-        if let Some(decoder) = decoder {
-            let most = batch.map(|batch| batch.max_batch_size);
-            let memories = Memories::new(&decoder, &mut runs.sessions.take().session, most);
-            let differs = most.is_some() && memories.largest_batch() == 1;
-            let not_batched = differs.then_some(NotBatched::Differs);
-            return Ok(Self {
-                runs,
-                batcher: None,
-                not_batched,
-                decoder: Some(decoder),
-                memories: Some(memories),
-            });
-        }
-        let (batcher, not_batched) = match batch.map(|batch| Batcher::new(&runs, batch)) {
-            None => (None, None),
-            Some(Ok(batcher)) => (Some(batcher), None),
-            Some(Err(reason)) => (None, Some(reason)),
+        let (batcher, memories, not_batched) = match (&decoder, &options.encoder) {
+            (None, Some(_)) => return Err(EngineError::NotADecoder),
+            (Some(decoder), Some(encoder)) => {
+                let session = sessions::make(runtime, encoder, &[], plan.each())
+                    .map_err(|error| EngineError::OfEncoder(Box::new(error)))?;
+                let encoder = Encoder::new(session);
+                let memories = Memories::with_encoder(decoder, &mut runs.sessions.take().session, encoder)
+                    .map_err(EngineError::Encoder)?;
+                (None, Some(memories), batch.map(|_| NotBatched::Encoder))
+            }
+            (Some(decoder), None) => {
+                let most = batch.map(|batch| batch.max_batch_size);
+                let memories = Memories::new(decoder, &mut runs.sessions.take().session, most);
+                let differs = most.is_some() && memories.largest_batch() == 1;
+                (None, Some(memories), differs.then_some(NotBatched::Differs))
+            }
+            (None, None) => match batch.map(|batch| Batcher::new(&runs, batch)) {
+                None => (None, None, None),
+                Some(Ok(batcher)) => (Some(batcher), None, None),
+                Some(Err(reason)) => (None, None, Some(reason)),
+            },
         };
-        Ok(Self { runs, batcher, not_batched, decoder: None, memories: None })
+        Ok(Self { runs, batcher, not_batched, decoder, memories })
     }
 
     /// How the cores are shared out.

@@ -5,7 +5,7 @@ mod form;
 mod sequence;
 mod turns;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use confonnx_tensor::Erased;
 
@@ -36,10 +36,9 @@ pub struct Limits {
     pub budget: usize,
     /// Answers that may wait for room.
     pub waiting: usize,
-    /// The most tokens of a prompt in one step.
-    pub prefill: usize,
-    /// Tokens of a prompt that are fed at once while others are being answered, who wait meanwhile.
-    pub prefill_beside: usize,
+    /// Tokens of a prompt that are fed at once, while others wait. How long the parts are can be seen in the last bits of what
+    /// the model says, so that they are as long whoever else is there.
+    pub part: usize,
     /// Answers that go on in one step; 1 where the model's rows are not independent.
     pub batch: usize,
 }
@@ -114,6 +113,8 @@ pub enum Refused {
 pub struct Step {
     /// One for each answer that goes on. More than one have one token each.
     pub feeds: Vec<Feed>,
+    /// Whether it is a part of a prompt.
+    pub prompt: bool,
 }
 
 /// Tokens of one answer.
@@ -164,6 +165,19 @@ pub enum Finish {
     Length,
     /// The model fails.
     Failed,
+    /// The answer cannot be kept to its form: to say what may come next takes too much.
+    Unkept,
+}
+
+impl Finish {
+    /// The code of the error that stands in the answer's place, if it is none.
+    pub fn failure(self) -> Option<&'static str> {
+        match self {
+            Self::Stop | Self::Length => None,
+            Self::Failed => Some("generation-failed"),
+            Self::Unkept => Some("response-format-too-costly"),
+        }
+    }
 }
 
 /// Answers that are being made.
@@ -176,6 +190,8 @@ pub struct Scheduler {
     running: VecDeque<Sequence>,
     /// Tokens that there is room for, and that those which run may come to.
     reserved: usize,
+    /// How much longer prompts had the model, since answers wait for it, than those had it then.
+    owed: Duration,
     /// Whose answers go on next.
     turns: Turns,
     /// For whom it is worked out next what comes of its form.
@@ -192,6 +208,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: VecDeque::new(),
             reserved: 0,
+            owed: Duration::ZERO,
             turns: Turns::default(),
             forms: Turns::default(),
         }
@@ -269,17 +286,17 @@ impl Scheduler {
         self.admit();
         let goes_on = self.running.iter().filter(|sequence| !sequence.is_held());
         let (decoding, prompts): (Vec<&Sequence>, Vec<&Sequence>) = goes_on.partition(|s| s.is_decoding());
+        if decoding.is_empty() {
+            self.owed = Duration::ZERO;
+        }
         let of = |all: &[&Sequence], holder: &Holder| all.iter().any(|sequence| sequence.holder() == holder);
-        let (holder, prefilled) = self.turns.first(|holder| of(&decoding, holder) || of(&prompts, holder))?;
-        // Prompts and answers of a caller take turns: neither waits for the other's end.
+        let holder = self.turns.first(|holder| of(&decoding, holder) || of(&prompts, holder))?;
+        // Prompts have half of the time at most while answers wait: neither waits for the other's end.
         let prompt = prompts.iter().find(|sequence| *sequence.holder() == holder);
-        if let Some(prompt) = prompt
-            && (!prefilled || !of(&decoding, &holder))
-        {
-            let most = if decoding.is_empty() { self.limits.prefill } else { self.limits.prefill_beside };
-            let feed = prompt.feed(most.max(1));
-            self.turns.went(&holder, true);
-            return Some(Step { feeds: vec![feed] });
+        if let Some(prompt) = prompt.filter(|_| self.owed.is_zero()) {
+            let feed = prompt.feed(self.limits.part.max(1));
+            self.turns.went(&holder);
+            return Some(Step { feeds: vec![feed], prompt: true });
         }
         let able: Vec<(Holder, Id)> = decoding.iter().map(|s| (s.holder().clone(), s.id())).collect();
         let mut feeds = Vec::new();
@@ -290,7 +307,7 @@ impl Scheduler {
             feeds.push(sequence.feed(1));
             self.running.push_back(sequence);
         }
-        Some(Step { feeds })
+        Some(Step { feeds, prompt: false })
     }
 
     /// Has those run for whom there is room, in the order in which they came; only who has a share already waits for it to be
@@ -315,8 +332,15 @@ impl Scheduler {
         }
     }
 
-    /// Takes what the model answered to `step`: for each feed that wanted them, the logits of the next token.
-    pub fn done(&mut self, step: &Step, logits: Vec<Option<Erased<Vec<f32>>>>) -> Vec<Event> {
+    /// Takes what the model answered to `step`, which took that long: for each feed that wanted them, the logits of the next
+    /// token.
+    pub fn done(&mut self, step: &Step, logits: Vec<Option<Erased<Vec<f32>>>>, took: Duration) -> Vec<Event> {
+        let waits = self.running.iter().any(|sequence| sequence.is_decoding() && !sequence.is_held());
+        self.owed = match step.prompt {
+            true if waits => self.owed.saturating_add(took),
+            true => Duration::ZERO,
+            false => self.owed.saturating_sub(took),
+        };
         let mut events = Vec::new();
         for (feed, logits) in step.feeds.iter().zip(logits.into_iter().chain(std::iter::repeat(None))) {
             // The answer may have been cancelled meanwhile.
@@ -349,14 +373,14 @@ impl Scheduler {
     /// Ends the answers of `step`, on which the model failed.
     pub fn failed(&mut self, step: &Step) -> Vec<Event> {
         let of_step = |sequence: &&Sequence| step.feeds.iter().any(|feed| feed.id == sequence.id());
-        let events: Vec<Event> = self.running.iter().filter(of_step).map(Sequence::failed).collect();
+        let events: Vec<Event> = self.running.iter().filter(of_step).map(failed).collect();
         self.end(&events);
         events
     }
 
     /// Ends all answers: what the model remembered is lost.
     pub fn lost(&mut self) -> Vec<Event> {
-        let events: Vec<Event> = self.running.iter().chain(&self.waiting).map(Sequence::failed).collect();
+        let events: Vec<Event> = self.running.iter().chain(&self.waiting).map(failed).collect();
         for id in events.iter().map(|event| event.id) {
             self.cancel(id);
         }
@@ -386,6 +410,10 @@ impl Scheduler {
             self.forms.leave(&holder);
         }
     }
+}
+
+fn failed(sequence: &Sequence) -> Event {
+    sequence.none(Finish::Failed)
 }
 
 /// What one caller may have, who is told apart from others.

@@ -91,8 +91,7 @@ impl Generator {
             encoder,
             budget,
             waiting: WAITING,
-            prefill: PREFILL,
-            prefill_beside: PREFILL_BESIDE,
+            part: PART,
             batch: model.largest_batch().unwrap_or(1),
         };
         let shared = Arc::new(Shared {
@@ -295,12 +294,14 @@ impl Shared {
             state.stepping = true;
             drop(state);
             self.due.notify_one();
-            let step = step.unwrap_or(Step { feeds: Vec::new() });
+            let step = step.unwrap_or(Step { feeds: Vec::new(), prompt: false });
             let before = std::mem::take(&mut events);
+            let start = Instant::now();
             let answer = model.step(&close, &feeds(&step), || self.lock().tell(before));
+            let took = start.elapsed();
             state = self.lock();
             events = match answer {
-                Ok(logits) => state.scheduler.done(&step, logits),
+                Ok(logits) => state.scheduler.done(&step, logits, took),
                 Err(error) => {
                     warn!("{name}: the model failed on a step: {error}");
                     match error {
@@ -356,10 +357,9 @@ fn feeds(step: &Step) -> Vec<Feed> {
 const MEMORY: usize = 512 << 20;
 /// Answers that wait for room in it.
 const WAITING: usize = 64;
-/// Tokens of a prompt that are read at once.
-const PREFILL: usize = 256;
-/// Tokens of a prompt that are fed at once while others are answered, who wait no longer than that.
-const PREFILL_BESIDE: usize = 32;
+/// Tokens of a prompt that are read at once: with more, who is being answered waits longer for the next token, and with fewer
+/// a prompt takes longer.
+const PART: usize = 16;
 /// Tokens of a prompt that an encoder reads, where no file says how many.
 const SOURCE: usize = 1024;
 /// Tokens of a prompt that an encoder reads at most, whatever a file says: it reads them in one run, whose memory grows with the

@@ -49,7 +49,7 @@ impl Form {
 /// What an answer can go on with is to be worked out.
 #[derive(Debug)]
 pub struct Work {
-    id: Id,
+    pub(super) id: Id,
     constraint: Constraint,
     token: Option<u32>,
 }

@@ -103,7 +103,7 @@ impl Sequence {
         if !feed.wanted {
             return None;
         }
-        let Some(logits) = logits else { return Some(self.failed()) };
+        let Some(logits) = logits else { return Some(self.none(Finish::Failed)) };
         if self.form.is_known() {
             return Some(self.go_on(logits));
         }
@@ -128,7 +128,7 @@ impl Sequence {
 
     /// Takes what was worked out, and goes on if it was waited for.
     pub(super) fn worked(&mut self, form: Option<(Constraint, Allowed)>) -> Option<Event> {
-        let Some((constraint, allowed)) = form else { return Some(self.failed()) };
+        let Some((constraint, allowed)) = form else { return Some(self.none(Finish::Unkept)) };
         self.form = Form::Known(constraint, allowed);
         let logits = self.held.take()?;
         Some(self.go_on(logits))
@@ -136,7 +136,7 @@ impl Sequence {
 
     /// Goes on with the next token.
     fn go_on(&mut self, mut logits: Erased<Vec<f32>>) -> Event {
-        let Some(chosen) = self.choose(&mut logits) else { return self.failed() };
+        let Some(chosen) = self.choose(&mut logits) else { return self.none(Finish::Failed) };
         let token = chosen.token;
         let mut event = Event {
             id: self.id,
@@ -174,8 +174,9 @@ impl Sequence {
         }
     }
 
-    pub(super) fn failed(&self) -> Event {
-        Event { id: self.id, text: Erased::default(), chosen: None, end: Some(self.end(Finish::Failed)) }
+    /// Its end, with which it is no answer.
+    pub(super) fn none(&self, finish: Finish) -> Event {
+        Event { id: self.id, text: Erased::default(), chosen: None, end: Some(self.end(finish)) }
     }
 
     /// Its end, although more could be said.

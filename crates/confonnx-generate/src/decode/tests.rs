@@ -37,7 +37,12 @@ impl Alphabet {
 }
 
 fn limits() -> Limits {
-    Limits { context: 64, encoder: None, budget: 100, waiting: 4, prefill: 8, prefill_beside: 4, batch: 2 }
+    Limits { context: 64, encoder: None, budget: 100, waiting: 4, part: 4, batch: 2 }
+}
+
+/// How long the model takes: a token as long as any.
+fn took(step: &Step) -> Duration {
+    Duration::from_millis(step.feeds.iter().map(|feed| feed.tokens.len() as u64).max().unwrap_or(0))
 }
 
 fn order(prompt: &str, max_tokens: Option<usize>) -> Order {
@@ -66,7 +71,7 @@ fn run(scheduler: &mut Scheduler, model: &mut Alphabet) -> BTreeMap<Id, (String,
         let mut events = Vec::new();
         if let Some(step) = step {
             let logits = model.answer(&step);
-            events = scheduler.done(&step, logits);
+            events = scheduler.done(&step, logits, took(&step));
         }
         events.extend(work.and_then(|work| scheduler.worked(work.run())));
         for event in events {
@@ -111,7 +116,7 @@ fn who_waits_for_its_form_keeps_nobody_waiting() {
     while let Some(step) = scheduler.step() {
         work = work.or_else(|| scheduler.work());
         let logits = model.answer(&step);
-        for event in scheduler.done(&step, logits) {
+        for event in scheduler.done(&step, logits, took(&step)) {
             assert_eq!(event.id, other);
             said.push_str(&event.text);
         }
@@ -130,7 +135,10 @@ fn one_answer_from_a_long_prompt() {
     let id = scheduler.add(order("tell me the letters after: u", Some(20))).unwrap();
     let ends = run(&mut scheduler, &mut model);
     assert_eq!(ends[&id], ("vwxyz".into(), End { finish: Finish::Stop, prompt: 28, answer: 6 }));
-    assert_eq!(model.steps.iter().map(|step| step[0].1).collect::<Vec<_>>(), [8, 8, 8, 4, 1, 1, 1, 1, 1]);
+    assert_eq!(
+        model.steps.iter().map(|step| step[0].1).collect::<Vec<_>>(),
+        [4, 4, 4, 4, 4, 4, 4, 1, 1, 1, 1, 1]
+    );
 }
 
 #[test]
@@ -156,7 +164,7 @@ fn several_go_on_in_turns_and_a_prompt_holds_nobody_up() {
     for _ in 0..4 {
         let step = scheduler.step().unwrap();
         let logits = model.answer(&step);
-        scheduler.done(&step, logits);
+        scheduler.done(&step, logits, took(&step));
     }
     let late = scheduler.add(order("a long prompt: a", Some(2))).unwrap();
     let ends = run(&mut scheduler, &mut model);
@@ -165,11 +173,11 @@ fn several_go_on_in_turns_and_a_prompt_holds_nobody_up() {
     }
     assert_eq!(ends[&late].0, "bc");
     let steps = &model.steps[4..];
-    // No part of the prompt comes right after another, while others go on; then it has longer ones.
-    let is_part = |step: &Vec<(u64, usize)>| step.len() == 1 && step[0] == (late.0, 4);
-    assert_eq!(steps.iter().filter(|step| is_part(step)).count(), 2, "{steps:?}");
-    assert!(!steps.windows(2).any(|pair| pair.iter().all(is_part)), "{steps:?}");
-    assert!(steps.contains(&vec![(late.0, 8)]), "{steps:?}");
+    // The prompt has as long parts as if it were alone, and half of the time while others go on.
+    let is_part = |step: &Vec<(u64, usize)>| step[0].0 == late.0 && step[0].1 > 1;
+    let parts: Vec<usize> = (0..steps.len()).filter(|at| is_part(&steps[*at])).collect();
+    assert_eq!(parts.len(), 4, "{steps:?}");
+    assert_eq!(parts[1] - parts[0], 4, "the others had all that they wanted before: {steps:?}");
     assert!(
         steps.iter().any(|step| step.len() == 2) && steps.iter().all(|step| step.len() <= 2),
         "{steps:?}"
@@ -192,7 +200,7 @@ fn a_caller_has_the_turns_of_one_however_many_answers_it_has() {
         while scheduler.running.iter().filter(|sequence| sequence.is_decoding()).count() < 20 {
             let step = scheduler.step().unwrap();
             let logits = model.answer(&step);
-            scheduler.done(&step, logits);
+            scheduler.done(&step, logits, took(&step));
         }
         let honest = scheduler.add(order_of("honest", "a", 10)).unwrap();
         model.steps.clear();
@@ -222,7 +230,7 @@ fn who_comes_and_goes_gains_no_turns_by_that() {
         (steps, own) = (steps + 1, own + usize::from(step.feeds[0].id == honest));
         assert!(steps <= 20, "{own} turns of {steps}");
         let logits = model.answer(&step);
-        for event in scheduler.done(&step, logits) {
+        for event in scheduler.done(&step, logits, took(&step)) {
             if event.id != honest && event.end.is_some() {
                 scheduler.add(order_of("hostile", "a", 1)).unwrap();
             }
@@ -231,17 +239,31 @@ fn who_comes_and_goes_gains_no_turns_by_that() {
 }
 
 #[test]
-fn long_prompts_of_one_caller_come_between_the_tokens_of_others_in_its_turn_only() {
-    let limits = Limits { budget: 1000, waiting: 100, batch: 1, ..limits() };
-    let (mut scheduler, mut model) = (Scheduler::new(text(), limits), Alphabet::default());
-    let honest: Vec<u64> =
-        ["one", "two", "three"].map(|name| scheduler.add(order_of(name, "a", 12)).unwrap().0).into();
-    for _ in 0..10 {
-        scheduler.add(order_of("hostile", &"a".repeat(60), 1)).unwrap();
+fn prompts_have_half_of_the_time_of_those_who_are_being_answered_however_many_callers_send_them() {
+    for callers in [1, 10] {
+        let limits = Limits { budget: 1000, waiting: 100, batch: 8, ..limits() };
+        let (mut scheduler, mut model) = (Scheduler::new(text(), limits), Alphabet::default());
+        let honest = scheduler.add(order_of("honest", "a", 25)).unwrap();
+        for number in 0..10 {
+            scheduler.add(order_of(&format!("hostile {}", number % callers), &"a".repeat(60), 1)).unwrap();
+        }
+        let (mut between, mut others, mut said) = (Vec::new(), Duration::ZERO, 0);
+        while said < 25 {
+            let step = scheduler.step().unwrap();
+            let logits = model.answer(&step);
+            if step.feeds.iter().any(|feed| feed.id == honest) {
+                said += 1;
+                between.push(std::mem::take(&mut others));
+            } else {
+                others += took(&step);
+            }
+            scheduler.done(&step, logits, took(&step));
+        }
+        // A part takes as long as four tokens, and comes once for every four at most.
+        let longest = between[1..].iter().max().unwrap();
+        assert_eq!(*longest, Duration::from_millis(4), "{callers}: {between:?}");
+        assert!(between[1..].iter().sum::<Duration>() <= Duration::from_millis(28), "{callers}: {between:?}");
     }
-    run(&mut scheduler, &mut model);
-    let of: Vec<bool> = model.steps[..36].iter().map(|step| honest.contains(&step[0].0)).collect();
-    assert!(of.chunks(4).all(|four| four.iter().filter(|own| **own).count() == 3), "{of:?}");
 }
 
 #[test]
@@ -304,7 +326,7 @@ fn what_finds_no_room_waits_or_is_refused() {
     assert_eq!(scheduler.add(order("y", None)), Err(Refused::Busy { waiting: 4 }));
     let mut model = Alphabet::default();
     let logits = model.answer(&step);
-    scheduler.done(&step, logits);
+    scheduler.done(&step, logits, took(&step));
     let ends = run(&mut scheduler, &mut model);
     assert_eq!(ends.len(), 5);
     assert!(ends.contains_key(&second) && ends.contains_key(&third));
@@ -319,7 +341,7 @@ fn who_goes_leaves_room() {
     assert!(scheduler.cancel(first));
     assert!(!scheduler.cancel(first));
     // The model was asked already.
-    assert!(scheduler.done(&step, vec![Some(vec![0.0; 304].into())]).is_empty());
+    assert!(scheduler.done(&step, vec![Some(vec![0.0; 304].into())], took(&step)).is_empty());
     assert_eq!(scheduler.step().unwrap().feeds[0].id, second);
     assert!(scheduler.cancel(second));
     assert_eq!((scheduler.step(), scheduler.reserved), (None, 0));
@@ -334,7 +356,9 @@ fn an_answer_can_be_ended_with_what_there_is() {
     for _ in 0..2 {
         let step = scheduler.step().unwrap();
         let logits = model.answer(&step);
-        said.extend(scheduler.done(&step, logits).iter().map(|event| event.text.as_str().to_owned()));
+        said.extend(
+            scheduler.done(&step, logits, took(&step)).iter().map(|event| event.text.as_str().to_owned()),
+        );
     }
     // What could have become a text that ends it was held back.
     assert_eq!(said, "");
@@ -358,9 +382,20 @@ fn a_model_that_fails_ends_what_it_was_asked_for() {
     };
     assert_eq!(scheduler.failed(&step), [failed(first)]);
     let step = scheduler.step().unwrap();
-    assert_eq!(scheduler.done(&step, vec![Some(vec![f32::NAN; 304].into())]), [failed(second)]);
+    assert_eq!(scheduler.done(&step, vec![Some(vec![f32::NAN; 304].into())], took(&step)), [failed(second)]);
     let third = scheduler.add(order("a", None)).unwrap();
     assert_eq!(scheduler.lost(), [failed(third)]);
+    assert!(scheduler.is_empty());
+}
+
+#[test]
+fn an_answer_whose_form_is_too_costly_ends_with_that_reason() {
+    let mut scheduler = Scheduler::new(text(), limits());
+    let id = scheduler.add(order_of_json("a", serde_json::json!({ "enum": ["bcd"] }))).unwrap();
+    scheduler.step();
+    let work = scheduler.work().unwrap();
+    let event = scheduler.worked(Worked { id: work.id, form: None }).unwrap();
+    assert_eq!((event.id, event.end.unwrap().finish.failure()), (id, Some("response-format-too-costly")));
     assert!(scheduler.is_empty());
 }
 
@@ -374,7 +409,12 @@ fn answers_do_not_depend_on_company() {
         for _ in 0..company {
             scheduler.add(order("other", Some(7))).unwrap();
         }
-        run(&mut scheduler, &mut model)[&id].clone()
+        let answer = run(&mut scheduler, &mut model)[&id].clone();
+        let all = model.steps.iter().flatten();
+        let parts: Vec<usize> = all.filter(|(of, _)| *of == id.0).map(|(_, tokens)| *tokens).collect();
+        // Last bits of what the model says are others with other parts.
+        assert_eq!(parts[..2], [4, 3], "beside {company}");
+        answer
     };
     assert_eq!(texts(0), texts(3));
 }

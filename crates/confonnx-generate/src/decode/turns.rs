@@ -9,39 +9,30 @@ pub(super) type Holder = Option<Arc<str>>;
 
 /// Callers with answers, whoever went longest ago first.
 #[derive(Debug, Default)]
-pub(super) struct Turns(VecDeque<Caller>);
-
-#[derive(Debug)]
-struct Caller {
-    holder: Holder,
-    /// Whether its last turn was for a prompt.
-    prefilled: bool,
-}
+pub(super) struct Turns(VecDeque<Holder>);
 
 impl Turns {
     /// Has `holder` take part. Who comes anew goes last, so that nobody gains a turn by going and coming again.
     pub(super) fn come(&mut self, holder: &Holder) {
-        if !self.0.iter().any(|caller| caller.holder == *holder) {
-            self.0.push_back(Caller { holder: holder.clone(), prefilled: false });
+        if !self.0.contains(holder) {
+            self.0.push_back(holder.clone());
         }
     }
 
     /// `holder` has no answers any more.
     pub(super) fn leave(&mut self, holder: &Holder) {
-        self.0.retain(|caller| caller.holder != *holder);
+        self.0.retain(|caller| caller != holder);
     }
 
-    /// The first of whom `goes_on` holds, and whether its last turn was for a prompt.
-    pub(super) fn first(&self, goes_on: impl Fn(&Holder) -> bool) -> Option<(Holder, bool)> {
-        let caller = self.0.iter().find(|caller| goes_on(&caller.holder))?;
-        Some((caller.holder.clone(), caller.prefilled))
+    /// The first of whom `goes_on` holds.
+    pub(super) fn first(&self, goes_on: impl Fn(&Holder) -> bool) -> Option<Holder> {
+        self.0.iter().find(|caller| goes_on(caller)).cloned()
     }
 
     /// `holder` had its turn.
-    pub(super) fn went(&mut self, holder: &Holder, prefilled: bool) {
-        let place = self.0.iter().position(|caller| caller.holder == *holder);
-        if let Some(mut caller) = place.and_then(|place| self.0.remove(place)) {
-            caller.prefilled = prefilled;
+    pub(super) fn went(&mut self, holder: &Holder) {
+        let place = self.0.iter().position(|caller| caller == holder);
+        if let Some(caller) = place.and_then(|place| self.0.remove(place)) {
             self.0.push_back(caller);
         }
     }
@@ -49,17 +40,17 @@ impl Turns {
     /// Which of `able`, of each caller the most patient first, go on together, `most` at most, and had their turn by that: as many
     /// of each caller as of the one that has the fewest. More of one would make all wait longer.
     pub(super) fn together(&mut self, able: &[(Holder, Id)], most: usize) -> Vec<Id> {
-        let of = |caller: &Caller| -> Vec<Id> {
-            able.iter().filter(|(holder, _)| *holder == caller.holder).map(|(_, id)| *id).collect()
+        let of = |caller: &Holder| -> Vec<Id> {
+            able.iter().filter(|(holder, _)| holder == caller).map(|(_, id)| *id).collect()
         };
-        let all = self.0.iter().map(|caller| (caller.holder.clone(), of(caller)));
+        let all = self.0.iter().map(|caller| (caller.clone(), of(caller)));
         let all: Vec<(Holder, Vec<Id>)> = all.filter(|(_, ids)| !ids.is_empty()).collect();
         let each = all.iter().map(|(_, ids)| ids.len()).min().unwrap_or(0);
         let rounds = (0..each)
             .flat_map(|round| all.iter().filter_map(move |(holder, ids)| Some((holder, *ids.get(round)?))));
         let mut chosen = Vec::new();
         for (holder, id) in rounds.take(most) {
-            self.went(holder, false);
+            self.went(holder);
             chosen.push(id);
         }
         chosen

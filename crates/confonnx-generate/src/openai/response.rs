@@ -165,16 +165,24 @@ impl Writer {
         if self.kind.is_tritons() { "" } else { "data: [DONE]\n\n" }
     }
 
-    /// The piece that says that there is no more of an answer, although it has not ended.
-    pub fn failed(&self) -> Value {
-        const TEXT: &str =
-            "the model failed in the middle of the answer; what came is not complete: ask again";
-        if self.kind.is_tritons() {
-            return json!({ "error": TEXT });
-        }
-        let error =
-            json!({ "message": TEXT, "type": "server_error", "param": null, "code": "generation-failed" });
-        json!({ "error": error })
+    /// What stands in the place of an answer, or of the rest of one, that ends as `finish` says; none where that is how answers end.
+    pub fn failed(&self, finish: Finish) -> Option<Value> {
+        let code = finish.failure()?;
+        let (text, kind) = match finish {
+            Finish::Unkept => (
+                "to say what the response_format lets come next takes more than one answer may have; what came is not complete: \
+                 expected a form with fewer alternatives that begin alike, ask with a simpler one",
+                "invalid_request_error",
+            ),
+            _ => (
+                "the model failed in the middle of the answer; what came is not complete: ask again",
+                "server_error",
+            ),
+        };
+        Some(match self.kind.is_tritons() {
+            true => json!({ "error": text, "code": code }),
+            false => json!({ "error": { "message": text, "type": kind, "param": null, "code": code } }),
+        })
     }
 
     fn text_output(&self, text: &str) -> Value {
@@ -234,7 +242,7 @@ fn finish(finish: Finish) -> &'static str {
         Finish::Stop => "stop",
         Finish::Length => "length",
         // Whoever reads the answer finds an error in its place.
-        Finish::Failed => "error",
+        Finish::Failed | Finish::Unkept => "error",
     }
 }
 
@@ -301,7 +309,9 @@ mod tests {
         assert_eq!(writer.piece(0, &choice), expected);
         assert_eq!(writer.whole(&[choice], Usage::default()), expected);
         assert!(
-            writer.first(0).is_none() && writer.done().is_empty() && writer.failed()["error"].is_string()
+            writer.first(0).is_none()
+                && writer.done().is_empty()
+                && writer.failed(Finish::Failed).unwrap()["error"].is_string()
         );
     }
 

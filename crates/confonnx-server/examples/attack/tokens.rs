@@ -72,8 +72,6 @@ struct Outcomes {
     turned_away: AtomicUsize,
     /// Streams that were left in their middle.
     left: AtomicUsize,
-    /// Answers that are no longer made, since keeping to their form takes too much: cut, so that nobody takes them for whole.
-    cut: AtomicUsize,
     /// Answers that are none of these.
     wrong: AtomicUsize,
 }
@@ -118,7 +116,7 @@ pub(super) fn attack(
         answers.into()
     });
     println!(
-        "\n{:<18} {:>7} {:>9} {:>8} {:>10} {:>9} {:>8} {:>10} {:>8} {:>7} {:>9} {:>5} {:>5} {:>5}",
+        "\n{:<18} {:>7} {:>9} {:>8} {:>10} {:>9} {:>8} {:>10} {:>8} {:>7} {:>9} {:>5} {:>5}",
         "hostile callers",
         "tokens",
         "median",
@@ -131,7 +129,6 @@ pub(super) fn attack(
         "refused",
         "not taken",
         "left",
-        "cut",
         "lost"
     );
     let (mut quiet, mut bad) = (None, false);
@@ -147,7 +144,7 @@ pub(super) fn attack(
         let (median_of, p99_of) = beside.unwrap_or_else(|| ("-".into(), "-".into()));
         let count = |of: &AtomicUsize| of.load(Relaxed);
         println!(
-            "{:<18} {:>7} {:>6.2} ms {:>8} {median_of:>10} {:>6.2} ms {:>8} {p99_of:>10} {:>8} {:>7} {:>9} {:>5} {:>5} {:>5}",
+            "{:<18} {:>7} {:>6.2} ms {:>8} {median_of:>10} {:>6.2} ms {:>8} {p99_of:>10} {:>8} {:>7} {:>9} {:>5} {:>5}",
             format!("{hostile:?}"),
             timed.tokens,
             median * 1e3,
@@ -158,7 +155,6 @@ pub(super) fn attack(
             count(&outcomes.refused),
             count(&outcomes.turned_away),
             count(&outcomes.left),
-            count(&outcomes.cut),
             timed.lost,
         );
         bad |= timed.lost > 0 || timed.between.is_empty() || count(&outcomes.wrong) > 0;
@@ -307,7 +303,6 @@ async fn attacker(
                 println!("  an error without a code: {status} {}", String::from_utf8_lossy(&body));
                 &outcomes.wrong
             }
-            Err(_) if kind == Hostile::Schemas => &outcomes.cut,
             Err(error) => {
                 println!("  neither an answer nor an error: {error}");
                 &outcomes.wrong

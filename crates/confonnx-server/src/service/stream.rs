@@ -21,6 +21,8 @@ use crate::{
 /// secret of them is for the sender to pad. Other requests get the whole in one piece at its end.
 pub(super) struct Stream {
     sealing: Option<Sealing>,
+    /// The head, until it is sealed: with the first content, unless it is sent before.
+    head: Option<ResponseHead>,
     pieces: Source,
     /// How many bytes there are so far: sealed, or to be sealed at the end.
     len: usize,
@@ -31,8 +33,8 @@ pub(super) struct Stream {
 pub(super) type Ended = Box<dyn FnOnce(&'static str, usize) + Send>;
 
 enum Sealing {
-    Chunks { sealer: ChunkSealer, writer: ResponseWriter },
-    Whole { reply: Reply, head: ResponseHead, content: Vec<Erased<Vec<u8>>> },
+    Chunks { sealer: ChunkSealer, writer: Option<ResponseWriter> },
+    Whole { reply: Reply, content: Vec<Erased<Vec<u8>>> },
 }
 
 /// Why no more of an answer is taken.
@@ -53,21 +55,31 @@ impl Stream {
     /// A stream that answers `reply`, and the body that it comes out of.
     pub(super) fn new(reply: ReplyTo, head: ResponseHead, ended: Ended) -> Result<(Self, Body), NotTaken> {
         let (pieces, body) = Source::new(MAX_BEHIND);
-        let (sealing, start) = match reply {
-            ReplyTo::Whole(reply) => (Sealing::Whole { reply, head, content: Vec::new() }, Vec::new()),
+        let mut start = Vec::new();
+        let sealing = match reply {
+            ReplyTo::Whole(reply) => Sealing::Whole { reply, content: Vec::new() },
             ReplyTo::Chunked(reply) => {
-                let (mut start, mut message) = (Vec::new(), Vec::new());
-                let mut sealer = reply.start(&mut rng(), &mut start)?;
-                let writer = ResponseWriter::start(&head, &mut message)?;
-                sealer.chunk(&message, &mut start)?;
-                (Sealing::Chunks { sealer, writer }, start)
+                Sealing::Chunks { sealer: reply.start(&mut rng(), &mut start)?, writer: None }
             }
         };
         let len = start.len();
         if len > 0 {
             pieces.send(start.into())?;
         }
-        Ok((Self { sealing: Some(sealing), pieces, len, ended: Some(ended) }, body))
+        Ok((Self { sealing: Some(sealing), head: Some(head), pieces, len, ended: Some(ended) }, body))
+    }
+
+    /// Sends the head alone if the answer goes out piece by piece: before there is content, the client knows that there will be.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: nothing more will be.
+    pub(super) fn start(&mut self) -> Result<(), NotTaken> {
+        if self.is_in_pieces() { self.send(b"") } else { Ok(()) }
+    }
+
+    /// Whether anybody waits for more.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.pieces.is_wanted().is_ok()
     }
 
     /// Whether what is sent goes out piece by piece, so that others see when; else all goes at the end.
@@ -94,7 +106,7 @@ impl Stream {
             Some(Sealing::Chunks { sealer, writer }) => {
                 let mut message =
                     Erased::new(Vec::with_capacity(content.len().saturating_add(LONGEST_LENGTH)));
-                writer.content(content, &mut message);
+                begun(writer, &mut self.head, &mut message)?.content(content, &mut message);
                 let mut sealed = Vec::with_capacity(ChunkSealer::sealed_len(message.len()));
                 sealer.chunk(&message, &mut sealed)?;
                 self.len = self.len.saturating_add(sealed.len());
@@ -110,15 +122,19 @@ impl Stream {
     pub(super) fn finish(mut self, outcome: &'static str) -> Result<(), NotTaken> {
         let sealed = match self.sealing.take() {
             None => return Err(Refused::Gone.into()),
-            Some(Sealing::Whole { reply, head, content }) => {
+            Some(Sealing::Whole { reply, content }) => {
+                let head = self.head.take().unwrap_or_else(|| ResponseHead::new(500));
                 let parts: Vec<&[u8]> = content.iter().map(|part| part.as_slice()).collect();
                 let sealed = reply.seal(Draft::response(&head, &parts)?, &mut rng())?;
                 self.len = sealed.len();
                 sealed
             }
-            Some(Sealing::Chunks { sealer, writer }) => {
+            Some(Sealing::Chunks { sealer, mut writer }) => {
                 let (mut message, mut sealed) = (Vec::new(), Vec::new());
-                writer.finish(&mut message);
+                begun(&mut writer, &mut self.head, &mut message)?;
+                if let Some(writer) = writer {
+                    writer.finish(&mut message);
+                }
                 sealer.finish(&message, &mut sealed)?;
                 self.len = self.len.saturating_add(sealed.len());
                 sealed
@@ -130,11 +146,38 @@ impl Stream {
         Ok(())
     }
 
+    /// Answers with an error instead, of which nothing was sent yet.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: the client sees an answer cut short.
+    pub(super) fn fail(mut self, status: u16, error: &[u8], outcome: &'static str) -> Result<(), NotTaken> {
+        // After another head, whoever reads on takes an error for an answer: such an answer is cut.
+        let Some(head) = &mut self.head else { return Err(Refused::Gone.into()) };
+        head.status = status;
+        self.send(error)?;
+        self.finish(outcome)
+    }
+
     fn end(&mut self, outcome: &'static str) {
         if let Some(ended) = self.ended.take() {
             ended(outcome, self.len);
         }
     }
+}
+
+/// What writes the content, after the head.
+fn begun<'w>(
+    writer: &'w mut Option<ResponseWriter>,
+    head: &mut Option<ResponseHead>,
+    message: &mut Vec<u8>,
+) -> Result<&'w mut ResponseWriter, NotTaken> {
+    Ok(match writer {
+        Some(writer) => writer,
+        None => {
+            let head = head.take().ok_or(Refused::Gone)?;
+            writer.insert(ResponseWriter::start(&head, message)?)
+        }
+    })
 }
 
 impl Drop for Stream {

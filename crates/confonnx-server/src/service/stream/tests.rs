@@ -10,7 +10,7 @@ use confonnx_attest::{
 use confonnx_protocol::{
     Aead, EpochSecret, KeyConfig,
     bhttp::decode_response,
-    client::SealingKey,
+    client::{ChunkedReplyOpener, SealingKey},
     server::{Epoch, KeyRing, ResumptionLimits, RingConfig},
 };
 use http_body_util::BodyExt;
@@ -98,18 +98,50 @@ async fn chunks_are_opened_while_the_answer_is_made() {
     assert_eq!(*told.lock().unwrap(), Some(("ok", sent + rest.len())));
 }
 
+/// An answer in chunks, and what opens it.
+fn chunked(ring: &KeyRing) -> (ReplyTo, ChunkedReplyOpener) {
+    let mut request = Vec::new();
+    let (sealer, opener) =
+        sealing_key(ring).seal_chunked(Aead::Aes256Gcm, 1 << 20, &mut rng(), &mut request).unwrap();
+    sealer.finish(b"a request", &mut request).unwrap();
+    let mut opening = ring.chunked_opener(1 << 20);
+    opening.push(&request, NOW).unwrap();
+    (ReplyTo::Chunked(opening.finish(NOW).unwrap().1), opener)
+}
+
+#[tokio::test]
+async fn an_error_stands_in_the_place_of_an_answer_and_never_after_a_part_of_one() {
+    let ring = ring();
+    let (request, opener) = sealing_key(&ring).seal(Aead::Aes256Gcm, b"a request", &mut rng()).unwrap();
+    let (_, reply) = ring.open(request, NOW).unwrap();
+    let (whole, body, told) = stream(ReplyTo::Whole(reply));
+    whole.fail(500, b"why", "it-failed").unwrap();
+    let sealed = body.collect().await.unwrap().to_bytes();
+    let message = opener.open(sealed.to_vec()).unwrap();
+    let (head, content) = decode_response(message.expose()).unwrap();
+    assert_eq!((head.status, content.bytes(message.expose())), (500, &b"why"[..]));
+    assert_eq!(told.lock().unwrap().unwrap().0, "it-failed");
+
+    let (reply, mut opener) = chunked(&ring);
+    let (made, body, told) = stream(reply);
+    assert!(made.is_wanted());
+    made.fail(400, b"why", "it-failed").unwrap();
+    opener.push(&body.collect().await.unwrap().to_bytes()).unwrap();
+    let message = opener.finish().unwrap();
+    let (head, content) = decode_response(message.expose()).unwrap();
+    assert_eq!((head.status, content.bytes(message.expose())), (400, &b"why"[..]));
+    assert_eq!(told.lock().unwrap().unwrap().0, "it-failed");
+
+    let (mut made, body, _) = stream(chunked(&ring).0);
+    made.start().unwrap();
+    made.fail(400, b"why", "it-failed").unwrap_err();
+    body.collect().await.unwrap_err();
+}
+
 #[tokio::test]
 async fn an_answer_that_is_dropped_is_cut_and_one_to_nobody_ends() {
     let ring = ring();
-    let chunked = || {
-        let mut request = Vec::new();
-        let (sealer, _) =
-            sealing_key(&ring).seal_chunked(Aead::Aes256Gcm, 1 << 20, &mut rng(), &mut request).unwrap();
-        sealer.finish(b"a request", &mut request).unwrap();
-        let mut opening = ring.chunked_opener(1 << 20);
-        opening.push(&request, NOW).unwrap();
-        ReplyTo::Chunked(opening.finish(NOW).unwrap().1)
-    };
+    let chunked = || chunked(&ring).0;
     let (mut made, body, told) = stream(chunked());
     made.send(b"half").unwrap();
     drop(made);

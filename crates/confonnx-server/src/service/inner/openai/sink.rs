@@ -26,6 +26,8 @@ struct Streaming {
     /// Whether the events of each answer have begun.
     begun: Vec<bool>,
     left: usize,
+    /// The code of the error that stands in an answer's place, if there is one.
+    failure: Option<&'static str>,
     usage: Usage,
     tell_usage: bool,
     /// What waits for its instant, if there are such.
@@ -60,12 +62,20 @@ struct AtInstants(Arc<Mutex<Streaming>>);
 
 impl Streamed {
     /// For `answers`, whose pieces are sent as they come or, if `paced`, by [`paced`](Self::paced).
-    pub(super) fn new(stream: Stream, writer: Writer, answers: usize, tell_usage: bool, paced: bool) -> Self {
+    pub(super) fn new(
+        mut stream: Stream,
+        writer: Writer,
+        answers: usize,
+        tell_usage: bool,
+        paced: bool,
+    ) -> Self {
+        let started = stream.start().is_ok();
         Self(Arc::new(Mutex::new(Streaming {
-            stream: Some(stream),
+            stream: Some(stream).filter(|_| started),
             writer,
             begun: vec![false; answers],
             left: answers,
+            failure: None,
             usage: Usage::default(),
             tell_usage,
             slots: paced.then(|| Slots::new(answers)),
@@ -92,16 +102,17 @@ impl Streaming {
             push(piece, &first);
         }
         if !choice.text.is_empty() || choice.finish.is_some() || choice.told.is_some() {
-            let body = match choice.finish {
-                Some(Finish::Failed) => self.writer.failed(),
-                _ => self.writer.piece(index, choice),
-            };
-            push(piece, &body);
+            self.failure = self.failure.or(choice.finish.and_then(Finish::failure));
+            let failed = choice.finish.and_then(|finish| self.writer.failed(finish));
+            push(piece, &failed.unwrap_or_else(|| self.writer.piece(index, choice)));
         }
     }
 
-    /// Writes what comes after all answers.
+    /// Writes what comes after all answers; whoever waits for that shall not take for whole what is not.
     fn write_end(&self, piece: &mut Erased<Vec<u8>>) {
+        if self.failure.is_some() {
+            return;
+        }
         if self.tell_usage {
             push(piece, &self.writer.usage(self.usage));
         }
@@ -120,7 +131,7 @@ impl Streaming {
     fn finish(&mut self) {
         if let Some(stream) = self.stream.take() {
             // If the end cannot be sent, the client sees that it is missing.
-            let _ = stream.finish("ok");
+            let _ = stream.finish(self.failure.unwrap_or("ok"));
         }
     }
 
@@ -210,9 +221,7 @@ impl Whole {
 impl Sink for WholeOne {
     fn take(&mut self, event: &Event) -> bool {
         let mut all = lock(&self.all);
-        // This sends nothing, but it tells whether anybody waits.
-        let wanted = all.stream.as_mut().is_some_and(|stream| stream.send(b"").is_ok());
-        if !wanted {
+        if !all.stream.as_ref().is_some_and(Stream::is_wanted) {
             all.stream = None;
             return false;
         }
@@ -221,9 +230,11 @@ impl Sink for WholeOne {
             join(choice, next);
         }
         let Some(end) = event.end else { return true };
-        if end.finish == Finish::Failed {
-            // The client sees an answer that is cut short: it is none.
-            all.stream = None;
+        if let Some(code) = end.finish.failure() {
+            let body = all.writer.failed(end.finish).unwrap_or_default().to_string();
+            let status = if end.finish == Finish::Unkept { 400 } else { 500 };
+            // If the error cannot be sent, the client sees an answer that is cut short.
+            let _ = all.stream.take().map(|stream| stream.fail(status, body.as_bytes(), code));
             return false;
         }
         all.left = all.left.saturating_sub(1);

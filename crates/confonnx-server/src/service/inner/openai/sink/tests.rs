@@ -22,6 +22,7 @@ fn paced() -> Streaming {
         writer: Writer::new(Kind::Chat, "1", 0, ("chat", "1"), "f"),
         begun: vec![false; 2],
         left: 2,
+        failure: None,
         usage: Usage { prompt: 3, answer: 4 },
         tell_usage: true,
         slots: Some(Slots::new(2)),
@@ -97,6 +98,26 @@ fn at_each_instant_there_is_one_piece_of_one_size_and_it_does_not_show_what_it_s
             assert_eq!(text, all.map(|(_, text)| text.as_str()).collect::<String>());
         }
     }
+}
+
+#[test]
+fn after_an_answer_that_fails_nothing_says_that_all_is_done() {
+    let mut all = paced();
+    all.left = 0;
+    let slots = all.slots.as_mut().unwrap();
+    for (index, finish) in [(0, Finish::Unkept), (1, Finish::Stop)] {
+        slots.add(index, Choice { finish: Some(finish), ..Choice::default() });
+    }
+    let mut whole = String::new();
+    loop {
+        let (piece, last) = all.slot().unwrap();
+        whole.push_str(std::str::from_utf8(&piece).unwrap());
+        if last {
+            break;
+        }
+    }
+    assert!(whole.contains(r#""code":"response-format-too-costly""#), "{whole}");
+    assert!(whole.contains(r#""finish_reason":"stop""#) && !whole.contains("[DONE]"), "{whole}");
 }
 
 #[test]
