@@ -113,8 +113,17 @@ pub enum Refused {
 pub struct Step {
     /// One for each answer that goes on. More than one have one token each.
     pub feeds: Vec<Feed>,
-    /// Whether it is a part of a prompt.
-    pub prompt: bool,
+    /// What they are.
+    pub kind: Kind,
+}
+
+/// What a step feeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A part of a prompt of this caller.
+    Prompt(Option<Arc<str>>),
+    /// The last token of each answer.
+    Answers,
 }
 
 /// Tokens of one answer.
@@ -190,8 +199,6 @@ pub struct Scheduler {
     running: VecDeque<Sequence>,
     /// Tokens that there is room for, and that those which run may come to.
     reserved: usize,
-    /// How much longer prompts had the model, since answers wait for it, than those had it then.
-    owed: Duration,
     /// Whose answers go on next.
     turns: Turns,
     /// For whom it is worked out next what comes of its form.
@@ -208,7 +215,6 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: VecDeque::new(),
             reserved: 0,
-            owed: Duration::ZERO,
             turns: Turns::default(),
             forms: Turns::default(),
         }
@@ -286,17 +292,11 @@ impl Scheduler {
         self.admit();
         let goes_on = self.running.iter().filter(|sequence| !sequence.is_held());
         let (decoding, prompts): (Vec<&Sequence>, Vec<&Sequence>) = goes_on.partition(|s| s.is_decoding());
-        if decoding.is_empty() {
-            self.owed = Duration::ZERO;
-        }
-        let of = |all: &[&Sequence], holder: &Holder| all.iter().any(|sequence| sequence.holder() == holder);
-        let holder = self.turns.first(|holder| of(&decoding, holder) || of(&prompts, holder))?;
-        // Prompts have half of the time at most while answers wait: neither waits for the other's end.
-        let prompt = prompts.iter().find(|sequence| *sequence.holder() == holder);
-        if let Some(prompt) = prompt.filter(|_| self.owed.is_zero()) {
+        let (holder, reads) = self.turns.first(&holders(&decoding), &holders(&prompts))?;
+        if let Some(prompt) = prompts.iter().find(|sequence| reads && *sequence.holder() == holder) {
             let feed = prompt.feed(self.limits.part.max(1));
-            self.turns.went(&holder);
-            return Some(Step { feeds: vec![feed], prompt: true });
+            self.turns.went(&holder, true);
+            return Some(Step { feeds: vec![feed], kind: Kind::Prompt(holder) });
         }
         let able: Vec<(Holder, Id)> = decoding.iter().map(|s| (s.holder().clone(), s.id())).collect();
         let mut feeds = Vec::new();
@@ -307,7 +307,7 @@ impl Scheduler {
             feeds.push(sequence.feed(1));
             self.running.push_back(sequence);
         }
-        Some(Step { feeds, prompt: false })
+        Some(Step { feeds, kind: Kind::Answers })
     }
 
     /// Has those run for whom there is room, in the order in which they came; only who has a share already waits for it to be
@@ -335,12 +335,14 @@ impl Scheduler {
     /// Takes what the model answered to `step`, which took that long: for each feed that wanted them, the logits of the next
     /// token.
     pub fn done(&mut self, step: &Step, logits: Vec<Option<Erased<Vec<f32>>>>, took: Duration) -> Vec<Event> {
-        let waits = self.running.iter().any(|sequence| sequence.is_decoding() && !sequence.is_held());
-        self.owed = match step.prompt {
-            true if waits => self.owed.saturating_add(took),
-            true => Duration::ZERO,
-            false => self.owed.saturating_sub(took),
-        };
+        match &step.kind {
+            Kind::Prompt(holder) => {
+                let goes_on =
+                    self.running.iter().filter(|sequence| sequence.is_decoding() && !sequence.is_held());
+                self.turns.owes(holder, took, &holders(&goes_on.collect::<Vec<_>>()));
+            }
+            Kind::Answers => self.turns.repaid(took),
+        }
         let mut events = Vec::new();
         for (feed, logits) in step.feeds.iter().zip(logits.into_iter().chain(std::iter::repeat(None))) {
             // The answer may have been cancelled meanwhile.
@@ -410,6 +412,10 @@ impl Scheduler {
             self.forms.leave(&holder);
         }
     }
+}
+
+fn holders<'s>(all: &[&'s Sequence]) -> Vec<&'s Holder> {
+    all.iter().map(|sequence| sequence.holder()).collect()
 }
 
 fn failed(sequence: &Sequence) -> Event {

@@ -9,7 +9,7 @@ use std::{
 
 use confonnx_engine::{Feed, InferError, LoadedModel};
 use confonnx_generate::{
-    decode::{self, Event, Id, Limits, Order, Refused, Scheduler, Step},
+    decode::{self, Event, Id, Kind, Limits, Order, Refused, Scheduler, Step},
     text::{Files, FilesError, Text, TextError},
 };
 use confonnx_model::ModelInfo;
@@ -294,7 +294,7 @@ impl Shared {
             state.stepping = true;
             drop(state);
             self.due.notify_one();
-            let step = step.unwrap_or(Step { feeds: Vec::new(), prompt: false });
+            let step = step.unwrap_or(Step { feeds: Vec::new(), kind: Kind::Answers });
             let before = std::mem::take(&mut events);
             let start = Instant::now();
             let answer = model.step(&close, &feeds(&step), || self.lock().tell(before));

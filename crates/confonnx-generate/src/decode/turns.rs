@@ -1,6 +1,6 @@
 //! Whose turn it is among callers: each has as many, however many answers it has.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::Id;
 
@@ -9,50 +9,107 @@ pub(super) type Holder = Option<Arc<str>>;
 
 /// Callers with answers, whoever went longest ago first.
 #[derive(Debug, Default)]
-pub(super) struct Turns(VecDeque<Holder>);
+pub(super) struct Turns(VecDeque<Caller>);
+
+#[derive(Debug)]
+struct Caller {
+    holder: Holder,
+    /// Whether it has answers, or prompts; else it is here for what it owes.
+    is_here: bool,
+    /// Whether its last turn was for a prompt.
+    prefilled: bool,
+    /// How much longer others waited for its prompts than they have been answered since.
+    owed: Duration,
+}
 
 impl Turns {
     /// Has `holder` take part. Who comes anew goes last, so that nobody gains a turn by going and coming again.
     pub(super) fn come(&mut self, holder: &Holder) {
-        if !self.0.contains(holder) {
-            self.0.push_back(holder.clone());
+        match self.of(holder) {
+            Some(caller) => caller.is_here = true,
+            None => self.0.push_back(Caller {
+                holder: holder.clone(),
+                is_here: true,
+                prefilled: false,
+                owed: Duration::ZERO,
+            }),
         }
     }
 
-    /// `holder` has no answers any more.
+    /// `holder` has no answers any more. What it owes is not forgotten by that.
     pub(super) fn leave(&mut self, holder: &Holder) {
-        self.0.retain(|caller| caller != holder);
+        if let Some(caller) = self.of(holder) {
+            caller.is_here = false;
+        }
+        self.forget();
     }
 
-    /// The first of whom `goes_on` holds.
-    pub(super) fn first(&self, goes_on: impl Fn(&Holder) -> bool) -> Option<Holder> {
-        self.0.iter().find(|caller| goes_on(caller)).cloned()
+    /// Whose turn it is, and whether for a prompt, of those who have `answers` or `prompts` that can go on.
+    pub(super) fn first(&self, answers: &[&Holder], prompts: &[&Holder]) -> Option<(Holder, bool)> {
+        self.0.iter().find_map(|caller| {
+            let has = |all: &[&Holder]| all.contains(&&caller.holder);
+            let may = caller.owed.is_zero() || !caller.keeps_waiting(answers);
+            let prompt = has(prompts) && may && !(caller.prefilled && has(answers));
+            (prompt || has(answers)).then(|| (caller.holder.clone(), prompt))
+        })
     }
 
-    /// `holder` had its turn.
-    pub(super) fn went(&mut self, holder: &Holder) {
-        let place = self.0.iter().position(|caller| caller == holder);
-        if let Some(caller) = place.and_then(|place| self.0.remove(place)) {
+    /// `holder` had its turn, for a prompt if it was `prefilled`.
+    pub(super) fn went(&mut self, holder: &Holder, prefilled: bool) {
+        let place = self.0.iter().position(|caller| caller.holder == *holder);
+        if let Some(mut caller) = place.and_then(|place| self.0.remove(place)) {
+            caller.prefilled = prefilled;
             self.0.push_back(caller);
         }
+    }
+
+    /// A part of a prompt of `holder` took as long, while there were `answers` that could go on.
+    pub(super) fn owes(&mut self, holder: &Holder, took: Duration, answers: &[&Holder]) {
+        if let Some(caller) = self.of(holder).filter(|caller| caller.keeps_waiting(answers)) {
+            caller.owed = caller.owed.saturating_add(took);
+        }
+    }
+
+    /// Answers went on for as long.
+    pub(super) fn repaid(&mut self, took: Duration) {
+        for caller in &mut self.0 {
+            caller.owed = caller.owed.saturating_sub(took);
+        }
+        self.forget();
+    }
+
+    fn of(&mut self, holder: &Holder) -> Option<&mut Caller> {
+        self.0.iter_mut().find(|caller| caller.holder == *holder)
+    }
+
+    fn forget(&mut self) {
+        self.0.retain(|caller| caller.is_here || !caller.owed.is_zero());
     }
 
     /// Which of `able`, of each caller the most patient first, go on together, `most` at most, and had their turn by that: as many
     /// of each caller as of the one that has the fewest. More of one would make all wait longer.
     pub(super) fn together(&mut self, able: &[(Holder, Id)], most: usize) -> Vec<Id> {
-        let of = |caller: &Holder| -> Vec<Id> {
-            able.iter().filter(|(holder, _)| holder == caller).map(|(_, id)| *id).collect()
+        let of = |caller: &Caller| -> Vec<Id> {
+            able.iter().filter(|(holder, _)| *holder == caller.holder).map(|(_, id)| *id).collect()
         };
-        let all = self.0.iter().map(|caller| (caller.clone(), of(caller)));
+        let all = self.0.iter().map(|caller| (caller.holder.clone(), of(caller)));
         let all: Vec<(Holder, Vec<Id>)> = all.filter(|(_, ids)| !ids.is_empty()).collect();
         let each = all.iter().map(|(_, ids)| ids.len()).min().unwrap_or(0);
         let rounds = (0..each)
             .flat_map(|round| all.iter().filter_map(move |(holder, ids)| Some((holder, *ids.get(round)?))));
         let mut chosen = Vec::new();
         for (holder, id) in rounds.take(most) {
-            self.went(holder);
+            self.went(holder, false);
             chosen.push(id);
         }
         chosen
+    }
+}
+
+impl Caller {
+    /// Whether any of `answers` is somebody else's, who waits while a prompt of this one is read. Those whom nothing tells apart
+    /// are many.
+    fn keeps_waiting(&self, answers: &[&Holder]) -> bool {
+        answers.iter().any(|holder| holder.is_none() || **holder != self.holder)
     }
 }
