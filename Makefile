@@ -358,14 +358,16 @@ fuzz-smoke: need-cargo
 	@# Nothing is found sooner by code that took minutes to optimise.
 	@CARGO_PROFILE_RELEASE_OPT_LEVEL=1 SECONDS_EACH=5 scripts/fuzz
 
-attack: need-cargo ## Hostile callers beside honest ones, over loopback; prints what these notice (SECONDS_EACH=5)
+attack: need-cargo ## Hostile callers beside honest ones, over loopback; prints what these notice (SECONDS_EACH=5 ATTACKS=names)
 	@scripts/fetch-onnxruntime
-	$(CARGO) build --locked --workspace --bin confonnx-server --example attack
-	$(TARGET)/debug/examples/attack $(or $(SECONDS_EACH),5)
+	$(CARGO) build --locked --release --workspace --bin confonnx-server --example attack
+	$(TARGET)/release/examples/attack $(or $(SECONDS_EACH),5) $(ATTACKS)
 
 .PHONY: attack-smoke
-attack-smoke:
-	@$(MAKE) --no-print-directory attack SECONDS_EACH=2
+attack-smoke: need-cargo
+	@scripts/fetch-onnxruntime
+	$(CARGO) build --locked --workspace --bin confonnx-server --example attack
+	$(TARGET)/debug/examples/attack 2
 
 digits: ## Train the example model again
 	@scripts/venv models

@@ -127,13 +127,16 @@ def apart(make: Callable[[Path], Asked], folder: Path) -> Iterator[Asked]:
 
 
 class Peer:
-    """A server that streams events, and how it is asked; `tokens` says how many tokens an event tells of, if it is of any."""
+    """A server that streams events, and how it is asked; `tokens` says how many tokens an event tells of, if it is of any. If
+    each token is followed by a comment, that says when it came, and not what it tells of."""
 
-    def __init__(self, url: str, path: str, body: Callable[[int], dict[str, Any]], tokens: Callable[[dict[str, Any]], int | None]) -> None:
-        self.url, self.path, self.body, self.tokens = url, path, body, tokens
+    def __init__(
+        self, url: str, path: str, body: Callable[[int], dict[str, Any]], tokens: Callable[[dict[str, Any]], int | None], commented: bool = False
+    ) -> None:
+        self.url, self.path, self.body, self.tokens, self.commented = url, path, body, tokens, commented
 
-    def ask(self, number: int) -> tuple[float, float, float, int, int]:
-        """When it was asked, when its first and last token came, how many came, and bytes of the answer."""
+    def ask(self, number: int) -> tuple[float, list[float], list[float], int, int]:
+        """When it was asked, when it told anything, when each token came, how many there were, and bytes of the answer."""
         host, port = self.url.removeprefix("http://").split(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=600)
         body = json.dumps(self.body(number))
@@ -141,33 +144,40 @@ class Peer:
         connection.request("POST", self.path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         assert answer.status == 200, answer.read()
-        first = last = 0.0
+        told: list[float] = []
+        came: list[float] = []
         tokens = size = 0
         for line in answer:
             size += len(line)
+            if self.commented and line.startswith(b": "):
+                came.append(time.perf_counter())
             if not line.startswith(b"data: {"):
                 continue
             found = self.tokens(json.loads(line[6:]))
-            if found is not None:
-                tokens += found
-                last = time.perf_counter()
-                first = first or last
+            if found is None:
+                continue
+            told.append(time.perf_counter())
+            tokens += found
+            if not self.commented:
+                came += [told[-1]] * found
         connection.close()
-        return asked, first, last, tokens, size
+        return asked, told, came, tokens, size
 
     def one(self, number: int) -> dict[str, float]:
-        asked, first, last, tokens, size = self.ask(number)
-        return {"first_s": first - asked, "decode": (tokens - 1) / (last - first), "tokens": tokens, "bytes": size}
+        asked, told, _, tokens, size = self.ask(number)
+        return {"first_s": told[0] - asked, "decode": (tokens - 1) / (told[-1] - told[0]), "tokens": tokens, "bytes": size}
 
     def many(self, number: int) -> dict[str, float]:
         with ThreadPoolExecutor(CALLERS) as callers:
             found = list(callers.map(self.ask, range(number, number + CALLERS)))
-        asked, end = min(each[0] for each in found), max(each[2] for each in found)
-        # `decode` counts while all answers go on, `whole` with their prompts.
-        together, last = max(each[1] for each in found), min(each[2] for each in found)
-        share = [each[3] * max(0.0, last - together) / (each[2] - each[1]) for each in found]
-        decode = sum(share) / (last - together) if last > together else 0.0
-        return {"decode": decode, "whole": sum(each[3] for each in found) / (end - asked), "tokens": sum(each[3] for each in found)}
+        times = [each[2] for each in found]
+        asked, end = min(each[0] for each in found), max(came[-1] for came in times)
+        assert all(len(came) == each[3] for came, each in zip(times, found)), [(len(each[2]), each[3]) for each in found]
+        # `decode` counts what comes while all answers go on, `whole` all, with the prompts.
+        together, last = max(came[0] for came in times), min(came[-1] for came in times)
+        between = sum(together < at <= last for came in times for at in came)
+        tokens = sum(each[3] for each in found)
+        return {"decode": between / (last - together) if last > together else 0.0, "whole": tokens / (end - asked), "tokens": tokens}
 
 
 def ours(url: str, pace: int | None = None) -> Peer:
@@ -183,7 +193,8 @@ def ours(url: str, pace: int | None = None) -> Peer:
         # An event may have the text of several tokens, or none where a character is not whole; how many there were comes last.
         return (event.get("usage") or {}).get("completion_tokens", 0)
 
-    return Peer(url, "/v1/completions", body, tokens)
+    # Each step of an answer is filled up with a comment; with a pace, each instant is.
+    return Peer(url, "/v1/completions", body, tokens, commented=True)
 
 
 @contextlib.contextmanager

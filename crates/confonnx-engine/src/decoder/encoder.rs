@@ -7,7 +7,7 @@ use ort::{
 
 use super::{
     Source,
-    values::{Values, failed, missing, options},
+    values::{Inputs, Values, failed, missing, options},
 };
 use crate::error::InferError;
 
@@ -38,24 +38,24 @@ impl Encoder {
 
     /// Reads `tokens`, all at once.
     pub(super) fn read(&mut self, source: &Source, tokens: &[i64]) -> Result<Read, InferError> {
-        let row = |numbers: Vec<i64>| {
-            let made = OrtTensor::from_array((vec![1, tokens.len()], numbers)).map_err(failed)?;
-            Ok::<_, InferError>(made.into_dyn())
-        };
-        let ones = || row(vec![1; tokens.len()]);
-        let mut inputs: Vec<(_, SessionInputValue<'_>)> = vec![("input_ids", row(tokens.to_vec())?.into())];
+        let (shape, ones) = (|| vec![1, tokens.len()], || vec![1; tokens.len()]);
+        let mut inputs = Inputs::default();
+        inputs.add("input_ids", shape(), tokens.to_vec()).map_err(failed)?;
         if self.mask {
-            inputs.push(("attention_mask", ones()?.into()));
+            inputs.add("attention_mask", shape(), ones()).map_err(failed)?;
         }
+        let given: Vec<(_, SessionInputValue<'_>)> =
+            inputs.each().map(|(name, value)| (name, value.view().into())).collect();
         let (options, _stoppable) = options(tokens.len() > OFTEN)?;
-        let mut outputs = self.session.run_with_options(inputs, &*options).map_err(failed)?;
+        let mut outputs = self.session.run_with_options(given, &*options).map_err(failed)?;
         let hidden = outputs.remove(HIDDEN).filter(|hidden| {
             let of_each = hidden.shape().get(..2);
             of_each.is_some_and(|shape| shape.first() == Some(&1) && has(shape, 1, tokens.len()))
         });
         let hidden = Values(vec![hidden.ok_or_else(|| missing(HIDDEN))?]);
         let crossed = Values::none(&source.layers, 1, 0)?;
-        Ok(Read { tokens: tokens.len(), hidden, mask: source.mask.then(ones).transpose()?, crossed })
+        let mask = || OrtTensor::from_array((shape(), ones())).map(OrtTensor::into_dyn).map_err(failed);
+        Ok(Read { tokens: tokens.len(), hidden, mask: source.mask.then(mask).transpose()?, crossed })
     }
 }
 

@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 use super::{
     Decoder, LOGITS, Remembered,
     cache::Cache,
-    values::{Values, failed, missing, options},
+    values::{Inputs, Values, failed, missing, options},
 };
 use crate::error::InferError;
 
@@ -37,36 +37,30 @@ impl Rows<'_> {
         self.past.iter().max().map_or(0, |past| past.saturating_add(self.length()))
     }
 
-    fn inputs(&self, decoder: &Decoder) -> ort::Result<Vec<(&'static str, DynValue)>> {
+    fn inputs(&self, decoder: &Decoder) -> ort::Result<Inputs> {
         let (rows, length, total) = (self.tokens.len(), self.length(), self.total());
-        let tensor = |shape: Vec<usize>, numbers: Vec<i64>| {
-            Ok::<_, ort::Error>(OrtTensor::from_array((shape, numbers))?.into_dyn())
-        };
-        let mut inputs = vec![("input_ids", tensor(vec![rows, length], self.tokens.concat())?)];
+        let mut inputs = Inputs::default();
+        inputs.add("input_ids", vec![rows, length], self.tokens.concat())?;
         if decoder.mask {
             let of = |past: &usize| {
                 let there = past.saturating_add(length);
                 (0..total).map(move |at| i64::from(at < there))
             };
-            inputs.push((
-                "attention_mask",
-                tensor(vec![rows, total], self.past.iter().flat_map(of).collect())?,
-            ));
+            inputs.add("attention_mask", vec![rows, total], self.past.iter().flat_map(of).collect())?;
         }
         if decoder.positions {
             let of = |past: &usize| {
                 let past = *past;
                 (past..past.saturating_add(length)).map(|at| i64::try_from(at).unwrap_or(i64::MAX))
             };
-            inputs
-                .push(("position_ids", tensor(vec![rows, length], self.past.iter().flat_map(of).collect())?));
+            inputs.add("position_ids", vec![rows, length], self.past.iter().flat_map(of).collect())?;
         }
         if decoder.keep {
-            inputs.push(("num_logits_to_keep", tensor(vec![], vec![1])?));
+            inputs.add("num_logits_to_keep", vec![], vec![1])?;
         }
         if decoder.branch {
             let flag = vec![self.past.iter().any(|past| *past > 0)];
-            inputs.push(("use_cache_branch", OrtTensor::from_array((vec![1_usize], flag))?.into_dyn()));
+            inputs.add_value("use_cache_branch", OrtTensor::from_array((vec![1_usize], flag))?.into_dyn());
         }
         Ok(inputs)
     }
@@ -85,8 +79,8 @@ pub(super) fn in_place(
         Some(binding) => binding,
         None => kept.insert(Box::new(bound(decoder, session, &mut values.0).map_err(failed)?)),
     };
-    for (name, value) in &inputs {
-        binding.bind_input(*name, value).map_err(failed)?;
+    for (name, value) in inputs.each() {
+        binding.bind_input(name, value).map_err(failed)?;
     }
     let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
         .map_err(failed)?;
@@ -115,7 +109,7 @@ pub(super) fn handed_on(
 ) -> Result<Vec<Logits>, InferError> {
     let inputs = rows.inputs(decoder).map_err(failed)?;
     let mut all: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
-        inputs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        inputs.each().map(|(name, value)| (name.into(), value.view().into())).collect();
     for (layer, value) in decoder.layers.iter().zip(&cache.values.0) {
         all.push((layer.past.as_str().into(), value.view().into()));
     }

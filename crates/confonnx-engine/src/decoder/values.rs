@@ -37,6 +37,35 @@ impl Values {
     }
 }
 
+/// What a run is given beside what is remembered: tokens, and what is said of them.
+#[derive(Default)]
+pub(super) struct Inputs {
+    names: Vec<&'static str>,
+    values: Values,
+}
+
+impl Inputs {
+    pub(super) fn add(
+        &mut self,
+        name: &'static str,
+        shape: Vec<usize>,
+        numbers: Vec<i64>,
+    ) -> ort::Result<()> {
+        let value = OrtTensor::from_array((shape, numbers))?.into_dyn();
+        self.add_value(name, value);
+        Ok(())
+    }
+
+    pub(super) fn add_value(&mut self, name: &'static str, value: DynValue) {
+        self.names.push(name);
+        self.values.0.push(value);
+    }
+
+    pub(super) fn each(&self) -> impl Iterator<Item = (&'static str, &DynValue)> {
+        self.names.iter().copied().zip(&self.values.0)
+    }
+}
+
 impl Drop for Values {
     fn drop(&mut self) {
         for value in &mut self.0 {
@@ -44,6 +73,8 @@ impl Drop for Values {
                 values.zeroize();
             } else if let Ok((_, values)) = value.try_extract_tensor_mut::<f16>() {
                 values.fill(f16::ZERO);
+            } else if let Ok((_, tokens)) = value.try_extract_tensor_mut::<i64>() {
+                tokens.zeroize();
             }
         }
     }
