@@ -43,6 +43,10 @@ pub(crate) struct Row {
     /// CPU time a request takes of the load generator, and of the server.
     pub(crate) client_cpu_us: f64,
     pub(crate) server_cpu_us: f64,
+    /// The server's CPU time beside that of the fastest peer in the same round.
+    pub(crate) cpu_ratio: Option<f64>,
+    pub(crate) cpu_ratio_min: Option<f64>,
+    pub(crate) cpu_ratio_max: Option<f64>,
 }
 
 /// The server and the way of asking that a column of rounds is about.
@@ -62,24 +66,22 @@ pub(crate) fn rows(
     arrivals: Arrivals,
     found: &[(Label, Vec<Round>)],
 ) -> Vec<Row> {
-    let rate = |rounds: &[Round], at: usize| rounds.get(at).map(|round| round.requests_per_s);
     let bare = found.iter().find(|(label, _)| label.server == BARE).map(|(_, rounds)| rounds);
     let fastest = |at: usize| {
         let peers = found.iter().filter(|(label, _)| label.peer);
-        peers.filter_map(|(_, rounds)| rate(rounds, at)).max_by(f64::total_cmp)
+        let rounds = peers.filter_map(|(_, rounds)| rounds.get(at));
+        rounds.max_by(|one, other| one.requests_per_s.total_cmp(&other.requests_per_s))
     };
     let row = |(label, rounds): &(Label, Vec<Round>)| {
         let of = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
-        let beside = |other: &dyn Fn(usize) -> Option<f64>| {
-            let ratios: Option<Vec<f64>> = rounds
-                .iter()
-                .enumerate()
-                .map(|(at, round)| Some(round.requests_per_s / other(at)?))
-                .collect();
+        let beside = |value: fn(&Round) -> f64, other: &dyn Fn(usize) -> Option<f64>| {
+            let ratios: Option<Vec<f64>> =
+                rounds.iter().enumerate().map(|(at, round)| Some(value(round) / other(at)?)).collect();
             ratios.map(Spread::of)
         };
-        let to_bare = beside(&|at| rate(bare?, at));
-        let to_peer = beside(&fastest);
+        let to_bare = beside(|round| round.requests_per_s, &|at| Some(bare?.get(at)?.requests_per_s));
+        let to_peer = beside(|round| round.requests_per_s, &|at| Some(fastest(at)?.requests_per_s));
+        let cpu_to_peer = beside(|round| round.server_cpu_us, &|at| Some(fastest(at)?.server_cpu_us));
         let throughput = of(|round| round.requests_per_s);
         Row {
             model: model.to_owned(),
@@ -103,6 +105,9 @@ pub(crate) fn rows(
             peer_ratio_max: to_peer.map(|ratio| ratio.max),
             client_cpu_us: of(|round| round.client_cpu_us).median,
             server_cpu_us: of(|round| round.server_cpu_us).median,
+            cpu_ratio: cpu_to_peer.map(|ratio| ratio.median),
+            cpu_ratio_min: cpu_to_peer.map(|ratio| ratio.min),
+            cpu_ratio_max: cpu_to_peer.map(|ratio| ratio.max),
         }
     };
     found.iter().map(row).collect()
@@ -293,6 +298,13 @@ mod tests {
         }
     }
 
+    fn cpu(mut column: (Label, Vec<Round>), each: [f64; 3]) -> (Label, Vec<Round>) {
+        for (round, cpu) in column.1.iter_mut().zip(each) {
+            round.server_cpu_us = cpu;
+        }
+        column
+    }
+
     fn column(server: &str, peer: bool, rates: [f64; 3]) -> (Label, Vec<Round>) {
         let label = Label { server: server.into(), mode: "m".into(), peer };
         (label, rates.map(round).to_vec())
@@ -303,8 +315,9 @@ mod tests {
         let found = [
             column("bare", false, [1000.0, 500.0, 2000.0]),
             column("confonnx", false, [100.0, 250.0, 500.0]),
-            column("slow", true, [50.0, 500.0, 100.0]),
-            column("quick", true, [100.0, 50.0, 200.0]),
+            // The peer whose CPU time counts is the fastest one of the round.
+            cpu(column("slow", true, [50.0, 500.0, 100.0]), [9.0, 2.0, 9.0]),
+            cpu(column("quick", true, [100.0, 50.0, 200.0]), [4.0, 9.0, 1.0]),
         ];
         let rows = rows("tiny", 8, Arrivals::Closed, &found);
         let found: Value = serde_json::to_value(&rows[1]).unwrap();
@@ -315,6 +328,7 @@ mod tests {
             "ratio_to_bare": 0.25, "ratio_min": 0.1, "ratio_max": 0.5,
             "ratio_to_fastest_peer": 1.0, "peer_ratio_min": 0.5, "peer_ratio_max": 2.5,
             "client_cpu_us": 3.0, "server_cpu_us": 4.0,
+            "cpu_ratio": 2.0, "cpu_ratio_min": 1.0, "cpu_ratio_max": 4.0,
         });
         assert_eq!(found, expected);
         assert_eq!((rows[0].ratio_to_bare, rows[3].ratio_to_fastest_peer), (Some(1.0), Some(1.0)));

@@ -121,7 +121,7 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A part of a prompt of this caller.
-    Prompt(Option<Arc<str>>),
+    Prompt(Holder),
     /// The last token of each answer.
     Answers,
 }
@@ -247,16 +247,16 @@ impl Scheduler {
         if self.waiting.len() >= self.limits.waiting {
             return Err(Refused::Busy { waiting: self.waiting.len() });
         }
-        let own = self.waiting.iter().filter(|sequence| *sequence.holder() == order.holder).count();
-        if order.holder.is_some() && own >= half(self.limits.waiting) {
+        let holder = self.turns.come(&order.holder);
+        let own = self.waiting.iter().filter(|sequence| sequence.holder() == holder).count();
+        if holder != Holder::ANYBODY && own >= half(self.limits.waiting) {
             return Err(Refused::Share { waiting: own });
         }
-        self.turns.come(&order.holder);
-        self.forms.come(&order.holder);
+        self.forms.join(holder);
         let id = Id(self.next);
         self.next = self.next.wrapping_add(1);
         let reads = encoder.is_some();
-        self.waiting.push_back(Sequence::new(id, order, wanted, Arc::clone(&self.text), reads));
+        self.waiting.push_back(Sequence::new(id, order, holder, wanted, Arc::clone(&self.text), reads));
         Ok(id)
     }
 
@@ -264,7 +264,7 @@ impl Scheduler {
     pub fn cancel(&mut self, id: Id) -> bool {
         if let Some(at) = self.waiting.iter().position(|sequence| sequence.id() == id) {
             let sequence = self.waiting.remove(at);
-            self.left(sequence.map(|sequence| sequence.holder().clone()));
+            self.left(sequence.map(|sequence| sequence.holder()));
             return true;
         }
         self.remove(id)
@@ -293,12 +293,12 @@ impl Scheduler {
         let goes_on = self.running.iter().filter(|sequence| !sequence.is_held());
         let (decoding, prompts): (Vec<&Sequence>, Vec<&Sequence>) = goes_on.partition(|s| s.is_decoding());
         let (holder, reads) = self.turns.first(&holders(&decoding), &holders(&prompts))?;
-        if let Some(prompt) = prompts.iter().find(|sequence| reads && *sequence.holder() == holder) {
+        if let Some(prompt) = prompts.iter().find(|sequence| reads && sequence.holder() == holder) {
             let feed = prompt.feed(self.limits.part.max(1));
-            self.turns.went(&holder, true);
+            self.turns.went(holder, true);
             return Some(Step { feeds: vec![feed], kind: Kind::Prompt(holder) });
         }
-        let able: Vec<(Holder, Id)> = decoding.iter().map(|s| (s.holder().clone(), s.id())).collect();
+        let able: Vec<(Holder, Id)> = decoding.iter().map(|s| (s.holder(), s.id())).collect();
         let mut feeds = Vec::new();
         for id in self.turns.together(&able, self.limits.batch.max(1)) {
             // Answers that went on are the last to go on again.
@@ -319,7 +319,7 @@ impl Scheduler {
             let own = self.running.iter().filter(|other| other.holder() == holder);
             let own = own.map(Sequence::reserved).fold(0, usize::saturating_add);
             // One answer may need more than a share.
-            if holder.is_some() && own > 0 && own.saturating_add(wants) > half(self.limits.budget) {
+            if holder != Holder::ANYBODY && own > 0 && own.saturating_add(wants) > half(self.limits.budget) {
                 at = at.saturating_add(1);
                 continue;
             }
@@ -335,7 +335,7 @@ impl Scheduler {
     /// Takes what the model answered to `step`, which took that long: for each feed that wanted them, the logits of the next
     /// token.
     pub fn done(&mut self, step: &Step, logits: Vec<Option<Erased<Vec<f32>>>>, took: Duration) -> Vec<Event> {
-        match &step.kind {
+        match step.kind {
             Kind::Prompt(holder) => {
                 let goes_on =
                     self.running.iter().filter(|sequence| sequence.is_decoding() && !sequence.is_held());
@@ -359,7 +359,7 @@ impl Scheduler {
     /// What has to be worked out before an answer that keeps to a form can go on: of the caller who waits longest.
     pub fn work(&mut self) -> Option<Work> {
         let due = self.running.iter().filter(|sequence| sequence.is_due());
-        let due: Vec<(Holder, Id)> = due.map(|sequence| (sequence.holder().clone(), sequence.id())).collect();
+        let due: Vec<(Holder, Id)> = due.map(|sequence| (sequence.holder(), sequence.id())).collect();
         let id = *self.forms.together(&due, 1).first()?;
         self.running.iter_mut().find(|sequence| sequence.id() == id)?.work()
     }
@@ -400,21 +400,21 @@ impl Scheduler {
         let place = self.running.iter().position(|sequence| sequence.id() == id);
         let Some(sequence) = place.and_then(|place| self.running.remove(place)) else { return false };
         self.reserved = self.reserved.saturating_sub(sequence.reserved());
-        self.left(Some(sequence.holder().clone()));
+        self.left(Some(sequence.holder()));
         true
     }
 
     /// One of the holder's answers is no more.
     fn left(&mut self, holder: Option<Holder>) {
         let Some(holder) = holder else { return };
-        if !self.running.iter().chain(&self.waiting).any(|sequence| *sequence.holder() == holder) {
-            self.turns.leave(&holder);
-            self.forms.leave(&holder);
+        if !self.running.iter().chain(&self.waiting).any(|sequence| sequence.holder() == holder) {
+            self.turns.leave(holder);
+            self.forms.leave(holder);
         }
     }
 }
 
-fn holders<'s>(all: &[&'s Sequence]) -> Vec<&'s Holder> {
+fn holders(all: &[&Sequence]) -> Vec<Holder> {
     all.iter().map(|sequence| sequence.holder()).collect()
 }
 

@@ -18,8 +18,8 @@ use std::{
 use confonnx_protocol::Code;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-pub use workers::Turn;
 use workers::Workers;
+pub use workers::{Peer, Turn};
 
 /// The places and the threads.
 pub struct Scheduling {
@@ -53,12 +53,12 @@ pub struct Place {
 pub enum Thread {
     /// On the thread that asks, whose other connections wait meanwhile.
     This,
-    /// On a worker.
-    Worker(Turn),
+    /// On a worker, when it is the peer's turn.
+    Worker(Turn, Peer),
 }
 
 impl Scheduling {
-    /// Scheduling for as many requests as `places`, with as many workers.
+    /// Scheduling for as many requests as `places`, with so many workers for one peer and as many for all others.
     ///
     /// # Errors
     /// When the system gives no more threads.
@@ -114,7 +114,7 @@ impl Scheduling {
     {
         let done = match thread {
             Thread::This => catch_unwind(AssertUnwindSafe(|| work().0)).ok(),
-            Thread::Worker(turn) => self.workers.run(turn, work).await.ok(),
+            Thread::Worker(turn, peer) => self.workers.run((turn, peer), work).await.ok(),
         };
         done.ok_or(Code::RequestInvalid)
     }

@@ -39,8 +39,15 @@ pub(super) struct Sequence {
 
 impl Sequence {
     /// An answer of `most` tokens at most, to a prompt that an encoder `reads` or that the model goes on with.
-    pub(super) fn new(id: Id, order: Order, most: usize, text: Arc<Text>, reads: bool) -> Self {
-        let Order { holder, prompt, choices, seed, stop, constraint, .. } = order;
+    pub(super) fn new(
+        id: Id,
+        order: Order,
+        holder: Holder,
+        most: usize,
+        text: Arc<Text>,
+        reads: bool,
+    ) -> Self {
+        let Order { prompt, choices, seed, stop, constraint, .. } = order;
         let length = prompt.len();
         let (source, tokens) = match reads {
             true => (prompt, text.facts().start.clone().into()),
@@ -69,8 +76,8 @@ impl Sequence {
     }
 
     /// Whose it is.
-    pub(super) fn holder(&self) -> &Holder {
-        &self.holder
+    pub(super) fn holder(&self) -> Holder {
+        self.holder
     }
 
     /// Tokens that it may come to.

@@ -18,7 +18,7 @@ use crate::{
     budget::{Purse, Share},
     clock::Later,
     config::Limits,
-    scheduling::{Place, Thread, Turn},
+    scheduling::{Peer, Place, Thread, Turn},
     service::{self, Received, Sealed, Spent, Step},
 };
 
@@ -79,7 +79,7 @@ where
         Begun::Waits(waiting) => answered(app, waiting, id).await?,
         Begun::Stepped(step, place) => (step, place),
     };
-    let sealed = finished(app, step, place).await?;
+    let sealed = finished(app, step, place, purse.network()).await?;
     reply(app, sealed, kind, purse)
 }
 
@@ -148,7 +148,7 @@ where
     }
     let place = app.scheduling.place()?;
     let message = message.unwrap_or_else(|| Incoming::with_capacity(0));
-    let thread = thread(message.len() as u64, Turn::Sealed);
+    let thread = thread(message.len() as u64, Turn::Sealed, purse.network());
     let open = move |app: &App| match kind {
         Kind::Resumed => app.service.open_resumed(message),
         Kind::Whole | Kind::Chunked => app.service.open(message),
@@ -213,14 +213,14 @@ where
             // Places are for complete requests, so slow senders take none.
             let place = app.scheduling.place()?;
             let open = move |_: &App| opening.push(&piece).and_then(|()| opening.finish());
-            let thread = self::thread(arriving.received as u64, Turn::Sealed);
+            let thread = self::thread(arriving.received as u64, Turn::Sealed, purse.network());
             return begin(app, thread, arriving, id, place, open, purse).await;
         }
         let open = move || {
             let opened = opening.push(&piece);
             (opened.map(|()| opening), ())
         };
-        let opened = app.scheduling.run(Thread::Worker(Turn::Sealed), open).await?;
+        let opened = app.scheduling.run(Thread::Worker(Turn::Sealed, purse.network()), open).await?;
         suspect(purse, arriving.received, &opened);
         opening = opened?;
     }
@@ -252,27 +252,27 @@ async fn may_open(app: &App, kind: Kind, begin: &[u8]) -> Result<bool, Code> {
 async fn answered(app: &Arc<App>, waiting: Waiting, id: HeaderValue) -> Result<(Step, Place), Code> {
     let at = waiting.received.place().await;
     let thread = if waiting.received.is_long() {
-        Thread::Worker(Turn::Opened)
+        Thread::Worker(Turn::Opened, waiting.network)
     } else {
-        thread(waiting.received.bytes(), Turn::Opened)
+        thread(waiting.received.bytes(), Turn::Opened, waiting.network)
     };
     let app_there = Arc::clone(app);
     app.scheduling.run(thread, move || waiting.answer(&app_there, at, &id)).await
 }
 
 /// The sealed reply, once the model has run.
-async fn finished(app: &Arc<App>, step: Step, place: Place) -> Result<Sealed, Code> {
+async fn finished(app: &Arc<App>, step: Step, place: Place, peer: Peer) -> Result<Sealed, Code> {
     let ran = match step {
         Step::Done(sealed) => return sealed,
         Step::Later(going) => going.answered().await,
     };
-    let (thread, service) = (self::thread(ran.bytes(), Turn::Opened), Arc::clone(&app.service));
+    let (thread, service) = (self::thread(ran.bytes(), Turn::Opened, peer), Arc::clone(&app.service));
     app.scheduling.run(thread, move || (service.finish(ran), place)).await?
 }
 
 /// The thread on which as many bytes are opened, copied or sealed.
-fn thread(bytes: u64, turn: Turn) -> Thread {
-    if bytes > SHORT { Thread::Worker(turn) } else { Thread::This }
+fn thread(bytes: u64, turn: Turn, peer: Peer) -> Thread {
+    if bytes > SHORT { Thread::Worker(turn, peer) } else { Thread::This }
 }
 
 /// How a request is sealed.

@@ -1,7 +1,9 @@
-//! A fixed number of threads for work that blocks: opening, running, sealing.
+//! A fixed number of threads for work that blocks: opening, running, sealing. Peers take turns, and one has half of the threads
+//! at most: what it sends may take long to read, and others' does not wait for that.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, Thread},
@@ -20,20 +22,33 @@ pub(super) struct Workers(Arc<Hand>);
 struct Hand(Arc<Queue>);
 
 #[derive(Default)]
-struct Queue(Mutex<State>);
+struct Queue {
+    state: Mutex<State>,
+    /// How many threads one peer may have at once.
+    most: usize,
+}
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    opened: Line,
     /// Jobs that open a sealed request, of which nobody knows yet whether a caller may ask.
-    sealed: VecDeque<Job>,
+    sealed: Line,
     /// How many other jobs went on since the last one of `sealed`.
     passed: usize,
+    /// How many threads each peer has.
+    busy: HashMap<Peer, usize>,
     /// Threads that wait for work. The last one to finish is the first to go on: it is where its core and the threads of
     /// its session are, while another may be put on a core that those have, with the first one's idle.
     idle: Vec<Thread>,
     closed: bool,
 }
+
+/// Whose work it is; none is that of all whom nothing tells apart.
+pub type Peer = Option<IpAddr>;
+
+/// Jobs of peers, whoever had a turn longest ago first.
+#[derive(Default)]
+struct Line(VecDeque<(Peer, VecDeque<Job>)>);
 
 /// Which jobs go on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +65,19 @@ pub enum Turn {
 pub(super) struct Lost;
 
 impl Workers {
-    /// Starts `threads` of them.
+    /// Starts `threads` of them for one peer, and as many for all others.
     ///
     /// # Errors
     /// When the system gives no more threads.
     pub(super) fn start(threads: usize) -> std::io::Result<Self> {
-        let hand = Hand(Arc::default());
-        for index in 0..threads {
+        let hand = Hand(Arc::new(Queue { state: Mutex::default(), most: threads }));
+        for index in 0..threads.saturating_mul(2) {
             let queue = Arc::clone(&hand.0);
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                while let Some(job) = queue.next() {
+                while let Some((peer, job)) = queue.next() {
                     // The job's owner learns of a panic by the dropped channel.
                     let _ = catch_unwind(AssertUnwindSafe(job));
+                    queue.state().ended(peer);
                 }
             })?;
         }
@@ -76,7 +92,7 @@ impl Workers {
     /// [`Lost`]
     pub(super) async fn run<T, R>(
         &self,
-        turn: Turn,
+        (turn, peer): (Turn, Peer),
         work: impl FnOnce() -> (T, R) + Send + 'static,
     ) -> Result<T, Lost>
     where
@@ -90,7 +106,7 @@ impl Workers {
             // An error means that nobody waits any more.
             let _ = done.send(result);
         };
-        self.0.0.add(turn, Box::new(job));
+        self.0.0.add(turn, peer, Box::new(job));
         let result = result.await;
         unwanted.finished();
         result.map_err(|_| Lost)
@@ -115,11 +131,11 @@ impl Drop for Unwanted {
 }
 
 impl Queue {
-    fn add(&self, turn: Turn, job: Job) {
+    fn add(&self, turn: Turn, peer: Peer, job: Job) {
         let mut state = self.state();
         match turn {
-            Turn::Opened => state.jobs.push_back(job),
-            Turn::Sealed => state.sealed.push_back(job),
+            Turn::Opened => state.opened.add(peer, job),
+            Turn::Sealed => state.sealed.add(peer, job),
         }
         let idle = state.idle.pop();
         drop(state);
@@ -128,13 +144,13 @@ impl Queue {
         }
     }
 
-    /// The next job, for the thread that asks; `None` when there will be none.
-    fn next(&self) -> Option<Job> {
+    /// The next job, and whose it is, for the thread that asks; `None` when there will be none.
+    fn next(&self) -> Option<(Peer, Job)> {
         let own = thread::current();
         loop {
             let mut state = self.state();
-            if let Some(job) = state.next() {
-                return Some(job);
+            if let Some(next) = state.next(self.most) {
+                return Some(next);
             }
             if state.closed {
                 return None;
@@ -149,20 +165,62 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while holding the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn next(&mut self) -> Option<Job> {
-        let sealed_first = self.passed >= PASSING || self.jobs.is_empty();
-        if let Some(job) = self.sealed.pop_front_if(|_| sealed_first) {
-            self.passed = 0;
-            return Some(job);
+    /// The next job of a peer that has not as many threads as one may.
+    fn next(&mut self, most: usize) -> Option<(Peer, Job)> {
+        let Self { opened, sealed, passed, busy, .. } = self;
+        let may = |peer: &Peer| busy.get(peer).is_none_or(|threads| *threads < most);
+        let sealed_first = *passed >= PASSING || !opened.any(may);
+        let next = match sealed.next(|peer| sealed_first && may(peer)) {
+            Some(next) => {
+                *passed = 0;
+                next
+            }
+            None => {
+                let next = opened.next(may)?;
+                *passed = if sealed.any(may) { passed.saturating_add(1) } else { 0 };
+                next
+            }
+        };
+        let threads = busy.entry(next.0).or_default();
+        *threads = threads.saturating_add(1);
+        Some(next)
+    }
+
+    /// A job of `peer` ended.
+    fn ended(&mut self, peer: Peer) {
+        if let Some(threads) = self.busy.get_mut(&peer) {
+            *threads = threads.saturating_sub(1);
         }
-        let job = self.jobs.pop_front()?;
-        self.passed = if self.sealed.is_empty() { 0 } else { self.passed.saturating_add(1) };
-        Some(job)
+        self.busy.retain(|_, threads| *threads > 0);
+    }
+}
+
+impl Line {
+    fn add(&mut self, peer: Peer, job: Job) {
+        match self.0.iter_mut().find(|(other, _)| *other == peer) {
+            Some((_, jobs)) => jobs.push_back(job),
+            None => self.0.push_back((peer, VecDeque::from([job]))),
+        }
+    }
+
+    fn any(&self, may: impl Fn(&Peer) -> bool) -> bool {
+        self.0.iter().any(|(peer, _)| may(peer))
+    }
+
+    /// The first job of the first peer that `may` go on, who goes last then.
+    fn next(&mut self, may: impl Fn(&Peer) -> bool) -> Option<(Peer, Job)> {
+        let place = self.0.iter().position(|(peer, _)| may(peer))?;
+        let (peer, mut jobs) = self.0.remove(place)?;
+        let job = jobs.pop_front()?;
+        if !jobs.is_empty() {
+            self.0.push_back((peer, jobs));
+        }
+        Some((peer, job))
     }
 }
 
@@ -183,21 +241,26 @@ mod tests {
 
     use super::*;
 
+    const ANYBODY: (Turn, Peer) = (Turn::Opened, None);
+
+    impl Line {
+        fn waiting(&self) -> usize {
+            self.0.iter().map(|(_, jobs)| jobs.len()).sum()
+        }
+    }
+
     #[tokio::test]
     async fn a_panic_costs_only_its_own_job() {
         let workers = Workers::start(1).unwrap();
-        assert_eq!(
-            workers.run(Turn::Opened, || -> ((), ()) { panic!("as the test wants") }).await,
-            Err(Lost)
-        );
-        assert_eq!(workers.run(Turn::Opened, || (7, ())).await, Ok(7));
+        assert_eq!(workers.run(ANYBODY, || -> ((), ()) { panic!("as the test wants") }).await, Err(Lost));
+        assert_eq!(workers.run(ANYBODY, || (7, ())).await, Ok(7));
     }
 
     #[tokio::test]
     async fn a_job_nobody_waits_for_still_runs() {
         let workers = Workers::start(1).unwrap();
         let (started, ran) = oneshot::channel();
-        let waiting = workers.run(Turn::Opened, move || (started.send(()), ()));
+        let waiting = workers.run(ANYBODY, move || (started.send(()), ()));
         drop(tokio::time::timeout(Duration::ZERO, waiting).await);
         ran.await.unwrap();
     }
@@ -207,12 +270,12 @@ mod tests {
         let workers = Workers::start(3).unwrap();
         let thread = || (thread::current().id(), ());
         // Each worker answers before it waits for work again.
-        let all_wait = || workers.0.0.state().idle.len() == 3;
+        let all_wait = || workers.0.0.state().idle.len() == 6;
         until(all_wait).await;
-        let first = workers.run(Turn::Opened, thread).await.unwrap();
+        let first = workers.run(ANYBODY, thread).await.unwrap();
         for _ in 0..20 {
             until(all_wait).await;
-            assert_eq!(workers.run(Turn::Opened, thread).await, Ok(first));
+            assert_eq!(workers.run(ANYBODY, thread).await, Ok(first));
         }
     }
 
@@ -222,7 +285,7 @@ mod tests {
         let (done, count) = mpsc::channel();
         for _ in 0..50 {
             let done = done.clone();
-            let asked = workers.run(Turn::Opened, move || (done.send(()), ()));
+            let asked = workers.run(ANYBODY, move || (done.send(()), ()));
             let _ = tokio::time::timeout(Duration::ZERO, asked).await;
         }
         let queue = Arc::downgrade(&workers.0.0);
@@ -238,7 +301,9 @@ mod tests {
         let (done, order) = mpsc::channel();
         let run = |turn, name: usize| {
             let (workers, done) = (workers.clone(), done.clone());
-            tokio::spawn(async move { workers.run(turn, move || (done.send(name).unwrap(), ())).await })
+            tokio::spawn(
+                async move { workers.run((turn, None), move || (done.send(name).unwrap(), ())).await },
+            )
         };
         let (begins, begun) = oneshot::channel();
         let waiting = {
@@ -247,21 +312,64 @@ mod tests {
                 begins.send(()).unwrap();
                 (held.recv().unwrap(), ())
             };
-            tokio::spawn(async move { workers.run(Turn::Opened, work).await })
+            tokio::spawn(async move { workers.run(ANYBODY, work).await })
         };
         begun.await.unwrap();
         for name in [100, 101] {
             run(Turn::Sealed, name);
         }
-        until(|| workers.0.0.state().sealed.len() == 2).await;
+        until(|| workers.0.0.state().sealed.waiting() == 2).await;
         for name in 0..12 {
             run(Turn::Opened, name);
-            until(|| workers.0.0.state().jobs.len() == name + 1).await;
+            until(|| workers.0.0.state().opened.waiting() == name + 1).await;
         }
         release.send(()).unwrap();
         waiting.await.unwrap().unwrap();
         let order: Vec<_> = (0..14).map(|_| order.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
         assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 7, 100, 8, 9, 10, 11, 101]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_half_of_the_threads_and_takes_turns_with_others() {
+        let workers = Workers::start(2).unwrap();
+        let peer = |number: u8| Some(IpAddr::from([127, 0, 0, number]));
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let (done, order) = mpsc::channel();
+        let run = |from: Peer, name: &'static str| {
+            let (workers, done, held) = (workers.clone(), done.clone(), Arc::clone(&held));
+            tokio::spawn(async move {
+                let waits = name.starts_with("long");
+                let work = move || {
+                    if waits {
+                        held.lock().unwrap().recv().unwrap();
+                    }
+                    (done.send(name).unwrap(), ())
+                };
+                workers.run((Turn::Opened, from), work).await
+            })
+        };
+        let of = |peer: Peer| workers.0.0.state().busy.get(&peer).copied().unwrap_or(0);
+        for _ in 0..5 {
+            run(peer(1), "long");
+        }
+        until(|| of(peer(1)) == 2 && workers.0.0.state().opened.waiting() == 3).await;
+        // Whoever else asks is answered at once.
+        run(peer(2), "brief").await.unwrap().unwrap();
+        assert_eq!(order.recv(), Ok("brief"));
+        // Those who have all threads between them take turns.
+        for _ in 0..2 {
+            run(peer(3), "long, too");
+        }
+        until(|| of(peer(3)) == 2).await;
+        run(peer(2), "brief");
+        until(|| workers.0.0.state().opened.waiting() == 4).await;
+        for _ in 0..7 {
+            release.send(()).unwrap();
+        }
+        let order: Vec<_> = (0..8).map(|_| order.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+        let place = order.iter().position(|name| *name == "brief").unwrap();
+        assert!(place <= 3, "{order:?}");
     }
 
     async fn until(condition: impl Fn() -> bool) {
