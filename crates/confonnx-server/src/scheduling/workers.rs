@@ -329,47 +329,47 @@ mod tests {
         assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 7, 100, 8, 9, 10, 11, 101]);
     }
 
+    fn peer(number: u8) -> Peer {
+        Some(IpAddr::from([127, 0, 0, number]))
+    }
+
     #[tokio::test]
-    async fn a_peer_has_half_of_the_threads_and_takes_turns_with_others() {
+    async fn a_peer_has_half_of_the_threads() {
         let workers = Workers::start(2).unwrap();
-        let peer = |number: u8| Some(IpAddr::from([127, 0, 0, number]));
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
-        let (done, order) = mpsc::channel();
-        let run = |from: Peer, name: &'static str| {
-            let (workers, done, held) = (workers.clone(), done.clone(), Arc::clone(&held));
-            tokio::spawn(async move {
-                let waits = name.starts_with("long");
-                let work = move || {
-                    if waits {
-                        held.lock().unwrap().recv().unwrap();
-                    }
-                    (done.send(name).unwrap(), ())
-                };
-                workers.run((Turn::Opened, from), work).await
-            })
+        let long = || {
+            let (workers, held) = (workers.clone(), Arc::clone(&held));
+            let work = move || (held.lock().unwrap().recv().unwrap(), ());
+            tokio::spawn(async move { workers.run((Turn::Opened, peer(1)), work).await })
         };
-        let of = |peer: Peer| workers.0.0.state().busy.get(&peer).copied().unwrap_or(0);
-        for _ in 0..5 {
-            run(peer(1), "long");
-        }
-        until(|| of(peer(1)) == 2 && workers.0.0.state().opened.waiting() == 3).await;
+        let all: Vec<_> = (0..5).map(|_| long()).collect();
+        until(|| workers.0.0.state().opened.waiting() == 3).await;
         // Whoever else asks is answered at once.
-        run(peer(2), "brief").await.unwrap().unwrap();
-        assert_eq!(order.recv(), Ok("brief"));
-        // Those who have all threads between them take turns.
-        for _ in 0..2 {
-            run(peer(3), "long, too");
+        for turn in [Turn::Opened, Turn::Sealed] {
+            assert_eq!(workers.run((turn, peer(2)), || (7, ())).await, Ok(7));
         }
-        until(|| of(peer(3)) == 2).await;
-        run(peer(2), "brief");
-        until(|| workers.0.0.state().opened.waiting() == 4).await;
-        for _ in 0..7 {
+        assert_eq!(workers.0.0.state().opened.waiting(), 3);
+        for _ in &all {
             release.send(()).unwrap();
         }
-        let order: Vec<_> = (0..8).map(|_| order.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
-        let place = order.iter().position(|name| *name == "brief").unwrap();
-        assert!(place <= 3, "{order:?}");
+        for one in all {
+            one.await.unwrap().unwrap();
+        }
+        until(|| workers.0.0.state().busy.is_empty()).await;
+    }
+
+    #[test]
+    fn peers_take_turns() {
+        let mut state = State::default();
+        for number in [1, 1, 1, 2, 2, 3] {
+            state.opened.add(peer(number), Box::new(|| ()));
+        }
+        let mut next = || state.next(2).map(|(peer, _)| peer);
+        assert_eq!([1, 2, 3, 1, 2].map(|_| next()), [1, 2, 3, 1, 2].map(|number| Some(peer(number))));
+        assert_eq!(next(), None, "it has as many threads as one may");
+        state.ended(peer(1));
+        assert_eq!(state.next(2).map(|(peer, _)| peer), Some(peer(1)));
     }
 
     async fn until(condition: impl Fn() -> bool) {
