@@ -61,7 +61,8 @@ def table(head: str, rows: list[list[str]]) -> str:
 
 
 def ratio(row: dict, prefix: str, name: str) -> str:
-    if row[name] is None:
+    # Older results have no such ratio.
+    if row.get(name) is None:
         return "–"
     return f"{row[name]:.2f} ({row[prefix + '_min']:.2f}–{row[prefix + '_max']:.2f})"
 
@@ -161,7 +162,7 @@ def targets(found: Results) -> str:
 
     def value(name: str, **wanted) -> float | None:
         found_row = found.one(**wanted)
-        return None if found_row is None else found_row[name]
+        return None if found_row is None else found_row.get(name)
 
     for model, clients, limit in (("squeezenet", 8, 0.95), ("minilm", 8, 0.95), ("ensemble", 1, 0.9), ("ensemble", 8, 0.9)):
         for mode in ("sealed", "sealed, library"):
