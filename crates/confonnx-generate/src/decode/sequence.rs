@@ -90,9 +90,11 @@ impl Sequence {
         self.tokens.len() > self.before
     }
 
-    /// The next tokens for the model, `most` at most.
+    /// The next `most` tokens for the model, or those that are left. If one alone would be left then, it is among them: a run
+    /// of one token goes another way through a model's kernels, and its last bits are others than where the prompt is read whole.
     pub(super) fn feed(&self, most: usize) -> Feed {
-        let end = self.fed.saturating_add(most).min(self.tokens.len());
+        let end = self.fed.saturating_add(most);
+        let end = if end.saturating_add(1) >= self.tokens.len() { self.tokens.len() } else { end };
         let tokens = self.tokens.get(self.fed..end).unwrap_or_default().to_vec().into();
         Feed {
             id: self.id,

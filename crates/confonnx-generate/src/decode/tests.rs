@@ -142,6 +142,24 @@ fn one_answer_from_a_long_prompt() {
 }
 
 #[test]
+fn no_part_of_a_prompt_has_one_token() {
+    let parts = |length: usize| {
+        let (mut scheduler, mut model) = (Scheduler::new(text(), limits()), Alphabet::default());
+        scheduler.add(order(&"a".repeat(length), Some(1))).unwrap();
+        run(&mut scheduler, &mut model);
+        model.steps.iter().map(|step| step[0].1).collect::<Vec<_>>()
+    };
+    assert_eq!([1, 4, 5, 6, 9, 12].map(parts), [
+        vec![1],
+        vec![4],
+        vec![5],
+        vec![4, 2],
+        vec![4, 5],
+        vec![4, 4, 4]
+    ]);
+}
+
+#[test]
 fn answers_end_by_length_and_by_stop_texts() {
     let (mut scheduler, mut model) = (Scheduler::new(text(), limits()), Alphabet::default());
     let short = scheduler.add(order("a", Some(3))).unwrap();
