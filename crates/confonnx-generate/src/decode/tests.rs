@@ -149,14 +149,10 @@ fn no_part_of_a_prompt_has_one_token() {
         run(&mut scheduler, &mut model);
         model.steps.iter().map(|step| step[0].1).collect::<Vec<_>>()
     };
-    assert_eq!([1, 4, 5, 6, 9, 12].map(parts), [
-        vec![1],
-        vec![4],
-        vec![5],
-        vec![4, 2],
-        vec![4, 5],
-        vec![4, 4, 4]
-    ]);
+    assert_eq!(
+        [1, 4, 5, 6, 9, 12].map(parts),
+        [vec![1], vec![4], vec![5], vec![4, 2], vec![4, 5], vec![4, 4, 4]]
+    );
 }
 
 #[test]
