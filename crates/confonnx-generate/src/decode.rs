@@ -410,6 +410,7 @@ impl Scheduler {
         if !self.running.iter().chain(&self.waiting).any(|sequence| sequence.holder() == holder) {
             self.turns.leave(holder);
             self.forms.leave(holder);
+            self.forms.forget();
         }
     }
 }

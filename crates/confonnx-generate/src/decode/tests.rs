@@ -254,6 +254,26 @@ fn who_comes_and_goes_gains_no_turns_by_that() {
     }
 }
 
+#[test]
+fn who_goes_while_its_prompt_is_read_owes_for_that() {
+    let (mut scheduler, mut model) = (Scheduler::new(text(), limits()), Alphabet::default());
+    let honest = scheduler.add(order_of("honest", "a", 25)).unwrap();
+    scheduler.add(order_of("hostile", "aaaaaaaa", 1)).unwrap();
+    let mut parts = 0;
+    for _ in 0..20 {
+        let step = scheduler.step().unwrap();
+        let logits = model.answer(&step);
+        let is_part = step.feeds[0].id != honest && scheduler.cancel(step.feeds[0].id);
+        scheduler.done(&step, logits, took(&step));
+        if is_part {
+            parts += 1;
+            scheduler.add(order_of("hostile", "aaaaaaaa", 1)).unwrap();
+        }
+    }
+    // Each part takes as long as four tokens.
+    assert_eq!(parts, 4);
+}
+
 /// How long the caller `honest` waited between its tokens, of which it wants 25, while ten prompts of 60 tokens of `others` were
 /// read, and how many of these were read by then.
 fn waits(others: impl Fn(usize) -> String) -> (Vec<Duration>, usize) {

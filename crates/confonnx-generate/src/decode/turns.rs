@@ -58,12 +58,11 @@ impl Turns {
         }
     }
 
-    /// `holder` has no answers any more. What it owes is not forgotten by that.
+    /// `holder` has no answers any more. What it owes is not forgotten by that, nor what it will for the step that is running.
     pub(super) fn leave(&mut self, holder: Holder) {
         if let Some(caller) = self.of(holder) {
             caller.is_here = false;
         }
-        self.forget();
     }
 
     /// Whose turn it is, and whether for a prompt, of those who have `answers` or `prompts` that can go on.
@@ -90,6 +89,7 @@ impl Turns {
         if let Some(caller) = self.of(holder).filter(|caller| caller.keeps_waiting(answers)) {
             caller.owed = caller.owed.saturating_add(took);
         }
+        self.forget();
     }
 
     /// Answers went on for as long.
@@ -104,7 +104,8 @@ impl Turns {
         self.callers.iter_mut().find(|caller| caller.holder == holder)
     }
 
-    fn forget(&mut self) {
+    /// Forgets who is gone and owes nothing.
+    pub(super) fn forget(&mut self) {
         self.callers.retain(|caller| caller.is_here || !caller.owed.is_zero());
     }
 
